@@ -1,0 +1,42 @@
+/*
+ * buffer.h: a growable queue of bytes: append at the end, consume at the start.
+ *
+ *     data        data+start          data+end          data+cap
+ *      | consumed  |  readable bytes    |  free            |
+ *
+ * A buffer owns `data`. An empty buffer may own no memory at all (idle connections hold none):
+ * buffer_release() gives the memory back. Pointers into a buffer die with the next append.
+ */
+#ifndef PGSHUNT_BUFFER_H
+#define PGSHUNT_BUFFER_H
+
+#include <stddef.h>
+
+struct buffer {
+    char *data;
+    size_t start;
+    size_t end;
+    size_t cap;
+};
+
+static inline size_t buffer_length(const struct buffer *buf)
+{
+    return buf->end - buf->start;
+}
+
+static inline char *buffer_head(const struct buffer *buf)
+{
+    return buf->data + buf->start;
+}
+
+/* Makes room for `more` bytes behind the readable ones and returns where they go. */
+char *buffer_reserve(struct buffer *buf, size_t more);
+void buffer_append(struct buffer *buf, const void *bytes, size_t len);
+void buffer_printf(struct buffer *buf, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* Drops `len` readable bytes from the start; an emptied buffer starts over at 0. */
+void buffer_consume(struct buffer *buf, size_t len);
+void buffer_clear(struct buffer *buf);
+void buffer_release(struct buffer *buf);
+
+#endif

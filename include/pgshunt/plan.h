@@ -1,0 +1,109 @@
+/*
+ * plan.h: the router's answer: where a statement goes, what is sent there, how answers are merged.
+ *
+ * router_plan() is pure: statement + parameters + schema + shard map in, plan out. A plan lives in the
+ * arena it was made in and points into the statement and the shard map, which must outlive it.
+ *
+ *   PLAN_DIRECT   one shard, the original text untouched
+ *   PLAN_SCATTER  several shards at once, each its SQL; rows merged as `merge` says
+ *   PLAN_REFUSE   nowhere: `error` says why and what to do (always with a hint)
+ */
+#ifndef PGSHUNT_PLAN_H
+#define PGSHUNT_PLAN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "pgshunt/arena.h"
+#include "pgshunt/error.h"
+#include "pgshunt/merge.h"
+#include "pgshunt/schema.h"
+#include "pgshunt/shardmap.h"
+#include "pgshunt/statement.h"
+
+enum node_class {
+    NODE_CLASS_PRIMARY, /* writes, and all that is not proven to be a read */
+    NODE_CLASS_REPLICA, /* reads: a replica that is fresh enough, else the primary */
+};
+
+/* Values bound to $1..$n, as they came in the Bind message. */
+struct param {
+    const char *bytes; /* NULL: SQL NULL */
+    int length;
+    bool binary;
+    uint32_t type_oid; /* as declared in Parse, 0: left to the server */
+};
+
+struct params {
+    const struct param *items;
+    int count;
+};
+
+/* What the session says about routing. All zero: nothing said. */
+struct route_session {
+    const char *key;   /* pgshunt.key, or NULL */
+    const char *shard; /* pgshunt.shard, or NULL */
+    bool force_primary;
+    bool in_transaction;  /* inside BEGIN ... COMMIT: reads stay on the primary */
+    bool read_only;       /* the transaction, or the session's default, is READ ONLY */
+    int transaction_shard;/* shard the transaction is on already, -1: none yet */
+};
+
+struct route_input {
+    const struct statement *statement;
+    const struct shardmap *map;
+    const struct schema *schema;  /* NULL: not loaded yet; then nothing is provably a read with calls */
+    const struct params *params;  /* NULL: not known (Parse, Describe): see needs_params */
+    const struct route_session *session; /* NULL: defaults */
+};
+
+enum plan_kind { PLAN_DIRECT, PLAN_SCATTER, PLAN_REFUSE };
+
+/* How the tags and rows of a scatter become one answer. */
+enum scatter_mode {
+    SCATTER_ROWS,   /* a SELECT: rows merged by `merge` */
+    SCATTER_WRITE,  /* INSERT/UPDATE/DELETE: row counts added, RETURNING rows appended */
+    SCATTER_UTILITY,/* DDL, TRUNCATE, ...: same on all shards, one tag; notices and rows of one shard */
+};
+
+struct shard_query {
+    unsigned shard;
+    const char *sql; /* text for this shard */
+    /* Parameters used by `sql`: its $i is the client's parameter params[i-1] (0-based numbers). NULL:
+     * the same parameters unchanged. */
+    const int *params;
+    int nparams;
+};
+
+struct plan {
+    enum plan_kind kind;
+    enum node_class node;
+    bool write;              /* changes data (for transactions and read-your-writes) */
+    bool any_shard;          /* every shard would answer the same: `shard` is only a default */
+    bool needs_params;       /* routed without parameters it needs: good for Describe only */
+    bool no_transaction;     /* must not be wrapped in BEGIN (CREATE INDEX CONCURRENTLY, VACUUM) */
+    unsigned shard;          /* PLAN_DIRECT */
+    const char *reason;      /* why this gear, for EXPLAIN and logs: "key id = 42" */
+    const char *node_reason; /* why this node class: "read", "locking clause", ... */
+    enum scatter_mode mode;  /* PLAN_SCATTER */
+    struct shard_query *queries;
+    int nqueries;
+    const struct merge_spec *merge; /* SCATTER_ROWS, and WRITE with RETURNING */
+    struct pg_error error;          /* PLAN_REFUSE */
+};
+
+/* Class of one statement alone, without shards: the read/write rules. Fills *reason. */
+enum node_class router_classify(const struct statement *statement, const struct schema *schema,
+                                const char **reason);
+void router_plan(const struct route_input *input, struct arena *arena, struct plan *plan);
+/*
+ * Plan for a simple query of several statements run as one message: all must go to one place (then the
+ * text is forwarded whole, a plan of kind PLAN_DIRECT), else PLAN_REFUSE.
+ */
+void router_plan_list(const struct statement_list *list, const struct route_input *input,
+                      struct arena *arena, struct plan *plan);
+/* The plan in words, one line each, as EXPLAIN shows them. Returns the number of lines. */
+int router_explain(const struct plan *plan, const struct shardmap *map, struct arena *arena,
+                   const char ***lines);
+
+#endif

@@ -1,0 +1,56 @@
+/*
+ * schema.h: what the router must know of a database's catalog: relations with their columns, and
+ * whether functions are volatile. An immutable snapshot, built by a loader (proxy/schema_loader.c from
+ * pg_class, pg_attribute, pg_proc; or by hand in tests), looked up by the pure router.
+ *
+ * Unqualified names are resolved without a search_path: a function name counts as volatile if any
+ * function of that name in any schema is; a relation name means the one in "public" if there is one,
+ * else the only one there is.
+ */
+#ifndef PGSHUNT_SCHEMA_H
+#define PGSHUNT_SCHEMA_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct schema;
+
+enum volatility { VOLATILITY_UNKNOWN, VOLATILITY_IMMUTABLE, VOLATILITY_STABLE, VOLATILITY_VOLATILE };
+
+/* pg_class.relkind, as it is there. */
+struct schema_column {
+    const char *name;
+    uint32_t type_oid;
+    bool collation_default; /* the column's collation is the database's default, or none applies */
+    const char *collation;  /* name of its own collation ("C"), if not the default; else NULL */
+};
+
+struct schema_relation {
+    const char *schema;
+    const char *name;
+    char kind;        /* r table, p partitioned, v view, m matview, f foreign, S sequence */
+    char persistence; /* p permanent, u unlogged, t temporary */
+    struct schema_column *columns; /* in attnum order, dropped ones left out */
+    int ncolumns;
+};
+
+struct schema *schema_new(void);
+/* Copies everything. */
+void schema_add_relation(struct schema *schema, const struct schema_relation *relation);
+/* Several calls with one name keep the most volatile. */
+void schema_add_function(struct schema *schema, const char *schema_name, const char *name,
+                         enum volatility volatility);
+/* pg_database.datcollate and the provider ('c' libc, 'i' ICU) of the database. */
+void schema_set_collation(struct schema *schema, const char *collate, char provider);
+void schema_free(struct schema *schema);
+
+/* NULL: unknown. schema_name NULL: unqualified. */
+const struct schema_relation *schema_relation(const struct schema *schema, const char *schema_name,
+                                              const char *name);
+const struct schema_column *schema_column(const struct schema_relation *relation, const char *name);
+enum volatility schema_function(const struct schema *schema, const char *schema_name,
+                                const char *name);
+const char *schema_collate(const struct schema *schema);
+char schema_collation_provider(const struct schema *schema);
+
+#endif

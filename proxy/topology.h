@@ -1,0 +1,113 @@
+/*
+ * topology.h: the running cluster: databases, shards and nodes with what the monitor knows of them.
+ *
+ * A topology is an immutable snapshot made from one configuration; workers and the monitor hold
+ * references. A node outlives topologies: a reload finds it again by (host, port, dbname), so its state
+ * is never forgotten. The monitor thread alone writes a node's atomics (and workers the failure
+ * counter); everybody reads them without a lock.
+ */
+#ifndef PGSHUNT_PROXY_TOPOLOGY_H
+#define PGSHUNT_PROXY_TOPOLOGY_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "pgshunt/config.h"
+#include "pgshunt/schema.h"
+#include "pgshunt/shardmap.h"
+
+enum node_role { NODE_ROLE_UNKNOWN, NODE_ROLE_PRIMARY, NODE_ROLE_REPLICA };
+
+enum node_state {
+    NODE_STATE_UNKNOWN, /* not yet seen; may be tried */
+    NODE_STATE_UP,      /* the last check answered */
+    NODE_STATE_DOWN,    /* unreachable or refusing: taken out until a check answers again */
+};
+
+struct node {
+    atomic_int references;
+    int id; /* unique in the process, for logs and the console */
+    char *host;
+    int port;
+    char *dbname;
+    char *region;
+    int weight;
+    /* state, written by the monitor */
+    atomic_int role;          /* enum node_role */
+    atomic_int state;         /* enum node_state */
+    _Atomic int64_t lag_us;   /* replay behind the primary in time; 0 on a primary; -1 unknown */
+    _Atomic int64_t lag_bytes;/* -1 unknown */
+    _Atomic uint64_t wal_position; /* primary: current; replica: replayed */
+    /* A replica has replayed everything the primary had at this moment (clock_us()); 0: unknown. A
+     * client that wrote before it may read here. */
+    _Atomic int64_t fresh_as_of;
+    _Atomic int64_t checked_at;  /* clock_us() of the last answer */
+    atomic_long checks_failed;   /* counters for metrics */
+    atomic_long connect_failures;/* by workers: failed logins and broken connections */
+    atomic_int timeline;
+    /* address, resolved by the monitor; guarded by the publication of `state` */
+    struct sockaddr_storage address;
+    socklen_t address_length;
+    atomic_bool resolved;
+};
+
+struct shard {
+    char *name;
+    char *dbname;
+    int index;
+    struct node **nodes; /* the shard holds a reference on each */
+    int nnodes;
+};
+
+/* A schema snapshot shared by reference count: see topology_schema(). */
+struct schema_ref {
+    atomic_int references;
+    struct schema *schema;
+    uint64_t version;
+};
+
+struct database {
+    char *name;
+    const struct database_config *config; /* points into topology->config */
+    struct shard *shards;
+    int nshards;
+    struct shardmap *map;
+    struct schema_slot *schema; /* shared between topologies of the same database name */
+};
+
+struct topology {
+    atomic_int references;
+    struct config *config; /* owned */
+    struct database *databases;
+    int ndatabases;
+    uint64_t version;
+};
+
+/* Takes over `config`. `old` may be NULL; nodes and schemas that stay are taken over from it. */
+struct topology *topology_new(struct config *config, struct topology *old);
+struct topology *topology_ref(struct topology *topology);
+void topology_unref(struct topology *topology);
+struct node *node_ref(struct node *node);
+void node_unref(struct node *node);
+
+const struct database *topology_database(const struct topology *topology, const char *name);
+
+/* The current schema of a database with a reference of the caller's (schema_unref it), or NULL. Cheap
+ * enough for once per connection or change: workers cache the pointer and compare schema_version. */
+struct schema_ref *topology_schema(const struct database *database);
+uint64_t topology_schema_version(const struct database *database); /* 0: none yet */
+/* By the schema loader: replaces the snapshot; takes over `schema`. */
+void topology_publish_schema(const struct database *database, struct schema *schema);
+void schema_unref(struct schema_ref *ref);
+
+/* The node believed to accept writes, or NULL. */
+struct node *shard_primary(const struct shard *shard);
+
+const char *node_role_name(enum node_role role);
+const char *node_state_name(enum node_state state);
+/* CLOCK_MONOTONIC in microseconds: the one clock of everything here. */
+int64_t clock_us(void);
+
+#endif
