@@ -50,6 +50,8 @@ const struct schema_relation *schema_relation(const struct schema *schema, const
 const struct schema_column *schema_column(const struct schema_relation *relation, const char *name);
 enum volatility schema_function(const struct schema *schema, const char *schema_name,
                                 const char *name);
+/* Whether a schema other than pg_catalog has a function of this name (an unqualified call may mean it). */
+bool schema_function_overridden(const struct schema *schema, const char *name);
 const char *schema_collate(const struct schema *schema);
 char schema_collation_provider(const struct schema *schema);
 

@@ -1,0 +1,241 @@
+/*
+ * schema.c: the catalog snapshot behind the router: relations and function volatility by name.
+ *
+ * Four hash tables, built once and only read afterwards, so that any number of threads may look things
+ * up without a lock: relations and functions, each by "schema.name" and by name alone. What an
+ * unqualified name means is decided while building, so every lookup is one probe. All entries and
+ * strings live in the snapshot's arena; only the tables' bucket arrays are malloc'ed (by uthash).
+ */
+#include "pgshunt/schema.h"
+
+#include <string.h>
+
+#include "pgshunt/arena.h"
+
+#define uthash_malloc(size) mem_alloc(size)
+#include <uthash.h>
+
+/* Two names of 63 bytes fit many times over; nothing longer can be in a catalog. */
+#define KEY_MAX 512
+
+struct relation_entry {
+    UT_hash_handle hh;
+    const struct schema_relation *relation; /* NULL by name alone: ambiguous */
+    int rank;                               /* by name alone: how strongly the name means it */
+};
+
+struct function_entry {
+    UT_hash_handle hh;
+    enum volatility volatility;
+    bool outside_catalog; /* by name alone: some schema other than pg_catalog has one */
+};
+
+struct schema {
+    struct arena arena;
+    struct relation_entry *relations; /* key: schema, NUL, name */
+    struct relation_entry *relation_names;
+    struct function_entry *functions; /* key: schema, NUL, name */
+    struct function_entry *function_names;
+    const char *collate;
+    char collation_provider;
+};
+
+struct key {
+    char bytes[KEY_MAX];
+    size_t length; /* 0: too long to be in any catalog */
+};
+
+static void make_key(const char *schema_name, const char *name, struct key *key)
+{
+    size_t first = strlen(schema_name) + 1, second = strlen(name);
+    key->length = 0;
+    if (first + second > KEY_MAX)
+        return;
+    memcpy(key->bytes, schema_name, first);
+    memcpy(key->bytes + first, name, second);
+    key->length = first + second;
+}
+
+struct schema *schema_new(void)
+{
+    struct schema *schema = mem_alloc(sizeof *schema);
+    arena_init(&schema->arena);
+    schema->collate = "C";
+    schema->collation_provider = 'c';
+    return schema;
+}
+
+void schema_free(struct schema *schema)
+{
+    if (!schema)
+        return;
+    HASH_CLEAR(hh, schema->relations);
+    HASH_CLEAR(hh, schema->relation_names);
+    HASH_CLEAR(hh, schema->functions);
+    HASH_CLEAR(hh, schema->function_names);
+    arena_free(&schema->arena);
+    free(schema);
+}
+
+static const struct schema_relation *copy_relation(struct arena *arena,
+                                                   const struct schema_relation *from)
+{
+    struct schema_relation *to = arena_new(arena, struct schema_relation);
+    *to = *from;
+    to->schema = arena_strdup(arena, from->schema);
+    to->name = arena_strdup(arena, from->name);
+    to->columns = arena_array(arena, struct schema_column, from->ncolumns);
+    for (int i = 0; i < from->ncolumns; i++) {
+        to->columns[i] = from->columns[i];
+        to->columns[i].name = arena_strdup(arena, from->columns[i].name);
+        if (from->columns[i].collation)
+            to->columns[i].collation = arena_strdup(arena, from->columns[i].collation);
+    }
+    return to;
+}
+
+/* pg_catalog is searched before everything, then "public"; the other schemas are equals. */
+static int schema_rank(const char *schema_name)
+{
+    if (!strcmp(schema_name, "pg_catalog"))
+        return 3;
+    return strcmp(schema_name, "public") ? 1 : 2;
+}
+
+static void put_relation_name(struct schema *schema, const struct schema_relation *relation)
+{
+    int rank = schema_rank(relation->schema);
+    struct relation_entry *entry;
+    HASH_FIND(hh, schema->relation_names, relation->name, strlen(relation->name), entry);
+    if (!entry) {
+        entry = arena_new(&schema->arena, struct relation_entry);
+        entry->relation = relation;
+        entry->rank = rank;
+        HASH_ADD_KEYPTR(hh, schema->relation_names, relation->name, strlen(relation->name), entry);
+        return;
+    }
+    bool same = entry->relation && !strcmp(entry->relation->schema, relation->schema);
+    if (rank > entry->rank || same) {
+        entry->relation = relation;
+        entry->rank = rank;
+    } else if (rank == entry->rank) {
+        entry->relation = NULL;
+    }
+}
+
+void schema_add_relation(struct schema *schema, const struct schema_relation *relation)
+{
+    struct key key;
+    make_key(relation->schema, relation->name, &key);
+    if (!key.length)
+        return;
+    const struct schema_relation *copy = copy_relation(&schema->arena, relation);
+    struct relation_entry *entry;
+    HASH_FIND(hh, schema->relations, key.bytes, key.length, entry);
+    if (!entry) {
+        entry = arena_new(&schema->arena, struct relation_entry);
+        char *own = arena_strndup(&schema->arena, key.bytes, key.length);
+        HASH_ADD_KEYPTR(hh, schema->relations, own, key.length, entry);
+    }
+    entry->relation = copy;
+    put_relation_name(schema, copy);
+}
+
+static struct function_entry *put_function(struct schema *schema, struct function_entry **table,
+                                           const char *key, size_t length,
+                                           enum volatility volatility)
+{
+    struct function_entry *entry;
+    HASH_FIND(hh, *table, key, length, entry);
+    if (!entry) {
+        entry = arena_new(&schema->arena, struct function_entry);
+        char *own = arena_strndup(&schema->arena, key, length);
+        HASH_ADD_KEYPTR(hh, *table, own, length, entry);
+    }
+    if (volatility > entry->volatility)
+        entry->volatility = volatility;
+    return entry;
+}
+
+void schema_add_function(struct schema *schema, const char *schema_name, const char *name,
+                         enum volatility volatility)
+{
+    struct key key;
+    make_key(schema_name, name, &key);
+    if (!key.length)
+        return;
+    if (volatility ==
+        VOLATILITY_UNKNOWN) /* nothing is proven about it, so nothing may rely on it */
+        volatility = VOLATILITY_VOLATILE;
+    put_function(schema, &schema->functions, key.bytes, key.length, volatility);
+    struct function_entry *entry =
+        put_function(schema, &schema->function_names, name, strlen(name), volatility);
+    if (strcmp(schema_name, "pg_catalog") != 0)
+        entry->outside_catalog = true;
+}
+
+void schema_set_collation(struct schema *schema, const char *collate, char provider)
+{
+    schema->collate = arena_strdup(&schema->arena, collate);
+    schema->collation_provider = provider;
+}
+
+const struct schema_relation *schema_relation(const struct schema *schema, const char *schema_name,
+                                              const char *name)
+{
+    struct relation_entry *entry;
+    if (schema_name) {
+        struct key key;
+        make_key(schema_name, name, &key);
+        HASH_FIND(hh, schema->relations, key.bytes, key.length, entry);
+    } else {
+        HASH_FIND(hh, schema->relation_names, name, strlen(name), entry);
+    }
+    return entry ? entry->relation : NULL;
+}
+
+const struct schema_column *schema_column(const struct schema_relation *relation, const char *name)
+{
+    for (int i = 0; i < relation->ncolumns; i++) {
+        if (!strcmp(relation->columns[i].name, name))
+            return &relation->columns[i];
+    }
+    return NULL;
+}
+
+static const struct function_entry *find_function(const struct schema *schema,
+                                                  const char *schema_name, const char *name)
+{
+    struct function_entry *entry;
+    if (schema_name) {
+        struct key key;
+        make_key(schema_name, name, &key);
+        HASH_FIND(hh, schema->functions, key.bytes, key.length, entry);
+    } else {
+        HASH_FIND(hh, schema->function_names, name, strlen(name), entry);
+    }
+    return entry;
+}
+
+enum volatility schema_function(const struct schema *schema, const char *schema_name,
+                                const char *name)
+{
+    const struct function_entry *entry = find_function(schema, schema_name, name);
+    return entry ? entry->volatility : VOLATILITY_UNKNOWN;
+}
+
+bool schema_function_overridden(const struct schema *schema, const char *name)
+{
+    const struct function_entry *entry = find_function(schema, NULL, name);
+    return entry && entry->outside_catalog;
+}
+
+const char *schema_collate(const struct schema *schema)
+{
+    return schema->collate;
+}
+
+char schema_collation_provider(const struct schema *schema)
+{
+    return schema->collation_provider;
+}
