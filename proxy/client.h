@@ -1,0 +1,172 @@
+/*
+ * client.h: one client session.
+ *
+ *   accept --> STARTUP --> AUTH --> GREETING --> IDLE <----------------------------.
+ *                 |                                | a statement                    |
+ *                 '-> CANCELLING                   v                                |
+ *                                               WAITING --server ready--> BUSY -----'
+ *                                                  ^                       |  ReadyForQuery passed on,
+ *                                                  '--- next participant --'  nothing more awaited
+ *   any state --> CLOSED
+ *
+ *   STARTUP     reads SSLRequest, GSSENCRequest, CancelRequest or the startup packet
+ *   AUTH        an authentication exchange; under login_timeout, as STARTUP is
+ *   GREETING    waits for a first server, to learn the parameters a client is greeted with
+ *   IDLE        nothing asked; may be inside a transaction (then it has participants)
+ *   WAITING     in a pool's queue for a server (client->waiting), its input is held
+ *   BUSY        something was sent for it and is not answered whole
+ *   CANCELLING  a cancel request being delivered
+ *   CLOSED      closing; freed in the close callback
+ *
+ * Participants are the servers attached to the client: none when idle outside a transaction (unless
+ * pinned), one for what concerns one shard, several for a fan-out or a transaction over shards.
+ */
+#ifndef PGSHUNT_PROXY_CLIENT_H
+#define PGSHUNT_PROXY_CLIENT_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "pgshunt/plan.h"
+#include "pgshunt/scram.h"
+#include "proxy/conn.h"
+#include "proxy/guc.h"
+#include "proxy/list.h"
+#include "proxy/prepared.h"
+#include "proxy/server.h"
+#include "proxy/topology.h"
+#include "proxy/worker.h"
+
+struct scatter;
+struct extended;
+struct console;
+
+enum client_state {
+    CLIENT_STARTUP,
+    CLIENT_AUTH,
+    CLIENT_GREETING,
+    CLIENT_IDLE,
+    CLIENT_WAITING,
+    CLIENT_BUSY,
+    CLIENT_CANCELLING,
+    CLIENT_CLOSED,
+};
+
+/* The client's transaction, as the client sees it. */
+enum tx_state {
+    TX_NONE,
+    TX_DEFERRED, /* BEGIN was answered but not sent: no participant yet */
+    TX_OPEN,     /* begun on every participant */
+    TX_FAILED,   /* failed before any server knew: only ROLLBACK (or COMMIT) helps */
+};
+
+struct savepoint {
+    char *name;
+    int pending; /* length of guc_pending when it was made */
+};
+
+/* Exists only while the client is in a transaction block. */
+struct transaction {
+    enum tx_state state;
+    char *begin_sql; /* "BEGIN ISOLATION LEVEL ..." */
+    bool read_only;
+    bool wrote;
+    struct guc_pending settings;
+    struct savepoint *savepoints;
+    int nsavepoints;
+};
+
+/* What the client asked and is being answered now: from first byte to ReadyForQuery. */
+struct request {
+    struct arena *arena; /* statements and plans; NULL while idle */
+    struct statement_list statements;
+    struct plan plan;
+    bool planned;
+    bool forwarded;      /* some of the answer has reached the client */
+    bool retriable;      /* an autocommit read on a replica: may be repeated elsewhere */
+    bool simple;         /* a Query message, `text` and `length` its body */
+    int attempts;
+    struct node *avoid;  /* node that failed us in this request (not referenced: compared only) */
+    struct buffer again; /* retriable: the client's bytes of this request, to be processed again */
+    unsigned next_participant; /* fan-out: plan query whose server is to be attached next */
+    int64_t started_at;
+};
+
+struct client {
+    struct conn conn;
+    enum client_state state;
+    struct worker *worker;
+    struct list_node all;     /* worker->clients */
+    struct list_node waiting; /* pool->waiting */
+    struct pool *waiting_pool;
+    unsigned waiting_shard;
+    int64_t waiting_since;
+    struct buffer in;         /* input not consumed yet */
+    /* identity */
+    char *user;
+    char *database_name;
+    const struct database *database; /* in client->topology */
+    struct topology *topology;       /* reference; exchanged between transactions */
+    struct schema_ref *schema;       /* reference; exchanged when its version changed */
+    uint64_t schema_version;
+    int32_t cancel_pid;
+    unsigned char cancel_secret[4];
+    struct sockaddr_storage address;
+    uint32_t id;
+    int64_t connected_at;
+    int64_t deadline; /* login must be done by, 0: none */
+    /* login */
+    struct scram_server *scram;
+    struct scram_keys *keys; /* proven by this client, for its servers; NULL */
+    unsigned char salt[4];   /* md5 */
+    struct guc_set startup;  /* settings from the startup packet: what RESET goes back to */
+    /* session */
+    struct server **participants;
+    int nparticipants;
+    struct server *inline_participant[1];
+    struct transaction *tx;
+    struct guc_set guc;
+    struct request request;
+    struct scatter *scatter;   /* a fan-out under way */
+    struct extended *extended; /* prepared statements and the batch under way */
+    struct console *console;   /* connected to the admin console */
+    int64_t wrote_at;          /* clock_us when its last write was acknowledged; 0: never */
+    const char *pin_reason;
+    char *route_key, *route_shard; /* pgshunt.key, pgshunt.shard */
+    bool input_held;           /* reading is off: too much input while busy */
+    bool processing;           /* in session_process: do not re-enter */
+    bool terminate;            /* close once the output is drained */
+    UT_hash_handle hh;         /* worker->by_id, by cancel_pid */
+};
+
+/* Takes over an accepted socket. */
+void client_accept(struct worker *worker, int fd, const struct sockaddr_storage *address);
+void client_close(struct client *client, const char *reason);
+/* Writes the error and closes when it is out. */
+void client_fatal(struct client *client, const char *sqlstate, const char *message,
+                  const char *hint);
+bool client_send(struct client *client, const void *bytes, size_t len);
+bool client_send_buffer(struct client *client, struct buffer *bytes); /* and releases it */
+void client_error(struct client *client, const struct pg_error *error);
+
+struct server *client_participant(const struct client *client, unsigned shard);
+void client_attach(struct client *client, struct server *server, unsigned shard);
+void client_detach(struct client *client, struct server *server);
+
+/* From the pool: the server waited for is attached; or there will be none. */
+void client_server_ready(struct client *client, struct server *server);
+void client_no_server(struct client *client, const char *sqlstate, const char *message,
+                      const char *hint);
+/* From server_close: an attached server died. It is detached already. */
+void client_lost_server(struct client *client, struct server *server, const char *reason);
+/* Somebody asked to cancel what this client is doing. */
+void client_cancel(struct client *client);
+
+/* Reads what has arrived and lets the session work on it. */
+void client_continue(struct client *client);
+bool client_is_idle(const struct client *client); /* outside transactions, nothing asked */
+const char *client_state_name(enum client_state state); /* as SHOW CLIENTS has it */
+
+#endif

@@ -1,0 +1,235 @@
+/* conn.c: sockets on uv_poll, read and written directly. */
+#include "proxy/conn.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static void poll_ready(uv_poll_t *handle, int status, int events);
+
+static void update_interest(struct conn *conn)
+{
+    int events = (conn->reading ? UV_READABLE : 0) |
+                 (conn->writing || conn->connecting ? UV_WRITABLE : 0);
+    if (events)
+        uv_poll_start(&conn->poll, events, poll_ready);
+    else
+        uv_poll_stop(&conn->poll);
+}
+
+static bool open_fd(struct conn *conn, uv_loop_t *loop, int fd, bool connecting,
+                    void (*on_event)(struct conn *, enum conn_event))
+{
+    int one = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    conn->fd = fd;
+    conn->on_event = on_event;
+    conn->corked = conn->broken = conn->writing = false;
+    conn->connecting = connecting;
+    conn->reading = !connecting;
+    if (uv_poll_init(loop, &conn->poll, fd) != 0) {
+        close(fd);
+        conn->fd = -1;
+        return false;
+    }
+    conn->poll.data = conn;
+    update_interest(conn);
+    return true;
+}
+
+bool conn_open(struct conn *conn, uv_loop_t *loop, int fd,
+               void (*on_event)(struct conn *, enum conn_event))
+{
+    return open_fd(conn, loop, fd, false, on_event);
+}
+
+bool conn_connect(struct conn *conn, uv_loop_t *loop, const struct sockaddr *address,
+                  socklen_t length, void (*on_event)(struct conn *, enum conn_event))
+{
+    int fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    conn->fd = -1;
+    if (fd < 0)
+        return false;
+    /* A unix socket may say EAGAIN when the server's backlog is full: a failure like any other. */
+    if (connect(fd, address, length) != 0 && errno != EINPROGRESS) {
+        close(fd);
+        return false;
+    }
+    return open_fd(conn, loop, fd, true, on_event);
+}
+
+static void finish_connect(struct conn *conn)
+{
+    int failed = 0;
+    socklen_t len = sizeof failed;
+    getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &failed, &len);
+    conn->connecting = false;
+    if (failed) {
+        conn->on_event(conn, CONN_BROKEN);
+        return;
+    }
+    conn->reading = true;
+    update_interest(conn);
+    conn->on_event(conn, CONN_WRITABLE_FIRST);
+}
+
+/* Sends what is queued. True while the connection lives. */
+static bool flush_queue(struct conn *conn)
+{
+    while (conn_queued(conn)) {
+        ssize_t n = send(conn->fd, buffer_head(&conn->out), conn_queued(conn), MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+            return true;
+        if (n < 0)
+            return false;
+        buffer_consume(&conn->out, (size_t)n);
+    }
+    buffer_release(&conn->out);
+    return true;
+}
+
+static void drain(struct conn *conn)
+{
+    if (!flush_queue(conn)) {
+        conn->broken = true;
+        conn->on_event(conn, CONN_BROKEN);
+        return;
+    }
+    if (conn_queued(conn))
+        return;
+    conn->writing = false;
+    update_interest(conn);
+    conn->on_event(conn, CONN_DRAINED);
+}
+
+static void poll_ready(uv_poll_t *handle, int status, int events)
+{
+    struct conn *conn = handle->data;
+    if (status < 0 && conn->connecting) {
+        finish_connect(conn);
+        return;
+    }
+    if (status < 0) {
+        conn->on_event(conn, CONN_BROKEN);
+        return;
+    }
+    if (conn->connecting) {
+        finish_connect(conn);
+        return;
+    }
+    if (events & UV_WRITABLE)
+        drain(conn);
+    if ((events & UV_READABLE) && conn_is_open(conn) && conn->reading)
+        conn->on_event(conn, CONN_READABLE);
+}
+
+ssize_t conn_recv(struct conn *conn, void *bytes, size_t len)
+{
+    for (;;) {
+        ssize_t n = recv(conn->fd, bytes, len, 0);
+        if (n > 0)
+            return n;
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+            return 0;
+        return -1;
+    }
+}
+
+static void arm_writing(struct conn *conn)
+{
+    if (conn->writing || !conn_queued(conn))
+        return;
+    conn->writing = true;
+    update_interest(conn);
+}
+
+static void queue_rest(struct conn *conn, const struct iovec *parts, int count, size_t sent)
+{
+    for (int i = 0; i < count; i++) {
+        size_t skip = sent < parts[i].iov_len ? sent : parts[i].iov_len;
+        sent -= skip;
+        buffer_append(&conn->out, (const char *)parts[i].iov_base + skip, parts[i].iov_len - skip);
+    }
+}
+
+bool conn_sendv(struct conn *conn, const struct iovec *parts, int count)
+{
+    if (conn->broken || conn->fd < 0)
+        return false;
+    if (conn->corked || conn_queued(conn)) {
+        queue_rest(conn, parts, count, 0);
+        return true;
+    }
+    struct msghdr message = {.msg_iov = (struct iovec *)parts, .msg_iovlen = (size_t)count};
+    ssize_t n;
+    do
+        n = count == 1 ? send(conn->fd, parts[0].iov_base, parts[0].iov_len, MSG_NOSIGNAL)
+                       : sendmsg(conn->fd, &message, MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
+        conn->broken = true;
+        return false;
+    }
+    queue_rest(conn, parts, count, n < 0 ? 0 : (size_t)n);
+    arm_writing(conn);
+    return true;
+}
+
+bool conn_send(struct conn *conn, const void *bytes, size_t len)
+{
+    struct iovec part = {.iov_base = (void *)bytes, .iov_len = len};
+    return len == 0 || conn_sendv(conn, &part, 1);
+}
+
+void conn_cork(struct conn *conn)
+{
+    conn->corked = true;
+}
+
+bool conn_uncork(struct conn *conn)
+{
+    conn->corked = false;
+    if (conn->broken || conn->fd < 0)
+        return false;
+    if (conn->writing)
+        return true;
+    if (!flush_queue(conn)) {
+        conn->broken = true;
+        return false;
+    }
+    arm_writing(conn);
+    return true;
+}
+
+void conn_set_reading(struct conn *conn, bool on)
+{
+    if (conn->fd < 0 || conn->reading == on || conn->connecting)
+        return;
+    conn->reading = on;
+    update_interest(conn);
+}
+
+static void handle_closed(uv_handle_t *handle)
+{
+    struct conn *conn = handle->data;
+    conn->on_closed(conn);
+}
+
+void conn_close(struct conn *conn, void (*on_closed)(struct conn *conn))
+{
+    if (conn->fd < 0)
+        return;
+    conn->on_closed = on_closed;
+    uv_poll_stop(&conn->poll);
+    close(conn->fd);
+    conn->fd = -1;
+    buffer_release(&conn->out);
+    uv_close((uv_handle_t *)&conn->poll, handle_closed);
+}

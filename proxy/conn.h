@@ -1,0 +1,63 @@
+/*
+ * conn.h: one non-blocking socket on a worker's loop, for clients and servers alike.
+ *
+ * The socket is registered once and stays registered for reading: a query costs no epoll_ctl. Sending
+ * goes straight to the kernel; what it does not take waits in `out`, and only then write interest is
+ * armed. conn_close() is two-phase: the descriptor is closed at once, the memory may be freed in the
+ * `closed` callback only, at the end of the loop's turn.
+ */
+#ifndef PGSHUNT_PROXY_CONN_H
+#define PGSHUNT_PROXY_CONN_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <uv.h>
+
+#include "pgshunt/buffer.h"
+#include "pgshunt/error.h"
+
+struct conn;
+
+/* readable: bytes (or the end) can be read. drained: everything queued went out. broken: dead. */
+enum conn_event { CONN_READABLE, CONN_DRAINED, CONN_WRITABLE_FIRST, CONN_BROKEN };
+
+struct conn {
+    uv_poll_t poll;
+    int fd; /* -1 once closed */
+    bool reading;
+    bool writing;
+    bool connecting; /* the first writable event tells that connect() ended */
+    bool corked;     /* sends are collected until conn_uncork */
+    bool broken;     /* a send failed; the event follows */
+    struct buffer out;
+    void (*on_event)(struct conn *conn, enum conn_event event);
+    void (*on_closed)(struct conn *conn);
+};
+
+/* Takes over `fd` (non-blocking) and starts reading. False: could not be registered, fd is closed. */
+MUST_CHECK bool conn_open(struct conn *conn, uv_loop_t *loop, int fd,
+                          void (*on_event)(struct conn *, enum conn_event));
+/* Starts a non-blocking connect; CONN_WRITABLE_FIRST follows (or CONN_BROKEN). False: refused now. */
+MUST_CHECK bool conn_connect(struct conn *conn, uv_loop_t *loop, const struct sockaddr *address,
+                             socklen_t length, void (*on_event)(struct conn *, enum conn_event));
+/* Bytes read; 0: nothing now; -1: the peer is gone. */
+ssize_t conn_recv(struct conn *conn, void *bytes, size_t len);
+/* Sends or queues. False: the connection is broken (nothing more can be done with it). */
+bool conn_send(struct conn *conn, const void *bytes, size_t len);
+bool conn_sendv(struct conn *conn, const struct iovec *parts, int count);
+/* Collects what is sent until conn_uncork(), which sends it in one call. */
+void conn_cork(struct conn *conn);
+bool conn_uncork(struct conn *conn);
+void conn_set_reading(struct conn *conn, bool on);
+static inline size_t conn_queued(const struct conn *conn)
+{
+    return buffer_length(&conn->out);
+}
+void conn_close(struct conn *conn, void (*on_closed)(struct conn *conn));
+static inline bool conn_is_open(const struct conn *conn)
+{
+    return conn->fd >= 0;
+}
+
+#endif

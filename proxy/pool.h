@@ -1,0 +1,79 @@
+/*
+ * pool.h: a worker's server connections for one (database, user, node), and the clients waiting.
+ *
+ *   idle      servers free for use, newest first (so that extra ones age out)
+ *   starting  servers connecting or logging in
+ *   waiting   clients waiting for a server of this pool, first come first served
+ *   active    a count: servers linked to clients
+ *
+ * The size limit is shared by all workers through struct budget, found by the same triple. When a
+ * worker has waiters and nothing left in the budget, it raises budget->hungry and pokes the others, who
+ * hand over an idle connection (or the next one to be checked in).
+ */
+#ifndef PGSHUNT_PROXY_POOL_H
+#define PGSHUNT_PROXY_POOL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <uthash.h>
+
+#include "pgshunt/error.h"
+#include "proxy/list.h"
+#include "proxy/server.h"
+#include "proxy/topology.h"
+
+struct worker;
+struct client;
+
+struct budget {
+    char *database, *user;
+    struct node *node; /* reference */
+    atomic_int limit;
+    atomic_int used;   /* servers of all workers, starting ones included */
+    atomic_int hungry; /* workers that wait for one while having none */
+    UT_hash_handle hh;
+};
+
+struct pool {
+    struct worker *worker;
+    char *database;
+    char *user;
+    struct node *node; /* reference */
+    struct budget *budget;
+    const char *server_user;  /* whom to log in as; owned */
+    struct list_node idle, starting, waiting;
+    int nidle, nstarting, nwaiting, nactive;
+    bool hungry;          /* counted in budget->hungry */
+    int64_t retry_at;     /* after a failed login: no new try before this */
+    char *last_error;     /* why the last login failed; given to clients */
+    char last_sqlstate[6];
+    /* counters for STATS, POOLS and metrics */
+    uint64_t assignments;
+    uint64_t wait_us;
+    UT_hash_handle hh;
+};
+
+/* The pool of this worker for the client's database and user and a node; created on demand. */
+struct pool *pool_get(struct worker *worker, struct client *client, struct node *node);
+enum checkout { CHECKOUT_READY, CHECKOUT_WAITING };
+/* READY: client's participant was attached now. WAITING: client_server_ready() or client_no_server()
+ * follows. The client must not be waiting already. */
+enum checkout pool_checkout(struct pool *pool, struct client *client, unsigned shard);
+/* A server that has nothing more to do goes back (or to a waiting client, or to another worker). */
+void pool_checkin(struct server *server);
+/* Login succeeded. */
+void pool_server_ready(struct server *server);
+/* Login failed (before ready): waiting clients hear of it if nobody else can serve them. */
+void pool_login_failed(struct server *server, const char *sqlstate, const char *message);
+/* Takes a server off the lists and counts, for server_close. */
+void pool_remove(struct server *server);
+void pool_cancel_wait(struct client *client);
+/* Once a second or so: idle and lifetime limits, waiting clients' time limit. */
+void pools_tick(struct worker *worker, int64_t now);
+/* From another worker: somebody is hungry for connections of this kind. */
+void pool_share(struct worker *worker, struct budget *budget);
+void pool_adopt(struct worker *worker, struct server *server);
+void pools_close_idle(struct worker *worker);
+void pools_free(struct worker *worker);
+
+#endif

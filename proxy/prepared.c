@@ -1,0 +1,67 @@
+/* prepared.c: the worker's table of prepared statements by content. */
+#include "proxy/prepared.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+/* Drawn at start: nobody outside can make two texts meet in one entry. */
+static uint64_t secret;
+
+void prepared_seed(uint64_t random)
+{
+    secret = random;
+}
+
+static struct prepared_key content_key(const char *sql, const uint32_t *types, int ntypes)
+{
+    XXH64_hash_t seed = ntypes ? XXH3_64bits_withSeed(types, sizeof *types * (size_t)ntypes, secret)
+                               : secret;
+    XXH128_hash_t hash = XXH3_128bits_withSeed(sql, strlen(sql), seed);
+    return (struct prepared_key){hash.low64, hash.high64};
+}
+
+static struct prepared *add_entry(struct prepared_table *table, const struct prepared_key *key,
+                                  const char *sql, const uint32_t *types, int ntypes)
+{
+    struct prepared *prepared = mem_alloc(sizeof *prepared);
+    prepared->key = *key;
+    arena_init(&prepared->arena);
+    prepared->sql = arena_strdup(&prepared->arena, sql);
+    prepared->types = arena_array(&prepared->arena, uint32_t, ntypes);
+    if (ntypes)
+        memcpy(prepared->types, types, sizeof *types * (size_t)ntypes);
+    prepared->ntypes = ntypes;
+    prepared->statements = statement_parse(prepared->sql, &prepared->arena);
+    snprintf(prepared->server_name, sizeof prepared->server_name, "pgshunt_%012llx%016llx",
+             (unsigned long long)key->high & 0xffffffffffffULL, (unsigned long long)key->low);
+    HASH_ADD(hh, table->entries, key, sizeof prepared->key, prepared);
+    return prepared;
+}
+
+struct prepared *prepared_get(struct prepared_table *table, const char *sql, const uint32_t *types,
+                              int ntypes)
+{
+    struct prepared_key key = content_key(sql, types, ntypes);
+    struct prepared *prepared;
+    HASH_FIND(hh, table->entries, &key, sizeof key, prepared);
+    if (!prepared)
+        prepared = add_entry(table, &key, sql, types, ntypes);
+    return prepared_ref(prepared);
+}
+
+struct prepared *prepared_ref(struct prepared *prepared)
+{
+    prepared->references++;
+    return prepared;
+}
+
+void prepared_unref(struct prepared_table *table, struct prepared *prepared)
+{
+    if (!prepared || --prepared->references > 0)
+        return;
+    HASH_DEL(table->entries, prepared);
+    arena_free(&prepared->arena);
+    free(prepared);
+}

@@ -1,0 +1,54 @@
+/*
+ * prepared.h: prepared statements by content.
+ *
+ * A prepared statement is its text and declared parameter types; its name on servers is made from a
+ * hash of both, so that all clients of a worker share one, and a server connection that moves between
+ * workers keeps its statements' meaning. Entries are reference counted: a client's name for one, and
+ * every expected server answer that concerns one, hold a reference.
+ */
+#ifndef PGSHUNT_PROXY_PREPARED_H
+#define PGSHUNT_PROXY_PREPARED_H
+
+#include <stdint.h>
+#include <uthash.h>
+
+#include "pgshunt/arena.h"
+#include "pgshunt/plan.h"
+#include "pgshunt/statement.h"
+
+struct prepared_key {
+    uint64_t low, high; /* XXH3 128 of types and text */
+};
+
+struct prepared {
+    struct prepared_key key;
+    int references;
+    char server_name[40]; /* "pgshunt_" and the hash in hex */
+    const char *sql;
+    uint32_t *types;
+    int ntypes;
+    struct arena arena; /* owns text, types and the parsed statements */
+    struct statement_list statements;
+    UT_hash_handle hh;
+};
+
+/* A worker's table of them. */
+struct prepared_table {
+    struct prepared *entries;
+};
+
+/* Once, before any worker starts: a random number that keeps content hashes unpredictable. */
+void prepared_seed(uint64_t random);
+/* The entry for this content, parsed once, with a reference for the caller. */
+struct prepared *prepared_get(struct prepared_table *table, const char *sql, const uint32_t *types,
+                              int ntypes);
+struct prepared *prepared_ref(struct prepared *prepared);
+void prepared_unref(struct prepared_table *table, struct prepared *prepared);
+
+/* The set of prepared statements a server connection has under their server names. */
+struct prepared_mark {
+    struct prepared_key key;
+    UT_hash_handle hh;
+};
+
+#endif

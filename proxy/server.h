@@ -1,0 +1,146 @@
+/*
+ * server.h: one connection to a Postgres server.
+ *
+ *            connect()       startup, auth         ReadyForQuery
+ *   (new) --> CONNECTING ---> LOGIN ----------------> IDLE <----------------.
+ *                 |             |                      | checkout           | checkin: ReadyForQuery 'I'
+ *                 | failure     | failure              v                    | and nothing expected
+ *                 '-------------+---------> CLOSED <-- ACTIVE --------------'
+ *                                             ^          |
+ *                                             '----------' broken, or its client left in the middle
+ *
+ *   CONNECTING, LOGIN  counted in the pool's budget, on no list but the pool's `starting`
+ *   IDLE               on the pool's idle list (newest first); carries no client
+ *   ACTIVE             linked to one client (server->client), at a place in its participants
+ *   CLOSED             conn is closing; freed in the close callback; on no list
+ *
+ * What the server will answer is an explicit queue of expectations (struct expect), one per message
+ * sent, in order. Bookkeeping (a statement is now prepared, a setting now counts) happens when the
+ * answer arrives, never when the question leaves.
+ */
+#ifndef PGSHUNT_PROXY_SERVER_H
+#define PGSHUNT_PROXY_SERVER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "pgshunt/scram.h"
+#include "proxy/conn.h"
+#include "proxy/guc.h"
+#include "proxy/list.h"
+#include "proxy/prepared.h"
+#include "proxy/topology.h"
+
+struct client;
+struct pool;
+struct worker;
+
+enum server_state {
+    SERVER_CONNECTING,
+    SERVER_LOGIN,
+    SERVER_IDLE,
+    SERVER_ACTIVE,
+    SERVER_CLOSED,
+};
+
+enum expect_kind {
+    EXPECT_QUERY,    /* a simple Query: anything up to ReadyForQuery */
+    EXPECT_PARSE,    /* ParseComplete */
+    EXPECT_BIND,     /* BindComplete */
+    EXPECT_DESCRIBE, /* (ParameterDescription and) RowDescription or NoData */
+    EXPECT_EXECUTE,  /* rows, then CommandComplete, EmptyQueryResponse or PortalSuspended */
+    EXPECT_CLOSE,    /* CloseComplete */
+    EXPECT_SYNC,     /* ReadyForQuery */
+    EXPECT_LOCAL,    /* nothing from the server: our own `answer`, in its place in the order */
+};
+
+/* One answer awaited. Owns `answer`, a reference on `prepared` and on `defines`. */
+struct expect {
+    enum expect_kind kind;
+    bool swallow;        /* the client did not ask this: nothing of it is forwarded */
+    struct prepared *prepared;          /* PARSE: on the server under its own name once answered;
+                                           EXECUTE: whose statement takes effect */
+    const char *defines;                /* PARSE: client's name it defines, undone on failure */
+    bool unnamed;                       /* PARSE: into the server's unnamed statement */
+    const struct statement_list *list;  /* QUERY: statements, for effects; EXECUTE: one */
+    int done;                           /* QUERY: statements completed */
+    struct buffer answer; /* LOCAL: bytes for the client; else, if any: replaces the error awaited */
+};
+
+struct server_param { /* last value of a reported parameter */
+    char *name;
+    char *value;
+};
+
+struct server {
+    struct conn conn;
+    enum server_state state;
+    struct worker *worker;
+    struct pool *pool;
+    struct list_node link; /* pool's idle or starting list */
+    struct list_node all;  /* worker's list of servers */
+    struct client *client; /* ACTIVE */
+    unsigned shard;        /* which of the client's participants */
+    uint32_t id;           /* for the console */
+    /* protocol */
+    struct buffer in;      /* an incomplete message (or its header) */
+    size_t skip;           /* bytes of a message in transit, passed on by count */
+    bool skip_forward;     /* ... to the client, or thrown away */
+    struct expect *expects;
+    int expect_head, expect_count, expect_cap;
+    char tx_status;        /* of the last ReadyForQuery: I, T, E */
+    bool copy_in;          /* in COPY FROM STDIN: the client's bytes go through */
+    bool pinned;           /* stays with the client until it leaves */
+    bool begun;            /* BEGIN was sent for the client's transaction */
+    bool wrote;            /* something that may write was sent in this transaction */
+    bool discard;          /* close instead of reusing */
+    bool failing;          /* sent a FATAL: the end follows */
+    /* session state carried */
+    struct guc_set guc;
+    struct guc_set guc_next;            /* what guc becomes when the prefix under way succeeds */
+    struct prepared_mark *statements;   /* named ones that are there */
+    struct prepared_key unnamed;        /* content of its unnamed statement; zero: none of ours */
+    struct server_param *params;
+    int nparams;
+    /* login */
+    struct scram_client *scram;
+    int32_t backend_pid;
+    unsigned char *cancel_key; /* as long as the server made it */
+    int cancel_key_length;
+    int cancels;           /* cancel requests under way for it: not reusable until they end */
+    bool parked;           /* wanted to be idle while cancels were under way */
+    /* times, clock_us */
+    int64_t connected_at;
+    int64_t idle_since;
+    int64_t request_at;
+    int64_t expires_at;    /* lifetime end, 0: never */
+};
+
+/* Begins to connect on behalf of a pool. NULL: failed at once (out of descriptors, unresolved); the
+ * pool's budget has been given back. */
+struct server *server_start(struct pool *pool);
+/* Ends it: out of its pool, budget given back, its client (if any) told by client_lost_server(). */
+void server_close(struct server *server, const char *reason);
+/* As server_close, but the client is not told: it has been already. */
+void server_drop(struct server *server, const char *reason);
+
+struct expect *server_expect(struct server *server, enum expect_kind kind);
+static inline struct expect *server_expected(struct server *server)
+{
+    return server->expect_count ? &server->expects[server->expect_head] : NULL;
+}
+void server_expect_pop(struct server *server);
+/* Drops everything awaited before the next SYNC (Postgres skips to it after an error); undoes what
+ * the dropped entries had announced. */
+void server_expect_skip(struct server *server);
+void server_expect_clear(struct server *server);
+
+bool server_has_prepared(const struct server *server, const struct prepared *prepared);
+void server_mark_prepared(struct server *server, const struct prepared *prepared);
+void server_forget_prepared(struct server *server); /* DISCARD ALL, DEALLOCATE ALL */
+void server_set_param(struct server *server, const char *name, const char *value);
+const char *server_param(const struct server *server, const char *name);
+
+const char *server_state_name(enum server_state state);
+
+#endif

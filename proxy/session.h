@@ -1,0 +1,103 @@
+/*
+ * session.h: what a logged-in client's messages do. The parts, each a file:
+ *
+ *   session.c      takes messages off the input and dispatches them; the request's begin and end
+ *   simple.c       Query: plan, attach, send
+ *   extended.c     Parse/Bind/Describe/Execute/Close/Flush/Sync batches
+ *   statement.c    statements that are the session's own business (BEGIN, SET, SHOW pgshunt.*, ...)
+ *   attach.c       getting servers for a plan; BEGIN and settings sent ahead
+ *   relay.c        a server's answers on their way to the client
+ *   scatter.c      answers of several shards made one
+ */
+#ifndef PGSHUNT_PROXY_SESSION_H
+#define PGSHUNT_PROXY_SESSION_H
+
+#include "proxy/client.h"
+
+/* ---- session.c ---- */
+
+/* Works on whole messages in client->in followed by `data`; keeps what it cannot use yet. */
+void session_input(struct client *client, const char *data, size_t len);
+/* Works on what is in client->in, if the client is idle. */
+void session_resume(struct client *client);
+/* Starts/ends a request. The end detaches what is free, and goes on with further input. */
+void session_begin_request(struct client *client);
+void session_end_request(struct client *client);
+/* An error of our own for the request: also fails the transaction, in the way Postgres would. */
+void session_refuse(struct client *client, const struct pg_error *error);
+/* Status byte the client is told in ReadyForQuery. */
+char session_status(const struct client *client);
+void session_ready(struct client *client); /* sends ReadyForQuery and ends the request */
+
+/* ---- simple.c ---- */
+void simple_query(struct client *client, const char *body, size_t len);
+/* Goes on after a server was attached (or attaches the next one). */
+void simple_continue(struct client *client);
+
+/* ---- extended.c ---- */
+
+/* One extended message or more: consumes from `data` what belongs to the batch and can be used now.
+ * Returns the bytes consumed. */
+size_t extended_input(struct client *client, const char *data, size_t len);
+void extended_continue(struct client *client);
+/* The batch's server answered a ReadyForQuery for it. */
+void extended_synced(struct client *client);
+void extended_free(struct client *client);
+/* Undo of a client statement's definition (its Parse failed or was skipped). */
+void extended_undefine(struct client *client, const char *name);
+bool extended_in_batch(const struct client *client);
+void extended_forget_all(struct client *client); /* DISCARD ALL, DEALLOCATE ALL */
+
+/* ---- statement.c ---- */
+
+enum local_outcome {
+    LOCAL_NO,      /* not the session's business: route it */
+    LOCAL_DONE,    /* answered: bytes are in `answer` (without ReadyForQuery) */
+    LOCAL_REFUSED, /* `error` says why */
+};
+enum local_outcome statement_local(struct client *client, const struct statement *statement,
+                                   struct buffer *answer, struct pg_error *error);
+/* A server has completed this statement (CommandComplete `tag`): what follows for the session. */
+void statement_completed(struct client *client, struct server *server,
+                         const struct statement *statement, const char *tag);
+/* The transaction ended on a server (ReadyForQuery 'I'). */
+void transaction_begin(struct client *client, const struct statement *statement);
+void transaction_end(struct client *client, bool committed);
+/* Why this statement needs its server to stay, or NULL. */
+const char *statement_pin_reason(const struct statement *statement);
+
+/* ---- attach.c ---- */
+enum attach { ATTACH_READY, ATTACH_WAITING, ATTACH_FAILED };
+/* Gets a server of the shard and class for the client. FAILED: the request was refused already. */
+enum attach attach_shard(struct client *client, unsigned shard, enum node_class class);
+/* Puts settings and BEGIN ahead of a first statement into `out`, with their expectations. */
+void attach_prefix(struct client *client, struct server *server, struct buffer *out);
+void attach_route(struct client *client, const struct statement *statement,
+                  const struct params *params, struct arena *arena, struct plan *plan);
+void attach_route_list(struct client *client, const struct statement_list *list,
+                       struct arena *arena, struct plan *plan);
+void attach_route_session(const struct client *client, struct route_session *session);
+
+/* ---- relay.c ---- */
+void relay_readable(struct server *server);
+
+/* ---- scatter.c ---- */
+
+/* Starts the plan of client->request (servers attached already). `extended`: how the client asked. */
+struct scatter_ask {
+    bool parse_complete, bind_complete, close_complete; /* to be answered to the client first */
+    bool describe;      /* the client wants a RowDescription */
+    bool statement_description; /* ... preceded by ParameterDescription */
+    bool sync;          /* a ReadyForQuery ends it */
+    const struct params *params;
+    const struct prepared *prepared;
+    const char *result_formats; /* Bind's result format codes, count first; NULL: text */
+    size_t result_formats_len;
+};
+void scatter_start(struct client *client, const struct scatter_ask *ask);
+void scatter_message(struct server *server, char type, const char *body, size_t len);
+void scatter_lost(struct client *client, struct server *server, const char *reason);
+void scatter_drained(struct client *client);
+void scatter_free(struct client *client);
+
+#endif

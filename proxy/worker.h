@@ -1,0 +1,124 @@
+/*
+ * worker.h: one thread with its own event loop, listener, clients, pools and buffers. Workers share
+ * nothing but immutable snapshots (topology) and atomics; they talk by messages (worker_post).
+ */
+#ifndef PGSHUNT_PROXY_WORKER_H
+#define PGSHUNT_PROXY_WORKER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "pgshunt/arena.h"
+#include "proxy/list.h"
+#include "proxy/monitor.h"
+#include "proxy/pool.h"
+#include "proxy/prepared.h"
+#include "proxy/topology.h"
+
+struct client;
+struct worker;
+
+#define WORKERS_MAX 128
+#define IO_BUFFER_SIZE 65536
+
+/* Work sent to a worker's thread; runs there once, then is freed by run itself. */
+struct message {
+    struct message *next;
+    void (*run)(struct worker *worker, struct message *message);
+};
+
+/* Counters of one worker, read by reports on its own thread. Times in microseconds. */
+struct worker_stats {
+    uint64_t queries, transactions, bytes_in, bytes_out, query_us, xact_us, wait_us;
+    uint64_t assignments, client_parses, server_parses, binds, logins;
+    uint64_t direct, scatter, refused, reads_on_replica, reads_on_primary, retries, errors;
+};
+
+/* Per database name: what SHOW STATS reports. */
+struct database_stats {
+    char *name;
+    struct worker_stats counts;
+    UT_hash_handle hh;
+};
+
+enum worker_phase {
+    WORKER_RUNNING,
+    WORKER_DRAINING, /* SIGTERM: no new clients; idle ones are closed, busy ones finish */
+    WORKER_STOPPED,
+};
+
+struct daemon;
+
+struct worker {
+    int index;
+    pthread_t thread;
+    uv_loop_t loop;
+    uv_poll_t listener;
+    int listen_fd;
+    uv_timer_t tick;
+    uv_async_t mailbox;
+    pthread_mutex_t mailbox_lock;
+    struct message *mailbox_first, *mailbox_last;
+    struct daemon *daemon;
+    struct topology *topology; /* this worker's reference; swapped by message on reload */
+    enum worker_phase phase;
+    int64_t drain_until;
+    struct list_node clients; /* all of them */
+    struct list_node servers; /* all of them */
+    int nclients;
+    struct client *by_id; /* hash of clients by cancel pid */
+    uint32_t next_client;
+    uint32_t next_server;
+    uint64_t random; /* state of a cheap generator, for balancing */
+    struct pool *pools;
+    struct database_stats *stats;
+    struct welcome *welcomes; /* greetings by (database, user, startup settings) */
+    struct prepared_table prepared;
+    struct arena *spare_arenas[16]; /* request arenas kept for reuse */
+    int nspare_arenas;
+    struct list_node cancels; /* cancel requests under way */
+    char *io;                 /* IO_BUFFER_SIZE bytes every recv goes into */
+};
+
+/* The process: what the workers share. */
+struct daemon {
+    struct worker *workers;
+    int nworkers;
+    struct monitor *monitor;
+    atomic_int clients;
+    pthread_mutex_t budgets_lock;
+    struct budget *budgets;
+    atomic_ullong connections; /* accepted since start */
+    int64_t started_at;
+    atomic_bool draining;
+    pthread_mutex_t topology_lock;
+    struct topology *topology; /* the newest; guarded by the lock */
+};
+
+/* Starts the thread. False: could not listen; `error` says why. */
+MUST_CHECK bool worker_start(struct worker *worker, struct daemon *daemon, int index, char *error,
+                             size_t error_size);
+void worker_post(struct worker *worker, struct message *message);
+void worker_set_topology(struct worker *worker, struct topology *topology); /* takes a reference */
+void worker_drain(struct worker *worker, int64_t limit_ms);
+void worker_stop_now(struct worker *worker);
+void worker_join(struct worker *worker);
+
+struct arena *worker_arena_take(struct worker *worker);
+void worker_arena_give(struct worker *worker, struct arena *arena);
+struct worker_stats *worker_stats_of(struct worker *worker, const char *database);
+uint64_t worker_random(struct worker *worker);
+
+/*
+ * Runs `visit` once on every worker's own thread (one after another, so `arg` needs no lock), then
+ * `done` on the thread of `origin`; origin NULL: `done` runs on the last worker's thread. For reports.
+ */
+void daemon_visit_workers(struct daemon *daemon, struct worker *origin,
+                          void (*visit)(struct worker *, void *), void (*done)(void *), void *arg);
+/* The newest topology with a reference of the caller's. */
+struct topology *daemon_topology(struct daemon *daemon);
+
+#endif
