@@ -9,6 +9,7 @@
 #ifndef PGSHUNT_PROXY_TOPOLOGY_H
 #define PGSHUNT_PROXY_TOPOLOGY_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -33,7 +34,7 @@ struct node {
     int port;
     char *dbname;
     char *region;
-    int weight;
+    atomic_int weight; /* share of reads; a reload may change it */
     /* state, written by the monitor */
     atomic_int role;          /* enum node_role */
     atomic_int state;         /* enum node_state */
@@ -46,11 +47,17 @@ struct node {
     _Atomic int64_t checked_at;  /* clock_us() of the last answer */
     atomic_long checks_failed;   /* counters for metrics */
     atomic_long connect_failures;/* by workers: failed logins and broken connections */
-    atomic_int timeline;
-    /* address, resolved by the monitor; guarded by the publication of `state` */
+    atomic_int timeline; /* highest timeline seen here; 0: unknown */
+    /* A writable node that another one outranks (see shard_primary()): never written to. */
+    atomic_bool fenced;
+    /*
+     * Where to connect. IP addresses and sockets ('/' first) are resolved from the start, names by the
+     * monitor, which may change them later: read through node_address().
+     */
+    pthread_mutex_t address_lock; /* guards the next two */
     struct sockaddr_storage address;
     socklen_t address_length;
-    atomic_bool resolved;
+    atomic_bool resolved; /* there is an address */
 };
 
 struct shard {
@@ -91,6 +98,10 @@ struct topology *topology_ref(struct topology *topology);
 void topology_unref(struct topology *topology);
 struct node *node_ref(struct node *node);
 void node_unref(struct node *node);
+/* Copies the address to connect to. False: the name is not resolved (yet). */
+bool node_address(struct node *node, struct sockaddr_storage *address, socklen_t *length);
+/* By the monitor, after resolving. */
+void node_set_address(struct node *node, const struct sockaddr *address, socklen_t length);
 
 const struct database *topology_database(const struct topology *topology, const char *name);
 
@@ -102,7 +113,11 @@ uint64_t topology_schema_version(const struct database *database); /* 0: none ye
 void topology_publish_schema(const struct database *database, struct schema *schema);
 void schema_unref(struct schema_ref *ref);
 
-/* The node believed to accept writes, or NULL. */
+/*
+ * The node believed to accept writes, or NULL: one that says it is a primary and answers, on the
+ * highest timeline any node of the shard (reachable or not) was ever seen on. An old primary that comes
+ * back after a failover is therefore not it, even while the new one is away.
+ */
 struct node *shard_primary(const struct shard *shard);
 
 const char *node_role_name(enum node_role role);
