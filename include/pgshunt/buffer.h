@@ -26,7 +26,7 @@ static inline size_t buffer_length(const struct buffer *buf)
 
 static inline char *buffer_head(const struct buffer *buf)
 {
-    return buf->data + buf->start;
+    return buf->data ? buf->data + buf->start : NULL; /* NULL + 0 is undefined in C */
 }
 
 /* Makes room for `more` bytes behind the readable ones and returns where they go. */

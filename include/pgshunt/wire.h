@@ -88,7 +88,7 @@ struct wire_reader {
 
 static inline struct wire_reader wire_reader(const char *bytes, size_t len)
 {
-    return (struct wire_reader){bytes, bytes + len, false};
+    return (struct wire_reader){bytes, len ? bytes + len : bytes, false};
 }
 
 int wire_read8(struct wire_reader *reader);
