@@ -1,0 +1,35 @@
+/*
+ * balance.h: which node of a shard a plan runs on.
+ *
+ * Writes go to the primary. Reads go to a replica that answers, whose lag is known and within the limit,
+ * and that holds everything the client has written; among several to the less busy of two drawn by
+ * weight. With no such replica they go to the primary.
+ */
+#ifndef PGSHUNT_PROXY_BALANCE_H
+#define PGSHUNT_PROXY_BALANCE_H
+
+#include <stdint.h>
+
+#include "pgshunt/plan.h"
+#include "proxy/topology.h"
+
+struct balance_request {
+    enum node_class class;
+    int64_t max_lag_us;         /* largest lag of a replica to read from; negative: no limit */
+    int64_t wrote_at_us;        /* clock_us() when the client's last write was done; 0: none */
+    const char *region;         /* replicas there come first; NULL or "": no preference */
+    const struct node *exclude; /* failed just now; not to be chosen again. May be NULL */
+    uint64_t *seed;             /* state of the caller's random numbers */
+    /* Server connections of the caller's in use on the node. NULL: all are idle. */
+    int (*in_use)(const struct node *node, void *arg);
+    void *arg;
+};
+
+/*
+ * The node, or NULL. *why (which may be NULL) is set in both cases: to the reason for the choice or to
+ * the text of an error. It is valid until this thread's next call.
+ */
+struct node *balance_choose(const struct shard *shard, const struct balance_request *request,
+                            const char **why);
+
+#endif
