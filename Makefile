@@ -63,9 +63,88 @@ Q := $(if $(filter 0,$(V)),@,)
 say = $(if $(filter 0,$(V)),@printf '  %-6s %s\n' $(1) $(2),@:)
 
 .PHONY: all
-all: $(OUT)/pgshunt $(OUT)/relay
+all: $(OUT)/pgshunt $(OUT)/relay ## build the daemon (build/pgshunt) and the bench's relay; what plain `make` does
 
--include Makefile.targets
+.PHONY: unit-tests fuzzers
+unit-tests: $(UNIT_TESTS)
+fuzzers: $(FUZZERS)
+
+# ---- what people type ----
+
+SOURCES := $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h' 2>/dev/null)
+SOURCES := $(or $(SOURCES),$(wildcard */*.[ch] include/pgshunt/*.h tests/*/*.[ch]))
+# Where `make bench` and `make fuzz` may be given more time.
+FUZZ_SECONDS ?= 10
+BENCH_FLAGS  ?=
+TIDY_CHECKS  := -*,clang-analyzer-core.*,clang-analyzer-unix.*,clang-analyzer-deadcode.*,bugprone-infinite-loop,$\
+bugprone-sizeof-expression,bugprone-suspicious-memset-usage,bugprone-suspicious-string-compare,$\
+bugprone-posix-return,bugprone-signed-char-misuse,bugprone-terminating-continue,misc-redundant-expression
+
+.PHONY: demo check bench bench-quick asan tsan fuzz format format-check lint install clean deps help
+
+demo: deps ## show everything at once: 2 shards with replicas, data through the proxy, queries (Ctrl-C ends it)
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)$(PYTHON) tests/demo/demo.py
+
+check: deps ## build everything and run all tests (unit, fuzz, integration, drivers); ends with "N passed, N failed"
+	$(Q)$(PYTHON) tests/run $(CHECK)
+
+bench: deps-bench all ## measure pgshunt against direct, a bare relay and PgBouncer: a table and a JSON file
+	$(Q)$(PYTHON) tests/bench/bench.py $(BENCH_FLAGS)
+
+bench-quick: deps-bench all ## the same in about a minute, to see that it works
+	$(Q)$(PYTHON) tests/bench/bench.py --quick $(BENCH_FLAGS)
+
+asan: ## build with AddressSanitizer and UBSan into build/asan/
+	$(Q)$(MAKE) --no-print-directory MODE=asan all unit-tests
+
+tsan: ## build with ThreadSanitizer into build/tsan/
+	$(Q)$(MAKE) --no-print-directory MODE=tsan all unit-tests
+
+fuzz: deps ## build and run every fuzz target for FUZZ_SECONDS (10) each
+	$(Q)$(PYTHON) tests/run --fuzz-seconds $(FUZZ_SECONDS) fuzz
+
+format: ## rewrite the C sources in the project's format
+	$(Q)clang-format -i $(SOURCES)
+
+format-check: ## say which C sources are not in the project's format
+	$(Q)clang-format --dry-run -Werror $(SOURCES)
+
+lint: deps-lint ## build with clang's warnings as errors and run clang-tidy
+	$(Q)$(MAKE) --no-print-directory CC=clang BUILD=$(BUILD)/clang all unit-tests
+	$(Q)printf '%s\n' $(filter %.c,$(SOURCES)) | xargs -n 4 -P 2 sh -c 'for file; do \
+	  clang-tidy --quiet --checks="$(TIDY_CHECKS)" --warnings-as-errors="*" "$$file" -- \
+	    $(CPPFLAGS) $(PG_QUERY_CFLAGS) -std=gnu11 2>/dev/null || exit 255; done' sh
+
+install: all ## install the programs, sample configuration, docs and licence under PREFIX (/usr/local), below DESTDIR
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/pgshunt $(DESTDIR)$(PREFIX)/share/pgshunt
+	install -m 755 $(OUT)/pgshunt $(DESTDIR)$(PREFIX)/bin/
+	cp -R --no-preserve=ownership etc/. $(DESTDIR)$(PREFIX)/share/pgshunt/
+	install -m 644 $(wildcard LICENSE README.md CHANGELOG.md CONTRIBUTING.md) $(DESTDIR)$(PREFIX)/share/doc/pgshunt/
+	cp -R --no-preserve=ownership docs/. $(DESTDIR)$(PREFIX)/share/doc/pgshunt/
+
+clean: ## remove everything that was built
+	rm -rf $(BUILD)
+
+deps: ## install the Debian packages that building and testing need and that are missing
+	$(Q)tests/deps.sh build test
+
+.PHONY: deps-bench deps-lint
+deps-bench:
+	$(Q)tests/deps.sh build bench
+deps-lint:
+	$(Q)tests/deps.sh build test lint
+
+help: ## this list
+	@echo "make [TARGET] [VARIABLE=VALUE...]"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "Variables: CC=gcc|clang  MODE=release|debug|asan|tsan|fuzz  BUILD=build  V=1 (show commands)"
+	@echo "  PREFIX=/usr/local  DESTDIR=  FUZZ_SECONDS=10  CHECK=\"unit integration\" (suites of make check)"
+	@echo "  PG_QUERY_DIR=DIR: build against a libpg_query source tree (15, 16 or 17) instead of Debian's"
+
+# ---- build rules ----
 
 $(OUT)/libpgshunt.a: $(LIB_OBJECTS)
 	$(call say,AR,$@)
