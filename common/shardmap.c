@@ -1,0 +1,276 @@
+/* shardmap.c: buckets to shards, and table names to how they are sharded. */
+#include "pgshunt/shardmap.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "pgshunt/arena.h"
+
+#define uthash_malloc(size) mem_alloc(size)
+#define uthash_fatal(message) abort()
+#include <uthash.h>
+
+/* All rules for tables of one name; two schemas may hold tables of the same name. */
+struct named_rules {
+    const char *name; /* owned by the map's arena */
+    struct table_rule *rules;
+    unsigned count;
+    UT_hash_handle hh;
+};
+
+struct shardmap {
+    struct arena arena; /* all strings and rules */
+    const char **shard_names;
+    unsigned *weights;
+    unsigned nshards;
+    struct keyspace **keyspaces; /* each of its own, so that pointers stay good while more come */
+    unsigned nkeyspaces;
+    struct named_rules *tables; /* hash by name */
+};
+
+static const struct table_rule unsharded_rule = {.name = "", .class = TABLE_UNSHARDED};
+
+struct shardmap *shardmap_new(const struct shardmap_builder *shards)
+{
+    struct shardmap *map = mem_alloc(sizeof *map);
+    arena_init(&map->arena);
+    map->nshards = shards->nshards;
+    map->shard_names = arena_array(&map->arena, const char *, shards->nshards);
+    map->weights = arena_array(&map->arena, unsigned, shards->nshards);
+    for (unsigned i = 0; i < shards->nshards; i++) {
+        map->shard_names[i] = arena_strdup(&map->arena, shards->shard_names[i]);
+        map->weights[i] = shards->weights ? shards->weights[i] : 1;
+    }
+    return map;
+}
+
+void shardmap_free(struct shardmap *map)
+{
+    if (!map)
+        return;
+    struct named_rules *entry, *next;
+    HASH_ITER(hh, map->tables, entry, next)
+    {
+        HASH_DEL(map->tables, entry);
+        free(entry->rules);
+        free(entry);
+    }
+    for (unsigned i = 0; i < map->nkeyspaces; i++)
+        free(map->keyspaces[i]);
+    free(map->keyspaces);
+    arena_free(&map->arena);
+    free(map);
+}
+
+/* Weight of a shard; all alike if nobody has any. */
+static uint64_t weight_of(const struct shardmap *map, unsigned shard, bool all_zero)
+{
+    return all_zero ? 1 : map->weights[shard];
+}
+
+/*
+ * Gives out the buckets by weight: each shard gets the whole part of its share, the buckets left over
+ * go one each to the largest remainders (the earlier shard on a tie). Each shard's buckets are one
+ * contiguous range, in the order of the shards. So the same configuration always gives the same map.
+ */
+static void share_buckets(const struct shardmap *map, struct keyspace *keyspace)
+{
+    uint64_t total = 0;
+    for (unsigned i = 0; i < map->nshards; i++)
+        total += map->weights[i];
+    bool all_zero = total == 0;
+    if (all_zero)
+        total = map->nshards;
+    uint64_t *share = mem_alloc(sizeof *share * map->nshards * 2);
+    uint64_t *remainder = share + map->nshards;
+    unsigned left = SHARDKEY_BUCKETS;
+    for (unsigned i = 0; i < map->nshards; i++) {
+        uint64_t exact = SHARDKEY_BUCKETS * weight_of(map, i, all_zero);
+        share[i] = exact / total;
+        remainder[i] = exact % total;
+        left -= (unsigned)share[i];
+    }
+    for (; left; left--) {
+        unsigned best = 0;
+        for (unsigned i = 1; i < map->nshards; i++)
+            if (remainder[i] > remainder[best])
+                best = i;
+        share[best]++;
+        remainder[best] = 0;
+    }
+    unsigned bucket = 0;
+    for (unsigned i = 0; i < map->nshards; i++)
+        for (uint64_t n = 0; n < share[i]; n++)
+            keyspace->bucket_shard[bucket++] = (uint16_t)i;
+    free(share);
+}
+
+int shardmap_add_keyspace(struct shardmap *map, const char *name, enum key_type type,
+                          enum key_hash hash)
+{
+    struct keyspace *keyspace = mem_alloc(sizeof *keyspace);
+    keyspace->name = arena_strdup(&map->arena, name);
+    keyspace->type = type;
+    keyspace->hash = hash;
+    share_buckets(map, keyspace);
+    unsigned index = map->nkeyspaces++;
+    map->keyspaces = mem_realloc(map->keyspaces, sizeof *map->keyspaces * map->nkeyspaces);
+    map->keyspaces[index] = keyspace;
+    return (int)index;
+}
+
+/*
+ * Reads one identifier at *at: as it stands up to a dot, or in double quotes (a doubled quote is one).
+ * Unquoted names are not folded: what the configuration says is the name in the catalog.
+ */
+static const char *take_identifier(struct arena *arena, const char **at)
+{
+    const char *p = *at;
+    if (*p != '"') {
+        size_t len = strcspn(p, ".");
+        *at = p + len;
+        return arena_strndup(arena, p, len);
+    }
+    char *out = arena_alloc(arena, strlen(p) + 1);
+    size_t len = 0;
+    for (p++; *p && (*p != '"' || p[1] == '"'); p++) {
+        p += *p == '"';
+        out[len++] = *p;
+    }
+    *at = *p == '"' ? p + 1 : p;
+    return out;
+}
+
+static struct named_rules *find_name(const struct shardmap *map, const char *name)
+{
+    struct named_rules *entry;
+    HASH_FIND_STR(map->tables, name, entry);
+    return entry;
+}
+
+static struct table_rule *new_rule(struct shardmap *map, const char *schema, const char *name)
+{
+    struct named_rules *entry = find_name(map, name);
+    if (!entry) {
+        entry = mem_alloc(sizeof *entry);
+        entry->name = name;
+        HASH_ADD_KEYPTR(hh, map->tables, entry->name, strlen(entry->name), entry);
+    }
+    for (unsigned i = 0; i < entry->count; i++) {
+        const char *other = entry->rules[i].schema;
+        if (schema ? other && strcmp(schema, other) == 0 : !other)
+            return &entry->rules[i]; /* said twice: the last one counts */
+    }
+    entry->rules = mem_realloc(entry->rules, sizeof *entry->rules * (entry->count + 1));
+    return &entry->rules[entry->count++];
+}
+
+void shardmap_add_table(struct shardmap *map, const char *name, int keyspace, const char *key)
+{
+    const char *at = name;
+    const char *first = take_identifier(&map->arena, &at), *second = NULL;
+    if (*at == '.') {
+        at++;
+        second = take_identifier(&map->arena, &at);
+    }
+    const char *schema = second ? first : NULL, *table = second ? second : first;
+    bool reference = keyspace < 0 || !key;
+    *new_rule(map, schema, table) = (struct table_rule){
+        .schema = schema,
+        .name = table,
+        .class = reference ? TABLE_REFERENCE : TABLE_SHARDED,
+        .keyspace = reference ? NULL : map->keyspaces[keyspace],
+        .key = reference ? NULL : arena_strdup(&map->arena, key),
+    };
+}
+
+unsigned shardmap_shards(const struct shardmap *map)
+{
+    return map->nshards;
+}
+
+const char *shardmap_shard_name(const struct shardmap *map, unsigned shard)
+{
+    return shard < map->nshards ? map->shard_names[shard] : "?";
+}
+
+int shardmap_shard_by_name(const struct shardmap *map, const char *name)
+{
+    for (unsigned i = 0; i < map->nshards; i++)
+        if (strcmp(map->shard_names[i], name) == 0)
+            return (int)i;
+    return -1;
+}
+
+bool shardmap_is_sharded(const struct shardmap *map)
+{
+    return map->nshards > 1;
+}
+
+/* Schemas where no user's table lives: a rule for "any schema" does not reach into them. */
+static bool is_system_schema(const char *schema)
+{
+    return strncmp(schema, "pg_", 3) == 0 || strcmp(schema, "information_schema") == 0;
+}
+
+static const struct table_rule *rule_in_schema(const struct named_rules *entry, const char *schema)
+{
+    const struct table_rule *any = NULL;
+    for (unsigned i = 0; i < entry->count; i++) {
+        const struct table_rule *rule = &entry->rules[i];
+        if (!rule->schema)
+            any = rule;
+        else if (strcmp(rule->schema, schema) == 0)
+            return rule;
+    }
+    return any && !is_system_schema(schema) ? any : &unsharded_rule;
+}
+
+/* An unqualified name: the rule for any schema, else the one in public, else the first. */
+static const struct table_rule *rule_unqualified(const struct named_rules *entry)
+{
+    const struct table_rule *best = &entry->rules[0];
+    for (unsigned i = 0; i < entry->count; i++) {
+        const struct table_rule *rule = &entry->rules[i];
+        if (!rule->schema)
+            return rule;
+        if (strcmp(rule->schema, "public") == 0)
+            best = rule;
+    }
+    return best;
+}
+
+const struct table_rule *shardmap_table(const struct shardmap *map, const char *schema,
+                                        const char *name)
+{
+    const struct named_rules *entry = find_name(map, name);
+    if (!entry)
+        return &unsharded_rule;
+    return schema ? rule_in_schema(entry, schema) : rule_unqualified(entry);
+}
+
+const struct keyspace *shardmap_keyspace(const struct shardmap *map, unsigned index)
+{
+    return index < map->nkeyspaces ? map->keyspaces[index] : NULL;
+}
+
+unsigned shardmap_keyspaces(const struct shardmap *map)
+{
+    return map->nkeyspaces;
+}
+
+unsigned shardmap_shard_of(const struct shardmap *map, const struct keyspace *keyspace,
+                           const struct shardkey *key)
+{
+    if (keyspace->hash == HASH_POSTGRES)
+        return shardkey_postgres_remainder(keyspace->type, key, map->nshards);
+    return keyspace->bucket_shard[shardkey_bucket(key)];
+}
+
+unsigned shardmap_buckets_of(const struct keyspace *keyspace, unsigned shard)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < SHARDKEY_BUCKETS; i++)
+        count += keyspace->bucket_shard[i] == shard;
+    return count;
+}

@@ -1,0 +1,233 @@
+/* test_shardmap.c: buckets are shared out by weight, tables are found by name. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "pgshunt/shardmap.h"
+#include "shardkey_vectors.h"
+
+#define MAX_SHARDS 8
+
+struct weight_case {
+    unsigned nshards;
+    unsigned weights[MAX_SHARDS];
+    unsigned buckets[MAX_SHARDS];
+};
+
+static const struct weight_case weight_cases[] = {
+    {1, {1}, {16384}},
+    {2, {1, 1}, {8192, 8192}},
+    {3, {1, 1, 1}, {5462, 5461, 5461}},
+    {4, {1, 1, 1, 1}, {4096, 4096, 4096, 4096}},
+    {2, {3, 1}, {12288, 4096}},
+    {3, {1, 0, 1}, {8192, 0, 8192}},
+    {3, {0, 0, 0}, {5462, 5461, 5461}},
+    {3, {1, 2, 4}, {2341, 4681, 9362}},
+    {7, {1, 1, 1, 1, 1, 1, 1}, {2341, 2341, 2341, 2341, 2340, 2340, 2340}},
+    {2, {4294967295u, 4294967295u}, {8192, 8192}},
+    {3, {1, 100000, 1}, {0, 16384, 0}},
+    {2, {0, 5}, {0, 16384}},
+};
+
+static const char *names[] = {"s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7"};
+
+static struct shardmap *make_map(unsigned nshards, const unsigned *weights)
+{
+    return shardmap_new(&(struct shardmap_builder){names, weights, nshards});
+}
+
+static void test_weights(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof weight_cases / sizeof weight_cases[0]; i++) {
+        const struct weight_case *c = &weight_cases[i];
+        struct shardmap *map = make_map(c->nshards, c->weights);
+        assert_int_equal(shardmap_add_keyspace(map, "k", KEY_BIGINT, HASH_XXH64), 0);
+        const struct keyspace *keyspace = shardmap_keyspace(map, 0);
+        unsigned total = 0;
+        for (unsigned s = 0; s < c->nshards; s++) {
+            assert_int_equal(shardmap_buckets_of(keyspace, s), c->buckets[s]);
+            total += c->buckets[s];
+        }
+        assert_int_equal(total, SHARDKEY_BUCKETS);
+        for (unsigned b = 1; b < SHARDKEY_BUCKETS; b++) /* contiguous, in the shards' order */
+            assert_true(keyspace->bucket_shard[b - 1] <= keyspace->bucket_shard[b]);
+        shardmap_free(map);
+    }
+}
+
+static void test_default_weights(void **state)
+{
+    (void)state;
+    struct shardmap *map = make_map(4, NULL);
+    shardmap_add_keyspace(map, "k", KEY_TEXT, HASH_XXH64);
+    for (unsigned s = 0; s < 4; s++)
+        assert_int_equal(shardmap_buckets_of(shardmap_keyspace(map, 0), s), 4096);
+    assert_int_equal(shardmap_buckets_of(shardmap_keyspace(map, 0), 4), 0);
+    shardmap_free(map);
+}
+
+static void test_shards(void **state)
+{
+    (void)state;
+    struct shardmap *one = make_map(1, NULL), *three = make_map(3, NULL);
+    assert_false(shardmap_is_sharded(one));
+    assert_true(shardmap_is_sharded(three));
+    assert_int_equal(shardmap_shards(three), 3);
+    assert_string_equal(shardmap_shard_name(three, 2), "s2");
+    assert_string_equal(shardmap_shard_name(three, 3), "?");
+    assert_int_equal(shardmap_shard_by_name(three, "s1"), 1);
+    assert_int_equal(shardmap_shard_by_name(three, "s3"), -1);
+    assert_int_equal(shardmap_shard_by_name(three, "S1"), -1);
+    assert_int_equal(shardmap_keyspaces(three), 0);
+    assert_null(shardmap_keyspace(three, 0));
+    shardmap_free(one);
+    shardmap_free(three);
+    shardmap_free(NULL);
+}
+
+/* Strings given to the builder may go away. */
+static void test_copies(void **state)
+{
+    (void)state;
+    char shard[] = "first", keyspace[] = "users", table[] = "app.orders", key[] = "user_id";
+    const char *list[] = {shard};
+    struct shardmap *map = shardmap_new(&(struct shardmap_builder){list, NULL, 1});
+    shardmap_add_keyspace(map, keyspace, KEY_BIGINT, HASH_XXH64);
+    shardmap_add_table(map, table, 0, key);
+    memset(shard, 'x', sizeof shard - 1);
+    memset(keyspace, 'x', sizeof keyspace - 1);
+    memset(table, 'x', sizeof table - 1);
+    memset(key, 'x', sizeof key - 1);
+    assert_string_equal(shardmap_shard_name(map, 0), "first");
+    assert_string_equal(shardmap_keyspace(map, 0)->name, "users");
+    const struct table_rule *rule = shardmap_table(map, "app", "orders");
+    assert_string_equal(rule->key, "user_id");
+    assert_string_equal(rule->schema, "app");
+    assert_string_equal(rule->name, "orders");
+    shardmap_free(map);
+}
+
+struct lookup_case {
+    const char *schema, *name;
+    enum table_class class;
+    const char *key;
+};
+
+static void test_tables(void **state)
+{
+    (void)state;
+    struct shardmap *map = make_map(2, NULL);
+    int users = shardmap_add_keyspace(map, "users", KEY_BIGINT, HASH_XXH64);
+    int other = shardmap_add_keyspace(map, "other", KEY_TEXT, HASH_POSTGRES);
+    shardmap_add_table(map, "users", users, "id");
+    shardmap_add_table(map, "app.orders", users, "user_id");
+    shardmap_add_table(map, "crm.orders", other, "customer");
+    shardmap_add_table(map, "public.events", users, "uid");
+    shardmap_add_table(map, "audit.events", other, "who");
+    shardmap_add_table(map, "countries", -1, NULL);
+    shardmap_add_table(map, "geo.cities", -1, NULL);
+    shardmap_add_table(map, "tables", users, "owner");
+    shardmap_add_table(map, "\"My \"\"Schema\"\"\".\"Odd.Name\"", users, "k");
+    shardmap_add_table(map, "twice", users, "old");
+    shardmap_add_table(map, "twice", users, "new");
+    static const struct lookup_case cases[] = {
+        {NULL, "users", TABLE_SHARDED, "id"},
+        {"public", "users", TABLE_SHARDED, "id"},
+        {"anything", "users", TABLE_SHARDED, "id"},
+        {NULL, "Users", TABLE_UNSHARDED, NULL},
+        {"app", "orders", TABLE_SHARDED, "user_id"},
+        {"crm", "orders", TABLE_SHARDED, "customer"},
+        {"public", "orders", TABLE_UNSHARDED, NULL},
+        {NULL, "orders", TABLE_SHARDED, "user_id"},
+        {NULL, "events", TABLE_SHARDED, "uid"},
+        {"audit", "events", TABLE_SHARDED, "who"},
+        {NULL, "countries", TABLE_REFERENCE, NULL},
+        {"public", "countries", TABLE_REFERENCE, NULL},
+        {NULL, "cities", TABLE_REFERENCE, NULL},
+        {"public", "cities", TABLE_UNSHARDED, NULL},
+        {NULL, "tables", TABLE_SHARDED, "owner"},
+        {"information_schema", "tables", TABLE_UNSHARDED, NULL},
+        {"pg_catalog", "users", TABLE_UNSHARDED, NULL},
+        {"pg_temp", "users", TABLE_UNSHARDED, NULL},
+        {"My \"Schema\"", "Odd.Name", TABLE_SHARDED, "k"},
+        {NULL, "twice", TABLE_SHARDED, "new"},
+        {NULL, "logs", TABLE_UNSHARDED, NULL},
+        {NULL, "", TABLE_UNSHARDED, NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const struct lookup_case *c = &cases[i];
+        const struct table_rule *rule = shardmap_table(map, c->schema, c->name);
+        assert_non_null(rule);
+        if (rule->class != c->class)
+            fail_msg("%s.%s is of class %d", c->schema ? c->schema : "", c->name, rule->class);
+        if (c->key)
+            assert_string_equal(rule->key, c->key);
+        if (c->class == TABLE_SHARDED)
+            assert_non_null(rule->keyspace);
+        else
+            assert_null(rule->keyspace);
+    }
+    assert_ptr_equal(shardmap_table(map, NULL, "users")->keyspace, shardmap_keyspace(map, 0));
+    assert_ptr_equal(shardmap_table(map, "crm", "orders")->keyspace, shardmap_keyspace(map, 1));
+    shardmap_free(map);
+}
+
+/* Pointers to keyspaces stay good while more are added. */
+static void test_many(void **state)
+{
+    (void)state;
+    struct shardmap *map = make_map(8, NULL);
+    const struct keyspace *first = NULL;
+    for (int i = 0; i < 20; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "space%d", i);
+        assert_int_equal(shardmap_add_keyspace(map, name, KEY_BIGINT, HASH_XXH64), i);
+        if (i == 0)
+            first = shardmap_keyspace(map, 0);
+        for (int t = 0; t < 50; t++) {
+            snprintf(name, sizeof name, "table_%d_%d", i, t);
+            shardmap_add_table(map, name, i, "id");
+        }
+    }
+    assert_ptr_equal(shardmap_keyspace(map, 0), first);
+    assert_ptr_equal(shardmap_table(map, NULL, "table_0_49")->keyspace, first);
+    assert_ptr_equal(shardmap_table(map, NULL, "table_19_7")->keyspace, shardmap_keyspace(map, 19));
+    shardmap_free(map);
+}
+
+static void test_shard_of(void **state)
+{
+    (void)state;
+    struct shardmap *map = make_map(7, NULL);
+    for (int type = KEY_BIGINT; type <= KEY_TEXT; type++) {
+        shardmap_add_keyspace(map, "hashed", (enum key_type)type, HASH_XXH64);
+        shardmap_add_keyspace(map, "postgres", (enum key_type)type, HASH_POSTGRES);
+    }
+    for (size_t i = 0; i < SHARDKEY_NVECTORS; i++) {
+        const struct shardkey_vector *v = &shardkey_vectors[i];
+        struct shardkey key;
+        assert_true(shardkey_from_text(v->type, v->text, strlen(v->text), &key));
+        const struct keyspace *hashed = shardmap_keyspace(map, (unsigned)v->type * 2);
+        const struct keyspace *postgres = shardmap_keyspace(map, (unsigned)v->type * 2 + 1);
+        assert_int_equal(shardmap_shard_of(map, hashed, &key), hashed->bucket_shard[v->bucket]);
+        assert_int_equal(shardmap_shard_of(map, postgres, &key), v->pg_mod_7);
+    }
+    shardmap_free(map);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_weights),  cmocka_unit_test(test_default_weights),
+        cmocka_unit_test(test_shards),   cmocka_unit_test(test_copies),
+        cmocka_unit_test(test_tables),   cmocka_unit_test(test_many),
+        cmocka_unit_test(test_shard_of),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
