@@ -1,0 +1,166 @@
+/* config.c: loads a configuration and its users file, looks things up in it, compares two. */
+#include "config_internal.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Cores this process may run on (affinity and cgroup cpusets count, not what the machine has). */
+static int available_cores(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0)
+        return 1;
+    int cores = CPU_COUNT(&set);
+    return cores > 0 ? cores : 1;
+}
+
+static void warn_if_readable(const char *path)
+{
+    struct stat status;
+    if (stat(path, &status) == 0 && (status.st_mode & (S_IRGRP | S_IROTH)))
+        log_event(LOG_WARNING, "file with passwords is readable by others than its owner",
+                  LOG_S("file", path), LOG_S("hint", "chmod 600"));
+}
+
+static bool has_passwords(const struct config *config)
+{
+    bool found = config->monitor_password[0];
+    for (int i = 0; i < config->ndatabases; i++)
+        found = found || config->databases[i].password[0];
+    return found;
+}
+
+static int compare_users(const void *a, const void *b)
+{
+    return strcmp(((const struct user_config *)a)->name, ((const struct user_config *)b)->name);
+}
+
+static bool read_users_file(struct config *config, struct config_error *error)
+{
+    struct config_reader reader = {.config = config, .error = error, .path = config->users_file};
+    bool ok = config_source_read(&reader.source, &config->arena, reader.path, error);
+    if (ok) {
+        ok =
+            config_reader_parse(&reader) &&
+            config_read_object(&reader, config_root_setting(&reader.tree), &settings_users, config);
+        config_destroy(&reader.tree);
+    }
+    config_source_free(&reader.source);
+    return ok;
+}
+
+/* Users are kept sorted by name: config_user() is asked at each login. */
+static bool load_users(struct config_reader *reader)
+{
+    struct config *config = reader->config;
+    if (!config->users_file[0])
+        return true;
+    config->users_file = config_relative_path(&config->arena, config->path, config->users_file);
+    if (access(config->users_file, R_OK) != 0)
+        return config_refuse(reader, config_lookup(&reader->tree, "auth.users_file"),
+                             "found auth.users_file = \"%s\" (%s); allowed: a readable file",
+                             config->users_file, strerror(errno));
+    if (!read_users_file(config, reader->error))
+        return false;
+    if (config->nusers > 1)
+        qsort(config->users, (size_t)config->nusers, sizeof *config->users, compare_users);
+    warn_if_readable(config->users_file);
+    return true;
+}
+
+/* Reads `reader->source`, already there, into the configuration. */
+static bool load_main(struct config_reader *reader)
+{
+    struct config *config = reader->config;
+    bool ok =
+        config_reader_parse(reader) &&
+        config_read_object(reader, config_root_setting(&reader->tree), &settings_main, config) &&
+        load_users(reader);
+    config_destroy(&reader->tree);
+    if (!ok)
+        return false;
+    if (config->workers == 0)
+        config->workers = available_cores();
+    if (has_passwords(config))
+        warn_if_readable(config->path);
+    return true;
+}
+
+/* `text` NULL: from the file. */
+static struct config *load(const char *path, const char *text, size_t length,
+                           struct config_error *error)
+{
+    struct config *config = mem_alloc(sizeof *config);
+    arena_init(&config->arena);
+    config->path = arena_strdup(&config->arena, path);
+    struct config_reader reader = {.config = config, .error = error, .path = config->path};
+    error->text[0] = 0;
+    bool ok =
+        text ? config_source_text(&reader.source, &config->arena, config->path, text, length, error)
+             : config_source_read(&reader.source, &config->arena, config->path, error);
+    ok = ok && load_main(&reader);
+    config_source_free(&reader.source);
+    if (ok)
+        return config;
+    config_free(config);
+    return NULL;
+}
+
+struct config *config_load(const char *path, struct config_error *error)
+{
+    return load(path, NULL, 0, error);
+}
+
+struct config *config_load_text(const char *path, const char *text, size_t length,
+                                struct config_error *error)
+{
+    return load(path, text, length, error);
+}
+
+void config_free(struct config *config)
+{
+    if (!config)
+        return;
+    arena_free(&config->arena);
+    free(config);
+}
+
+const struct database_config *config_database(const struct config *config, const char *name)
+{
+    for (int i = 0; i < config->ndatabases; i++)
+        if (strcmp(config->databases[i].name, name) == 0)
+            return &config->databases[i];
+    return NULL;
+}
+
+const struct user_config *config_user(const struct config *config, const char *name)
+{
+    struct user_config wanted = {.name = name};
+    if (config->nusers == 0)
+        return NULL;
+    return bsearch(&wanted, config->users, (size_t)config->nusers, sizeof wanted, compare_users);
+}
+
+const char *config_restart_needed(const struct config *old, const struct config *next, char *out,
+                                  size_t size)
+{
+    char before[300], after[300];
+    size_t used = 0;
+    out[0] = 0;
+    for (int i = 0; i < settings_count(); i++) {
+        const struct setting_info *info = settings_info(i);
+        if (info->reloadable)
+            continue;
+        settings_value(old, i, before, sizeof before);
+        settings_value(next, i, after, sizeof after);
+        if (strcmp(before, after) != 0 && used < size) {
+            int written = snprintf(out + used, size - used, "%s%s", used ? ", " : "", info->name);
+            used += (size_t)written;
+        }
+    }
+    return out;
+}

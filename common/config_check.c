@@ -1,0 +1,157 @@
+/* config_check.c: what must hold between settings: names, references from one to another, shares. */
+#include "config_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Element `index` of the list `name` of a group: where an object was read from. */
+static const config_setting_t *element(config_setting_t *group, const char *name, int index)
+{
+    config_setting_t *list = config_setting_get_member(group, name);
+    return config_setting_get_elem(list, (unsigned)index);
+}
+
+/* The setting itself where it was written, else the group it would stand in. */
+static const config_setting_t *member_or_group(config_setting_t *group, const char *name)
+{
+    config_setting_t *member = config_setting_get_member(group, name);
+    return member ? member : group;
+}
+
+/* No server twice in one shard. */
+bool config_check_shard(struct config_reader *reader, config_setting_t *group, void *object)
+{
+    struct shard_config *shard = object;
+    struct config_named *items = mem_alloc(sizeof *items * (size_t)shard->nnodes);
+    for (int i = 0; i < shard->nnodes; i++) {
+        const struct node_config *node = &shard->nodes[i];
+        items[i].name = arena_printf(&reader->config->arena, "%s:%d", node->host, node->port);
+        items[i].at = element(group, "nodes", i);
+    }
+    bool ok =
+        config_names_unique(reader, items, shard->nnodes, "node", "each server once in a shard");
+    free(items);
+    return ok;
+}
+
+/* Two shards on one database of one server would be the same data twice. */
+static bool check_servers(struct config_reader *reader, config_setting_t *group,
+                          const struct database_config *database)
+{
+    int count = 0, next = 0;
+    for (int i = 0; i < database->nshards; i++)
+        count += database->shards[i].nnodes;
+    struct config_named *items = mem_alloc(sizeof *items * (size_t)count);
+    for (int i = 0; i < database->nshards; i++) {
+        const struct shard_config *shard = &database->shards[i];
+        config_setting_t *at =
+            config_setting_get_elem(config_setting_get_member(group, "shards"), (unsigned)i);
+        for (int j = 0; j < shard->nnodes; j++, next++) {
+            items[next].name =
+                arena_printf(&reader->config->arena, "%s:%d/%s", shard->nodes[j].host,
+                             shard->nodes[j].port, shard->dbname);
+            items[next].at = element(at, "nodes", j);
+        }
+    }
+    bool ok = config_names_unique(reader, items, count, "node",
+                                  "each database of a server in one shard only");
+    free(items);
+    return ok;
+}
+
+/* A table is sharded by one keyspace, or a reference table, or neither. */
+static bool check_tables(struct config_reader *reader, config_setting_t *group,
+                         const struct database_config *database)
+{
+    int count = database->nreference, next = 0;
+    for (int i = 0; i < database->nkeyspaces; i++)
+        count += database->keyspaces[i].ntables;
+    struct config_named *items = mem_alloc(sizeof *items * (size_t)count);
+    for (int i = 0; i < database->nkeyspaces; i++) {
+        const struct keyspace_config *keyspace = &database->keyspaces[i];
+        config_setting_t *at =
+            config_setting_get_elem(config_setting_get_member(group, "keyspaces"), (unsigned)i);
+        for (int j = 0; j < keyspace->ntables; j++, next++)
+            items[next] = (struct config_named){keyspace->tables[j].name, element(at, "tables", j)};
+    }
+    for (int i = 0; i < database->nreference; i++, next++)
+        items[next] = (struct config_named){database->reference[i], element(group, "reference", i)};
+    bool ok = config_names_unique(reader, items, count, "table",
+                                  "each table once, in one keyspace or in reference");
+    free(items);
+    return ok;
+}
+
+static bool check_weights(struct config_reader *reader, config_setting_t *group,
+                          const struct database_config *database)
+{
+    for (int i = 0; i < database->nshards; i++)
+        if (database->shards[i].weight > 0)
+            return true;
+    return config_refuse(reader, config_setting_get_member(group, "shards"),
+                         "found weight = 0 in all shards of database \"%s\"; allowed: at least one "
+                         "shard with a weight above 0, to hold the data",
+                         database->name);
+}
+
+static bool check_catalog(struct config_reader *reader, config_setting_t *group,
+                          struct database_config *database)
+{
+    if (!database->catalog[0]) {
+        database->catalog = database->shards[0].name;
+        return true;
+    }
+    char names[400] = "";
+    for (int i = 0; i < database->nshards; i++) {
+        const char *name = database->shards[i].name;
+        size_t used = strlen(names);
+        if (strcmp(name, database->catalog) == 0)
+            return true;
+        snprintf(names + used, sizeof names - used, "%s%s", i ? ", " : "", name);
+    }
+    return config_refuse(
+        reader, config_setting_get_member(group, "catalog"),
+        "found catalog = \"%s\", which is no shard of database \"%s\"; allowed: %s",
+        database->catalog, database->name, names);
+}
+
+bool config_check_database(struct config_reader *reader, config_setting_t *group, void *object)
+{
+    struct database_config *database = object;
+    if (strcmp(database->name, "pgshunt") == 0 || strcmp(database->name, "pgbouncer") == 0)
+        return config_refuse(
+            reader, config_setting_get_member(group, "name"),
+            "found database \"%s\", which is the console's name; allowed: any other",
+            database->name);
+    if (database->password[0] && !database->user[0])
+        return config_refuse(reader, config_setting_get_member(group, "password"),
+                             "found database \"%s\" with a password but no user; allowed: both, or "
+                             "user alone with the password in the users file",
+                             database->name);
+    for (int i = 0; i < database->nshards; i++)
+        if (!database->shards[i].dbname[0])
+            database->shards[i].dbname = database->name;
+    return check_catalog(reader, group, database) && check_weights(reader, group, database) &&
+           check_servers(reader, group, database) && check_tables(reader, group, database);
+}
+
+bool config_check_main(struct config_reader *reader, config_setting_t *group, void *object)
+{
+    struct config *config = object;
+    if (config->auth_method != AUTH_TRUST && !config->users_file[0]) {
+        config_setting_t *auth = config_setting_get_member(group, "auth");
+        return config_refuse(
+            reader, auth ? member_or_group(auth, "method") : group,
+            "found auth.method = \"%s\" without auth.users_file; allowed: "
+            "users_file = \"users.conf\" with users and their secrets, or method = "
+            "\"trust\"",
+            config->auth_method == AUTH_MD5 ? "md5" : "scram-sha-256");
+    }
+    if (config->http_port == config->listen_port &&
+        strcmp(config->http_address, config->listen_address) == 0)
+        return config_refuse(reader,
+                             member_or_group(config_setting_get_member(group, "http"), "port"),
+                             "found http.port = %d, the same as listen.port; allowed: another port",
+                             config->http_port);
+    return true;
+}

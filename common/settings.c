@@ -1,0 +1,295 @@
+/*
+ * settings.c: the settings tables, one row per setting. Parsing, SHOW CONFIG, --help-config and
+ * docs/reference/settings.md all come from here; a new setting is one row here and one member of
+ * struct config (then write docs/reference/settings.md anew: pgshunt --help-config=markdown).
+ */
+#include "config_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define COUNT(rows) ((int)(sizeof(rows) / sizeof(rows)[0]))
+#define MEMBER(owner, member)                                                                      \
+    .offset = offsetof(owner, member), .width = sizeof(((owner *)0)->member)
+#define RANGE(from, to) .info.range = from " .. " to, .low = from, .high = to
+
+/* The value's kind, where it lives and its name; then the default (or required) and the range. */
+#define INTEGER(owner, member, label)                                                              \
+    .kind = SETTING_INTEGER, .info.type = "integer", .info.name = label, MEMBER(owner, member)
+#define DURATION(owner, member, label)                                                             \
+    .kind = SETTING_DURATION, .info.type = "duration", .info.name = label, MEMBER(owner, member)
+#define SIZE(owner, member, label)                                                                 \
+    .kind = SETTING_SIZE, .info.type = "size", .info.name = label, MEMBER(owner, member)
+#define BOOLEAN(owner, member, label)                                                              \
+    .kind = SETTING_BOOLEAN, .info.type = "boolean", .info.range = "", .info.name = label,         \
+    MEMBER(owner, member)
+#define STRING(owner, member, label)                                                               \
+    .kind = SETTING_STRING, .info.type = "string", .info.range = "", .info.name = label,           \
+    MEMBER(owner, member)
+/* A string of a limited length: Postgres' identifiers have up to 63 bytes. */
+#define TEXT(owner, member, label, from, to)                                                       \
+    .kind = SETTING_STRING, .info.type = "string", .info.range = from " .. " to " bytes",          \
+    .low = from, .high = to, .info.name = label, MEMBER(owner, member)
+#define CHOICE(owner, member, label, words)                                                        \
+    .kind = SETTING_CHOICE, .info.type = "one of " words, .info.range = "", .choices = words,      \
+    .info.name = label, MEMBER(owner, member)
+#define STRINGS(owner, member, counter, label)                                                     \
+    .kind = SETTING_STRINGS, .info.type = "list of strings", .info.range = "", .info.name = label, \
+    .count_offset = offsetof(owner, counter), MEMBER(owner, member)
+#define OBJECTS(owner, member, counter, label, table, words)                                       \
+    .kind = SETTING_OBJECTS, .info.type = "list of " words, .objects = table, .info.name = label,  \
+    .count_offset = offsetof(owner, counter), MEMBER(owner, member)
+
+#define DEFAULT(value) .info.initial = value
+#define REQUIRED .required = true
+#define RESTART .info.reloadable = false
+#define RELOAD .info.reloadable = true
+#define HELP(text) .info.help = text
+
+/* clang-format off */
+
+static const struct setting_row node_rows[] = {
+    {TEXT(struct node_config, host, "host", "1", "255"), REQUIRED, RELOAD,
+     HELP("host name or address of the server; a name is looked up again when a connection fails")},
+    {INTEGER(struct node_config, port, "port"), DEFAULT("5432"), RANGE("1", "65535"), RELOAD,
+     HELP("port of the server")},
+    {STRING(struct node_config, region, "region"), DEFAULT(""), RELOAD,
+     HELP("where the node stands, any word; shown in SHOW NODES")},
+    {INTEGER(struct node_config, weight, "weight"), DEFAULT("1"), RANGE("0", "1000"), RELOAD,
+     HELP("share of the reads among the replicas of its shard; 0: no reads while others can serve")},
+};
+
+static const struct setting_table node_table = {
+    .noun = "node",
+    .purpose = "One Postgres server of a shard. Which of them is the primary is found out, not configured.",
+    .rows = node_rows, .count = COUNT(node_rows), .size = sizeof(struct node_config),
+    .line_offset = offsetof(struct node_config, line), .name_offset = -1,
+};
+
+static const struct setting_row shard_rows[] = {
+    {TEXT(struct shard_config, name, "name", "1", "63"), REQUIRED, RELOAD,
+     HELP("name of the shard; it stays with the data, so never give it to another shard")},
+    {TEXT(struct shard_config, dbname, "dbname", "0", "63"), DEFAULT(""), RELOAD,
+     HELP("database on the servers; \"\": the name of the database it belongs to")},
+    {INTEGER(struct shard_config, weight, "weight"), DEFAULT("1"), RANGE("0", "1000"), RELOAD,
+     HELP("share of the buckets when a keyspace is first laid out; 0: none")},
+    {OBJECTS(struct shard_config, nodes, nnodes, "nodes", &node_table, "nodes"), RANGE("1", "64"), REQUIRED, RELOAD,
+     HELP("the primary and its replicas, in any order")},
+};
+
+static const struct setting_table shard_table = {
+    .noun = "shard",
+    .purpose = "A part of the data: one primary with its streaming replicas. The first shard of a database "
+               "also keeps every unsharded table.",
+    .rows = shard_rows, .count = COUNT(shard_rows), .size = sizeof(struct shard_config),
+    .line_offset = offsetof(struct shard_config, line), .name_offset = offsetof(struct shard_config, name),
+    .check = config_check_shard,
+};
+
+static const struct setting_row table_rows[] = {
+    {TEXT(struct table_config, name, "name", "1", "127"), REQUIRED, RELOAD,
+     HELP("table name, or \"schema.table\" to mean the one of that schema only")},
+    {TEXT(struct table_config, key, "key", "1", "63"), REQUIRED, RELOAD,
+     HELP("column that holds the key")},
+};
+
+static const struct setting_table table_table = {
+    .noun = "table",
+    .purpose = "A table that is split by its key column.",
+    .rows = table_rows, .count = COUNT(table_rows), .size = sizeof(struct table_config),
+    .line_offset = offsetof(struct table_config, line), .name_offset = offsetof(struct table_config, name),
+};
+
+static const struct setting_row keyspace_rows[] = {
+    {TEXT(struct keyspace_config, name, "name", "1", "63"), REQUIRED, RELOAD,
+     HELP("name of the keyspace")},
+    {CHOICE(struct keyspace_config, type, "type", "bigint | uuid | text"), REQUIRED, RELOAD,
+     HELP("type of the key; bigint is also for integer and smallint columns, text for varchar")},
+    {CHOICE(struct keyspace_config, hash, "hash", "xxh64 | postgres"), DEFAULT("xxh64"), RELOAD,
+     HELP("how a key finds its bucket; postgres: as Postgres' own hash partitioning, for data already split that way")},
+    {OBJECTS(struct keyspace_config, tables, ntables, "tables", &table_table, "tables"), RANGE("1", "10000"), REQUIRED, RELOAD,
+     HELP("the tables split by this key; rows with equal keys are on the same shard in all of them")},
+};
+
+static const struct setting_table keyspace_table = {
+    .noun = "keyspace",
+    .purpose = "A way to split: tables that share one kind of key.",
+    .rows = keyspace_rows, .count = COUNT(keyspace_rows), .size = sizeof(struct keyspace_config),
+    .line_offset = offsetof(struct keyspace_config, line), .name_offset = offsetof(struct keyspace_config, name),
+};
+
+static const struct setting_row database_rows[] = {
+    {TEXT(struct database_config, name, "name", "1", "63"), REQUIRED, RELOAD,
+     HELP("name that clients connect to; pgshunt and pgbouncer are taken, by the console")},
+    {TEXT(struct database_config, catalog, "catalog", "0", "63"), DEFAULT(""), RELOAD,
+     HELP("shard that keeps the pgshunt schema; \"\": the first")},
+    {TEXT(struct database_config, user, "user", "0", "63"), DEFAULT(""), RELOAD,
+     HELP("log in to the servers as this user; \"\": as the client's user")},
+    {STRING(struct database_config, password, "password"), DEFAULT(""), .secret = true, RELOAD,
+     HELP("password of user; \"\": from the users file")},
+    {INTEGER(struct database_config, pool_size, "pool_size"), DEFAULT("0"), RANGE("0", "10000"), RELOAD,
+     HELP("server connections per user and node; 0: pool.size")},
+    {OBJECTS(struct database_config, shards, nshards, "shards", &shard_table, "shards"), RANGE("1", "1024"), REQUIRED, RELOAD,
+     HELP("where the data is; one shard: an ordinary, unsharded database")},
+    {OBJECTS(struct database_config, keyspaces, nkeyspaces, "keyspaces", &keyspace_table, "keyspaces"), RANGE("0", "64"), DEFAULT("none"), RELOAD,
+     HELP("which tables are split, and by what")},
+    {STRINGS(struct database_config, reference, nreference, "reference"), DEFAULT("none"), RELOAD,
+     HELP("tables with a full copy on every shard")},
+};
+
+static const struct setting_table database_table = {
+    .noun = "database",
+    .purpose = "What a client connects to as if it were one database of one Postgres.",
+    .rows = database_rows, .count = COUNT(database_rows), .size = sizeof(struct database_config),
+    .line_offset = offsetof(struct database_config, line), .name_offset = offsetof(struct database_config, name),
+    .check = config_check_database,
+};
+
+/* Rows of one group stand together; `databases`, the only one that is no single value, is the last. */
+static const struct setting_row main_rows[] = {
+    {TEXT(struct config, listen_address, "listen.address", "1", "255"), DEFAULT("127.0.0.1"), RESTART,
+     HELP("address to listen on for clients; 0.0.0.0 or :: for all")},
+    {INTEGER(struct config, listen_port, "listen.port"), DEFAULT("6432"), RANGE("1", "65535"), RESTART,
+     HELP("port to listen on for clients")},
+    {INTEGER(struct config, listen_backlog, "listen.backlog"), DEFAULT("1024"), RANGE("1", "65535"), RESTART,
+     HELP("connections the kernel keeps waiting for a worker to accept them")},
+    {TEXT(struct config, http_address, "http.address", "1", "255"), DEFAULT("127.0.0.1"), RESTART,
+     HELP("address for metrics, health checks and the status page")},
+    {INTEGER(struct config, http_port, "http.port"), DEFAULT("9632"), .without_group = "0", RANGE("0", "65535"), RESTART,
+     HELP("port for metrics, health checks and the status page; 0, and where there is no http group: none")},
+    {INTEGER(struct config, workers, "workers"), DEFAULT("0"), RANGE("0", "1024"), RESTART,
+     HELP("worker threads; 0: one per core that is available")},
+    {DURATION(struct config, shutdown_timeout, "shutdown_timeout"), DEFAULT("30s"), RANGE("0s", "1h"), RELOAD,
+     HELP("how long SIGTERM lets running transactions finish")},
+    {CHOICE(struct config, auth_method, "auth.method", "trust | md5 | scram-sha-256"), .later = "cert | hba", DEFAULT("scram-sha-256"), RELOAD,
+     HELP("how clients prove who they are; trust: not at all")},
+    {STRING(struct config, users_file, "auth.users_file"), DEFAULT(""), RELOAD,
+     HELP("file with users and their secrets, as seen from the configuration file; may be left out with method trust only")},
+    {DURATION(struct config, login_timeout, "auth.login_timeout"), DEFAULT("1min"), RANGE("1s", "10min"), RELOAD,
+     HELP("a client that has not logged in by then is disconnected")},
+    {CHOICE(struct config, pool_mode, "pool.mode", "transaction"), .later = "session | statement", DEFAULT("transaction"), RELOAD,
+     HELP("how long a client keeps its server connection")},
+    {INTEGER(struct config, pool_size, "pool.size"), DEFAULT("20"), RANGE("1", "10000"), RELOAD,
+     HELP("server connections per database, user and node")},
+    {DURATION(struct config, server_idle_timeout, "pool.server_idle_timeout"), DEFAULT("10min"), RANGE("0s", "30d"), RELOAD,
+     HELP("a server connection unused for so long is closed; 0s: never")},
+    {DURATION(struct config, server_lifetime, "pool.server_lifetime"), DEFAULT("1h"), RANGE("0s", "30d"), RELOAD,
+     HELP("a server connection older than that is closed when it is free; 0s: never")},
+    {DURATION(struct config, connect_timeout, "pool.connect_timeout"), DEFAULT("15s"), RANGE("10ms", "10min"), RELOAD,
+     HELP("time a server has to accept a connection and finish the login")},
+    {DURATION(struct config, query_wait_timeout, "pool.query_wait_timeout"), DEFAULT("2min"), RANGE("0s", "1d"), RELOAD,
+     HELP("a client that waits so long for a server connection gets an error; 0s: waits for ever")},
+    {DURATION(struct config, max_lag, "routing.max_lag"), DEFAULT("1s"), RANGE("0s", "7d"), RELOAD,
+     HELP("reads go to a replica only while it is no further behind its primary")},
+    {BOOLEAN(struct config, read_your_writes, "routing.read_your_writes"), DEFAULT("true"), RELOAD,
+     HELP("a client that has written reads from a replica only once it has replayed that write")},
+    {BOOLEAN(struct config, read_write_split, "routing.read_write_split"), DEFAULT("true"), RELOAD,
+     HELP("send reads to replicas; false: everything goes to the primary")},
+    {DURATION(struct config, lag_check_interval, "routing.lag_check_interval"), DEFAULT("100ms"), RANGE("10ms", "1min"), RELOAD,
+     HELP("how often every node is asked for its role and WAL position")},
+    {DURATION(struct config, check_timeout, "routing.check_timeout"), DEFAULT("1s"), RANGE("10ms", "1min"), RELOAD,
+     HELP("a node that has not answered a check by then counts as down")},
+    {TEXT(struct config, monitor_user, "monitor.user", "1", "63"), DEFAULT("pgshunt"), RELOAD,
+     HELP("user the monitor logs in to the servers as; needs pg_monitor to see replication lag")},
+    {STRING(struct config, monitor_password, "monitor.password"), DEFAULT(""), .secret = true, RELOAD,
+     HELP("password of monitor.user; \"\": from the users file")},
+    {INTEGER(struct config, max_clients, "limits.max_clients"), DEFAULT("1000"), RANGE("1", "1000000"), RELOAD,
+     HELP("client connections in all; one more is refused with 53300")},
+    {SIZE(struct config, max_message, "limits.max_message"), DEFAULT("64MB"), RANGE("16kB", "1GB"), RELOAD,
+     HELP("largest statement or set of parameters taken from a client")},
+    {INTEGER(struct config, max_groups, "limits.max_groups"), DEFAULT("1000000"), RANGE("1", "1000000000"), RELOAD,
+     HELP("groups that a GROUP BY or DISTINCT over several shards may hold in memory")},
+    {CHOICE(struct config, log_level, "log.level", "debug | info | warning | error"), DEFAULT("info"), RELOAD,
+     HELP("least severe lines that are logged")},
+    {CHOICE(struct config, log_format, "log.format", "logfmt | json"), DEFAULT("logfmt"), RELOAD,
+     HELP("form of the log lines on standard error")},
+    {BOOLEAN(struct config, log_connections, "log.connections"), DEFAULT("true"), RELOAD,
+     HELP("log each client's login and leave")},
+    {OBJECTS(struct config, databases, ndatabases, "databases", &database_table, "databases"), RANGE("1", "1000"), REQUIRED, RELOAD,
+     HELP("the databases clients may connect to: ( { name = \"app\"; shards = ( ... ); } )")},
+};
+
+const struct setting_table settings_main = {
+    .noun = "configuration",
+    .purpose = "The configuration file.",
+    .rows = main_rows, .count = COUNT(main_rows), .size = sizeof(struct config),
+    .line_offset = -1, .name_offset = -1,
+    .check = config_check_main,
+};
+
+static const struct setting_row user_rows[] = {
+    {TEXT(struct user_config, name, "name", "1", "63"), REQUIRED, RELOAD,
+     HELP("name of the user")},
+    {STRING(struct user_config, secret, "password"), DEFAULT(""), .secret = true, RELOAD,
+     HELP("plain password, or a secret from pg_authid: \"SCRAM-SHA-256$...\" or \"md5...\"; \"\": cannot log in except with method trust")},
+    {BOOLEAN(struct user_config, admin, "admin"), DEFAULT("false"), RELOAD,
+     HELP("may connect to the console (database pgshunt)")},
+};
+
+static const struct setting_table user_table = {
+    .noun = "user",
+    .purpose = "Someone who may log in.",
+    .rows = user_rows, .count = COUNT(user_rows), .size = sizeof(struct user_config),
+    .line_offset = offsetof(struct user_config, line), .name_offset = offsetof(struct user_config, name),
+};
+
+static const struct setting_row users_file_rows[] = {
+    {OBJECTS(struct config, users, nusers, "users", &user_table, "users"), RANGE("0", "1000000"), REQUIRED, RELOAD,
+     HELP("the users: ( { name = \"app\"; password = \"...\"; } )")},
+};
+
+const struct setting_table settings_users = {
+    .noun = "users file",
+    .purpose = "The users file that auth.users_file names.",
+    .rows = users_file_rows, .count = COUNT(users_file_rows), .size = sizeof(struct config),
+    .line_offset = -1, .name_offset = -1,
+};
+
+/* clang-format on */
+
+int settings_count(void)
+{
+    return COUNT(main_rows) - 1; /* without databases */
+}
+
+const struct setting_info *settings_info(int index)
+{
+    return &main_rows[index].info;
+}
+
+static int64_t number_in(const struct setting_row *row, const void *member)
+{
+    return row->width == sizeof(int64_t) ? *(const int64_t *)member : *(const int *)member;
+}
+
+void settings_row_value(const struct setting_row *row, const void *object, char *out, size_t size)
+{
+    const void *member = (const char *)object + row->offset;
+    switch (row->kind) {
+    case SETTING_INTEGER:
+    case SETTING_DURATION:
+    case SETTING_SIZE:
+        config_number_format(row->kind, number_in(row, member), out, size);
+        break;
+    case SETTING_BOOLEAN:
+        snprintf(out, size, "%s", *(const bool *)member ? "true" : "false");
+        break;
+    case SETTING_STRING: {
+        const char *text = *(const char *const *)member;
+        snprintf(out, size, "%s", row->secret && text[0] ? "***" : text);
+        break;
+    }
+    case SETTING_CHOICE:
+        config_choice_name(row->choices, (int)number_in(row, member), out, size);
+        break;
+    case SETTING_STRINGS:
+    case SETTING_OBJECTS:
+        snprintf(out, size, "%d", *(const int *)((const char *)object + row->count_offset));
+        break;
+    }
+}
+
+void settings_value(const struct config *config, int index, char *out, size_t size)
+{
+    settings_row_value(&main_rows[index], config, out, size);
+}
