@@ -47,7 +47,8 @@ endif
 
 CPPFLAGS += -D_GNU_SOURCE -DPGSHUNT_VERSION='"$(VERSION)"' -Iinclude -I. -I$(OUT)/generated
 # libpq's headers have a folder of their own on Debian.
-CPPFLAGS += -isystem $(shell pg_config --includedir 2>/dev/null || echo /usr/include/postgresql)
+PQ_INCLUDE := $(shell pg_config --includedir 2>/dev/null || echo /usr/include/postgresql)
+CPPFLAGS += -isystem $(PQ_INCLUDE)
 CFLAGS   += -std=gnu11 $(OPTIMIZE) $(WARNINGS) -fno-common -pthread
 LDLIBS_COMMON := -lconfig -lssl -lcrypto -lidn -lxxhash -ljansson
 LDLIBS_ROUTER := $(PG_QUERY_LIBS) -lgmp -lm
