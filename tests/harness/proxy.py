@@ -105,6 +105,7 @@ class Proxy:
             "workers": 2,
             "auth": {"method": "trust", "users_file": "users.conf"},
             "pool": {"size": 20},
+            "monitor": {"user": "postgres"},
             "databases": databases,
         }, options or {})
         self.users = users if users is not None else [
