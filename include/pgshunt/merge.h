@@ -26,7 +26,7 @@ enum aggregate_kind {
     AGGREGATE_SUM,   /* partial sums are added, in the type of the partial */
     AGGREGATE_MIN,
     AGGREGATE_MAX,
-    AGGREGATE_AVG,   /* from the hidden columns sum_column and count_column */
+    AGGREGATE_AVG,   /* from the hidden columns sum_column and count_column; type: the visible column's */
 };
 
 struct merge_column {
@@ -36,7 +36,9 @@ struct merge_column {
 };
 
 struct merge_sort_key {
-    int column; /* 0-based, in the shards' result (may be a hidden one) */
+    /* 0-based, in the shards' result (may be a hidden one). -1: found by sort_names. -2 and less: the
+     * hidden column number (-2 - column), counted from the first hidden one. */
+    int column;
     bool descending;
     bool nulls_first;
 };
@@ -52,7 +54,8 @@ struct merge_spec {
     const char **sort_names;
     int nsort;
     bool group;                    /* combine rows with equal group keys (also no GROUP BY at all) */
-    struct merge_column *columns;  /* with group: one per visible column */
+    struct merge_column *columns;  /* with group: one per visible column; may go on into hidden ones,
+                                    * for ORDER BY an aggregate that is not shown */
     int ncolumns;
     const int *group_keys;         /* columns (hidden ones too) that make a group */
     int ngroup_keys;
@@ -76,13 +79,17 @@ enum merge_status {
     MERGE_FAILED /* merge_error() says why */
 };
 
-/* `spec` must outlive the merge. max_groups bounds a grouped merge. */
+/* `spec` must outlive the merge. max_groups bounds a grouped merge and DISTINCT; 0: no bound. */
 struct merge *merge_new(const struct merge_spec *spec, int nshards, long max_groups);
 void merge_free(struct merge *merge);
 
 /*
  * Feeds one message of a shard's answer to merge: 'T' RowDescription or 'D' DataRow (body without the
  * 5 header bytes), 'C' or 'I' when the shard has no more rows. Other types are the caller's business.
+ *
+ * At least one 'T' is needed; shards that send none are taken to agree. Those that do must agree in the
+ * number, types and formats of columns (types made by users may differ in oid), else XX000. What a
+ * shard sends after MERGE_DONE is ignored. False: the merge has failed, see merge_error().
  */
 MUST_CHECK bool merge_feed(struct merge *merge, int shard, char type, const char *body, size_t len);
 /* Whether more of this shard's rows should be read now. */
@@ -90,7 +97,7 @@ bool merge_hungry(const struct merge *merge, int shard);
 /* Appends messages for the client to `out`: a RowDescription (if asked for by want_description) once
  * the shards have sent theirs, then DataRows. No CommandComplete: merge_rows() is for that tag. */
 enum merge_status merge_run(struct merge *merge, struct buffer *out, size_t room);
-void merge_want_description(struct merge *merge, bool wanted);
+void merge_want_description(struct merge *merge, bool wanted); /* false unless asked for */
 int64_t merge_rows(const struct merge *merge); /* rows written so far */
 const struct pg_error *merge_error(const struct merge *merge);
 

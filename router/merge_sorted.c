@@ -1,0 +1,228 @@
+/* merge_sorted.c: the k-way merge by a heap of streams, rows passed on without order, and DISTINCT. */
+#include "router/merge_internal.h"
+
+#include <stdlib.h>
+
+#include <xxhash.h>
+
+#define HASH_FUNCTION(key, length, hash) (hash) = (unsigned)XXH3_64bits((key), (length))
+#define uthash_malloc(size) mem_alloc(size)
+#include <uthash.h>
+
+/* ---- the heap ---- */
+
+/* Equal rows come in the order of the shards, so that the result is the same every time. */
+static bool before(const struct merge *merge, int a, int b)
+{
+    int order = merge_compare_keys(merge, merge->streams[a].keys, merge->streams[b].keys);
+    return order ? order < 0 : a < b;
+}
+
+static void sift_down(struct merge *merge, int at)
+{
+    int *heap = merge->heap, moving = heap[at];
+    for (;;) {
+        int child = at * 2 + 1;
+        if (child >= merge->heap_size)
+            break;
+        if (child + 1 < merge->heap_size && before(merge, heap[child + 1], heap[child]))
+            child++;
+        if (before(merge, moving, heap[child]))
+            break;
+        heap[at] = heap[child];
+        at = child;
+    }
+    heap[at] = moving;
+}
+
+/* Once every stream has a head, or has ended without one. */
+static enum load build_heap(struct merge *merge)
+{
+    bool waiting = false;
+    merge->heap_size = 0;
+    for (int i = 0; i < merge->nshards; i++) {
+        enum load load = merge_load(merge, i);
+        if (load == LOAD_FAILED)
+            return LOAD_FAILED;
+        waiting |= load == LOAD_WAIT;
+        if (load == LOAD_SAME || load == LOAD_NEW)
+            merge->heap[merge->heap_size++] = i;
+    }
+    if (waiting)
+        return LOAD_WAIT;
+    for (int i = merge->heap_size / 2 - 1; i >= 0; i--)
+        sift_down(merge, i);
+    merge->heap_ready = true;
+    return LOAD_NEW;
+}
+
+static enum load load_top(struct merge *merge)
+{
+    enum load load = merge_load(merge, merge->heap[0]);
+    if (load == LOAD_END)
+        merge->heap[0] = merge->heap[--merge->heap_size];
+    if (load == LOAD_END || load == LOAD_NEW) {
+        if (merge->heap_size)
+            sift_down(merge, 0);
+    }
+    return load;
+}
+
+enum merge_status merge_run_sorted(struct merge *merge, struct buffer *out, size_t room)
+{
+    size_t start = buffer_length(out);
+    if (!merge->heap_ready) {
+        enum load load = build_heap(merge);
+        if (load != LOAD_NEW)
+            return load == LOAD_FAILED ? MERGE_FAILED : MERGE_WAIT;
+    }
+    while (merge->heap_size) {
+        enum load load = load_top(merge);
+        if (load == LOAD_FAILED)
+            return MERGE_FAILED;
+        if (load == LOAD_WAIT)
+            return MERGE_WAIT;
+        if (load != LOAD_SAME)
+            continue;
+        struct stream *stream = &merge->streams[merge->heap[0]];
+        if (!merge_emit(merge, &stream->head, out))
+            return MERGE_FAILED;
+        stream->emitted = true;
+        if (merge->state != MERGE_WAIT)
+            return merge->state;
+        if (buffer_length(out) - start >= room)
+            return MERGE_FULL;
+    }
+    return MERGE_DONE;
+}
+
+/* ---- without order ---- */
+
+enum merge_status merge_run_plain(struct merge *merge, struct buffer *out, size_t room)
+{
+    size_t start = buffer_length(out);
+    bool waiting = false;
+    for (int i = 0; i < merge->nshards; i++) {
+        enum load load = merge_load(merge, i);
+        for (; load == LOAD_NEW || load == LOAD_SAME; load = merge_load(merge, i)) {
+            if (!merge_emit(merge, &merge->streams[i].head, out))
+                return MERGE_FAILED;
+            merge->streams[i].emitted = true;
+            if (merge->state != MERGE_WAIT)
+                return merge->state;
+            if (buffer_length(out) - start >= room)
+                return MERGE_FULL;
+        }
+        if (load == LOAD_FAILED)
+            return MERGE_FAILED;
+        waiting |= load == LOAD_WAIT;
+    }
+    return waiting ? MERGE_WAIT : MERGE_DONE;
+}
+
+/* ---- DISTINCT ---- */
+
+/* A row that has been written; owned by merge->distinct_rows. */
+struct distinct_row {
+    UT_hash_handle hh;
+    char key[];
+};
+
+void merge_forget_distinct(struct merge *merge)
+{
+    struct distinct_row *row, *next;
+    HASH_ITER(hh, merge->distinct_rows, row, next)
+    {
+        HASH_DEL(merge->distinct_rows, row);
+        free(row);
+    }
+    merge->ndistinct = 0;
+}
+
+/* Whether the column is among the leading sort columns that the client sees. */
+static bool leads(const struct merge *merge, int column)
+{
+    for (int i = 0; i < merge->spec->nsort && merge->sort_columns[i] < merge->visible; i++)
+        if (merge->sort_columns[i] == column)
+            return true;
+    return false;
+}
+
+bool merge_prepare_distinct(struct merge *merge)
+{
+    merge->distinct_orders = arena_array(&merge->arena, struct pg_order, merge->visible);
+    merge->distinct_sorted = true;
+    for (int i = 0; i < merge->visible; i++) {
+        const struct merge_field *field = &merge->description.fields[i];
+        if (!pg_order_init_equal(&merge->distinct_orders[i], field->oid, field->size,
+                                 field->format))
+            return merge_fail_type(merge, i, "DISTINCT");
+        merge->distinct_sorted &= leads(merge, i);
+    }
+    return true;
+}
+
+/* The row's visible values, leading sort columns first; *prefix is where those end. */
+static bool canonical_row(struct merge *merge, size_t *prefix)
+{
+    buffer_clear(&merge->distinct_key);
+    for (int pass = 0; pass < 2; pass++) {
+        for (int i = 0; i < merge->visible; i++)
+            if (leads(merge, i) == (pass == 0) &&
+                !merge_put_canonical(merge, &merge->distinct_orders[i], i, &merge->distinct_key))
+                return false;
+        if (pass == 0)
+            *prefix = buffer_length(&merge->distinct_key);
+    }
+    return true;
+}
+
+/* Whether the leading sort columns are those of the row before; remembers them. */
+static bool same_sort_columns(struct merge *merge, size_t prefix)
+{
+    const char *key = buffer_head(&merge->distinct_key);
+    if (merge->has_last_key && buffer_length(&merge->last_key) == prefix &&
+        (!prefix || memcmp(buffer_head(&merge->last_key), key, prefix) == 0))
+        return true;
+    buffer_clear(&merge->last_key);
+    buffer_append(&merge->last_key, key, prefix);
+    merge->has_last_key = true;
+    return false;
+}
+
+static bool add_distinct(struct merge *merge, bool *distinct)
+{
+    const char *key = buffer_head(&merge->distinct_key);
+    size_t length = buffer_length(&merge->distinct_key);
+    struct distinct_row *row;
+    HASH_FIND(hh, merge->distinct_rows, key, length, row);
+    *distinct = !row;
+    if (row)
+        return true;
+    if (merge->ndistinct >= merge->max_groups)
+        return merge_fail(merge, "53400",
+                          "Raise limits.max_groups, order by the distinct columns, or keep the "
+                          "statement to one shard by its key.",
+                          "too many distinct rows across shards: more than %ld", merge->max_groups);
+    row = mem_alloc(sizeof *row + length);
+    memcpy(row->key, key, length);
+    HASH_ADD(hh, merge->distinct_rows, key, length, row);
+    merge->ndistinct++;
+    return true;
+}
+
+bool merge_is_distinct(struct merge *merge, const struct merge_row *row, bool *distinct)
+{
+    size_t visible_end, prefix;
+    if (!merge_split(merge, row->body, row->length, &visible_end, -1) ||
+        !canonical_row(merge, &prefix))
+        return false;
+    bool same = same_sort_columns(merge, prefix);
+    if (merge->distinct_sorted) {
+        *distinct = !same;
+        return true;
+    }
+    if (!same) /* in a sorted result no row with the sort columns before can come again */
+        merge_forget_distinct(merge);
+    return add_distinct(merge, distinct);
+}
