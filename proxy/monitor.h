@@ -5,7 +5,8 @@
  * Every routing.lag_check_interval one query per node, all nodes in parallel, each with a timeout.
  * Samples of the primary's WAL position are kept with the time their query was *sent*; a replica that
  * has replayed past a sample holds everything committed before that time (node.fresh_as_of). Time lag
- * is the age of the oldest sample the replica has not reached, so an idle primary shows none.
+ * is the age of the oldest sample the replica has not reached, so an idle primary shows none. More in
+ * proxy/lag.h and proxy/monitor_group.c.
  */
 #ifndef PGSHUNT_PROXY_MONITOR_H
 #define PGSHUNT_PROXY_MONITOR_H
@@ -22,7 +23,10 @@ void monitor_set_topology(struct monitor *monitor, struct topology *topology);
 void monitor_suspect(struct monitor *monitor, struct node *node);
 /* A statement changed the schema: reload it soon. Thread-safe. */
 void monitor_schema_changed(struct monitor *monitor, const struct database *database);
-/* Waits until every node was checked once (or timeout_ms passed). */
+/*
+ * Waits until every node was checked once and the schemas of the databases that answer were loaded (or
+ * timeout_ms passed).
+ */
 void monitor_wait_first_round(struct monitor *monitor, int timeout_ms);
 void monitor_stop(struct monitor *monitor); /* joins and frees */
 
