@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pgshunt/scram.h"
+
 /* Element `index` of the list `name` of a group: where an object was read from. */
 static const config_setting_t *element(config_setting_t *group, const char *name, int index)
 {
@@ -133,6 +135,20 @@ bool config_check_database(struct config_reader *reader, config_setting_t *group
             database->shards[i].dbname = database->name;
     return check_catalog(reader, group, database) && check_weights(reader, group, database) &&
            check_servers(reader, group, database) && check_tables(reader, group, database);
+}
+
+/* A damaged secret must not pass for a plain password that happens to look like one. */
+bool config_check_user(struct config_reader *reader, config_setting_t *group, void *object)
+{
+    struct scram_secret secret;
+    const struct user_config *user = object;
+    if (strncmp(user->secret, "SCRAM-SHA-256$", 14) != 0 ||
+        scram_secret_parse(user->secret, &secret))
+        return true;
+    return config_refuse(reader, config_setting_get_member(group, "password"),
+                         "found a damaged SCRAM secret for user \"%s\"; allowed: "
+                         "SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey, as pg_authid has it",
+                         user->name);
 }
 
 bool config_check_main(struct config_reader *reader, config_setting_t *group, void *object)

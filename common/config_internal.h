@@ -139,6 +139,7 @@ bool config_names_unique(struct config_reader *reader, struct config_named *item
 
 bool config_check_database(struct config_reader *reader, config_setting_t *group, void *object);
 bool config_check_shard(struct config_reader *reader, config_setting_t *group, void *object);
+bool config_check_user(struct config_reader *reader, config_setting_t *group, void *object);
 bool config_check_main(struct config_reader *reader, config_setting_t *group, void *object);
 
 /* ---- loading (config.c) ---- */

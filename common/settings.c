@@ -231,6 +231,7 @@ static const struct setting_table user_table = {
     .purpose = "Someone who may log in.",
     .rows = user_rows, .count = COUNT(user_rows), .size = sizeof(struct user_config),
     .line_offset = offsetof(struct user_config, line), .name_offset = offsetof(struct user_config, name),
+    .check = config_check_user,
 };
 
 static const struct setting_row users_file_rows[] = {
