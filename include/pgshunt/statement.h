@@ -18,6 +18,9 @@
 
 struct query;
 
+/* No tree is deeper than this, so walking one recursively is safe on a thread's stack. */
+#define STATEMENT_MAX_DEPTH 2500
+
 enum expr_kind {
     EXPR_COLUMN,   /* qualifier.name; schema in `schema` if three parts were given */
     EXPR_STAR,     /* `*` or qualifier.* */
@@ -33,7 +36,8 @@ enum expr_kind {
     EXPR_BETWEEN,  /* args[0] BETWEEN args[1] AND args[2] */
     EXPR_NULL_TEST,/* args[0] IS NULL; negated: IS NOT NULL */
     EXPR_FUNC,     /* qualifier.name(args); details in `call` */
-    EXPR_SUBLINK,  /* a subquery in `query`; args[0] is the test expression, if there is one */
+    EXPR_SUBLINK,  /* a subquery in `query`; args[0] is the test expression, if there is one; name is
+                      "EXISTS", "ANY" (also IN), "ALL", "EXPR", "ROW" or "ARRAY", qualifier its operator */
     EXPR_ROW,      /* (args) */
     EXPR_ARRAY,    /* ARRAY[args] */
     EXPR_CASE,     /* args: everything inside, in order */
@@ -78,6 +82,8 @@ struct expr {
     struct call_detail *call;  /* EXPR_FUNC, never NULL there */
 };
 
+/* FROM_OTHER: TABLESAMPLE (the table is `left`), XMLTABLE and JSON_TABLE (`function` holds what is
+ * inside), and tables, subqueries and joins whose columns an alias renames (`t AS a(x, y)`). */
 enum from_kind { FROM_TABLE, FROM_SUBQUERY, FROM_FUNCTION, FROM_JOIN, FROM_OTHER };
 enum join_kind { JOIN_KIND_INNER, JOIN_KIND_LEFT, JOIN_KIND_RIGHT, JOIN_KIND_FULL };
 
@@ -110,6 +116,7 @@ struct cte {
     const char *name;
     struct query *query;
     bool recursive;
+    bool renamed; /* has a column list, `name(a, b) AS (...)`: the query's own column names are hidden */
 };
 
 enum query_kind { QUERY_SELECT, QUERY_VALUES, QUERY_SETOP, QUERY_INSERT, QUERY_UPDATE, QUERY_DELETE, QUERY_MERGE };
@@ -153,7 +160,7 @@ struct query {
     int nconflict_set;
     struct target *returning;
     int nreturning;
-    int where_location;
+    int where_location; /* leftmost known byte of the WHERE condition, -1 if there is none */
 };
 
 enum statement_kind {
@@ -267,7 +274,8 @@ struct statement_list {
 
 /*
  * Parses `sql` (NUL-terminated, one or more statements; empty gives count 0). Never fails on bad SQL:
- * what the grammar refuses becomes one STMT_OTHER with syntax_error set, and the server will judge it.
+ * what the grammar refuses, and what is nested deeper than STATEMENT_MAX_DEPTH, becomes one STMT_OTHER
+ * with syntax_error set (its text is the whole of `sql`), and the server will judge it.
  * Thread-safe.
  */
 struct statement_list statement_parse(const char *sql, struct arena *arena);

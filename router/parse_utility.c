@@ -1,0 +1,204 @@
+/*
+ * parse_utility.c: statements around queries and tables that are no schema change: EXPLAIN, PREPARE,
+ * cursors, COPY, LOCK, TRUNCATE, CALL and the like.
+ */
+#include "router/parse_internal.h"
+
+#include <string.h>
+#include <strings.h>
+
+bool parse_option_on(const DefElem *option)
+{
+    if (!option->arg)
+        return true;
+    if (IsA(option->arg, Integer))
+        return intVal(option->arg) != 0;
+    if (!IsA(option->arg, String))
+        return true;
+    const char *text = strVal(option->arg);
+    return strcasecmp(text, "false") != 0 && strcasecmp(text, "off") != 0;
+}
+
+static void parse_explain(struct convert *c, const ExplainStmt *explain)
+{
+    c->statement->kind = STMT_EXPLAIN;
+    c->statement->tag = "EXPLAIN";
+    for (int i = 0; i < list_length(explain->options); i++) {
+        const DefElem *option = list_nth(explain->options, i);
+        if (!strcmp(option->defname, "analyze"))
+            c->statement->explain_analyze = parse_option_on(option);
+    }
+    parse_inner(c, explain->query);
+}
+
+static void parse_prepare(struct convert *c, const PrepareStmt *prepare)
+{
+    c->statement->kind = STMT_PREPARE;
+    c->statement->tag = "PREPARE";
+    c->statement->name = parse_copy(c, prepare->name);
+    parse_inner(c, prepare->query);
+}
+
+static void parse_execute(struct convert *c, const ExecuteStmt *execute)
+{
+    c->statement->kind = STMT_EXECUTE;
+    c->statement->tag = "EXECUTE";
+    c->statement->name = parse_copy(c, execute->name);
+    parse_discard(c, (Node *)execute->params);
+}
+
+static void parse_declare(struct convert *c, const DeclareCursorStmt *declare)
+{
+    c->statement->kind = STMT_DECLARE_CURSOR;
+    c->statement->tag = "DECLARE CURSOR";
+    c->statement->name = parse_copy(c, declare->portalname);
+    c->statement->cursor_hold = (declare->options & CURSOR_OPT_HOLD) != 0;
+    parse_inner(c, declare->query);
+}
+
+static void parse_copy_statement(struct convert *c, const CopyStmt *copy)
+{
+    struct statement *statement = c->statement;
+    statement->kind = copy->is_from ? STMT_COPY_FROM : STMT_COPY_TO;
+    statement->tag = "COPY";
+    statement->copy_stdio = !copy->filename && !copy->is_program;
+    if (copy->relation)
+        parse_note_range(c, copy->relation, copy->is_from);
+    statement->ncopy_columns = list_length(copy->attlist);
+    if (statement->ncopy_columns)
+        statement->copy_columns = arena_array(c->arena, const char *, statement->ncopy_columns);
+    for (int i = 0; i < statement->ncopy_columns; i++)
+        statement->copy_columns[i] = parse_copy(c, strVal(list_nth(copy->attlist, i)));
+    parse_discard(c, copy->whereClause);
+    if (copy->query)
+        parse_inner(c, copy->query);
+}
+
+static void note_ranges(struct convert *c, const List *ranges)
+{
+    for (int i = 0; i < list_length(ranges); i++)
+        parse_note_range(c, list_nth(ranges, i), true);
+}
+
+static void parse_create_as(struct convert *c, const CreateTableAsStmt *create)
+{
+    struct statement *statement = c->statement;
+    statement->kind = STMT_CREATE_TABLE_AS;
+    statement->create_temp = create->into->rel->relpersistence == 't';
+    statement->create_unlogged = create->into->rel->relpersistence == 'u';
+    parse_note_range(c, create->into->rel, true);
+    parse_inner(c, create->query);
+}
+
+static void parse_call(struct convert *c, const CallStmt *call)
+{
+    c->statement->kind = STMT_CALL;
+    c->statement->tag = "CALL";
+    parse_discard(c, (Node *)call->funccall);
+}
+
+static void set_kind(struct convert *c, enum statement_kind kind, const char *tag, const char *name)
+{
+    c->statement->kind = kind;
+    c->statement->tag = tag;
+    c->statement->name = parse_copy(c, name);
+}
+
+static const char *discard_target(const DiscardStmt *discard)
+{
+    switch ((int)discard->target) {
+    case DISCARD_PLANS:
+        return "PLANS";
+    case DISCARD_SEQUENCES:
+        return "SEQUENCES";
+    case DISCARD_TEMP:
+        return "TEMP";
+    default:
+        return "ALL";
+    }
+}
+
+/* Statements that are a word and perhaps a name. */
+static bool parse_named(struct convert *c, Node *node)
+{
+    switch ((int)nodeTag(node)) {
+    case T_DeallocateStmt:
+        set_kind(c, STMT_DEALLOCATE, "DEALLOCATE", ((DeallocateStmt *)node)->name);
+        return true;
+    case T_DiscardStmt:
+        set_kind(c, STMT_DISCARD, "DISCARD", discard_target((DiscardStmt *)node));
+        return true;
+    case T_FetchStmt:
+        set_kind(c, STMT_FETCH, ((FetchStmt *)node)->ismove ? "MOVE" : "FETCH",
+                 ((FetchStmt *)node)->portalname);
+        return true;
+    case T_ClosePortalStmt:
+        set_kind(c, STMT_CLOSE_CURSOR, "CLOSE CURSOR", ((ClosePortalStmt *)node)->portalname);
+        return true;
+    case T_ListenStmt:
+        set_kind(c, STMT_LISTEN, "LISTEN", ((ListenStmt *)node)->conditionname);
+        return true;
+    case T_UnlistenStmt:
+        set_kind(c, STMT_UNLISTEN, "UNLISTEN", ((UnlistenStmt *)node)->conditionname);
+        return true;
+    case T_NotifyStmt:
+        set_kind(c, STMT_NOTIFY, "NOTIFY", ((NotifyStmt *)node)->conditionname);
+        return true;
+    case T_DoStmt:
+        set_kind(c, STMT_DO, "DO", NULL);
+        return true;
+    case T_LoadStmt:
+        set_kind(c, STMT_LOAD, "LOAD", ((LoadStmt *)node)->filename);
+        return true;
+    case T_CheckPointStmt:
+        set_kind(c, STMT_CHECKPOINT, "CHECKPOINT", NULL);
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool parse_around_queries(struct convert *c, Node *node)
+{
+    switch ((int)nodeTag(node)) {
+    case T_ExplainStmt:
+        parse_explain(c, (ExplainStmt *)node);
+        return true;
+    case T_PrepareStmt:
+        parse_prepare(c, (PrepareStmt *)node);
+        return true;
+    case T_ExecuteStmt:
+        parse_execute(c, (ExecuteStmt *)node);
+        return true;
+    case T_DeclareCursorStmt:
+        parse_declare(c, (DeclareCursorStmt *)node);
+        return true;
+    case T_CopyStmt:
+        parse_copy_statement(c, (CopyStmt *)node);
+        return true;
+    case T_CreateTableAsStmt:
+        parse_create_as(c, (CreateTableAsStmt *)node);
+        return true;
+    case T_CallStmt:
+        parse_call(c, (CallStmt *)node);
+        return true;
+    case T_LockStmt:
+        set_kind(c, STMT_LOCK, "LOCK TABLE", NULL);
+        note_ranges(c, ((LockStmt *)node)->relations);
+        return true;
+    case T_TruncateStmt:
+        set_kind(c, STMT_TRUNCATE, "TRUNCATE TABLE", NULL);
+        note_ranges(c, ((TruncateStmt *)node)->relations);
+        return true;
+    default:
+        return false;
+    }
+}
+
+void parse_utility(struct convert *c, Node *node)
+{
+    c->statement->kind = STMT_OTHER;
+    if (parse_session(c, node) || parse_around_queries(c, node) || parse_named(c, node))
+        return;
+    parse_ddl(c, node);
+}
