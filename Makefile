@@ -165,8 +165,8 @@ $(OUT)/relay: $(OUT)/obj/tests/bench/relay.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -luv
 
-# The only files that may see Postgres' own headers.
-$(OUT)/obj/router/parse%.o $(OUT)/obj/router/rewrite%.o: CPPFLAGS += $(PG_QUERY_CFLAGS)
+# The only files that may see Postgres' own headers (parse.o and parse_*.o: % is never empty).
+$(OUT)/obj/router/parse%o $(OUT)/obj/router/rewrite%o: CPPFLAGS += $(PG_QUERY_CFLAGS)
 
 $(OUT)/obj/%.o: %.c Makefile VERSION
 	$(call say,CC,$<)
