@@ -1,0 +1,267 @@
+/*
+ * classify.c: read or write: may a statement run on a replica?
+ *
+ * Only what the whole tree proves to be a read is one. The reasons are constants, for EXPLAIN, logs and
+ * counters.
+ */
+#include "pgshunt/plan.h"
+
+#include <string.h>
+#include <strings.h>
+
+#include "router/builtin_functions.h"
+
+static enum node_class primary(const char **reason, const char *why)
+{
+    *reason = why;
+    return NODE_CLASS_PRIMARY;
+}
+
+static enum node_class replica(const char **reason, const char *why)
+{
+    *reason = why;
+    return NODE_CLASS_REPLICA;
+}
+
+/* ---- functions ---- */
+
+/* NULL: fine. Else why the call keeps the statement on the primary. */
+static const char *builtin_objection(enum builtin_class class)
+{
+    switch (class) {
+    case BUILTIN_STABLE:
+    case BUILTIN_HARMLESS:
+        return NULL;
+    case BUILTIN_VOLATILE:
+        return "volatile function";
+    case BUILTIN_PRIMARY:
+        return "function of the primary or the session";
+    case BUILTIN_UNKNOWN:
+        break;
+    }
+    return "unknown function";
+}
+
+static const char *function_objection(const struct function_ref *call, const struct schema *schema)
+{
+    /* A name that only Postgres itself has; what users defined may be anything, whatever its name. */
+    bool own = call->schema ? !strcmp(call->schema, "pg_catalog")
+                            : !schema || !schema_function_overridden(schema, call->name);
+    enum builtin_class builtin = own ? builtin_function(call->name) : BUILTIN_UNKNOWN;
+    if (builtin == BUILTIN_HARMLESS || builtin == BUILTIN_PRIMARY)
+        return builtin_objection(builtin);
+    enum volatility volatility =
+        schema ? schema_function(schema, call->schema, call->name) : VOLATILITY_UNKNOWN;
+    switch (volatility) {
+    case VOLATILITY_IMMUTABLE:
+    case VOLATILITY_STABLE:
+        return NULL;
+    case VOLATILITY_VOLATILE:
+        return "volatile function";
+    case VOLATILITY_UNKNOWN:
+        break;
+    }
+    return builtin_objection(builtin);
+}
+
+/* ---- relations ---- */
+
+/* Catalogs are written by DDL, of which a replica hears later, and views there show one node's state. */
+static bool is_catalog(const struct relation_ref *relation)
+{
+    if (!relation->schema)
+        return !strncmp(relation->name, "pg_", 3);
+    return !strncmp(relation->schema, "pg_", 3) || !strcmp(relation->schema, "information_schema");
+}
+
+static const char *relation_objection(const struct relation_ref *ref, const struct schema *schema)
+{
+    if (ref->schema && !strncmp(ref->schema, "pg_temp", 7))
+        return "temporary table";
+    if (is_catalog(ref))
+        return "system catalog";
+    if (!schema)
+        return "schema not loaded";
+    const struct schema_relation *relation = schema_relation(schema, ref->schema, ref->name);
+    if (!relation)
+        return "unknown relation"; /* perhaps a temporary one, or newer than the snapshot */
+    if (relation->persistence == 't')
+        return "temporary table";
+    if (relation->persistence == 'u')
+        return "unlogged table";
+    switch (relation->kind) {
+    case 'r':
+    case 'p':
+    case 'm':
+        return relation->persistence == 'p' ? NULL : "unknown relation";
+    case 'v': /* it may call anything */
+        return "view";
+    case 'f':
+        return "foreign table";
+    case 'S':
+        return "sequence";
+    default:
+        return "unknown relation";
+    }
+}
+
+/* ---- statements ---- */
+
+static const char *tree_objection(const struct statement *statement, const struct schema *schema)
+{
+    if (statement->facts & FACT_MODIFYING_CTE)
+        return "modifying CTE";
+    if (statement->facts & FACT_INTO)
+        return "creates a table";
+    if (statement->facts & FACT_LOCKING)
+        return "locking clause";
+    for (int i = 0; i < statement->nfunctions; i++) {
+        const char *why = function_objection(&statement->functions[i], schema);
+        if (why)
+            return why;
+    }
+    for (int i = 0; i < statement->nrelations; i++) {
+        if (statement->relations[i].written)
+            return "write";
+        const char *why = relation_objection(&statement->relations[i], schema);
+        if (why)
+            return why;
+    }
+    return NULL;
+}
+
+static enum node_class classify_query(const struct statement *statement,
+                                      const struct schema *schema, const char **reason)
+{
+    switch (statement->query->kind) {
+    case QUERY_INSERT:
+    case QUERY_UPDATE:
+    case QUERY_DELETE:
+    case QUERY_MERGE:
+        return primary(reason, "write");
+    case QUERY_SELECT:
+    case QUERY_VALUES:
+    case QUERY_SETOP:
+        break;
+    }
+    const char *why = tree_objection(statement, schema);
+    return why ? primary(reason, why) : replica(reason, "read");
+}
+
+static enum node_class classify_copy_to(const struct statement *statement,
+                                        const struct schema *schema, const char **reason)
+{
+    if (!statement->copy_stdio)
+        return primary(reason, "file on the server");
+    if (statement->inner)
+        return router_classify(statement->inner, schema, reason);
+    const char *why = tree_objection(statement, schema);
+    return why ? primary(reason, why) : replica(reason, "read");
+}
+
+/* Drivers ask with these whether they reached a primary: the answer must not depend on our choice. */
+static enum node_class classify_show(const struct statement *statement, const char **reason)
+{
+    if (!strcmp(statement->name, "transaction_read_only") ||
+        !strcmp(statement->name, "in_hot_standby") || !strcmp(statement->name, "all"))
+        return primary(reason, "setting that differs on a replica");
+    return replica(reason, "show");
+}
+
+/* A standby refuses SERIALIZABLE; every other READ ONLY transaction may run there. */
+static enum node_class classify_begin(const struct statement *statement, const char **reason)
+{
+    if (!statement->tx_read_only)
+        return primary(reason, "transaction control");
+    if (statement->begin_options && strcasestr(statement->begin_options, "SERIALIZABLE"))
+        return primary(reason, "serializable transaction");
+    return replica(reason, "read only transaction");
+}
+
+/* EXPLAIN does what its statement does only with ANALYZE, but plans where that would run. */
+static enum node_class classify_inner(const struct statement *statement,
+                                      const struct schema *schema, const char **reason)
+{
+    if (!statement->inner)
+        return primary(reason, "not understood");
+    return router_classify(statement->inner, schema, reason);
+}
+
+static const char *utility_reason(enum statement_kind kind)
+{
+    switch (kind) {
+    case STMT_COMMIT:
+    case STMT_ROLLBACK:
+    case STMT_SAVEPOINT:
+    case STMT_RELEASE:
+    case STMT_ROLLBACK_TO:
+    case STMT_SET_TRANSACTION:
+        return "transaction control";
+    case STMT_PREPARE_TRANSACTION:
+    case STMT_COMMIT_PREPARED:
+    case STMT_ROLLBACK_PREPARED:
+        return "two-phase commit";
+    case STMT_SET:
+    case STMT_RESET:
+    case STMT_RESET_ALL:
+    case STMT_DISCARD:
+    case STMT_LOAD:
+        return "session state";
+    case STMT_PREPARE:
+    case STMT_EXECUTE:
+    case STMT_DEALLOCATE:
+        return "prepared statement";
+    case STMT_LISTEN:
+    case STMT_UNLISTEN:
+    case STMT_NOTIFY:
+        return "notification";
+    case STMT_DECLARE_CURSOR:
+    case STMT_FETCH:
+    case STMT_CLOSE_CURSOR:
+        return "cursor";
+    case STMT_LOCK:
+        return "lock";
+    case STMT_COPY_FROM:
+    case STMT_TRUNCATE:
+        return "write";
+    case STMT_CREATE_TABLE:
+    case STMT_CREATE_TABLE_AS:
+        return "creates a table";
+    case STMT_DDL:
+    case STMT_DDL_NO_TX:
+        return "schema change";
+    case STMT_CALL:
+    case STMT_DO:
+        return "procedure";
+    case STMT_CHECKPOINT:
+        return "maintenance";
+    case STMT_EMPTY:
+        return "empty";
+    case STMT_QUERY:
+    case STMT_BEGIN:
+    case STMT_SHOW:
+    case STMT_EXPLAIN:
+    case STMT_COPY_TO:
+    case STMT_OTHER:
+        break;
+    }
+    return "other statement";
+}
+
+enum node_class router_classify(const struct statement *statement, const struct schema *schema,
+                                const char **reason)
+{
+    if (statement->syntax_error)
+        return primary(reason, "not understood");
+    if (statement->kind == STMT_QUERY)
+        return classify_query(statement, schema, reason);
+    if (statement->kind == STMT_EXPLAIN)
+        return classify_inner(statement, schema, reason);
+    if (statement->kind == STMT_COPY_TO)
+        return classify_copy_to(statement, schema, reason);
+    if (statement->kind == STMT_SHOW)
+        return classify_show(statement, reason);
+    if (statement->kind == STMT_BEGIN)
+        return classify_begin(statement, reason);
+    return primary(reason, utility_reason(statement->kind));
+}
