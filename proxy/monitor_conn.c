@@ -49,12 +49,19 @@ static void on_timer(uv_timer_t *timer);
 
 /* ---- texts ---- */
 
-/* libpq's message in one line, without the LOCATION that verbose messages end with. */
+/*
+ * libpq's message in one line, without the LOCATION that verbose messages end with and without its
+ * advice, which it indents by a tab ("Is the server running on that host ...?").
+ */
 static void one_line(const char *message, char *out, size_t size)
 {
     size_t len = 0;
-    const char *location = strstr(message, "\nLOCATION:");
-    const char *end = location ? location : message + strlen(message);
+    const char *end = strstr(message, "\nLOCATION:");
+    const char *advice = strstr(message, "\n\t");
+    if (!end || (advice && advice < end))
+        end = advice;
+    if (!end)
+        end = message + strlen(message);
     while (end > message && (end[-1] == '\n' || end[-1] == ' '))
         end--;
     for (const char *p = message; p < end && len + 1 < size; p++) {

@@ -395,15 +395,11 @@ static bool change_role(struct watch *watch, enum node_role role)
     return true;
 }
 
-static void report_check(const struct watch *watch, enum node_role role, bool was_down,
-                         bool new_role)
+static void report_check(const struct watch *watch, enum node_role role, const char *what)
 {
-    const struct node *node = watch->node;
-    if (was_down || new_role)
-        log_event(LOG_INFO, was_down ? "node is up" : "role of a node found",
-                  LOG_S("node", watch->name), LOG_S("database", node->dbname),
-                  LOG_S("role", node_role_name(role)),
-                  LOG_I("timeline", atomic_load(&node->timeline)));
+    log_event(LOG_INFO, what, LOG_S("node", watch->name), LOG_S("database", watch->node->dbname),
+              LOG_S("role", node_role_name(role)),
+              LOG_I("timeline", atomic_load(&watch->node->timeline)));
 }
 
 static void take_check(struct watch *watch, const PGresult *result)
@@ -414,6 +410,7 @@ static void take_check(struct watch *watch, const PGresult *result)
     enum node_state before = state_of(watch);
     int timeline = atomic_load(&node->timeline);
 
+    bool known = atomic_load(&node->role) != NODE_ROLE_UNKNOWN;
     bool new_role = change_role(watch, role);
     if (replica)
         take_replica_sample(watch, result);
@@ -427,7 +424,10 @@ static void take_check(struct watch *watch, const PGresult *result)
     atomic_store(&node->checked_at, clock_us());
     /* Last: whoever sees it up finds the rest in place; a replica's lag stays unknown until measured. */
     atomic_store(&node->state, NODE_STATE_UP);
-    report_check(watch, role, before == NODE_STATE_DOWN, new_role);
+    if (before == NODE_STATE_DOWN)
+        report_check(watch, role, "node is up");
+    else if (new_role)
+        report_check(watch, role, known ? "node changed its role" : "role of a node found");
     if (new_role || before != NODE_STATE_UP || timeline != atomic_load(&node->timeline))
         group_settle(watch->group);
     else
