@@ -2,7 +2,7 @@
  * log.h: structured log lines, logfmt or JSON by setting, to standard error.
  *
  *   log_event(LOG_INFO, "server connected", LOG_S("node", name), LOG_I("pid", pid));
- *   -> time=2026-01-02T03:04:05.678Z level=info worker=1 msg="server connected" node=... pid=...
+ *   -> time=2026-01-02T03:04:05.678Z level=info thread="worker 1" msg="server connected" node=... pid=...
  *
  * Thread-safe: a line is one write(2). Values are quoted as the format needs; bytes that are not
  * printable are escaped. Never log a password or a parameter value.
