@@ -5,7 +5,7 @@ from contextlib import closing
 import psycopg2
 import pytest
 
-from conftest import USERS
+from harness.sample import USERS
 from harness import Cluster, Load, Proxy, wait_until
 from support import fetch, one
 

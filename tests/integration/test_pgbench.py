@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from conftest import drop_tables
+from harness.sample import drop_tables
 from harness import Proxy, pg_binary, wait_until
 from harness.cluster import tool_environment
 from support import fetch, one

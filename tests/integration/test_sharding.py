@@ -5,7 +5,7 @@ from contextlib import closing
 import psycopg2
 import pytest
 
-from conftest import drop_tables
+from harness.sample import drop_tables
 from harness import Proxy, wait_until
 from support import explain, fetch, one, refused
 
