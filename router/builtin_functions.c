@@ -9,14 +9,13 @@
  *   SELECT proname, (ARRAY['i','s','v'])[max(strpos('isv', provolatile::text))]
  *   FROM pg_proc p
  *   WHERE pronamespace = 'pg_catalog'::regnamespace
- *     AND prorettype::regtype::text NOT IN ('internal', 'cstring', 'trigger', 'event_trigger',
- *         'language_handler', 'fdw_handler', 'index_am_handler', 'tsm_handler',
- *         'table_am_handler')
+ *     AND prorettype::regtype::text != ALL ('{internal,cstring,trigger,event_trigger,language_handler,
+ *         fdw_handler,index_am_handler,tsm_handler,table_am_handler}')
  *     AND NOT proargtypes::oid[] && ARRAY['internal'::regtype::oid, 'cstring'::regtype::oid]
  *     AND NOT EXISTS (SELECT FROM pg_amproc WHERE amproc = p.oid)
- *     AND coalesce(obj_description(p.oid, 'pg_proc'), '') !~ '^(implementation of .*
- *         operator|I/O|restriction selectivity|join selectivity|aggregate
- *         (transition|final|serial|deserial)|for use by pg_upgrade|less-equal-greater|hash)'
+ *     AND coalesce(obj_description(p.oid, 'pg_proc'), '') !~~ ALL ('{implementation of % operator%,
+ *         I/O%,restriction selectivity%,join selectivity%,aggregate transition%,aggregate final%,
+ *         aggregate serial%,aggregate deserial%,for use by pg_upgrade%,less-equal-greater%,hash%}')
  *     AND proname !~ '^(binary_upgrade_|RI_FKey)'
  *   GROUP BY 1 ORDER BY proname COLLATE "C"
  */

@@ -233,6 +233,8 @@ static struct expr *convert_param(struct convert *c, const ParamRef *param)
 {
     struct expr *e = new_expr(c, EXPR_PARAM, param->location);
     e->number = param->number;
+    if (param->number < 1) /* $0: the server refuses it */
+        c->failed = true;
     c->statement->facts |= FACT_PARAMS;
     if (param->number > c->statement->max_param)
         c->statement->max_param = param->number;

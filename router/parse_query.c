@@ -298,7 +298,7 @@ static void parse_limits(struct convert *c, struct query *q, const SelectStmt *s
     if (q->limit && q->limit->kind == EXPR_CONST && q->limit->const_kind == CONST_NULL)
         q->limit = NULL; /* LIMIT ALL */
     q->offset = parse_expr(c, s->limitOffset);
-    q->with_ties = s->limitOption == LIMIT_OPTION_WITH_TIES;
+    q->with_ties = pgtree_with_ties(s);
 }
 
 static void parse_distinct(struct convert *c, struct query *q, const List *clause)

@@ -30,6 +30,13 @@ static inline PgQueryInternalParsetreeAndError pgtree_parse(const char *sql)
 #endif
 }
 
+/* libpg_query has LimitOption in an order of its own, which only the headers of its source trees show. */
+static inline bool pgtree_with_ties(const SelectStmt *select)
+{
+    enum { WITH_TIES = 2 };
+    return (int)select->limitOption == WITH_TIES;
+}
+
 /* Calls `visit` for each direct child. Only for nodes pgtree_known() knows: others would ereport(). */
 static inline bool pgtree_children(Node *node, bool (*visit)(Node *, void *), void *context)
 {
