@@ -577,7 +577,8 @@ static void write_special(enum numeric_kind kind, int format, struct buffer *out
     int sign = kind == NUMERIC_NAN        ? SIGN_NAN
                : kind == NUMERIC_INFINITY ? SIGN_INFINITY
                                           : SIGN_MINUS_INFINITY;
-    put_header(out, 0, 0, sign, 0);
+    /* the scale of infinities is of no meaning, but this is what Postgres sends */
+    put_header(out, 0, 0, sign, kind == NUMERIC_NAN ? 0 : 0x20);
 }
 
 bool numeric_write(const struct numeric *number, int format, struct buffer *out)
