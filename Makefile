@@ -80,7 +80,7 @@ SOURCES := $(or $(SOURCES),$(wildcard */*.[ch] include/pgshunt/*.h tests/*/*.[ch
 FUZZ_SECONDS ?= 10
 BENCH_FLAGS  ?=
 TIDY_CHECKS  := -*,clang-analyzer-core.*,clang-analyzer-unix.*,clang-analyzer-deadcode.*,bugprone-infinite-loop,$\
-bugprone-sizeof-expression,bugprone-suspicious-memset-usage,bugprone-suspicious-string-compare,$\
+bugprone-suspicious-memset-usage,bugprone-suspicious-string-compare,$\
 bugprone-posix-return,bugprone-signed-char-misuse,bugprone-terminating-continue,misc-redundant-expression
 
 .PHONY: demo check bench bench-quick asan tsan fuzz format format-check lint install clean deps help

@@ -13,7 +13,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from harness import Cluster, Proxy, ProxyFailed, wait_until  # noqa: E402
+from harness import Cluster, Proxy, ProxyFailed, pg_binary, wait_until  # noqa: E402
 from harness.cluster import tool_environment  # noqa: E402
 from harness.process import port_is_free  # noqa: E402
 from harness.proxy import binary  # noqa: E402
@@ -61,7 +61,7 @@ class Shell:
         self.run(*args)
 
     def run(self, *args):
-        done = subprocess.run(["psql", "-v", "ON_ERROR_STOP=1", *args], stdin=subprocess.DEVNULL, env=self.env,
+        done = subprocess.run([pg_binary("psql"), "-v", "ON_ERROR_STOP=1", *args], stdin=subprocess.DEVNULL, env=self.env,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for line in done.stdout.rstrip().splitlines():
             print("  " + line, flush=True)

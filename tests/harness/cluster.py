@@ -420,7 +420,7 @@ class Cluster:
 
 def run_psql(dsn, *args, check=True, input=None, timeout=120):
     """Runs psql quietly without reading ~/.psqlrc; returns the CompletedProcess (text)."""
-    done = subprocess.run(["psql", "-X", "-v", "ON_ERROR_STOP=1", "-d", dsn, *args], text=True, input=input,
+    done = subprocess.run([pg_binary("psql"), "-X", "-v", "ON_ERROR_STOP=1", "-d", dsn, *args], text=True, input=input,
                           stdin=subprocess.DEVNULL if input is None else None,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=tool_environment(),
                           timeout=timeout)
