@@ -11,8 +11,8 @@
  *            measured against it, because records nobody waits for (hint bits, pruning) may stay
  *            unflushed for seconds on an idle primary: against `insert` its replicas would seem to lag.
  *
- * A history is bounded: samples with equal positions are one entry, and when the table is full every
- * second entry of the older half goes, so that resolution falls with age and the horizon grows.
+ * A history is bounded without an end to what it remembers: samples with equal positions are one entry,
+ * and when the table is full its older entries are merged so that resolution is a share of their age.
  */
 #ifndef PGSHUNT_PROXY_LAG_H
 #define PGSHUNT_PROXY_LAG_H
