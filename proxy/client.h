@@ -86,7 +86,9 @@ struct request {
     bool planned;
     bool forwarded;      /* some of the answer has reached the client */
     bool retriable;      /* an autocommit read on a replica: may be repeated elsewhere */
-    bool simple;         /* a Query message, `text` and `length` its body */
+    const char *sql;     /* of a Query message: borrowed from the input, copied when it has to wait */
+    bool sql_kept;       /* sql is in the arena */
+    struct buffer explain; /* pgshunt's own lines, as DataRows, ahead of the server's EXPLAIN */
     int attempts;
     struct node *avoid;  /* node that failed us in this request (not referenced: compared only) */
     struct buffer again; /* retriable: the client's bytes of this request, to be processed again */
@@ -107,6 +109,8 @@ struct client {
     /* identity */
     char *user;
     char *database_name;
+    struct account *account;     /* the worker's, for its pools */
+    struct worker_stats *stats;  /* the worker's, of its database; NULL before login */
     const struct database *database; /* in client->topology */
     struct topology *topology;       /* reference; exchanged between transactions */
     struct schema_ref *schema;       /* reference; exchanged when its version changed */
@@ -121,6 +125,8 @@ struct client {
     struct scram_server *scram;
     struct scram_keys *keys; /* proven by this client, for its servers; NULL */
     unsigned char salt[4];   /* md5 */
+    bool scram_started;      /* client-first was taken */
+    uint8_t negotiations;    /* encryption requests answered */
     struct guc_set startup;  /* settings from the startup packet: what RESET goes back to */
     /* session */
     struct server **participants;
@@ -135,6 +141,7 @@ struct client {
     int64_t wrote_at;          /* clock_us when its last write was acknowledged; 0: never */
     const char *pin_reason;
     char *route_key, *route_shard; /* pgshunt.key, pgshunt.shard */
+    size_t copy_left;          /* bytes of a CopyData message still to pass on */
     bool input_held;           /* reading is off: too much input while busy */
     bool processing;           /* in session_process: do not re-enter */
     bool terminate;            /* close once the output is drained */

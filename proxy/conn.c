@@ -233,3 +233,15 @@ void conn_close(struct conn *conn, void (*on_closed)(struct conn *conn))
     buffer_release(&conn->out);
     uv_close((uv_handle_t *)&conn->poll, handle_closed);
 }
+
+void conn_detach(struct conn *conn, void (*on_detached)(struct conn *conn))
+{
+    conn->on_closed = on_detached;
+    uv_poll_stop(&conn->poll);
+    uv_close((uv_handle_t *)&conn->poll, handle_closed);
+}
+
+bool conn_adopt(struct conn *conn, uv_loop_t *loop)
+{
+    return open_fd(conn, loop, conn->fd, false, conn->on_event);
+}

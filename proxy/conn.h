@@ -55,6 +55,9 @@ static inline size_t conn_queued(const struct conn *conn)
     return buffer_length(&conn->out);
 }
 void conn_close(struct conn *conn, void (*on_closed)(struct conn *conn));
+/* Leaves the loop without closing the socket, so that another loop can conn_adopt() it. */
+void conn_detach(struct conn *conn, void (*on_detached)(struct conn *conn));
+MUST_CHECK bool conn_adopt(struct conn *conn, uv_loop_t *loop);
 static inline bool conn_is_open(const struct conn *conn)
 {
     return conn->fd >= 0;

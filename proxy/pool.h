@@ -7,8 +7,8 @@
  *   active    a count: servers linked to clients
  *
  * The size limit is shared by all workers through struct budget, found by the same triple. When a
- * worker has waiters and nothing left in the budget, it raises budget->hungry and pokes the others, who
- * hand over an idle connection (or the next one to be checked in).
+ * worker has waiters and nothing is left in the budget, it begs the other workers, who hand over an
+ * idle connection; to a worker that has none at all they hand over the next one checked in.
  */
 #ifndef PGSHUNT_PROXY_POOL_H
 #define PGSHUNT_PROXY_POOL_H
@@ -26,35 +26,46 @@ struct worker;
 struct client;
 
 struct budget {
-    char *database, *user;
-    struct node *node; /* reference */
+    char *key; /* node id, database, user */
     atomic_int limit;
-    atomic_int used;   /* servers of all workers, starting ones included */
-    atomic_int hungry; /* workers that wait for one while having none */
+    atomic_int used; /* servers of all workers, starting ones included */
     UT_hash_handle hh;
 };
 
-struct pool {
+/* What one worker has for one (database, user): a client finds its pools here. */
+struct account {
     struct worker *worker;
     char *database;
     char *user;
+    char *server_user; /* whom to log in to servers as */
+    struct pool *pools;
+    UT_hash_handle hh; /* worker->accounts, by name "database\0user" in `key` */
+    int key_length;
+    char key[];
+};
+
+struct pool {
+    struct account *account;
+    struct pool *next; /* of the account */
+    struct worker *worker;
     struct node *node; /* reference */
     struct budget *budget;
-    const char *server_user;  /* whom to log in as; owned */
     struct list_node idle, starting, waiting;
     int nidle, nstarting, nwaiting, nactive;
-    bool hungry;          /* counted in budget->hungry */
+    int beggar;           /* worker to get the next free server, -1: none */
+    bool retired;         /* the node has left the configuration: freed when empty */
     int64_t retry_at;     /* after a failed login: no new try before this */
     char *last_error;     /* why the last login failed; given to clients */
     char last_sqlstate[6];
     /* counters for STATS, POOLS and metrics */
     uint64_t assignments;
     uint64_t wait_us;
-    UT_hash_handle hh;
 };
 
-/* The pool of this worker for the client's database and user and a node; created on demand. */
-struct pool *pool_get(struct worker *worker, struct client *client, struct node *node);
+/* A worker's account, created on demand. */
+struct account *account_get(struct worker *worker, const char *database, const char *user);
+/* The account's pool for a node, created on demand. */
+struct pool *pool_get(struct account *account, struct node *node);
 enum checkout { CHECKOUT_READY, CHECKOUT_WAITING };
 /* READY: client's participant was attached now. WAITING: client_server_ready() or client_no_server()
  * follows. The client must not be waiting already. */
@@ -70,9 +81,8 @@ void pool_remove(struct server *server);
 void pool_cancel_wait(struct client *client);
 /* Once a second or so: idle and lifetime limits, waiting clients' time limit. */
 void pools_tick(struct worker *worker, int64_t now);
-/* From another worker: somebody is hungry for connections of this kind. */
-void pool_share(struct worker *worker, struct budget *budget);
-void pool_adopt(struct worker *worker, struct server *server);
+/* After a reload: takes new limits over, retires the pools of nodes that are gone. */
+void pools_reload(struct worker *worker);
 void pools_close_idle(struct worker *worker);
 void pools_free(struct worker *worker);
 

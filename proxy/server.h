@@ -33,6 +33,7 @@
 
 struct client;
 struct pool;
+struct transfer;
 struct worker;
 
 enum server_state {
@@ -64,6 +65,7 @@ struct expect {
     bool unnamed;                       /* PARSE: into the server's unnamed statement */
     const struct statement_list *list;  /* QUERY: statements, for effects; EXECUTE: one */
     int done;                           /* QUERY: statements completed */
+    bool write;                         /* QUERY, EXECUTE: not proven to be a read */
     struct buffer answer; /* LOCAL: bytes for the client; else, if any: replaces the error awaited */
 };
 
@@ -94,10 +96,11 @@ struct server {
     bool begun;            /* BEGIN was sent for the client's transaction */
     bool wrote;            /* something that may write was sent in this transaction */
     bool discard;          /* close instead of reusing */
-    bool failing;          /* sent a FATAL: the end follows */
+    bool committed;        /* the last CommandComplete was a COMMIT */
+    char fatal[256];       /* why it is lost: its FATAL message, or what we found */
+    char fatal_sqlstate[6];
     /* session state carried */
     struct guc_set guc;
-    struct guc_set guc_next;            /* what guc becomes when the prefix under way succeeds */
     struct prepared_mark *statements;   /* named ones that are there */
     struct prepared_key unnamed;        /* content of its unnamed statement; zero: none of ours */
     struct server_param *params;
@@ -109,6 +112,7 @@ struct server {
     int cancel_key_length;
     int cancels;           /* cancel requests under way for it: not reusable until they end */
     bool parked;           /* wanted to be idle while cancels were under way */
+    struct transfer *handover; /* on its way to another worker (pool.c) */
     /* times, clock_us */
     int64_t connected_at;
     int64_t idle_since;

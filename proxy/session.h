@@ -23,8 +23,15 @@ void session_resume(struct client *client);
 /* Starts/ends a request. The end detaches what is free, and goes on with further input. */
 void session_begin_request(struct client *client);
 void session_end_request(struct client *client);
+/* Processes a request's bytes again after its server was lost; `avoid` is the node that failed. */
+void session_repeat(struct client *client, const struct buffer *again, int attempts,
+                    struct node *avoid);
+/* A participant died in the middle: the request and the transaction fail. */
+void session_lost_server(struct client *client, struct server *server, const char *reason);
 /* An error of our own for the request: also fails the transaction, in the way Postgres would. */
 void session_refuse(struct client *client, const struct pg_error *error);
+/* An error that a server's loss caused: the transaction's state has been set already. */
+void session_fail(struct client *client, const struct pg_error *error);
 /* Status byte the client is told in ReadyForQuery. */
 char session_status(const struct client *client);
 void session_ready(struct client *client); /* sends ReadyForQuery and ends the request */
@@ -33,6 +40,13 @@ void session_ready(struct client *client); /* sends ReadyForQuery and ends the r
 void simple_query(struct client *client, const char *body, size_t len);
 /* Goes on after a server was attached (or attaches the next one). */
 void simple_continue(struct client *client);
+/* COMMIT and its like when several servers are in the transaction: plans it for all. False: it is not
+ * such a case. */
+bool statement_broadcast(struct client *client, const struct statement *statement,
+                         struct arena *arena, struct plan *plan);
+/* pgshunt's own lines ahead of the server's EXPLAIN, as DataRows; none if it is no text EXPLAIN. */
+void statement_explain_rows(struct client *client, const struct statement *statement,
+                            const struct plan *plan, struct buffer *rows);
 
 /* ---- extended.c ---- */
 
@@ -43,6 +57,18 @@ void extended_continue(struct client *client);
 /* The batch's server answered a ReadyForQuery for it. */
 void extended_synced(struct client *client);
 void extended_free(struct client *client);
+void extended_refuse(struct client *client, const struct pg_error *error);
+void extended_fail(struct client *client, const struct pg_error *error);
+/* Forgets the batch under way (it will be processed again). */
+void extended_reset(struct client *client);
+/* A COPY FROM STDIN has begun: Postgres drops what was sent behind the Execute up to now. */
+void extended_copy_in(struct client *client, struct server *server);
+/* A server answered a message of the batch with an error. */
+void extended_server_error(struct client *client);
+/* The fan-out that was one Execute of the batch is over. */
+void extended_scatter_done(struct client *client, bool failed);
+/* SQL's DEALLOCATE of a name made by Parse. False: there is none. */
+bool extended_deallocate(struct client *client, const char *name);
 /* Undo of a client statement's definition (its Parse failed or was skipped). */
 void extended_undefine(struct client *client, const char *name);
 bool extended_in_batch(const struct client *client);
@@ -57,9 +83,10 @@ enum local_outcome {
 };
 enum local_outcome statement_local(struct client *client, const struct statement *statement,
                                    struct buffer *answer, struct pg_error *error);
-/* A server has completed this statement (CommandComplete `tag`): what follows for the session. */
+/* A server has completed this statement (CommandComplete `tag`): what follows for the session.
+ * `write`: the plan did not prove it a read. */
 void statement_completed(struct client *client, struct server *server,
-                         const struct statement *statement, const char *tag);
+                         const struct statement *statement, const char *tag, bool write);
 /* The transaction ended on a server (ReadyForQuery 'I'). */
 void transaction_begin(struct client *client, const struct statement *statement);
 void transaction_end(struct client *client, bool committed);
@@ -70,6 +97,10 @@ const char *statement_pin_reason(const struct statement *statement);
 enum attach { ATTACH_READY, ATTACH_WAITING, ATTACH_FAILED };
 /* Gets a server of the shard and class for the client. FAILED: the request was refused already. */
 enum attach attach_shard(struct client *client, unsigned shard, enum node_class class);
+/* All shards of a fan-out plan, from client->request.next_participant on. */
+enum attach attach_all(struct client *client, const struct plan *plan);
+/* For greeting a client: any node that answers, the primary of the first shard preferred. */
+struct node *attach_choose_any(struct client *client, const char **why);
 /* Puts settings and BEGIN ahead of a first statement into `out`, with their expectations. */
 void attach_prefix(struct client *client, struct server *server, struct buffer *out);
 void attach_route(struct client *client, const struct statement *statement,
@@ -85,13 +116,11 @@ void relay_readable(struct server *server);
 
 /* Starts the plan of client->request (servers attached already). `extended`: how the client asked. */
 struct scatter_ask {
-    bool parse_complete, bind_complete, close_complete; /* to be answered to the client first */
-    bool describe;      /* the client wants a RowDescription */
-    bool statement_description; /* ... preceded by ParameterDescription */
-    bool sync;          /* a ReadyForQuery ends it */
-    const struct params *params;
-    const struct prepared *prepared;
-    const char *result_formats; /* Bind's result format codes, count first; NULL: text */
+    bool describe; /* the client wants a RowDescription */
+    bool silent;   /* part of an extended batch: no ReadyForQuery, extended_scatter_done() instead */
+    const struct params *params;     /* extended: the client's, for queries with parameters */
+    const struct prepared *prepared; /* extended: declared types */
+    const char *result_formats;      /* Bind's result format codes, count first; NULL: text */
     size_t result_formats_len;
 };
 void scatter_start(struct client *client, const struct scatter_ask *ask);

@@ -19,6 +19,8 @@
 #include "proxy/topology.h"
 
 struct client;
+struct secret;
+struct welcome;
 struct worker;
 
 #define WORKERS_MAX 128
@@ -73,14 +75,16 @@ struct worker {
     uint32_t next_client;
     uint32_t next_server;
     uint64_t random; /* state of a cheap generator, for balancing */
-    struct pool *pools;
+    struct account *accounts; /* by database and user; they hold the pools */
     struct database_stats *stats;
     struct welcome *welcomes; /* greetings by (database, user, startup settings) */
+    struct secret *secrets;    /* derived from passwords (client_login.c) */
     struct prepared_table prepared;
     struct arena *spare_arenas[16]; /* request arenas kept for reuse */
     int nspare_arenas;
     struct list_node cancels; /* cancel requests under way */
-    char *io;                 /* IO_BUFFER_SIZE bytes every recv goes into */
+    unsigned ticks;
+    char *io; /* IO_BUFFER_SIZE bytes every recv goes into */
 };
 
 /* The process: what the workers share. */

@@ -1,0 +1,201 @@
+/* attach.c: routes statements and gets servers for them, with the client's settings and BEGIN ahead. */
+#include "proxy/session.h"
+
+#include <string.h>
+
+#include "pgshunt/arena.h"
+#include "pgshunt/wire.h"
+#include "proxy/balance.h"
+#include "proxy/pool.h"
+
+/* ---- routing ---- */
+
+static bool reads_only(const struct client *client)
+{
+    const char *value = guc_set_get(&client->guc, "default_transaction_read_only");
+    if (client->tx)
+        return client->tx->read_only;
+    return value && (strcmp(value, "'on'") == 0 || strcmp(value, "on") == 0 ||
+                     strcmp(value, "true") == 0 || strcmp(value, "'true'") == 0);
+}
+
+void attach_route_session(const struct client *client, struct route_session *session)
+{
+    *session = (struct route_session){
+        .key = client->route_key,
+        .shard = client->route_shard,
+        .force_primary = !client->topology->config->read_write_split,
+        .in_transaction = client->tx != NULL,
+        .read_only = reads_only(client),
+        .transaction_shard = -1,
+    };
+    if (client->tx && client->nparticipants == 1)
+        session->transaction_shard = (int)client->participants[0]->shard;
+}
+
+static void fill_input(struct client *client, struct route_session *session,
+                       struct route_input *input)
+{
+    attach_route_session(client, session);
+    *input = (struct route_input){
+        .map = client->database->map,
+        .schema = client->schema ? client->schema->schema : NULL,
+        .session = session,
+    };
+}
+
+void attach_route(struct client *client, const struct statement *statement,
+                  const struct params *params, struct arena *arena, struct plan *plan)
+{
+    struct route_session session;
+    struct route_input input;
+    fill_input(client, &session, &input);
+    input.statement = statement;
+    input.params = params;
+    router_plan(&input, arena, plan);
+    /* Where any shard would do, the one the transaction is on already costs nothing. */
+    if (plan->kind == PLAN_DIRECT && plan->any_shard && client->nparticipants)
+        plan->shard = client->participants[0]->shard;
+}
+
+void attach_route_list(struct client *client, const struct statement_list *list,
+                       struct arena *arena, struct plan *plan)
+{
+    struct route_session session;
+    struct route_input input;
+    fill_input(client, &session, &input);
+    router_plan_list(list, &input, arena, plan);
+    if (plan->kind == PLAN_DIRECT && plan->any_shard && client->nparticipants)
+        plan->shard = client->participants[0]->shard;
+}
+
+/* ---- choosing a node ---- */
+
+static int node_in_use(const struct node *node, void *arg)
+{
+    const struct account *account = arg;
+    for (const struct pool *pool = account->pools; pool; pool = pool->next)
+        if (pool->node == node)
+            return pool->nactive + pool->nwaiting;
+    return 0;
+}
+
+static struct node *choose(struct client *client, unsigned shard, enum node_class class,
+                           const char **why)
+{
+    const struct config *config = client->topology->config;
+    struct balance_request request = {
+        .class = class,
+        .max_lag_us = config->max_lag * 1000,
+        .wrote_at_us = config->read_your_writes ? client->wrote_at : 0,
+        .exclude = client->request.avoid,
+        .seed = &client->worker->random,
+        .in_use = node_in_use,
+        .arg = client->account,
+    };
+    return balance_choose(&client->database->shards[shard], &request, why);
+}
+
+struct node *attach_choose_any(struct client *client, const char **why)
+{
+    struct node *node = choose(client, 0, NODE_CLASS_PRIMARY, why);
+    for (int i = 0; !node && i < client->database->nshards; i++) {
+        const struct shard *shard = &client->database->shards[i];
+        for (int j = 0; !node && j < shard->nnodes; j++)
+            if (atomic_load(&shard->nodes[j]->state) == NODE_STATE_UP)
+                node = shard->nodes[j];
+    }
+    return node;
+}
+
+static enum attach refuse_no_node(struct client *client, const char *why)
+{
+    struct pg_error error = {
+        .sqlstate = "08006",
+        .message = arena_strdup(client->request.arena, why),
+        .hint = "SHOW NODES on the admin console tells which servers answer; pgshunt goes on as "
+                "soon as one does."};
+    session_refuse(client, &error);
+    return ATTACH_FAILED;
+}
+
+enum attach attach_shard(struct client *client, unsigned shard, enum node_class class)
+{
+    const char *why = "";
+    if (client_participant(client, shard))
+        return ATTACH_READY;
+    struct node *node = choose(client, shard, class, &why);
+    if (!node)
+        return refuse_no_node(client, why);
+    if (class == NODE_CLASS_REPLICA) {
+        bool replica = atomic_load(&node->role) == NODE_ROLE_REPLICA;
+        *(replica ? &client->stats->reads_on_replica : &client->stats->reads_on_primary) += 1;
+    }
+    if (pool_checkout(pool_get(client->account, node), client, shard) == CHECKOUT_READY)
+        return ATTACH_READY;
+    if (!client->waiting_pool) /* the pool has said no already, and the request went on from there */
+        return ATTACH_FAILED;
+    client->state = CLIENT_WAITING;
+    return ATTACH_WAITING;
+}
+
+/* ---- what goes ahead of the first statement ---- */
+
+static void put_swallowed(struct server *server, struct buffer *out, const char *sql)
+{
+    wire_put_query(out, sql);
+    server_expect(server, EXPECT_QUERY)->swallow = true;
+}
+
+static void put_settings(struct client *client, struct server *server, struct buffer *out)
+{
+    struct buffer sql = {0};
+    guc_difference(&server->guc, &client->guc, &sql);
+    buffer_append(&sql, "", 1);
+    put_swallowed(server, out, buffer_head(&sql));
+    buffer_release(&sql);
+    guc_set_copy(&server->guc, &client->guc);
+}
+
+static void put_identifier(struct buffer *sql, const char *name)
+{
+    buffer_append(sql, "\"", 1);
+    for (; *name; name++)
+        buffer_append(sql, *name == '"' ? "\"\"" : name, *name == '"' ? 2 : 1);
+    buffer_append(sql, "\"", 1);
+}
+
+static void put_begin(struct client *client, struct server *server, struct buffer *out)
+{
+    struct transaction *tx = client->tx;
+    put_swallowed(server, out, tx->begin_sql);
+    if (tx->settings.count) {
+        struct guc_set now = {0};
+        struct buffer sql = {0};
+        guc_set_copy(&now, &client->guc);
+        guc_pending_apply(&tx->settings, &now);
+        guc_difference(&client->guc, &now, &sql);
+        buffer_append(&sql, "", 1);
+        put_swallowed(server, out, buffer_head(&sql));
+        buffer_release(&sql);
+        guc_set_free(&now);
+    }
+    for (int i = 0; i < tx->nsavepoints; i++) {
+        struct buffer sql = {0};
+        buffer_append(&sql, "SAVEPOINT ", 10);
+        put_identifier(&sql, tx->savepoints[i].name);
+        buffer_append(&sql, "", 1);
+        put_swallowed(server, out, buffer_head(&sql));
+        buffer_release(&sql);
+    }
+    server->begun = true;
+    tx->state = TX_OPEN;
+}
+
+void attach_prefix(struct client *client, struct server *server, struct buffer *out)
+{
+    if (!server->begun && !guc_set_equal(&server->guc, &client->guc))
+        put_settings(client, server, out);
+    if (client->tx && !server->begun)
+        put_begin(client, server, out);
+}

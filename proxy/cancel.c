@@ -1,0 +1,168 @@
+/* cancel.c: finds the session a cancel request means and tells its servers. */
+#include "proxy/cancel.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "pgshunt/arena.h"
+#include "pgshunt/log.h"
+#include "pgshunt/wire.h"
+#include "proxy/pool.h"
+#include "proxy/worker.h"
+
+#define CANCEL_TIMEOUT_US 5000000
+
+/* A connection that carries one CancelRequest; the server closes it when it has acted. */
+struct cancel {
+    struct conn conn;
+    struct list_node all;  /* worker->cancels */
+    struct server *server; /* cancels > 0 keeps it from being reused; NULL once it is gone */
+    struct buffer request;
+    int64_t started_at;
+};
+
+static void free_cancel(struct conn *conn)
+{
+    struct cancel *cancel = list_entry(conn, struct cancel, conn);
+    buffer_release(&cancel->request);
+    free(cancel);
+}
+
+static void finish(struct cancel *cancel)
+{
+    struct server *server = cancel->server;
+    list_remove(&cancel->all);
+    conn_close(&cancel->conn, free_cancel);
+    if (server && --server->cancels == 0 && server->parked)
+        pool_checkin(server);
+}
+
+static void on_event(struct conn *conn, enum conn_event event)
+{
+    struct cancel *cancel = list_entry(conn, struct cancel, conn);
+    char ignored[64];
+    switch (event) {
+    case CONN_WRITABLE_FIRST:
+        conn_send(conn, buffer_head(&cancel->request), buffer_length(&cancel->request));
+        break;
+    case CONN_READABLE:
+        if (conn_recv(conn, ignored, sizeof ignored) < 0)
+            finish(cancel);
+        break;
+    case CONN_DRAINED:
+        break;
+    case CONN_BROKEN:
+        finish(cancel);
+        break;
+    }
+}
+
+void cancel_server(struct server *server)
+{
+    struct worker *worker = server->worker;
+    struct node *node = server->pool->node;
+    if (!server->cancel_key)
+        return;
+    struct cancel *cancel = mem_alloc(sizeof *cancel);
+    size_t begin = wire_begin(&cancel->request, 0);
+    wire_put32(&cancel->request, WIRE_CANCEL_REQUEST);
+    wire_put32(&cancel->request, server->backend_pid);
+    wire_put_bytes(&cancel->request, server->cancel_key, (size_t)server->cancel_key_length);
+    wire_end(&cancel->request, begin);
+    cancel->started_at = clock_us();
+    if (!conn_connect(&cancel->conn, &worker->loop, (struct sockaddr *)&node->address,
+                      node->address_length, on_event)) {
+        buffer_release(&cancel->request);
+        free(cancel);
+        return;
+    }
+    cancel->server = server;
+    server->cancels++;
+    list_push_back(&worker->cancels, &cancel->all);
+}
+
+void cancel_server_gone(struct server *server)
+{
+    list_each(at, following, &server->worker->cancels)
+    {
+        struct cancel *cancel = list_entry(at, struct cancel, all);
+        if (cancel->server == server)
+            cancel->server = NULL;
+    }
+}
+
+void cancels_tick(struct worker *worker, int64_t now)
+{
+    list_each(at, following, &worker->cancels)
+    {
+        struct cancel *cancel = list_entry(at, struct cancel, all);
+        if (now - cancel->started_at > CANCEL_TIMEOUT_US)
+            finish(cancel);
+    }
+}
+
+void cancels_close(struct worker *worker)
+{
+    list_each(at, following, &worker->cancels)
+    {
+        struct cancel *cancel = list_entry(at, struct cancel, all);
+        cancel->server = NULL;
+        finish(cancel);
+    }
+}
+
+/* ---- from worker to worker ---- */
+
+struct errand {
+    struct message message;
+    int32_t pid;
+    unsigned char secret[4];
+    struct worker *asking;
+    int32_t asker; /* the asking connection's own pid, to find it again */
+};
+
+static struct client *find_client(struct worker *worker, int32_t pid)
+{
+    struct client *client;
+    HASH_FIND_INT(worker->by_id, &pid, client);
+    return client;
+}
+
+static void close_asker(struct worker *worker, struct message *message)
+{
+    struct errand *errand = (struct errand *)message;
+    struct client *asker = find_client(worker, errand->asker);
+    if (asker && asker->state == CLIENT_CANCELLING)
+        client_close(asker, "cancel request delivered");
+    free(errand);
+}
+
+static void deliver(struct worker *worker, struct message *message)
+{
+    struct errand *errand = (struct errand *)message;
+    struct client *client = find_client(worker, errand->pid);
+    if (client && memcmp(client->cancel_secret, errand->secret, sizeof errand->secret) == 0)
+        client_cancel(client);
+    else
+        log_event(LOG_DEBUG, "cancel request for no session of ours");
+    errand->message.run = close_asker;
+    worker_post(errand->asking, &errand->message);
+}
+
+void cancel_request(struct client *asker, int32_t pid, const unsigned char *secret, size_t length)
+{
+    struct daemon *daemon = asker->worker->daemon;
+    int owner = pid & 0xff;
+    if (owner >= daemon->nworkers || length != 4) {
+        client_close(asker, "cancel request with a strange key");
+        return;
+    }
+    struct errand *errand = mem_alloc(sizeof *errand);
+    errand->message.run = deliver;
+    errand->pid = pid;
+    memcpy(errand->secret, secret, sizeof errand->secret);
+    errand->asking = asker->worker;
+    errand->asker = asker->cancel_pid;
+    asker->state = CLIENT_CANCELLING;
+    worker_post(&daemon->workers[owner], &errand->message);
+}

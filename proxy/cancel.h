@@ -1,0 +1,23 @@
+/*
+ * cancel.h: cancel requests on their way to servers.
+ *
+ * A client's cancel key names the worker that owns the session (low byte of the pid) and the session.
+ * Any worker may receive the request; the owner looks the session up and cancels exactly the servers
+ * that work for it at that moment. A server is not given to another client while a cancel request for
+ * it is under way, so that nobody else's statement is hit.
+ */
+#ifndef PGSHUNT_PROXY_CANCEL_H
+#define PGSHUNT_PROXY_CANCEL_H
+
+#include "proxy/client.h"
+
+/* A CancelRequest arrived on `asker`'s connection, which is closed when it was delivered. */
+void cancel_request(struct client *asker, int32_t pid, const unsigned char *secret, size_t length);
+/* Sends a cancel request for what the server does now. */
+void cancel_server(struct server *server);
+/* The server is closing: cancels under way for it go on without it. */
+void cancel_server_gone(struct server *server);
+void cancels_tick(struct worker *worker, int64_t now);
+void cancels_close(struct worker *worker);
+
+#endif

@@ -1,0 +1,411 @@
+/* client.c: a client connection's life, its participants, and what the pool tells it. */
+#include "proxy/client.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "pgshunt/arena.h"
+#include "pgshunt/log.h"
+#include "pgshunt/wire.h"
+#include "proxy/cancel.h"
+#include "proxy/client_login.h"
+#include "proxy/console.h"
+#include "proxy/monitor.h"
+#include "proxy/pool.h"
+#include "proxy/session.h"
+
+/* Input a busy client may send ahead before its socket is no longer read. */
+#define INPUT_AHEAD_MAX 65536
+
+const char *client_state_name(enum client_state state)
+{
+    switch (state) {
+    case CLIENT_WAITING:
+    case CLIENT_GREETING:
+        return "waiting";
+    case CLIENT_BUSY:
+        return "active";
+    case CLIENT_CANCELLING:
+        return "active_cancel_req";
+    case CLIENT_STARTUP:
+    case CLIENT_AUTH:
+    case CLIENT_IDLE:
+    case CLIENT_CLOSED:
+        return "idle";
+    }
+    return "?";
+}
+
+bool client_is_idle(const struct client *client)
+{
+    return (client->state == CLIENT_IDLE && !client->tx && !client->nparticipants &&
+            !extended_in_batch(client) && !buffer_length(&client->in)) ||
+           client->state == CLIENT_STARTUP || client->state == CLIENT_AUTH;
+}
+
+/* ---- end ---- */
+
+static void free_request(struct client *client)
+{
+    if (client->request.arena)
+        worker_arena_give(client->worker, client->request.arena);
+    buffer_release(&client->request.again);
+    buffer_release(&client->request.explain);
+}
+
+static void free_client(struct conn *conn)
+{
+    struct client *client = list_entry(conn, struct client, conn);
+    free_request(client);
+    extended_free(client);
+    guc_set_free(&client->guc);
+    guc_set_free(&client->startup);
+    scram_server_free(client->scram);
+    buffer_release(&client->in);
+    if (client->participants != client->inline_participant)
+        free(client->participants);
+    topology_unref(client->topology);
+    schema_unref(client->schema);
+    free(client->keys);
+    free(client->user);
+    free(client->database_name);
+    free(client->route_key);
+    free(client->route_shard);
+    free(client);
+}
+
+/* What its servers are in the middle of is of no use any more. */
+static void abandon_servers(struct client *client)
+{
+    while (client->nparticipants) {
+        struct server *server = client->participants[client->nparticipants - 1];
+        bool clean = !server->expect_count && server->tx_status == 'I' && !server->pinned &&
+                     !server->skip && !server->copy_in;
+        if (clean) {
+            client_detach(client, server);
+            pool_checkin(server);
+        } else {
+            if (server->expect_count)
+                cancel_server(server);
+            server_drop(server, "its client left in the middle");
+        }
+    }
+}
+
+void client_close(struct client *client, const char *reason)
+{
+    if (client->state == CLIENT_CLOSED)
+        return;
+    if (client->worker->topology->config->log_connections)
+        log_event(LOG_INFO, "client left", LOG_I("client", client->id),
+                  LOG_S("user", client->user ? client->user : ""), LOG_S("reason", reason));
+    client->state = CLIENT_CLOSED;
+    pool_cancel_wait(client);
+    scatter_free(client);
+    abandon_servers(client);
+    transaction_end(client, false);
+    console_free(client);
+    list_remove(&client->all);
+    client->worker->nclients--;
+    atomic_fetch_sub(&client->worker->daemon->clients, 1);
+    HASH_DEL(client->worker->by_id, client);
+    conn_close(&client->conn, free_client);
+}
+
+/* ---- output ---- */
+
+bool client_send(struct client *client, const void *bytes, size_t len)
+{
+    return conn_send(&client->conn, bytes, len);
+}
+
+bool client_send_buffer(struct client *client, struct buffer *bytes)
+{
+    bool ok = conn_send(&client->conn, buffer_head(bytes), buffer_length(bytes));
+    buffer_release(bytes);
+    return ok;
+}
+
+void client_error(struct client *client, const struct pg_error *error)
+{
+    struct buffer out = {0};
+    wire_put_error(&out, error);
+    client->request.forwarded = true;
+    client_send_buffer(client, &out);
+}
+
+void client_fatal(struct client *client, const char *sqlstate, const char *message,
+                  const char *hint)
+{
+    struct pg_error error = {.severity = "FATAL", .sqlstate = sqlstate, .message = message, .hint = hint};
+    if (client->state == CLIENT_CLOSED)
+        return;
+    client_error(client, &error);
+    if (conn_queued(&client->conn) && !client->conn.broken && !client->terminate)
+        client->terminate = true;
+    else
+        client_close(client, message);
+}
+
+/* ---- participants ---- */
+
+struct server *client_participant(const struct client *client, unsigned shard)
+{
+    for (int i = 0; i < client->nparticipants; i++)
+        if (client->participants[i]->shard == shard)
+            return client->participants[i];
+    return NULL;
+}
+
+void client_attach(struct client *client, struct server *server, unsigned shard)
+{
+    int n = client->nparticipants;
+    if (n == 0) {
+        client->participants = client->inline_participant;
+    } else {
+        size_t size = sizeof(struct server *) * (size_t)(n + 1);
+        if (client->participants == client->inline_participant) {
+            client->participants = mem_alloc(size);
+            client->participants[0] = client->inline_participant[0];
+        } else {
+            client->participants = mem_realloc(client->participants, size);
+        }
+    }
+    client->participants[n] = server;
+    client->nparticipants++;
+    server->client = client;
+    server->shard = shard;
+    client->stats->assignments++;
+}
+
+void client_detach(struct client *client, struct server *server)
+{
+    for (int i = 0; i < client->nparticipants; i++) {
+        if (client->participants[i] != server)
+            continue;
+        client->nparticipants--;
+        memmove(client->participants + i, client->participants + i + 1,
+                sizeof(struct server *) * (size_t)(client->nparticipants - i));
+        break;
+    }
+    if (!client->nparticipants && client->participants != client->inline_participant) {
+        free(client->participants);
+        client->participants = client->inline_participant;
+    }
+    server->client = NULL;
+    conn_set_reading(&server->conn, true);
+}
+
+/* ---- input ---- */
+
+/* Waiting and busy clients may send ahead, up to a limit; copying in is let through at once. */
+static void hold_input(struct client *client)
+{
+    bool hold = client->state != CLIENT_CLOSED && buffer_length(&client->in) > INPUT_AHEAD_MAX &&
+                (client->state == CLIENT_WAITING || client->state == CLIENT_BUSY);
+    for (int i = 0; i < client->nparticipants; i++)
+        hold |= conn_queued(&client->participants[i]->conn) > INPUT_AHEAD_MAX;
+    if (client->state == CLIENT_CLOSED || hold == client->input_held)
+        return;
+    client->input_held = hold;
+    conn_set_reading(&client->conn, !hold);
+}
+
+static void dispatch(struct client *client, const char *data, size_t len)
+{
+    switch (client->state) {
+    case CLIENT_STARTUP:
+    case CLIENT_AUTH:
+        client_login_input(client, data, len);
+        break;
+    case CLIENT_IDLE:
+    case CLIENT_BUSY:
+        session_input(client, data, len);
+        break;
+    case CLIENT_GREETING:
+    case CLIENT_WAITING:
+        buffer_append(&client->in, data, len);
+        break;
+    case CLIENT_CANCELLING:
+    case CLIENT_CLOSED:
+        break;
+    }
+    hold_input(client);
+}
+
+static void on_readable(struct client *client)
+{
+    struct worker *worker = client->worker;
+    ssize_t n = conn_recv(&client->conn, worker->io, IO_BUFFER_SIZE);
+    if (n < 0) {
+        client_close(client, "the client closed the connection");
+        return;
+    }
+    if (n == 0 || client->terminate)
+        return;
+    if (client->database_name)
+        worker_stats_of(worker, client->database_name)->bytes_in += (uint64_t)n;
+    dispatch(client, worker->io, (size_t)n);
+}
+
+void client_continue(struct client *client)
+{
+    if (client->state == CLIENT_IDLE || client->state == CLIENT_BUSY)
+        session_resume(client);
+    hold_input(client);
+}
+
+/* The client reads again: its servers may be read again. */
+static void on_drained(struct client *client)
+{
+    if (client->terminate) {
+        client_close(client, "closed after an error");
+        return;
+    }
+    if (client->scatter)
+        scatter_drained(client);
+    for (int i = 0; i < client->nparticipants; i++)
+        if (!client->scatter)
+            conn_set_reading(&client->participants[i]->conn, true);
+}
+
+static void on_event(struct conn *conn, enum conn_event event)
+{
+    struct client *client = list_entry(conn, struct client, conn);
+    switch (event) {
+    case CONN_READABLE:
+        on_readable(client);
+        break;
+    case CONN_DRAINED:
+        on_drained(client);
+        break;
+    case CONN_WRITABLE_FIRST:
+        break;
+    case CONN_BROKEN:
+        client_close(client, "the connection to the client broke");
+        break;
+    }
+}
+
+/* A pid that names this worker in its low byte and is not in use. */
+static int32_t new_cancel_pid(struct worker *worker)
+{
+    for (;;) {
+        int32_t pid = (int32_t)((++worker->next_client << 8 & 0x7fffff00) | (uint32_t)worker->index);
+        struct client *other;
+        HASH_FIND_INT(worker->by_id, &pid, other);
+        if (!other && pid > 0xff)
+            return pid;
+    }
+}
+
+void client_accept(struct worker *worker, int fd, const struct sockaddr_storage *address)
+{
+    struct client *client = mem_alloc(sizeof *client);
+    client->worker = worker;
+    client->state = CLIENT_STARTUP;
+    client->address = *address;
+    client->participants = client->inline_participant;
+    client->connected_at = clock_us();
+    list_init(&client->waiting);
+    if (!conn_open(&client->conn, &worker->loop, fd, on_event)) {
+        free(client);
+        return;
+    }
+    client->deadline = clock_us() + worker->topology->config->login_timeout * 1000;
+    client->cancel_pid = new_cancel_pid(worker);
+    client->id = (uint32_t)client->cancel_pid;
+    HASH_ADD_INT(worker->by_id, cancel_pid, client);
+    list_push_back(&worker->clients, &client->all);
+    worker->nclients++;
+    atomic_fetch_add(&worker->daemon->clients, 1);
+}
+
+/* ---- news from pools and servers ---- */
+
+void client_server_ready(struct client *client, struct server *server)
+{
+    if (client->state == CLIENT_GREETING) {
+        client_login_server_ready(client, server);
+        return;
+    }
+    client->state = CLIENT_BUSY;
+    if (extended_in_batch(client))
+        extended_continue(client);
+    else
+        simple_continue(client);
+    hold_input(client);
+}
+
+/* A read that has another node to go to is tried there; nothing of it was sent. */
+static bool try_elsewhere(struct client *client)
+{
+    struct request *request = &client->request;
+    if (!request->planned || request->plan.node != NODE_CLASS_REPLICA || client->tx ||
+        client->nparticipants || request->attempts++ >= 3)
+        return false;
+    client->state = CLIENT_BUSY;
+    if (extended_in_batch(client))
+        extended_continue(client);
+    else
+        simple_continue(client);
+    return true;
+}
+
+void client_no_server(struct client *client, const char *sqlstate, const char *message,
+                      const char *hint)
+{
+    if (client->state == CLIENT_GREETING) {
+        client_fatal(client, sqlstate, message, hint);
+        return;
+    }
+    if (try_elsewhere(client))
+        return;
+    client->state = CLIENT_BUSY;
+    struct pg_error error = {.sqlstate = sqlstate, .message = message, .hint = hint};
+    session_refuse(client, &error);
+    hold_input(client);
+}
+
+/* A read that was sent but not answered at all is asked again elsewhere. */
+static bool repeat_request(struct client *client, struct server *server)
+{
+    struct request *request = &client->request;
+    if (client->state != CLIENT_BUSY || !request->retriable || request->forwarded ||
+        client->nparticipants || client->tx || request->attempts++ >= 3)
+        return false;
+    struct buffer again = request->again;
+    request->again = (struct buffer){0};
+    request->avoid = server->pool->node;
+    int attempts = request->attempts;
+    client->stats->retries++;
+    session_repeat(client, &again, attempts, server->pool->node);
+    buffer_release(&again);
+    return true;
+}
+
+void client_lost_server(struct client *client, struct server *server, const char *reason)
+{
+    monitor_suspect(client->worker->daemon->monitor, server->pool->node);
+    if (client->state == CLIENT_CLOSED || repeat_request(client, server))
+        return;
+    if (client->state == CLIENT_GREETING) {
+        client_fatal(client, "08006", reason, "Connect again.");
+        return;
+    }
+    session_lost_server(client, server, reason);
+}
+
+void client_cancel(struct client *client)
+{
+    if (client->waiting_pool && client->state == CLIENT_WAITING) {
+        pool_cancel_wait(client);
+        client->request.attempts = 1000; /* cancelled: not to be tried elsewhere */
+        client_no_server(client, "57014", "canceling statement due to user request",
+                         NULL);
+        return;
+    }
+    for (int i = 0; i < client->nparticipants; i++)
+        if (client->participants[i]->expect_count)
+            cancel_server(client->participants[i]);
+}

@@ -1,0 +1,411 @@
+/* client_login.c: brings a client from its first byte to ReadyForQuery. */
+#include "proxy/client_login.h"
+
+#include <openssl/crypto.h>
+#include <openssl/rand.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "pgshunt/arena.h"
+#include "pgshunt/log.h"
+#include "pgshunt/wire.h"
+#include "proxy/cancel.h"
+#include "proxy/console.h"
+#include "proxy/pool.h"
+#include "proxy/session.h"
+#include "proxy/startup.h"
+#include "proxy/welcome.h"
+
+#define PASSWORD_MESSAGE_MAX 4096
+
+/* ---- greeting ---- */
+
+static void log_login(const struct client *client)
+{
+    if (client->worker->topology->config->log_connections)
+        log_event(LOG_INFO, "client logged in", LOG_I("client", client->id),
+                  LOG_S("user", client->user), LOG_S("database", client->database_name));
+}
+
+static void greet(struct client *client, const struct buffer *parameters)
+{
+    struct buffer out = {0};
+    size_t begin = wire_begin(&out, 'R');
+    wire_put32(&out, 0);
+    wire_end(&out, begin);
+    buffer_append(&out, buffer_head(parameters), buffer_length(parameters));
+    begin = wire_begin(&out, 'K');
+    wire_put32(&out, client->cancel_pid);
+    wire_put_bytes(&out, client->cancel_secret, sizeof client->cancel_secret);
+    wire_end(&out, begin);
+    wire_put_ready(&out, 'I');
+    client->state = CLIENT_IDLE;
+    client->deadline = 0;
+    client->stats->logins++;
+    log_login(client);
+    client_send_buffer(client, &out);
+}
+
+static void greet_console(struct client *client)
+{
+    client->stats = worker_stats_of(client->worker, client->database_name);
+    struct buffer parameters = {0};
+    console_parameters(&parameters);
+    client->console = console_new(client);
+    greet(client, &parameters);
+    buffer_release(&parameters);
+}
+
+void client_login_settled(struct client *client, struct server *server,
+                          const struct pg_error *error)
+{
+    if (error) {
+        client_detach(client, server);
+        server_drop(server, "the client's settings were refused");
+        client_fatal(client, error->sqlstate, error->message,
+                     "The setting came with the startup packet (connection string, options).");
+        return;
+    }
+    const struct buffer *parameters = welcome_learn(client->worker, client, server);
+    client_detach(client, server);
+    greet(client, parameters);
+    pool_checkin(server);
+    client_continue(client);
+}
+
+void client_login_server_ready(struct client *client, struct server *server)
+{
+    struct buffer out = {0};
+    attach_prefix(client, server, &out);
+    if (!buffer_length(&out)) {
+        client_login_settled(client, server, NULL);
+        return;
+    }
+    conn_send(&server->conn, buffer_head(&out), buffer_length(&out));
+    buffer_release(&out);
+}
+
+static void find_greeting(struct client *client)
+{
+    const struct buffer *parameters = welcome_find(client->worker, client);
+    if (parameters) {
+        greet(client, parameters);
+        return;
+    }
+    const char *why = "no server is known";
+    client->state = CLIENT_GREETING;
+    struct node *node = attach_choose_any(client, &why);
+    if (!node) {
+        client_fatal(client, "08006", why, "SHOW NODES on the admin console tells more.");
+        return;
+    }
+    if (pool_checkout(pool_get(client->account, node), client, 0) == CHECKOUT_READY)
+        client_login_server_ready(client, client->participants[0]);
+}
+
+static void logged_in(struct client *client)
+{
+    scram_server_free(client->scram);
+    client->scram = NULL;
+    if (console_is_name(client->database_name)) {
+        greet_console(client);
+        return;
+    }
+    client->topology = topology_ref(client->worker->topology);
+    client->database = topology_database(client->topology, client->database_name);
+    if (!client->database) {
+        char message[256];
+        snprintf(message, sizeof message, "database \"%.100s\" does not exist", client->database_name);
+        client_fatal(client, "3D000", message,
+                     "Databases are listed in pgshunt's configuration file; SHOW DATABASES on the "
+                     "admin console shows them.");
+        return;
+    }
+    client->stats = worker_stats_of(client->worker, client->database_name);
+    client->account = account_get(client->worker, client->database_name, client->user);
+    find_greeting(client);
+}
+
+/* ---- authentication ---- */
+
+static void refuse_password(struct client *client)
+{
+    char message[256];
+    snprintf(message, sizeof message, "password authentication failed for user \"%.100s\"", client->user);
+    log_event(LOG_WARNING, "password authentication failed", LOG_S("user", client->user),
+              LOG_S("database", client->database_name));
+    client_fatal(client, "28P01", message, NULL);
+}
+
+/* A worker's derived secrets: PBKDF2 on a plain password takes milliseconds. */
+struct secret {
+    char *user;
+    char *source;
+    struct scram_secret derived;
+    UT_hash_handle hh;
+};
+
+static void free_secret(struct worker *worker, struct secret *secret)
+{
+    HASH_DEL(worker->secrets, secret);
+    free(secret->user);
+    OPENSSL_cleanse(secret->source, strlen(secret->source));
+    free(secret->source);
+    free(secret);
+}
+
+void client_login_forget(struct worker *worker)
+{
+    while (worker->secrets)
+        free_secret(worker, worker->secrets);
+}
+
+static bool derive_secret(struct worker *worker, const struct user_config *user,
+                          struct scram_secret *out)
+{
+    struct secret *known;
+    HASH_FIND_STR(worker->secrets, user->name, known);
+    if (known && strcmp(known->source, user->secret) == 0) {
+        *out = known->derived;
+        return true;
+    }
+    if (known)
+        free_secret(worker, known);
+    bool ok = strncmp(user->secret, "SCRAM-SHA-256$", 14) == 0
+                  ? scram_secret_parse(user->secret, out)
+                  : strncmp(user->secret, "md5", 3) != 0 && scram_secret_make(user->secret, out);
+    if (!ok)
+        return false;
+    known = mem_alloc(sizeof *known);
+    known->user = mem_strdup(user->name);
+    known->source = mem_strdup(user->secret);
+    known->derived = *out;
+    HASH_ADD_KEYPTR(hh, worker->secrets, known->user, strlen(known->user), known);
+    return true;
+}
+
+static void ask(struct client *client, int kind, const void *more, size_t len)
+{
+    struct buffer out = {0};
+    size_t begin = wire_begin(&out, 'R');
+    wire_put32(&out, kind);
+    wire_put_bytes(&out, more, len);
+    wire_end(&out, begin);
+    client_send_buffer(client, &out);
+}
+
+static void start_scram(struct client *client, const struct user_config *user)
+{
+    struct scram_secret secret;
+    bool known = user && user->secret[0] && derive_secret(client->worker, user, &secret);
+    if (!known)
+        scram_secret_mock(client->user, &secret);
+    client->scram = scram_server_new(&secret, !known);
+    ask(client, 10, "SCRAM-SHA-256\0", 15);
+}
+
+static bool is_scram_secret(const struct user_config *user)
+{
+    return user && strncmp(user->secret, "SCRAM-SHA-256$", 14) == 0;
+}
+
+static void start_authentication(struct client *client)
+{
+    const struct config *config = client->worker->topology->config;
+    const struct user_config *user = config_user(config, client->user);
+    client->state = CLIENT_AUTH;
+    if (config->auth_method == AUTH_TRUST) {
+        logged_in(client);
+    } else if (config->auth_method == AUTH_SCRAM || is_scram_secret(user)) {
+        start_scram(client, user);
+    } else {
+        RAND_bytes(client->salt, sizeof client->salt);
+        ask(client, 5, client->salt, sizeof client->salt);
+    }
+}
+
+/* First SASL message: mechanism, length, client-first; later ones are bare. */
+static bool scram_payload(bool first, const char **body, size_t *len)
+{
+    if (!first)
+        return true;
+    struct wire_reader reader = wire_reader(*body, *len);
+    const char *mechanism = wire_read_cstring(&reader);
+    int32_t length = wire_read32(&reader);
+    if (reader.bad || strcmp(mechanism, "SCRAM-SHA-256") != 0 || length < 0 ||
+        (size_t)length != wire_left(&reader))
+        return false;
+    *body = reader.at;
+    *len = wire_left(&reader);
+    return true;
+}
+
+static void scram_message(struct client *client, const char *body, size_t len)
+{
+    struct buffer reply = {0};
+    enum scram_result result = SCRAM_MALFORMED;
+    if (scram_payload(!client->scram_started, &body, &len))
+        result = scram_server_step(client->scram, body, len, &reply);
+    client->scram_started = true;
+    switch (result) {
+    case SCRAM_CONTINUE:
+        ask(client, 11, buffer_head(&reply), buffer_length(&reply));
+        break;
+    case SCRAM_OK:
+        ask(client, 12, buffer_head(&reply), buffer_length(&reply));
+        client->keys = mem_alloc(sizeof *client->keys);
+        scram_server_keys(client->scram, client->keys);
+        logged_in(client);
+        break;
+    case SCRAM_FAILED:
+        refuse_password(client);
+        break;
+    case SCRAM_MALFORMED:
+        client_fatal(client, "08P01", "malformed SCRAM message", NULL);
+        break;
+    }
+    buffer_release(&reply);
+}
+
+static void md5_message(struct client *client, const char *body, size_t len)
+{
+    const struct user_config *user = config_user(client->worker->topology->config, client->user);
+    char expected[MD5_SECRET_LENGTH + 1];
+    bool ok = user && user->secret[0] && len == MD5_SECRET_LENGTH + 1 &&
+              md5_response(user->secret, client->user, client->salt, expected) &&
+              CRYPTO_memcmp(expected, body, MD5_SECRET_LENGTH) == 0;
+    if (ok)
+        logged_in(client);
+    else
+        refuse_password(client);
+}
+
+static void password_message(struct client *client, const char *body, size_t len)
+{
+    if (client->scram)
+        scram_message(client, body, len);
+    else
+        md5_message(client, body, len);
+}
+
+/* ---- startup ---- */
+
+static bool may_use_console(const struct client *client)
+{
+    const struct config *config = client->worker->topology->config;
+    const struct user_config *user = config_user(config, client->user);
+    return config->auth_method == AUTH_TRUST || (user && user->admin);
+}
+
+/* Refuses what no password would help. True: goes on. */
+static bool admit(struct client *client)
+{
+    struct worker *worker = client->worker;
+    const struct config *config = worker->topology->config;
+    if (console_is_name(client->database_name)) {
+        if (may_use_console(client))
+            return true;
+        client_fatal(client, "42501", "the admin console is for admin users only",
+                     "Set admin = true for the user in the users file.");
+        return false;
+    }
+    if (worker->phase != WORKER_RUNNING) {
+        client_fatal(client, "57P03", "pgshunt is shutting down", "Connect again in a moment.");
+        return false;
+    }
+    if (atomic_load(&worker->daemon->clients) > config->max_clients) {
+        client_fatal(client, "53300", "too many clients (limits.max_clients)",
+                     "Raise limits.max_clients, or close connections that are not used.");
+        return false;
+    }
+    return true;
+}
+
+static void take_startup(struct client *client, const char *body, size_t len)
+{
+    struct startup startup;
+    struct pg_error error;
+    if (!startup_parse(body, len, &client->startup, &startup, &error)) {
+        client_fatal(client, error.sqlstate, error.message, error.hint);
+        return;
+    }
+    client->user = mem_strdup(startup.user);
+    client->database_name = mem_strdup(startup.database);
+    guc_set_copy(&client->guc, &client->startup);
+    RAND_bytes(client->cancel_secret, sizeof client->cancel_secret);
+    if (startup.negotiate) {
+        struct buffer out = {0};
+        startup_put_negotiation(&out, body, len);
+        client_send_buffer(client, &out);
+    }
+    if (admit(client))
+        start_authentication(client);
+}
+
+/* An untyped packet: SSLRequest, GSSENCRequest, CancelRequest or startup. */
+static void startup_packet(struct client *client, const char *body, size_t len)
+{
+    uint32_t code = len >= 4 ? wire_get32(body) : 0;
+    switch (code) {
+    case WIRE_SSL_REQUEST:
+    case WIRE_GSSENC_REQUEST:
+        /* Anything already sent behind the request was not meant for a plain connection. */
+        if (len != 4 || buffer_length(&client->in) > 8 || ++client->negotiations > 2)
+            client_fatal(client, "08P01", "unexpected data after an encryption request", NULL);
+        else
+            client_send(client, "N", 1);
+        break;
+    case WIRE_CANCEL_REQUEST:
+        if (len < 12)
+            client_close(client, "malformed cancel request");
+        else
+            cancel_request(client, (int32_t)wire_get32(body + 4), (const unsigned char *)body + 8,
+                           len - 8);
+        break;
+    default:
+        take_startup(client, body, len);
+        break;
+    }
+}
+
+/* Takes one packet off client->in. False: incomplete, or the client is past this stage. */
+static bool next_packet(struct client *client)
+{
+    const char *head = buffer_head(&client->in);
+    size_t have = buffer_length(&client->in), type = client->state == CLIENT_AUTH;
+    if (client->terminate || have < type + 4)
+        return false;
+    uint32_t length = wire_get32(head + type);
+    uint32_t most = type ? PASSWORD_MESSAGE_MAX : WIRE_STARTUP_MAX;
+    if (length < 4 + 4 * !type || length > most) {
+        client_fatal(client, "08P01", "invalid length of startup packet", NULL);
+        return false;
+    }
+    if (have < type + length)
+        return false;
+    if (!type)
+        startup_packet(client, head + 4, length - 4);
+    else if (head[0] == 'p')
+        password_message(client, head + 5, length - 4);
+    else
+        client_fatal(client, "08P01", "expected a password message", NULL);
+    if (client->state == CLIENT_CLOSED)
+        return false;
+    buffer_consume(&client->in, type + length);
+    return client->state == CLIENT_STARTUP || client->state == CLIENT_AUTH;
+}
+
+void client_login_input(struct client *client, const char *data, size_t len)
+{
+    buffer_append(&client->in, data, len);
+    while (next_packet(client))
+        continue;
+    if (client->state == CLIENT_CLOSED)
+        return;
+    if (!buffer_length(&client->in))
+        buffer_release(&client->in);
+    if (client->state == CLIENT_IDLE)
+        client_continue(client);
+}

@@ -1,0 +1,23 @@
+/*
+ * console.h: the admin console: what a client of the virtual database pgshunt (or pgbouncer) can ask.
+ */
+#ifndef PGSHUNT_PROXY_CONSOLE_H
+#define PGSHUNT_PROXY_CONSOLE_H
+
+#include "pgshunt/buffer.h"
+#include "proxy/client.h"
+
+struct console;
+
+bool console_is_name(const char *database);
+/* ParameterStatus messages a console session is greeted with. */
+void console_parameters(struct buffer *out);
+struct console *console_new(struct client *client);
+void console_free(struct client *client); /* also when the client has none */
+/* A Query message's text. The console answers with everything up to ReadyForQuery and then calls
+ * console_done(); it may have to wait for other workers, the client's state is BUSY meanwhile. */
+void console_query(struct client *client, const char *sql);
+/* In session.c: the answer is complete. */
+void console_done(struct client *client);
+
+#endif

@@ -1,0 +1,55 @@
+/*
+ * names.h: a client's own names: prepared statements and portals, and what they stand for.
+ */
+#ifndef PGSHUNT_PROXY_NAMES_H
+#define PGSHUNT_PROXY_NAMES_H
+
+#include <stdbool.h>
+#include <uthash.h>
+
+#include "pgshunt/plan.h"
+#include "proxy/prepared.h"
+
+/* A statement name of the client's; the unnamed one has the name "". */
+struct client_statement {
+    char *name;
+    struct prepared *prepared; /* reference */
+    UT_hash_handle hh;
+};
+
+enum portal_kind {
+    PORTAL_SERVER,  /* bound on the server of `shard` */
+    PORTAL_LOCAL,   /* a statement of the session's own: runs at Execute */
+    PORTAL_SCATTER, /* runs on several shards at Execute, from the kept Bind message */
+};
+
+struct portal {
+    char *name;
+    enum portal_kind kind;
+    struct prepared *prepared; /* reference */
+    unsigned shard;
+    bool write;
+    bool describe;     /* SCATTER: the client asked for the description */
+    struct buffer bind; /* SCATTER: body of the Bind message */
+    UT_hash_handle hh;
+};
+
+struct names {
+    struct prepared_table *table; /* the worker's, for references */
+    struct client_statement *statements;
+    struct portal *portals;
+};
+
+/* Takes over a reference on `prepared`; replaces an older meaning. */
+void names_define(struct names *names, const char *name, struct prepared *prepared);
+void names_undefine(struct names *names, const char *name);
+struct prepared *names_statement(const struct names *names, const char *name); /* or NULL */
+/* Replaces an older portal of the name; takes a reference on `prepared`. */
+struct portal *names_open(struct names *names, const char *name, enum portal_kind kind,
+                          struct prepared *prepared);
+struct portal *names_portal(const struct names *names, const char *name);
+void names_close(struct names *names, const char *name);
+void names_close_all(struct names *names);
+void names_forget_statements(struct names *names);
+
+#endif

@@ -1,0 +1,541 @@
+/*
+ * relay.c: a server's answers on their way to the client.
+ *
+ * Bytes are walked message by message and forwarded in runs, straight out of the receive buffer; what
+ * the client did not ask for (answers to settings and BEGIN sent ahead, to Parses of our own) is cut
+ * out. Rows are passed on by count, however long; other messages are looked at whole. The head of
+ * server->expects says what an answer belongs to.
+ */
+#include "proxy/session.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "pgshunt/arena.h"
+#include "pgshunt/log.h"
+#include "pgshunt/wire.h"
+#include "proxy/client_login.h"
+#include "proxy/monitor.h"
+#include "proxy/pool.h"
+
+/* Nothing but rows and COPY data may be longer. */
+#define CONTROL_MESSAGE_MAX (64 * 1024 * 1024)
+/* Output queued for a client that reads slowly before its server is read no more. */
+#define OUTPUT_AHEAD_MAX 65536
+
+enum verdict { FORWARD, DROP, LOST };
+
+/* One walk over received bytes. */
+struct walk {
+    struct server *server;
+    struct client *client; /* NULL: the server is idle or parked */
+    const char *run;       /* bytes not yet handed to the client, up to the message being looked at */
+    bool ready;            /* the client's ReadyForQuery has come */
+};
+
+/* ---- output ---- */
+
+static void send_run(struct walk *walk, const char *end)
+{
+    if (!walk->client || walk->run == end)
+        return;
+    walk->client->request.forwarded = true;
+    walk->client->stats->bytes_out += (uint64_t)(end - walk->run);
+    client_send(walk->client, walk->run, (size_t)(end - walk->run));
+}
+
+/* Puts bytes of our own behind what came before `at`. */
+static void insert(struct walk *walk, const char *at, const struct buffer *bytes)
+{
+    if (!walk->client)
+        return;
+    if (!walk->client->conn.corked)
+        conn_cork(&walk->client->conn);
+    send_run(walk, at);
+    walk->run = at;
+    walk->client->request.forwarded = true;
+    client_send(walk->client, buffer_head(bytes), buffer_length(bytes));
+}
+
+static void cut_out(struct walk *walk, const char *from, const char *to)
+{
+    if (walk->client && walk->run != from && !walk->client->conn.corked)
+        conn_cork(&walk->client->conn);
+    send_run(walk, from);
+    walk->run = to;
+}
+
+static void finish_output(struct walk *walk, const char *end)
+{
+    struct client *client = walk->client;
+    send_run(walk, end);
+    walk->run = end;
+    if (!client)
+        return;
+    if (client->conn.corked)
+        conn_uncork(&client->conn);
+    if (conn_queued(&client->conn) > OUTPUT_AHEAD_MAX)
+        conn_set_reading(&walk->server->conn, false);
+}
+
+/* ---- the queue of expectations ---- */
+
+/* Answers of our own whose turn has come. */
+static void local_answers(struct walk *walk, const char *at)
+{
+    struct expect *head;
+    while ((head = server_expected(walk->server)) && head->kind == EXPECT_LOCAL) {
+        insert(walk, at, &head->answer);
+        server_expect_pop(walk->server);
+    }
+}
+
+static enum verdict lose(struct server *server, const char *reason)
+{
+    snprintf(server->fatal, sizeof server->fatal, "%s", reason);
+    return LOST;
+}
+
+static enum verdict out_of_step(struct server *server, char type)
+{
+    log_event(LOG_ERROR, "unexpected message from a server", LOG_I("server", server->id),
+              LOG_I("type", type), LOG_S("host", server->pool->node->host),
+              LOG_I("port", server->pool->node->port));
+    return lose(server, "the server sent a message out of step with the protocol");
+}
+
+/* An answer that ends an expectation of this kind. */
+static enum verdict completes(struct walk *walk, enum expect_kind kind, char type, const char *end)
+{
+    struct server *server = walk->server;
+    struct expect *head = server_expected(server);
+    if (!head || head->kind != kind)
+        return out_of_step(server, type);
+    enum verdict verdict = head->swallow ? DROP : FORWARD;
+    if (kind == EXPECT_PARSE && head->unnamed)
+        server->unnamed = head->prepared->key;
+    else if (kind == EXPECT_PARSE && head->prepared)
+        server_mark_prepared(server, head->prepared);
+    server_expect_pop(server);
+    (void)end;
+    return verdict;
+}
+
+static enum verdict parse_complete(struct walk *walk, const char *end)
+{
+    struct expect *head = server_expected(walk->server);
+    if (walk->client && head && head->kind == EXPECT_PARSE)
+        walk->client->stats->server_parses++;
+    return completes(walk, EXPECT_PARSE, '1', end);
+}
+
+static enum verdict description(struct walk *walk, char type, const char *end)
+{
+    struct expect *head = server_expected(walk->server);
+    if (!head)
+        return out_of_step(walk->server, type);
+    if (head->kind == EXPECT_DESCRIBE)
+        return completes(walk, EXPECT_DESCRIBE, type, end);
+    if (head->kind != EXPECT_QUERY || type == 'n')
+        return out_of_step(walk->server, type);
+    return head->swallow ? DROP : FORWARD;
+}
+
+static const struct statement *next_statement(struct expect *head)
+{
+    if (!head->list || head->done >= head->list->count)
+        return NULL;
+    return head->list->items[head->done++];
+}
+
+static enum verdict command_complete(struct walk *walk, const char *body, size_t len)
+{
+    struct server *server = walk->server;
+    struct expect *head = server_expected(server);
+    if (!head || (head->kind != EXPECT_QUERY && head->kind != EXPECT_EXECUTE) || !len ||
+        body[len - 1] != '\0')
+        return out_of_step(server, 'C');
+    bool swallow = head->swallow;
+    if (!swallow && walk->client) {
+        const struct statement *statement = next_statement(head);
+        if (strcmp(body, "COMMIT") == 0 || strcmp(body, "PREPARE TRANSACTION") == 0)
+            server->committed = true;
+        else if (strcmp(body, "ROLLBACK") == 0)
+            server->committed = false;
+        if (statement)
+            statement_completed(walk->client, server, statement, body, head->write);
+    }
+    server->copy_in = false;
+    if (head->kind == EXPECT_EXECUTE)
+        server_expect_pop(server);
+    return swallow ? DROP : FORWARD;
+}
+
+static enum verdict no_command(struct walk *walk, char type)
+{
+    struct expect *head = server_expected(walk->server);
+    if (!head || (head->kind != EXPECT_QUERY && head->kind != EXPECT_EXECUTE))
+        return out_of_step(walk->server, type);
+    bool swallow = head->swallow;
+    next_statement(head);
+    if (head->kind == EXPECT_EXECUTE)
+        server_expect_pop(walk->server);
+    return swallow ? DROP : FORWARD;
+}
+
+/* ---- errors ---- */
+
+static bool is_fatal(const struct pg_error *error)
+{
+    return error->severity &&
+           (strcmp(error->severity, "FATAL") == 0 || strcmp(error->severity, "PANIC") == 0);
+}
+
+static void settings_refused(struct walk *walk, const struct pg_error *error)
+{
+    struct client *client = walk->client;
+    struct server *server = walk->server;
+    struct pg_error copy = *error;
+    if (client->state == CLIENT_GREETING) {
+        client_login_settled(client, server, error);
+        return;
+    }
+    copy.hint = "A session setting or BEGIN could not be carried over to the server; the statement "
+                "was not run in this transaction.";
+    server_drop(server, "settings refused");
+    if (client->tx)
+        client->tx->state = TX_FAILED;
+    session_fail(client, &copy);
+}
+
+static enum verdict error_response(struct walk *walk, const char *message, const char *body,
+                                   size_t len)
+{
+    struct server *server = walk->server;
+    struct expect *head = server_expected(server);
+    struct pg_error error;
+    wire_read_error(body, len, &error);
+    if (is_fatal(&error) || !head) {
+        snprintf(server->fatal_sqlstate, sizeof server->fatal_sqlstate, "%s", error.sqlstate);
+        return lose(server, error.message);
+    }
+    server->copy_in = false;
+    if (walk->client)
+        walk->client->stats->errors++;
+    if (head->swallow && head->kind == EXPECT_QUERY) {
+        finish_output(walk, message);
+        settings_refused(walk, &error);
+        walk->client = NULL;
+        return LOST;
+    }
+    enum verdict verdict = head->swallow && head->kind != EXPECT_PARSE ? DROP : FORWARD;
+    if (buffer_length(&head->answer)) {
+        insert(walk, message, &head->answer);
+        verdict = DROP;
+    }
+    if (head->kind != EXPECT_QUERY) {
+        if (walk->client)
+            extended_server_error(walk->client);
+        server_expect_skip(server);
+    }
+    return verdict;
+}
+
+/* ---- ReadyForQuery ---- */
+
+static void open_transaction(struct client *client, struct server *server)
+{
+    if (!client->tx)
+        transaction_begin(client, NULL);
+    server->begun = true;
+}
+
+/* What the server says of its transaction becomes what the client's is. */
+static void follow_status(struct client *client, struct server *server, char status)
+{
+    if (client->tx && server->committed && status == 'T')
+        transaction_end(client, true); /* COMMIT AND CHAIN */
+    switch (status) {
+    case 'I':
+        if (client->tx)
+            transaction_end(client, server->committed);
+        else if (server->wrote)
+            client->wrote_at = clock_us();
+        server->wrote = false;
+        break;
+    case 'T':
+        open_transaction(client, server);
+        client->tx->state = TX_OPEN;
+        break;
+    default:
+        open_transaction(client, server);
+        client->tx->state = TX_FAILED;
+        break;
+    }
+    server->committed = false;
+}
+
+static enum verdict ready_for_query(struct walk *walk, const char *body, size_t len)
+{
+    struct server *server = walk->server;
+    struct expect *head = server_expected(server);
+    if (!head || len != 1 || !strchr("ITE", body[0]) ||
+        (head->kind != EXPECT_QUERY && head->kind != EXPECT_SYNC))
+        return out_of_step(server, 'Z');
+    bool swallow = head->swallow, synced = head->kind == EXPECT_SYNC;
+    server->tx_status = body[0];
+    server->copy_in = false;
+    server_expect_pop(server);
+    if (!walk->client)
+        return DROP;
+    if (!swallow || synced)
+        follow_status(walk->client, server, body[0]);
+    walk->ready |= !swallow || walk->client->state == CLIENT_GREETING || synced;
+    return swallow ? DROP : FORWARD;
+}
+
+/* ---- other messages ---- */
+
+static enum verdict parameter_status(struct walk *walk, const char *body, size_t len)
+{
+    struct server *server = walk->server;
+    struct expect *head = server_expected(server);
+    struct wire_reader reader = wire_reader(body, len);
+    const char *name = wire_read_cstring(&reader);
+    const char *value = wire_read_cstring(&reader);
+    if (reader.bad)
+        return out_of_step(server, 'S');
+    server_set_param(server, name, value);
+    bool told = head && !head->swallow && strcmp(name, "in_hot_standby") != 0;
+    return told ? FORWARD : DROP;
+}
+
+static enum verdict copy_in(struct walk *walk)
+{
+    struct expect *head = server_expected(walk->server);
+    if (!head || head->swallow || (head->kind != EXPECT_QUERY && head->kind != EXPECT_EXECUTE))
+        return out_of_step(walk->server, 'G');
+    walk->server->copy_in = true;
+    if (head->kind == EXPECT_EXECUTE && walk->client)
+        extended_copy_in(walk->client, walk->server);
+    return FORWARD;
+}
+
+static enum verdict rows(struct walk *walk, char type, const char *message)
+{
+    struct expect *head = server_expected(walk->server);
+    if (!head || (head->kind != EXPECT_QUERY && head->kind != EXPECT_EXECUTE))
+        return out_of_step(walk->server, type);
+    if (head->swallow)
+        return DROP;
+    if (walk->client && buffer_length(&walk->client->request.explain)) {
+        insert(walk, message, &walk->client->request.explain);
+        buffer_release(&walk->client->request.explain);
+    }
+    return FORWARD;
+}
+
+static enum verdict notice(const struct walk *walk)
+{
+    struct expect *head = server_expected(walk->server);
+    return head && head->swallow ? DROP : FORWARD;
+}
+
+/* The dispatch switch of the server's side of the protocol. */
+static enum verdict look_at(struct walk *walk, const char *message, const char *body, size_t len)
+{
+    const char *end = body + len;
+    char type = message[0];
+    switch (type) {
+    case 'D':
+    case 'd':
+        return rows(walk, type, message);
+    case 'C':
+        return command_complete(walk, body, len);
+    case 'Z':
+        return ready_for_query(walk, body, len);
+    case 'T':
+    case 'n':
+        return description(walk, type, end);
+    case 't':
+        return server_expected(walk->server) ? notice(walk) : out_of_step(walk->server, type);
+    case '1':
+        return parse_complete(walk, end);
+    case '2':
+        return completes(walk, EXPECT_BIND, type, end);
+    case '3':
+        return completes(walk, EXPECT_CLOSE, type, end);
+    case 'I':
+    case 's':
+        return no_command(walk, type);
+    case 'E':
+        return error_response(walk, message, body, len);
+    case 'N':
+        return walk->client ? notice(walk) : DROP;
+    case 'S':
+        return parameter_status(walk, body, len);
+    case 'A':
+        return walk->client && walk->server->pinned ? FORWARD : DROP;
+    case 'G':
+        return copy_in(walk);
+    case 'H':
+    case 'c':
+    case 'W':
+    case 'V':
+        return server_expected(walk->server) ? notice(walk) : out_of_step(walk->server, type);
+    default:
+        return out_of_step(walk->server, type);
+    }
+}
+
+/* ---- the walk ---- */
+
+static bool by_count(const struct walk *walk, char type)
+{
+    return (type == 'D' || type == 'd') && !(walk->client && walk->client->scatter);
+}
+
+static bool goes_to_scatter(const struct walk *walk)
+{
+    struct expect *head = server_expected(walk->server);
+    return walk->client && walk->client->scatter && head && !head->swallow;
+}
+
+/* Bytes of a message that is passed on by count. */
+static size_t pass_on(struct walk *walk, const char *at, size_t len)
+{
+    struct server *server = walk->server;
+    size_t n = len < server->skip ? len : server->skip;
+    server->skip -= n;
+    if (!server->skip_forward)
+        cut_out(walk, at, at + n);
+    return n;
+}
+
+static size_t start_passing(struct walk *walk, const char *at, size_t len, uint32_t length)
+{
+    enum verdict verdict = look_at(walk, at, at + WIRE_HEADER, 0);
+    if (verdict == LOST)
+        return 0;
+    walk->server->skip = 1 + (size_t)length;
+    walk->server->skip_forward = verdict == FORWARD;
+    return pass_on(walk, at, len);
+}
+
+/* One whole message. False: the server is lost or has gone elsewhere. */
+static bool take_message(struct walk *walk, const char *at, uint32_t length)
+{
+    const char *end = at + 1 + length;
+    if (goes_to_scatter(walk)) {
+        cut_out(walk, at, end);
+        scatter_message(walk->server, at[0], at + WIRE_HEADER, length - 4);
+        return walk->server->state == SERVER_ACTIVE;
+    }
+    enum verdict verdict = look_at(walk, at, at + WIRE_HEADER, length - 4);
+    if (verdict == DROP)
+        cut_out(walk, at, end);
+    if (verdict != LOST)
+        local_answers(walk, end);
+    return verdict != LOST;
+}
+
+/* Walks over what has come. Returns bytes used; the rest is an incomplete message. -1: lost. */
+static ssize_t walk_bytes(struct walk *walk, const char *data, size_t len)
+{
+    size_t used = 0;
+    while (used < len) {
+        const char *at = data + used;
+        if (walk->server->skip) {
+            used += pass_on(walk, at, len - used);
+            continue;
+        }
+        if (len - used < WIRE_HEADER)
+            break;
+        uint32_t length = wire_get32(at + 1);
+        bool counted = by_count(walk, at[0]);
+        if (length < 4 || (!counted && length > CONTROL_MESSAGE_MAX)) {
+            lose(walk->server, "the server sent a message of an impossible length");
+            return -1;
+        }
+        if (counted) {
+            size_t n = start_passing(walk, at, len - used, length);
+            if (!n)
+                return -1;
+            used += n;
+            continue;
+        }
+        if (len - used < 1 + (size_t)length)
+            break;
+        if (!take_message(walk, at, length))
+            return -1;
+        used += 1 + (size_t)length;
+    }
+    return (ssize_t)used;
+}
+
+/* The client's ReadyForQuery is out: the request is over. */
+static void complete(struct walk *walk)
+{
+    struct client *client = walk->client;
+    if (client->state == CLIENT_GREETING)
+        client_login_settled(client, walk->server, NULL);
+    else if (extended_in_batch(client))
+        extended_synced(client);
+    else if (client->state == CLIENT_BUSY)
+        session_end_request(client);
+}
+
+static void lost(struct walk *walk)
+{
+    struct server *server = walk->server;
+    if (server->state == SERVER_CLOSED || (walk->client && server->client != walk->client))
+        return;
+    if (server->fatal[0])
+        server_close(server, server->fatal);
+}
+
+static void walk_and_act(struct server *server, struct buffer *kept, const char *data, size_t len)
+{
+    struct walk walk = {.server = server, .client = server->client, .run = data};
+    ssize_t used = walk_bytes(&walk, data, len);
+    if (used < 0) {
+        if (walk.client && walk.client->conn.corked)
+            conn_uncork(&walk.client->conn);
+        lost(&walk);
+        return;
+    }
+    /* An incomplete message waits, uncounted, for its rest; the client gets what is before it. */
+    finish_output(&walk, data + used);
+    if (kept == &server->in)
+        buffer_consume(&server->in, (size_t)used);
+    else
+        buffer_append(&server->in, data + used, len - (size_t)used);
+    if (!buffer_length(&server->in))
+        buffer_release(&server->in);
+    struct client *client = walk.client;
+    if (walk.ready && client && server->client == client)
+        complete(&walk);
+    else if (client && server->copy_in && server->client == client)
+        client_continue(client);
+}
+
+void relay_readable(struct server *server)
+{
+    struct worker *worker = server->worker;
+    ssize_t n;
+    if (buffer_length(&server->in)) {
+        n = conn_recv(&server->conn, buffer_reserve(&server->in, IO_BUFFER_SIZE), IO_BUFFER_SIZE);
+        if (n > 0) {
+            server->in.end += (size_t)n;
+            walk_and_act(server, &server->in, buffer_head(&server->in),
+                         buffer_length(&server->in));
+        }
+    } else {
+        n = conn_recv(&server->conn, worker->io, IO_BUFFER_SIZE);
+        if (n > 0)
+            walk_and_act(server, NULL, worker->io, (size_t)n);
+    }
+    if (n < 0)
+        server_close(server, server->fatal[0] ? server->fatal
+                                              : "the server closed the connection");
+}

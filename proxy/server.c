@@ -1,0 +1,246 @@
+/* server.c: a server connection's life, its queue of expectations and what it is known to carry. */
+#include "proxy/server.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "pgshunt/arena.h"
+#include "pgshunt/log.h"
+#include "pgshunt/wire.h"
+#include "proxy/cancel.h"
+#include "proxy/client.h"
+#include "proxy/pool.h"
+#include "proxy/server_login.h"
+#include "proxy/session.h"
+#include "proxy/worker.h"
+
+const char *server_state_name(enum server_state state)
+{
+    switch (state) {
+    case SERVER_CONNECTING:
+    case SERVER_LOGIN:
+        return "login";
+    case SERVER_IDLE:
+        return "idle";
+    case SERVER_ACTIVE:
+        return "active";
+    case SERVER_CLOSED:
+        return "closed";
+    }
+    return "?";
+}
+
+/* ---- life ---- */
+
+static void free_server(struct conn *conn)
+{
+    struct server *server = list_entry(conn, struct server, conn);
+    struct prepared_mark *mark, *next;
+    HASH_ITER (hh, server->statements, mark, next) {
+        HASH_DEL(server->statements, mark);
+        free(mark);
+    }
+    server_expect_clear(server);
+    free(server->expects);
+    for (int i = 0; i < server->nparams; i++) {
+        free(server->params[i].name);
+        free(server->params[i].value);
+    }
+    free(server->params);
+    guc_set_free(&server->guc);
+    scram_client_free(server->scram);
+    free(server->cancel_key);
+    buffer_release(&server->in);
+    free(server);
+}
+
+void server_drop(struct server *server, const char *reason)
+{
+    if (server->state == SERVER_CLOSED)
+        return;
+    log_event(LOG_DEBUG, "server connection closed", LOG_I("server", server->id),
+              LOG_S("reason", reason));
+    if (server->client)
+        client_detach(server->client, server);
+    if (server->cancels)
+        cancel_server_gone(server);
+    pool_remove(server);
+    list_remove(&server->all);
+    server->state = SERVER_CLOSED;
+    /* A polite end lets the server log nothing; a broken socket does not mind. */
+    if (!server->conn.broken && !server->expect_count && !server->conn.connecting)
+        conn_send(&server->conn, "X\0\0\0\4", 5);
+    conn_close(&server->conn, free_server);
+}
+
+void server_close(struct server *server, const char *reason)
+{
+    struct client *client = server->client;
+    server_drop(server, reason);
+    if (client)
+        client_lost_server(client, server, reason);
+}
+
+static void login_or_relay(struct server *server)
+{
+    switch (server->state) {
+    case SERVER_LOGIN:
+        server_login_readable(server);
+        break;
+    case SERVER_ACTIVE:
+    case SERVER_IDLE:
+        relay_readable(server);
+        break;
+    case SERVER_CONNECTING:
+    case SERVER_CLOSED:
+        break;
+    }
+}
+
+static void on_event(struct conn *conn, enum conn_event event)
+{
+    struct server *server = list_entry(conn, struct server, conn);
+    switch (event) {
+    case CONN_READABLE:
+        login_or_relay(server);
+        break;
+    case CONN_WRITABLE_FIRST:
+        server_login_start(server);
+        break;
+    case CONN_DRAINED:
+        if (server->client && server->client->input_held)
+            client_continue(server->client);
+        break;
+    case CONN_BROKEN:
+        if (server->state == SERVER_CONNECTING || server->state == SERVER_LOGIN)
+            pool_login_failed(server, "08006", "could not connect to the server");
+        else
+            server_close(server, "the connection to the server broke");
+        break;
+    }
+}
+
+struct server *server_start(struct pool *pool)
+{
+    struct server *server = mem_alloc(sizeof *server);
+    struct worker *worker = pool->worker;
+    struct node *node = pool->node;
+    server->worker = worker;
+    server->pool = pool;
+    server->id = ++worker->next_server;
+    server->tx_status = 'I';
+    list_init(&server->link);
+    server->state = SERVER_CONNECTING;
+    server->connected_at = clock_us();
+    if (!atomic_load(&node->resolved) ||
+        !conn_connect(&server->conn, &worker->loop, (struct sockaddr *)&node->address,
+                      node->address_length, on_event)) {
+        free(server);
+        return NULL;
+    }
+    list_push_back(&worker->servers, &server->all);
+    return server;
+}
+
+/* ---- expectations ---- */
+
+static void expect_release(struct server *server, struct expect *expect)
+{
+    prepared_unref(&server->worker->prepared, expect->prepared);
+    free((char *)expect->defines);
+    buffer_release(&expect->answer);
+}
+
+static void expects_grow(struct server *server)
+{
+    int cap = server->expect_cap ? server->expect_cap * 2 : 8;
+    struct expect *grown = mem_alloc(sizeof *grown * (size_t)cap);
+    for (int i = 0; i < server->expect_count; i++)
+        grown[i] = server->expects[(server->expect_head + i) % server->expect_cap];
+    free(server->expects);
+    server->expects = grown;
+    server->expect_cap = cap;
+    server->expect_head = 0;
+}
+
+struct expect *server_expect(struct server *server, enum expect_kind kind)
+{
+    if (server->expect_count == server->expect_cap)
+        expects_grow(server);
+    int at = (server->expect_head + server->expect_count++) & (server->expect_cap - 1);
+    server->expects[at] = (struct expect){.kind = kind};
+    return &server->expects[at];
+}
+
+void server_expect_pop(struct server *server)
+{
+    expect_release(server, server_expected(server));
+    server->expect_head = (server->expect_head + 1) & (server->expect_cap - 1);
+    server->expect_count--;
+}
+
+void server_expect_skip(struct server *server)
+{
+    struct expect *expect;
+    while ((expect = server_expected(server)) && expect->kind != EXPECT_SYNC) {
+        if (expect->defines && server->client)
+            extended_undefine(server->client, expect->defines);
+        server_expect_pop(server);
+    }
+}
+
+void server_expect_clear(struct server *server)
+{
+    while (server->expect_count)
+        server_expect_pop(server);
+}
+
+/* ---- what it carries ---- */
+
+bool server_has_prepared(const struct server *server, const struct prepared *prepared)
+{
+    struct prepared_mark *mark;
+    HASH_FIND(hh, server->statements, &prepared->key, sizeof prepared->key, mark);
+    return mark != NULL;
+}
+
+void server_mark_prepared(struct server *server, const struct prepared *prepared)
+{
+    if (server_has_prepared(server, prepared))
+        return;
+    struct prepared_mark *mark = mem_alloc(sizeof *mark);
+    mark->key = prepared->key;
+    HASH_ADD(hh, server->statements, key, sizeof mark->key, mark);
+}
+
+void server_forget_prepared(struct server *server)
+{
+    struct prepared_mark *mark, *next;
+    HASH_ITER (hh, server->statements, mark, next) {
+        HASH_DEL(server->statements, mark);
+        free(mark);
+    }
+    server->unnamed = (struct prepared_key){0};
+}
+
+void server_set_param(struct server *server, const char *name, const char *value)
+{
+    for (int i = 0; i < server->nparams; i++) {
+        if (strcmp(server->params[i].name, name) == 0) {
+            free(server->params[i].value);
+            server->params[i].value = mem_strdup(value);
+            return;
+        }
+    }
+    size_t size = sizeof *server->params * (size_t)(server->nparams + 1);
+    server->params = mem_realloc(server->params, size);
+    server->params[server->nparams++] = (struct server_param){mem_strdup(name), mem_strdup(value)};
+}
+
+const char *server_param(const struct server *server, const char *name)
+{
+    for (int i = 0; i < server->nparams; i++)
+        if (strcmp(server->params[i].name, name) == 0)
+            return server->params[i].value;
+    return NULL;
+}

@@ -1,0 +1,258 @@
+/* server_login.c: logs in to a server: trust, clear text, md5 or SCRAM-SHA-256. */
+#include "proxy/server_login.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "pgshunt/arena.h"
+#include "pgshunt/log.h"
+#include "pgshunt/wire.h"
+#include "proxy/client.h"
+#include "proxy/pool.h"
+#include "proxy/worker.h"
+
+#define LOGIN_MESSAGE_MAX (1 << 20) /* nothing a server says during login is longer */
+
+static void fail(struct server *server, const char *sqlstate, const char *message)
+{
+    pool_login_failed(server, sqlstate, message);
+}
+
+static void put_pair(struct buffer *out, const char *name, const char *value)
+{
+    wire_put_cstring(out, name);
+    wire_put_cstring(out, value);
+}
+
+void server_login_start(struct server *server)
+{
+    struct buffer out = {0};
+    size_t begin = wire_begin(&out, 0);
+    wire_put32(&out, WIRE_PROTOCOL_3_0);
+    put_pair(&out, "user", server->pool->account->server_user);
+    put_pair(&out, "database", server->pool->node->dbname);
+    wire_put8(&out, 0);
+    wire_end(&out, begin);
+    server->state = SERVER_LOGIN;
+    conn_send(&server->conn, buffer_head(&out), buffer_length(&out));
+    buffer_release(&out);
+}
+
+/* The plain password or md5 secret we may use, or NULL. */
+static const char *server_password(const struct server *server)
+{
+    const struct topology *topology = server->worker->topology;
+    const struct database_config *db =
+        config_database(topology->config, server->pool->account->database);
+    if (db && db->user[0] && db->password[0])
+        return db->password;
+    const struct user_config *user = config_user(topology->config, server->pool->account->server_user);
+    return user && user->secret[0] ? user->secret : NULL;
+}
+
+static void send_message(struct server *server, char type, const struct buffer *body)
+{
+    struct buffer out = {0};
+    size_t begin = wire_begin(&out, type);
+    wire_put_bytes(&out, buffer_head(body), buffer_length(body));
+    wire_end(&out, begin);
+    conn_send(&server->conn, buffer_head(&out), buffer_length(&out));
+    buffer_release(&out);
+}
+
+static void send_password(struct server *server, const char *password)
+{
+    struct buffer body = {0};
+    wire_put_cstring(&body, password);
+    send_message(server, 'p', &body);
+    buffer_release(&body);
+}
+
+static bool answer_md5(struct server *server, const char *secret, const unsigned char salt[4])
+{
+    char response[MD5_SECRET_LENGTH + 1];
+    if (!secret || strncmp(secret, "SCRAM-SHA-256$", 14) == 0 ||
+        !md5_response(secret, server->pool->account->server_user, salt, response)) {
+        fail(server, "28P01", "the server wants an md5 password and the users file has none");
+        return false;
+    }
+    send_password(server, response);
+    return true;
+}
+
+static bool offers_scram(const char *body, size_t len)
+{
+    struct wire_reader reader = wire_reader(body, len);
+    for (;;) {
+        const char *mechanism = wire_read_cstring(&reader);
+        if (reader.bad || !*mechanism)
+            return false;
+        if (strcmp(mechanism, "SCRAM-SHA-256") == 0)
+            return true;
+    }
+}
+
+/* The first client that waits for this pool may have proven keys that also open the server. */
+static const struct scram_keys *waiting_keys(const struct server *server)
+{
+    list_each(at, following, &server->pool->waiting)
+    {
+        struct client *client = list_entry(at, struct client, waiting);
+        if (client->keys && client->keys->present)
+            return client->keys;
+    }
+    return NULL;
+}
+
+static bool start_scram(struct server *server, const char *secret, const char *body, size_t len)
+{
+    bool plain = secret && strncmp(secret, "SCRAM-SHA-256$", 14) != 0 && strncmp(secret, "md5", 3) != 0;
+    const struct scram_keys *keys = plain ? NULL : waiting_keys(server);
+    if (!offers_scram(body, len) || (!plain && !keys) || server->scram) {
+        fail(server, "28P01",
+             "the server wants SCRAM-SHA-256 and the users file has no plain password to answer with");
+        return false;
+    }
+    server->scram = scram_client_new(plain ? secret : NULL, keys);
+    struct buffer first = {0}, out = {0};
+    scram_client_first(server->scram, &first);
+    wire_put_cstring(&out, "SCRAM-SHA-256");
+    wire_put32(&out, (int64_t)buffer_length(&first));
+    wire_put_bytes(&out, buffer_head(&first), buffer_length(&first));
+    send_message(server, 'p', &out);
+    buffer_release(&first);
+    buffer_release(&out);
+    return true;
+}
+
+static bool continue_scram(struct server *server, const char *body, size_t len)
+{
+    struct buffer out = {0};
+    bool ok = server->scram && scram_client_final(server->scram, body, len, &out);
+    if (ok)
+        send_message(server, 'p', &out);
+    else
+        fail(server, "28P01", "SCRAM exchange with the server failed (a malformed message, or its "
+                              "secret has another salt than ours)");
+    buffer_release(&out);
+    return ok;
+}
+
+static bool finish_scram(struct server *server, const char *body, size_t len)
+{
+    bool ok = server->scram && scram_client_verify(server->scram, body, len);
+    if (!ok)
+        fail(server, "28P01", "the server could not prove that it knows the SCRAM secret");
+    return ok;
+}
+
+static bool authenticate(struct server *server, const char *body, size_t len)
+{
+    struct wire_reader reader = wire_reader(body, len);
+    int32_t kind = wire_read32(&reader);
+    const char *secret = server_password(server);
+    switch (reader.bad ? -1 : kind) {
+    case 0:
+        return true;
+    case 3:
+        if (secret && strncmp(secret, "SCRAM-SHA-256$", 14) != 0 && strncmp(secret, "md5", 3) != 0) {
+            send_password(server, secret);
+            return true;
+        }
+        fail(server, "28P01", "the server wants a password and the users file has no plain one");
+        return false;
+    case 5: {
+        const char *salt = wire_read_bytes(&reader, 4);
+        if (salt)
+            return answer_md5(server, secret, (const unsigned char *)salt);
+        break;
+    }
+    case 10:
+        return start_scram(server, secret, reader.at, wire_left(&reader));
+    case 11:
+        return continue_scram(server, reader.at, wire_left(&reader));
+    case 12:
+        return finish_scram(server, reader.at, wire_left(&reader));
+    default:
+        break;
+    }
+    fail(server, "08P01", "the server asked for an authentication method that is not supported");
+    return false;
+}
+
+static void take_key(struct server *server, const char *body, size_t len)
+{
+    if (len < 8 || len > 4 + 256)
+        return;
+    server->backend_pid = (int32_t)wire_get32(body);
+    free(server->cancel_key);
+    server->cancel_key_length = (int)len - 4;
+    server->cancel_key = mem_alloc(len - 4);
+    memcpy(server->cancel_key, body + 4, len - 4);
+}
+
+static bool login_message(struct server *server, char type, const char *body, size_t len)
+{
+    switch (type) {
+    case 'R':
+        return authenticate(server, body, len);
+    case 'S': {
+        struct wire_reader reader = wire_reader(body, len);
+        const char *name = wire_read_cstring(&reader);
+        const char *value = wire_read_cstring(&reader);
+        if (!reader.bad)
+            server_set_param(server, name, value);
+        return true;
+    }
+    case 'K':
+        take_key(server, body, len);
+        return true;
+    case 'N':
+    case 'v':
+        return true;
+    case 'E': {
+        struct pg_error error;
+        wire_read_error(body, len, &error);
+        fail(server, error.sqlstate, error.message);
+        return false;
+    }
+    case 'Z':
+        scram_client_free(server->scram);
+        server->scram = NULL;
+        pool_server_ready(server);
+        return false;
+    default:
+        fail(server, "08P01", "the server sent an unexpected message during login");
+        return false;
+    }
+}
+
+void server_login_readable(struct server *server)
+{
+    ssize_t n = conn_recv(&server->conn, buffer_reserve(&server->in, 4096), 4096);
+    if (n < 0) {
+        fail(server, "08006", "the server closed the connection during login");
+        return;
+    }
+    server->in.end += (size_t)n;
+    while (buffer_length(&server->in) >= WIRE_HEADER) {
+        const char *head = buffer_head(&server->in);
+        uint32_t length = wire_get32(head + 1);
+        if (length < 4 || length > LOGIN_MESSAGE_MAX) {
+            fail(server, "08P01", "the server sent a message of an impossible length");
+            return;
+        }
+        if (buffer_length(&server->in) < 1 + (size_t)length)
+            return;
+        char type = head[0];
+        /* The message is looked at in place and consumed after; `Z` may hand the server on. */
+        if (type == 'Z') {
+            buffer_release(&server->in);
+            login_message(server, type, NULL, 0);
+            return;
+        }
+        if (!login_message(server, type, head + WIRE_HEADER, length - 4))
+            return;
+        buffer_consume(&server->in, 1 + (size_t)length);
+    }
+}

@@ -1,0 +1,386 @@
+/*
+ * session.c: takes a client's messages off its input and hands them on; begins and ends requests.
+ *
+ *      client bytes --> session_input --> 'Q' --> simple_query -----.
+ *                          |  ^           P B D E C H S --> extended |--> attach_* --> server
+ *                          |  |           d c f (COPY) ------------->|
+ *                          |  |                                      v
+ *                          |  '--- session_end_request <--- relay (or scatter) <-- server's answers
+ *                          '-- what cannot be used yet waits in client->in
+ */
+#include "proxy/session.h"
+
+#include <string.h>
+
+#include "pgshunt/arena.h"
+#include "pgshunt/log.h"
+#include "pgshunt/wire.h"
+#include "proxy/console.h"
+#include "proxy/monitor.h"
+#include "proxy/pool.h"
+
+/* ---- requests ---- */
+
+/* Between transactions a client moves on to the newest configuration. */
+static void follow_reload(struct client *client)
+{
+    struct topology *newest = client->worker->topology;
+    if (client->topology == newest || client->tx || client->nparticipants)
+        return;
+    const struct database *database = topology_database(newest, client->database_name);
+    if (!database) {
+        client_fatal(client, "57P01", "the database has left pgshunt's configuration", NULL);
+        return;
+    }
+    topology_ref(newest);
+    topology_unref(client->topology);
+    client->topology = newest;
+    client->database = database;
+    client->schema_version = 0;
+}
+
+static void follow_schema(struct client *client)
+{
+    uint64_t version = topology_schema_version(client->database);
+    if (version == client->schema_version)
+        return;
+    schema_unref(client->schema);
+    client->schema = topology_schema(client->database);
+    client->schema_version = version;
+}
+
+void session_begin_request(struct client *client)
+{
+    struct request *request = &client->request;
+    follow_reload(client);
+    if (client->state == CLIENT_CLOSED || client->terminate)
+        return;
+    follow_schema(client);
+    client->state = CLIENT_BUSY;
+    request->arena = worker_arena_take(client->worker);
+    request->started_at = clock_us();
+}
+
+/* Servers the client does not need to keep go back to their pools. */
+static void release_servers(struct client *client)
+{
+    if (client->tx)
+        return;
+    for (int i = client->nparticipants - 1; i >= 0; i--) {
+        struct server *server = client->participants[i];
+        if (server->expect_count || server->pinned)
+            continue;
+        client_detach(client, server);
+        pool_checkin(server);
+    }
+}
+
+void session_end_request(struct client *client)
+{
+    struct request *request = &client->request;
+    struct worker_stats *stats = client->stats;
+    stats->queries++;
+    stats->query_us += (uint64_t)(clock_us() - request->started_at);
+    if (!client->tx) {
+        stats->transactions++;
+        stats->xact_us += (uint64_t)(clock_us() - request->started_at);
+    }
+    if (request->arena)
+        worker_arena_give(client->worker, request->arena);
+    buffer_release(&request->again);
+    buffer_release(&request->explain);
+    *request = (struct request){0};
+    client->state = CLIENT_IDLE;
+    release_servers(client);
+    if (client->state == CLIENT_IDLE && !client->processing)
+        client_continue(client);
+}
+
+char session_status(const struct client *client)
+{
+    if (!client->tx)
+        return 'I';
+    return client->tx->state == TX_FAILED ? 'E' : 'T';
+}
+
+void session_ready(struct client *client)
+{
+    struct buffer out = {0};
+    wire_put_ready(&out, session_status(client));
+    client_send_buffer(client, &out);
+    session_end_request(client);
+}
+
+void session_refuse(struct client *client, const struct pg_error *error)
+{
+    client->stats->refused++;
+    if (extended_in_batch(client)) {
+        extended_refuse(client, error);
+        return;
+    }
+    if (client->tx)
+        client->tx->state = TX_FAILED;
+    client_error(client, error);
+    session_ready(client);
+}
+
+void session_repeat(struct client *client, const struct buffer *again, int attempts,
+                    struct node *avoid)
+{
+    struct request *request = &client->request;
+    log_event(LOG_INFO, "read repeated on another node", LOG_I("client", client->id),
+              LOG_S("failed", avoid->host), LOG_I("port", avoid->port));
+    extended_reset(client);
+    buffer_release(&request->explain);
+    if (request->arena)
+        worker_arena_give(client->worker, request->arena);
+    *request = (struct request){.attempts = attempts, .avoid = avoid};
+    client->state = CLIENT_IDLE;
+    /* The request goes in front of what has come behind it. */
+    struct buffer rest = client->in;
+    client->in = (struct buffer){0};
+    buffer_append(&client->in, buffer_head(again), buffer_length(again));
+    buffer_append(&client->in, buffer_head(&rest), buffer_length(&rest));
+    buffer_release(&rest);
+    client_continue(client);
+}
+
+static void describe_loss(const struct server *server, const char *reason, struct arena *arena,
+                          struct pg_error *error)
+{
+    const struct node *node = server->pool->node;
+    *error = (struct pg_error){
+        .sqlstate = server->fatal_sqlstate[0] ? server->fatal_sqlstate : "08006",
+        .message = arena_printf(arena, "lost the connection to server %s:%d (database \"%s\"): %s",
+                                node->host, node->port, node->dbname, reason),
+        .hint = "The statement may or may not have been carried out; pgshunt did not repeat it. "
+                "Check, then run the transaction again."};
+}
+
+/* The transaction cannot go on: what is left of it is rolled back where it still lives. */
+static void give_up_transaction(struct client *client)
+{
+    client->wrote_at = clock_us(); /* what was written, if it was, must be seen */
+    while (client->nparticipants) {
+        struct server *server = client->participants[client->nparticipants - 1];
+        if (server->begun || server->expect_count || server->pinned || server->skip) {
+            server_drop(server, "its transaction lost another server");
+        } else {
+            client_detach(client, server);
+            pool_checkin(server);
+        }
+    }
+    if (client->tx)
+        client->tx->state = TX_FAILED;
+}
+
+void session_lost_server(struct client *client, struct server *server, const char *reason)
+{
+    bool midway = server->skip && server->skip_forward;
+    bool mattered = server->begun || server->pinned || client->state == CLIENT_BUSY;
+    if (midway) {
+        /* Half a message has gone out: the stream cannot be mended. */
+        client_close(client, "its server was lost in the middle of a message");
+        return;
+    }
+    if (client->scatter) {
+        scatter_lost(client, server, reason);
+        return;
+    }
+    if (!mattered)
+        return;
+    struct arena *arena = worker_arena_take(client->worker);
+    struct pg_error error;
+    describe_loss(server, reason, arena, &error);
+    bool idle = client->state == CLIENT_IDLE;
+    if (idle || server->pinned) {
+        /* Nothing was asked: the session state that lived there is gone, so the session ends, as it
+         * would with Postgres itself. */
+        client_fatal(client, error.sqlstate, error.message, "Connect again.");
+    } else {
+        give_up_transaction(client);
+        session_fail(client, &error);
+    }
+    worker_arena_give(client->worker, arena);
+}
+
+void session_fail(struct client *client, const struct pg_error *error)
+{
+    if (extended_in_batch(client)) {
+        extended_fail(client, error);
+        return;
+    }
+    client_error(client, error);
+    session_ready(client);
+}
+
+/* ---- input ---- */
+
+static bool is_extended(char type)
+{
+    return type != '\0' && strchr("PBDECHSF", type) != NULL;
+}
+
+static struct server *copying_server(const struct client *client)
+{
+    for (int i = 0; i < client->nparticipants; i++)
+        if (client->participants[i]->copy_in)
+            return client->participants[i];
+    return NULL;
+}
+
+/* COPY FROM STDIN: CopyData, CopyDone, CopyFail go through, data by count. Bytes used. */
+static size_t copy_input(struct client *client, struct server *server, const char *data, size_t len)
+{
+    if (client->copy_left) {
+        size_t n = len < client->copy_left ? len : client->copy_left;
+        client->copy_left -= n;
+        conn_send(&server->conn, data, n);
+        return n;
+    }
+    uint32_t length = wire_get32(data + 1);
+    char type = data[0];
+    if (type == 'd') {
+        client->copy_left = 1 + (size_t)length;
+        return copy_input(client, server, data, len);
+    }
+    if (len < 1 + (size_t)length)
+        return 0;
+    if (type == 'c' || type == 'f') {
+        server->copy_in = false;
+        conn_send(&server->conn, data, 1 + (size_t)length);
+    }
+    /* Postgres ignores Flush and Sync while it copies in; so do we. */
+    return 1 + (size_t)length;
+}
+
+static void forward_query(struct client *client, const char *body, size_t len)
+{
+    if (!len || body[len - 1] != '\0' || memchr(body, '\0', len) != body + len - 1) {
+        client_fatal(client, "08P01", "invalid Query message", NULL);
+        return;
+    }
+    if (client->console) {
+        client->state = CLIENT_BUSY;
+        console_query(client, body);
+        return;
+    }
+    simple_query(client, body, len);
+}
+
+void console_done(struct client *client)
+{
+    client->state = CLIENT_IDLE;
+    if (!client->processing)
+        client_continue(client);
+}
+
+static void handle_message(struct client *client, char type, const char *body, size_t len)
+{
+    switch (type) {
+    case 'Q':
+        forward_query(client, body, len);
+        break;
+    case 'X':
+        client_close(client, "the client ended the session");
+        break;
+    default:
+        client_fatal(client, "08P01", "unexpected message type from the client", NULL);
+        break;
+    }
+}
+
+static bool refuse_length(struct client *client, char type, uint32_t length)
+{
+    int64_t most = client->worker->topology->config->max_message;
+    if (length < 4) {
+        client_fatal(client, "08P01", "invalid message length", NULL);
+        return true;
+    }
+    if (type != 'd' && length > most) {
+        client_fatal(client, "54000", "message larger than limits.max_message",
+                     "Raise limits.max_message, or send large values with COPY.");
+        return true;
+    }
+    return false;
+}
+
+static size_t skip_copy_data(struct client *client, size_t len)
+{
+    size_t n = len < client->copy_left ? len : client->copy_left;
+    client->copy_left -= n;
+    return n;
+}
+
+/* Uses one thing off the input. 0: nothing can be used now. */
+static size_t use_input(struct client *client, const char *data, size_t len)
+{
+    struct server *copying = copying_server(client);
+    if (client->copy_left)
+        return copying ? copy_input(client, copying, data, len) : skip_copy_data(client, len);
+    if (len < WIRE_HEADER)
+        return 0;
+    uint32_t length = wire_get32(data + 1);
+    if (refuse_length(client, data[0], length))
+        return 0;
+    if (copying)
+        return copy_input(client, copying, data, len);
+    if (data[0] && strchr("dcf", data[0])) { /* leftovers of a COPY that failed: to be ignored */
+        client->copy_left = 1 + (size_t)length;
+        return skip_copy_data(client, len);
+    }
+    if (is_extended(data[0]) && !client->console)
+        return extended_input(client, data, len);
+    if (client->state != CLIENT_IDLE || extended_in_batch(client))
+        return 0;
+    if (len < 1 + (size_t)length)
+        return 0;
+    handle_message(client, data[0], data + WIRE_HEADER, length - 4);
+    return 1 + (size_t)length;
+}
+
+static bool can_use(const struct client *client)
+{
+    return (client->state == CLIENT_IDLE || client->state == CLIENT_BUSY) && !client->terminate;
+}
+
+static size_t use_all(struct client *client, const char *data, size_t len)
+{
+    size_t used = 0;
+    client->processing = true;
+    while (used < len && can_use(client)) {
+        size_t n = use_input(client, data + used, len - used);
+        if (!n)
+            break;
+        used += n;
+    }
+    client->processing = false;
+    return used;
+}
+
+void session_resume(struct client *client)
+{
+    if (client->processing || !buffer_length(&client->in))
+        return;
+    struct buffer in = client->in;
+    client->in = (struct buffer){0};
+    size_t used = use_all(client, buffer_head(&in), buffer_length(&in));
+    buffer_consume(&in, used);
+    if (client->state == CLIENT_CLOSED || !buffer_length(&in)) {
+        buffer_release(&in);
+        return;
+    }
+    client->in = in;
+}
+
+void session_input(struct client *client, const char *data, size_t len)
+{
+    if (buffer_length(&client->in)) {
+        buffer_append(&client->in, data, len);
+        session_resume(client);
+        return;
+    }
+    size_t used = use_all(client, data, len);
+    if (used < len && client->state != CLIENT_CLOSED)
+        buffer_append(&client->in, data + used, len - used);
+}

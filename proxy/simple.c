@@ -1,0 +1,232 @@
+/* simple.c: a Query message: parsed, planned, and sent to the server or servers it concerns. */
+#include "proxy/session.h"
+
+#include <string.h>
+#include <strings.h>
+
+#include "pgshunt/arena.h"
+#include "pgshunt/wire.h"
+#include "proxy/pool.h"
+
+/* ---- transaction control that concerns several servers ---- */
+
+static int begun_participants(const struct client *client)
+{
+    int begun = 0;
+    for (int i = 0; i < client->nparticipants; i++)
+        begun += client->participants[i]->begun;
+    return begun;
+}
+
+static bool ends_transaction(const struct statement *statement)
+{
+    return statement->kind == STMT_COMMIT || statement->kind == STMT_ROLLBACK;
+}
+
+static bool goes_to_all(const struct statement *statement)
+{
+    switch ((int)statement->kind) {
+    case STMT_COMMIT:
+    case STMT_ROLLBACK:
+    case STMT_SAVEPOINT:
+    case STMT_RELEASE:
+    case STMT_ROLLBACK_TO:
+    case STMT_SET:
+    case STMT_RESET:
+    case STMT_SET_TRANSACTION:
+        return true;
+    default:
+        return false;
+    }
+}
+
+bool statement_broadcast(struct client *client, const struct statement *statement,
+                         struct arena *arena, struct plan *plan)
+{
+    int begun = begun_participants(client);
+    bool failed = client->tx && client->tx->state == TX_FAILED;
+    bool failed_here = failed && begun == 1 && client->participants[0]->tx_status != 'E';
+    if (!client->tx || !goes_to_all(statement) ||
+        !(begun > 1 || (failed_here && ends_transaction(statement))))
+        return false;
+    bool as_rollback = failed && statement->kind == STMT_COMMIT;
+    *plan = (struct plan){.kind = PLAN_SCATTER,
+                          .node = NODE_CLASS_PRIMARY,
+                          .mode = SCATTER_UTILITY,
+                          .no_transaction = true,
+                          .reason = "transaction control"};
+    plan->queries = arena_array(arena, struct shard_query, begun);
+    for (int i = 0; i < client->nparticipants; i++)
+        if (client->participants[i]->begun)
+            plan->queries[plan->nqueries++] =
+                (struct shard_query){.shard = client->participants[i]->shard,
+                                     .sql = as_rollback ? "ROLLBACK" : statement->text};
+    return true;
+}
+
+/* ---- EXPLAIN ---- */
+
+void statement_explain_rows(struct client *client, const struct statement *statement,
+                            const struct plan *plan, struct buffer *rows)
+{
+    const char **lines;
+    int count;
+    if (!statement || statement->kind != STMT_EXPLAIN || !statement->inner ||
+        strcasestr(statement->text, "format") != NULL)
+        return;
+    count = router_explain(plan, client->database->map, client->request.arena, &lines);
+    for (int i = 0; i < count; i++)
+        wire_put_text_row(rows, &lines[i], 1);
+}
+
+/* ---- sending ---- */
+
+static void keep_sql(struct client *client)
+{
+    struct request *request = &client->request;
+    if (request->sql_kept)
+        return;
+    request->sql = arena_strdup(request->arena, request->sql);
+    request->sql_kept = true;
+}
+
+/* A copy of the message, to ask another node if this one dies before it answers. */
+static void keep_for_retry(struct client *client, const char *header, size_t len)
+{
+    struct request *request = &client->request;
+    request->retriable = true;
+    buffer_clear(&request->again);
+    buffer_append(&request->again, header, WIRE_HEADER);
+    buffer_append(&request->again, request->sql, len);
+}
+
+static void send_direct(struct client *client, struct server *server)
+{
+    struct request *request = &client->request;
+    struct buffer prefix = {0};
+    size_t len = strlen(request->sql) + 1;
+    char header[WIRE_HEADER] = {'Q'};
+    wire_set32(header + 1, (uint32_t)len + 4);
+    attach_prefix(client, server, &prefix);
+    struct expect *expect = server_expect(server, EXPECT_QUERY);
+    expect->list = &request->statements;
+    expect->write = request->plan.write;
+    if (request->plan.node == NODE_CLASS_REPLICA && !client->tx && !server->pinned)
+        keep_for_retry(client, header, len);
+    struct iovec parts[3] = {{buffer_head(&prefix), buffer_length(&prefix)},
+                             {header, sizeof header},
+                             {(void *)request->sql, len}};
+    int first = buffer_length(&prefix) ? 0 : 1;
+    server->request_at = request->started_at;
+    client->stats->direct++;
+    conn_sendv(&server->conn, parts + first, 3 - first);
+    buffer_release(&prefix);
+}
+
+static void start_scatter(struct client *client)
+{
+    struct scatter_ask ask = {.describe = true};
+    scatter_start(client, &ask);
+}
+
+/* Attaches what a fan-out needs, one shard after the other, in their order: so that two fan-outs can
+ * never wait for each other. */
+enum attach attach_all(struct client *client, const struct plan *plan)
+{
+    struct request *request = &client->request;
+    while (request->next_participant < (unsigned)plan->nqueries) {
+        unsigned shard = plan->queries[request->next_participant].shard;
+        enum attach attached = attach_shard(client, shard, plan->node);
+        if (attached != ATTACH_READY)
+            return attached;
+        request->next_participant++;
+    }
+    return ATTACH_READY;
+}
+
+void simple_continue(struct client *client)
+{
+    struct request *request = &client->request;
+    const struct plan *plan = &request->plan;
+    enum attach attached = ATTACH_FAILED;
+    switch (plan->kind) {
+    case PLAN_REFUSE:
+        session_refuse(client, &plan->error);
+        return;
+    case PLAN_DIRECT:
+        attached = attach_shard(client, plan->shard, plan->node);
+        break;
+    case PLAN_SCATTER:
+        attached = attach_all(client, plan);
+        break;
+    }
+    if (attached == ATTACH_WAITING)
+        keep_sql(client);
+    if (attached != ATTACH_READY)
+        return;
+    if (plan->kind == PLAN_DIRECT)
+        send_direct(client, client_participant(client, plan->shard));
+    else
+        start_scatter(client);
+}
+
+/* ---- a new query ---- */
+
+static void plan_query(struct client *client)
+{
+    struct request *request = &client->request;
+    const struct statement_list *list = &request->statements;
+    if (list->count > 1) {
+        attach_route_list(client, list, request->arena, &request->plan);
+    } else if (!statement_broadcast(client, list->items[0], request->arena, &request->plan)) {
+        attach_route(client, list->items[0], NULL, request->arena, &request->plan);
+        statement_explain_rows(client, list->items[0], &request->plan, &request->explain);
+    }
+    request->planned = true;
+}
+
+static void answer_locally(struct client *client, struct buffer *answer)
+{
+    wire_put_ready(answer, session_status(client));
+    client_send_buffer(client, answer);
+    session_end_request(client);
+}
+
+static bool handle_locally(struct client *client, const struct statement_list *list)
+{
+    struct buffer answer = {0};
+    struct pg_error error;
+    if (!list->count) {
+        wire_put_simple(&answer, 'I');
+        answer_locally(client, &answer);
+        return true;
+    }
+    if (list->count > 1)
+        return false;
+    switch (statement_local(client, list->items[0], &answer, &error)) {
+    case LOCAL_NO:
+        return false;
+    case LOCAL_DONE:
+        answer_locally(client, &answer);
+        return true;
+    case LOCAL_REFUSED:
+        session_refuse(client, &error);
+        return true;
+    }
+    return false;
+}
+
+void simple_query(struct client *client, const char *body, size_t len)
+{
+    struct request *request = &client->request;
+    (void)len;
+    session_begin_request(client);
+    if (client->state != CLIENT_BUSY)
+        return;
+    request->sql = body;
+    request->statements = statement_parse(body, request->arena);
+    if (handle_locally(client, &request->statements))
+        return;
+    plan_query(client);
+    simple_continue(client);
+}

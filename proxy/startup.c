@@ -1,0 +1,147 @@
+/* startup.c: takes a startup packet apart. */
+#include "proxy/startup.h"
+
+#include <ctype.h>
+#include <string.h>
+#include <strings.h>
+
+#include "pgshunt/wire.h"
+
+static bool fail(struct pg_error *error, const char *sqlstate, const char *message,
+                 const char *hint)
+{
+    *error = (struct pg_error){.severity = "FATAL", .sqlstate = sqlstate, .message = message, .hint = hint};
+    return false;
+}
+
+static void put_setting(struct guc_set *settings, const char *name, const char *value)
+{
+    char lower[128];
+    size_t len = strlen(name);
+    if (!len || len >= sizeof lower)
+        return;
+    for (size_t i = 0; i <= len; i++)
+        lower[i] = (char)tolower((unsigned char)name[i]);
+    guc_set_put_text(settings, lower, value);
+}
+
+/* One word of `options`: backslash escapes the next character. Returns behind it. */
+static const char *option_word(const char *at, char *word, size_t size)
+{
+    size_t len = 0;
+    while (isspace((unsigned char)*at))
+        at++;
+    for (; *at && !isspace((unsigned char)*at); at++) {
+        if (*at == '\\' && at[1])
+            at++;
+        if (len + 1 < size)
+            word[len++] = *at;
+    }
+    word[len] = '\0';
+    return at;
+}
+
+/* "-c name=value", "-cname=value" and "--name=value"; nothing else has a meaning for a session. */
+static bool parse_options(const char *options, struct guc_set *settings, struct pg_error *error)
+{
+    char word[1024];
+    for (const char *at = option_word(options, word, sizeof word); word[0];
+         at = option_word(at, word, sizeof word)) {
+        char *setting = word;
+        if (strcmp(word, "-c") == 0)
+            at = option_word(at, word, sizeof word);
+        else if (strncmp(word, "--", 2) == 0 || strncmp(word, "-c", 2) == 0)
+            setting += 2;
+        else
+            return fail(error, "0A000", "unsupported word in startup parameter \"options\"",
+                        "Use -c name=value.");
+        char *equals = strchr(setting, '=');
+        if (!equals)
+            return fail(error, "42601", "startup parameter \"options\" needs -c name=value", NULL);
+        *equals = '\0';
+        for (char *p = setting; *p; p++)
+            if (*p == '-')
+                *p = '_';
+        put_setting(settings, setting, equals + 1);
+    }
+    return true;
+}
+
+static bool is_false(const char *value)
+{
+    return strcasecmp(value, "false") == 0 || strcasecmp(value, "off") == 0 ||
+           strcasecmp(value, "no") == 0 || strcmp(value, "0") == 0;
+}
+
+static bool take_pair(const char *name, const char *value, struct guc_set *settings,
+                      struct startup *startup, struct pg_error *error)
+{
+    if (strcmp(name, "user") == 0)
+        startup->user = value;
+    else if (strcmp(name, "database") == 0)
+        startup->database = value;
+    else if (strcmp(name, "options") == 0)
+        return parse_options(value, settings, error);
+    else if (strncmp(name, "_pq_.", 5) == 0)
+        startup->negotiate = true;
+    else if (strcmp(name, "replication") != 0)
+        put_setting(settings, name, value);
+    else if (!is_false(value))
+        return fail(error, "0A000", "replication connections are not supported yet",
+                    "Connect to the Postgres server itself for replication.");
+    return true;
+}
+
+bool startup_parse(const char *body, size_t len, struct guc_set *settings,
+                   struct startup *startup, struct pg_error *error)
+{
+    struct wire_reader reader = wire_reader(body, len);
+    int32_t version = wire_read32(&reader);
+    *startup = (struct startup){0};
+    if (reader.bad || version >> 16 != 3)
+        return fail(error, "08P01", "unsupported frontend protocol: pgshunt speaks 3.0", NULL);
+    startup->negotiate = (version & 0xffff) != 0;
+    for (;;) {
+        const char *name = wire_read_cstring(&reader);
+        if (!reader.bad && !*name)
+            break;
+        const char *value = wire_read_cstring(&reader);
+        if (reader.bad)
+            return fail(error, "08P01", "malformed startup packet", NULL);
+        if (!take_pair(name, value, settings, startup, error))
+            return false;
+    }
+    if (wire_left(&reader))
+        return fail(error, "08P01", "malformed startup packet: bytes after its end", NULL);
+    if (!startup->user || !*startup->user)
+        return fail(error, "28000", "no PostgreSQL user name specified in startup packet", NULL);
+    if (!startup->database || !*startup->database)
+        startup->database = startup->user;
+    if (strlen(startup->user) > 63 || strlen(startup->database) > 63)
+        return fail(error, "42622", "user and database names have at most 63 bytes", NULL);
+    return true;
+}
+
+void startup_put_negotiation(struct buffer *out, const char *body, size_t len)
+{
+    struct wire_reader reader = wire_reader(body, len);
+    struct buffer options = {0};
+    int count = 0;
+    wire_read32(&reader);
+    for (;;) {
+        const char *name = wire_read_cstring(&reader);
+        if (reader.bad || !*name)
+            break;
+        wire_read_cstring(&reader);
+        if (strncmp(name, "_pq_.", 5) != 0)
+            continue;
+        wire_put_cstring(&options, name);
+        count++;
+    }
+    size_t begin = wire_begin(out, 'v');
+    wire_put32(out, WIRE_PROTOCOL_3_0);
+    wire_put32(out, count);
+    wire_put_bytes(out, buffer_head(&options), buffer_length(&options));
+    wire_end(out, begin);
+    buffer_release(&options);
+}

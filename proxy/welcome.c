@@ -1,0 +1,67 @@
+/* welcome.c: remembers how clients of a kind are greeted. */
+#include "proxy/welcome.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "pgshunt/arena.h"
+#include "pgshunt/wire.h"
+
+#define WELCOMES_MAX 1000 /* kinds kept; hostile variety of settings must not fill memory */
+
+struct welcome {
+    char *key;
+    struct buffer messages;
+    UT_hash_handle hh;
+};
+
+static char *welcome_key(const struct client *client, struct buffer *key)
+{
+    buffer_printf(key, "%s\n%s\n", client->database_name, client->user);
+    for (int i = 0; i < client->startup.count; i++)
+        buffer_printf(key, "%s\n%s\n", client->startup.items[i].name,
+                      client->startup.items[i].value);
+    return buffer_head(key);
+}
+
+const struct buffer *welcome_find(struct worker *worker, const struct client *client)
+{
+    struct buffer key = {0};
+    struct welcome *welcome;
+    HASH_FIND_STR(worker->welcomes, welcome_key(client, &key), welcome);
+    buffer_release(&key);
+    return welcome ? &welcome->messages : NULL;
+}
+
+/* A client talks to primaries and replicas in turn: it is told that it can write. */
+static const char *told_value(const struct server_param *param)
+{
+    return strcmp(param->name, "in_hot_standby") == 0 ? "off" : param->value;
+}
+
+const struct buffer *welcome_learn(struct worker *worker, const struct client *client,
+                                   const struct server *server)
+{
+    if (HASH_COUNT(worker->welcomes) >= WELCOMES_MAX)
+        welcomes_forget(worker);
+    struct buffer key = {0};
+    struct welcome *welcome = mem_alloc(sizeof *welcome);
+    welcome->key = mem_strdup(welcome_key(client, &key));
+    buffer_release(&key);
+    for (int i = 0; i < server->nparams; i++)
+        wire_put_parameter_status(&welcome->messages, server->params[i].name,
+                                  told_value(&server->params[i]));
+    HASH_ADD_KEYPTR(hh, worker->welcomes, welcome->key, strlen(welcome->key), welcome);
+    return &welcome->messages;
+}
+
+void welcomes_forget(struct worker *worker)
+{
+    struct welcome *welcome, *next;
+    HASH_ITER (hh, worker->welcomes, welcome, next) {
+        HASH_DEL(worker->welcomes, welcome);
+        free(welcome->key);
+        buffer_release(&welcome->messages);
+        free(welcome);
+    }
+}

@@ -1,0 +1,420 @@
+/* worker.c: a worker thread: its loop, listener, mailbox and upkeep. */
+#include "proxy/worker.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "pgshunt/log.h"
+#include "proxy/cancel.h"
+#include "proxy/client.h"
+#include "proxy/client_login.h"
+#include "proxy/welcome.h"
+
+#define TICK_MS 100
+#define ACCEPTS_PER_TURN 64
+
+/* ---- messages between workers ---- */
+
+void worker_post(struct worker *worker, struct message *message)
+{
+    message->next = NULL;
+    pthread_mutex_lock(&worker->mailbox_lock);
+    if (worker->mailbox_last)
+        worker->mailbox_last->next = message;
+    else
+        worker->mailbox_first = message;
+    worker->mailbox_last = message;
+    pthread_mutex_unlock(&worker->mailbox_lock);
+    uv_async_send(&worker->mailbox);
+}
+
+static void read_mailbox(uv_async_t *async)
+{
+    struct worker *worker = async->data;
+    pthread_mutex_lock(&worker->mailbox_lock);
+    struct message *message = worker->mailbox_first;
+    worker->mailbox_first = worker->mailbox_last = NULL;
+    pthread_mutex_unlock(&worker->mailbox_lock);
+    while (message) {
+        struct message *next = message->next;
+        message->run(worker, message);
+        message = next;
+    }
+}
+
+/* ---- listening ---- */
+
+static int listen_on(const struct addrinfo *address, int backlog)
+{
+    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int one = 1;
+    if (fd < 0)
+        return -1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
+    if (bind(fd, address->ai_addr, address->ai_addrlen) == 0 && listen(fd, backlog) == 0)
+        return fd;
+    int saved = errno;
+    close(fd);
+    errno = saved;
+    return -1;
+}
+
+static int open_listener(const struct config *config, char *error, size_t error_size)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found;
+    char port[16];
+    snprintf(port, sizeof port, "%d", config->listen_port);
+    const char *host = strcmp(config->listen_address, "*") == 0 ? NULL : config->listen_address;
+    int failed = getaddrinfo(host, port, &hints, &found);
+    if (failed) {
+        snprintf(error, error_size, "cannot resolve listen.address \"%s\": %s",
+                 config->listen_address, gai_strerror(failed));
+        return -1;
+    }
+    int fd = listen_on(found, config->listen_backlog);
+    if (fd < 0)
+        snprintf(error, error_size, "cannot listen on %s:%s: %s", config->listen_address, port,
+                 strerror(errno));
+    freeaddrinfo(found);
+    return fd;
+}
+
+static void accept_clients(uv_poll_t *poll, int status, int events)
+{
+    struct worker *worker = poll->data;
+    (void)events;
+    for (int i = 0; status == 0 && i < ACCEPTS_PER_TURN; i++) {
+        struct sockaddr_storage address;
+        socklen_t length = sizeof address;
+        int fd = accept4(worker->listen_fd, (struct sockaddr *)&address, &length,
+                         SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0 && (errno == EMFILE || errno == ENFILE))
+            log_event(LOG_ERROR, "cannot accept a client: out of file descriptors");
+        if (fd < 0)
+            return;
+        atomic_fetch_add(&worker->daemon->connections, 1);
+        client_accept(worker, fd, &address);
+    }
+}
+
+static void stop_listening(struct worker *worker)
+{
+    if (worker->listen_fd < 0)
+        return;
+    uv_poll_stop(&worker->listener);
+    uv_close((uv_handle_t *)&worker->listener, NULL);
+    close(worker->listen_fd);
+    worker->listen_fd = -1;
+}
+
+/* ---- ending ---- */
+
+static void close_all(struct worker *worker, const char *reason)
+{
+    list_each(at, following, &worker->clients)
+    {
+        client_close(list_entry(at, struct client, all), reason);
+    }
+    list_each(at, following, &worker->servers)
+    {
+        server_drop(list_entry(at, struct server, all), reason);
+    }
+}
+
+static void stop_loop(struct worker *worker)
+{
+    if (worker->phase == WORKER_STOPPED)
+        return;
+    worker->phase = WORKER_STOPPED;
+    stop_listening(worker);
+    close_all(worker, "shutdown");
+    cancels_close(worker);
+    uv_timer_stop(&worker->tick);
+    uv_close((uv_handle_t *)&worker->tick, NULL);
+    uv_close((uv_handle_t *)&worker->mailbox, NULL);
+}
+
+/* Closes what is idle; ends the loop when nothing is left, or time is up. */
+static void drain(struct worker *worker, int64_t now)
+{
+    list_each(at, following, &worker->clients)
+    {
+        struct client *client = list_entry(at, struct client, all);
+        if (client_is_idle(client))
+            client_fatal(client, "57P01", "pgshunt is shutting down", "Connect again.");
+    }
+    if (list_empty(&worker->clients) || now > worker->drain_until)
+        stop_loop(worker);
+}
+
+struct order {
+    struct message message;
+    int64_t limit_ms;
+    struct topology *topology;
+};
+
+static void run_drain(struct worker *worker, struct message *message)
+{
+    struct order *order = (struct order *)message;
+    if (worker->phase == WORKER_RUNNING) {
+        worker->phase = WORKER_DRAINING;
+        worker->drain_until = clock_us() + order->limit_ms * 1000;
+        stop_listening(worker);
+        drain(worker, clock_us());
+    }
+    free(order);
+}
+
+static void run_stop(struct worker *worker, struct message *message)
+{
+    free(message);
+    stop_loop(worker);
+}
+
+static struct order *new_order(void (*run)(struct worker *, struct message *))
+{
+    struct order *order = mem_alloc(sizeof *order);
+    order->message.run = run;
+    return order;
+}
+
+void worker_drain(struct worker *worker, int64_t limit_ms)
+{
+    struct order *order = new_order(run_drain);
+    order->limit_ms = limit_ms;
+    worker_post(worker, &order->message);
+}
+
+void worker_stop_now(struct worker *worker)
+{
+    worker_post(worker, &new_order(run_stop)->message);
+}
+
+/* ---- reload ---- */
+
+static void run_set_topology(struct worker *worker, struct message *message)
+{
+    struct order *order = (struct order *)message;
+    topology_unref(worker->topology);
+    worker->topology = order->topology;
+    free(order);
+    pools_reload(worker);
+    welcomes_forget(worker);
+}
+
+void worker_set_topology(struct worker *worker, struct topology *topology)
+{
+    struct order *order = new_order(run_set_topology);
+    order->topology = topology_ref(topology);
+    worker_post(worker, &order->message);
+}
+
+struct topology *daemon_topology(struct daemon *daemon)
+{
+    pthread_mutex_lock(&daemon->topology_lock);
+    struct topology *topology = topology_ref(daemon->topology);
+    pthread_mutex_unlock(&daemon->topology_lock);
+    return topology;
+}
+
+/* ---- visiting all workers ---- */
+
+struct visit {
+    struct message message;
+    struct daemon *daemon;
+    int next;
+    struct worker *origin;
+    void (*visit)(struct worker *, void *);
+    void (*done)(void *);
+    void *arg;
+};
+
+static void run_visit_done(struct worker *worker, struct message *message)
+{
+    struct visit *visit = (struct visit *)message;
+    (void)worker;
+    visit->done(visit->arg);
+    free(visit);
+}
+
+static void run_visit(struct worker *worker, struct message *message)
+{
+    struct visit *visit = (struct visit *)message;
+    visit->visit(worker, visit->arg);
+    if (++visit->next < visit->daemon->nworkers) {
+        worker_post(&visit->daemon->workers[visit->next], &visit->message);
+        return;
+    }
+    visit->message.run = run_visit_done;
+    if (visit->origin)
+        worker_post(visit->origin, &visit->message);
+    else
+        run_visit_done(worker, &visit->message);
+}
+
+void daemon_visit_workers(struct daemon *daemon, struct worker *origin,
+                          void (*visit)(struct worker *, void *), void (*done)(void *), void *arg)
+{
+    struct visit *all = mem_alloc(sizeof *all);
+    all->message.run = run_visit;
+    all->daemon = daemon;
+    all->origin = origin;
+    all->visit = visit;
+    all->done = done;
+    all->arg = arg;
+    worker_post(&daemon->workers[0], &all->message);
+}
+
+/* ---- upkeep and small services ---- */
+
+static void expire_logins(struct worker *worker, int64_t now)
+{
+    list_each(at, following, &worker->clients)
+    {
+        struct client *client = list_entry(at, struct client, all);
+        if (client->deadline && now > client->deadline)
+            client_close(client, "login_timeout");
+    }
+}
+
+static void tick(uv_timer_t *timer)
+{
+    struct worker *worker = timer->data;
+    int64_t now = clock_us();
+    pools_tick(worker, now);
+    cancels_tick(worker, now);
+    if (++worker->ticks % 10 == 0)
+        expire_logins(worker, now);
+    if (worker->phase == WORKER_DRAINING)
+        drain(worker, now);
+}
+
+struct arena *worker_arena_take(struct worker *worker)
+{
+    if (worker->nspare_arenas)
+        return worker->spare_arenas[--worker->nspare_arenas];
+    struct arena *arena = mem_alloc(sizeof *arena);
+    arena_init(arena);
+    return arena;
+}
+
+void worker_arena_give(struct worker *worker, struct arena *arena)
+{
+    int max = (int)(sizeof worker->spare_arenas / sizeof worker->spare_arenas[0]);
+    arena_reset(arena);
+    if (worker->nspare_arenas < max) {
+        worker->spare_arenas[worker->nspare_arenas++] = arena;
+        return;
+    }
+    arena_free(arena);
+    free(arena);
+}
+
+struct worker_stats *worker_stats_of(struct worker *worker, const char *database)
+{
+    struct database_stats *stats;
+    HASH_FIND_STR(worker->stats, database, stats);
+    if (!stats) {
+        stats = mem_alloc(sizeof *stats);
+        stats->name = mem_strdup(database);
+        HASH_ADD_KEYPTR(hh, worker->stats, stats->name, strlen(stats->name), stats);
+    }
+    return &stats->counts;
+}
+
+uint64_t worker_random(struct worker *worker)
+{
+    worker->random ^= worker->random << 13;
+    worker->random ^= worker->random >> 7;
+    worker->random ^= worker->random << 17;
+    return worker->random;
+}
+
+/* ---- the thread ---- */
+
+static void free_stats(struct worker *worker)
+{
+    struct database_stats *stats, *next;
+    HASH_ITER (hh, worker->stats, stats, next) {
+        HASH_DEL(worker->stats, stats);
+        free(stats->name);
+        free(stats);
+    }
+}
+
+static void free_worker(struct worker *worker)
+{
+    pools_free(worker);
+    welcomes_forget(worker);
+    client_login_forget(worker);
+    free_stats(worker);
+    while (worker->nspare_arenas) {
+        struct arena *arena = worker->spare_arenas[--worker->nspare_arenas];
+        arena_free(arena);
+        free(arena);
+    }
+    topology_unref(worker->topology);
+    free(worker->io);
+}
+
+static void *run(void *arg)
+{
+    struct worker *worker = arg;
+    char name[32];
+    snprintf(name, sizeof name, "worker %d", worker->index + 1);
+    log_thread_name(name);
+    uv_run(&worker->loop, UV_RUN_DEFAULT);
+    uv_loop_close(&worker->loop);
+    free_worker(worker);
+    return NULL;
+}
+
+static void init_handles(struct worker *worker)
+{
+    uv_loop_init(&worker->loop);
+    uv_poll_init(&worker->loop, &worker->listener, worker->listen_fd);
+    worker->listener.data = worker;
+    uv_poll_start(&worker->listener, UV_READABLE, accept_clients);
+    uv_timer_init(&worker->loop, &worker->tick);
+    worker->tick.data = worker;
+    uv_timer_start(&worker->tick, tick, TICK_MS, TICK_MS);
+    uv_async_init(&worker->loop, &worker->mailbox, read_mailbox);
+    worker->mailbox.data = worker;
+}
+
+bool worker_start(struct worker *worker, struct daemon *daemon, int index, char *error,
+                  size_t error_size)
+{
+    worker->index = index;
+    worker->daemon = daemon;
+    worker->topology = daemon_topology(daemon);
+    worker->random = (uint64_t)clock_us() * 2654435761u + (uint64_t)index + 1;
+    list_init(&worker->clients);
+    list_init(&worker->servers);
+    list_init(&worker->cancels);
+    pthread_mutex_init(&worker->mailbox_lock, NULL);
+    worker->listen_fd = open_listener(worker->topology->config, error, error_size);
+    if (worker->listen_fd < 0) {
+        topology_unref(worker->topology);
+        return false;
+    }
+    worker->io = mem_alloc(IO_BUFFER_SIZE);
+    init_handles(worker);
+    if (pthread_create(&worker->thread, NULL, run, worker) == 0)
+        return true;
+    snprintf(error, error_size, "cannot start a worker thread");
+    return false;
+}
+
+void worker_join(struct worker *worker)
+{
+    pthread_join(worker->thread, NULL);
+}
