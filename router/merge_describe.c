@@ -175,10 +175,14 @@ static bool resolve(struct merge *merge)
 bool merge_describe(struct merge *merge, int shard, const char *body, size_t length)
 {
     struct description other = {.length = length};
+    bool again = merge->streams[shard].described;
+    merge->streams[shard].described = true;
     if (merge->described) {
         if (length == merge->description.length &&
             memcmp(body, merge->description.body, length) == 0)
             return true;
+        if (again) /* each one costs memory until the end */
+            return merge_fail_malformed(merge, shard, "result: another row description");
         if (!read_description(merge, body, length, &other))
             return merge_fail_malformed(merge, shard, "row description");
         return check_agreement(merge, shard, &other);

@@ -55,9 +55,10 @@ struct merge_row {
  */
 struct stream {
     struct buffer rows;
-    bool finished; /* 'C' or 'I' came */
-    bool has_head; /* the first row in `rows` is looked at: head, keys are set */
-    bool emitted;  /* the head has been merged already */
+    bool described; /* 'T' came */
+    bool finished;  /* 'C' or 'I' came */
+    bool has_head;  /* the first row in `rows` is looked at: head, keys are set */
+    bool emitted;   /* the head has been merged already */
     struct merge_row head;
     struct pg_key *keys; /* sort keys of the head */
     struct pg_key *next; /* scratch: keys of the row behind it */

@@ -166,6 +166,7 @@ bool merge_prepare_distinct(struct merge *merge)
 static bool canonical_row(struct merge *merge, size_t *prefix)
 {
     buffer_clear(&merge->distinct_key);
+    buffer_reserve(&merge->distinct_key, 1); /* a row of no columns has an address too */
     for (int pass = 0; pass < 2; pass++) {
         for (int i = 0; i < merge->visible; i++)
             if (leads(merge, i) == (pass == 0) &&
