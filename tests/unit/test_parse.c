@@ -1,0 +1,1086 @@
+/* test_parse.c: what statement_parse makes of SQL: trees, facts, texts, settings, hints, hostile input. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <pthread.h>
+
+#include "pgshunt/buffer.h"
+#include "pgshunt/statement.h"
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+/* ---- a tree as text: (op args), select[...] ---- */
+
+static void dump_query(struct buffer *out, const struct query *q);
+
+static void dump_expr(struct buffer *out, const struct expr *e);
+
+static void dump_args(struct buffer *out, const char *head, const struct expr *e)
+{
+    buffer_printf(out, "(%s", head);
+    for (int i = 0; i < e->nargs; i++) {
+        buffer_append(out, " ", 1);
+        dump_expr(out, e->args[i]);
+    }
+    buffer_append(out, ")", 1);
+}
+
+static void dump_sort(struct buffer *out, const struct sort_item *items, int count)
+{
+    for (int i = 0; i < count; i++) {
+        buffer_append(out, " ", 1);
+        dump_expr(out, items[i].expr);
+        buffer_printf(out, "%s%s%s", items[i].descending ? " desc" : "",
+                      items[i].nulls_first ? " nf" : "", items[i].using_op ? " using" : "");
+    }
+}
+
+static void dump_call(struct buffer *out, const struct expr *e)
+{
+    const struct call_detail *call = e->call;
+    buffer_printf(out, "%s%s%s", e->qualifier ? e->qualifier : "", e->qualifier ? "." : "",
+                  e->name);
+    dump_args(out,
+              call->star       ? "*"
+              : call->distinct ? "distinct"
+              : call->variadic ? "variadic"
+                               : "",
+              e);
+    if (call->norder_by) {
+        buffer_printf(out, "%s[", call->within_group ? "within" : "order");
+        dump_sort(out, call->order_by, call->norder_by);
+        buffer_printf(out, "]");
+    }
+    if (call->filter) {
+        buffer_printf(out, "filter");
+        dump_expr(out, call->filter);
+    }
+    if (call->over)
+        buffer_printf(out, "over");
+}
+
+static void dump_const(struct buffer *out, const struct expr *e)
+{
+    static const char *prefix[] = {"", "", "float:", "", "", "bits:"};
+    const char *quote = e->const_kind == CONST_STRING ? "'" : "";
+    buffer_printf(out, "%s%s%s%s", prefix[e->const_kind], quote, e->name, quote);
+    if (e->const_kind == CONST_INT) {
+        char number[32];
+        snprintf(number, sizeof number, "%lld", (long long)e->number);
+        if (strcmp(number, e->name) != 0)
+            buffer_printf(out, "=%s", number);
+    }
+}
+
+static void dump_sublink(struct buffer *out, const struct expr *e)
+{
+    buffer_printf(out, "%s%s{", e->name, e->qualifier ? e->qualifier : "");
+    if (e->nargs) {
+        dump_expr(out, e->args[0]);
+        buffer_printf(out, " ");
+    }
+    dump_query(out, e->query);
+    buffer_printf(out, "}");
+}
+
+static void dump_named(struct buffer *out, const char *prefix, const struct expr *e)
+{
+    char head[200];
+    snprintf(head, sizeof head, "%s%s%s%s%s", e->negated ? "not " : "", prefix,
+             e->qualifier ? e->qualifier : "", e->qualifier ? "." : "", e->name ? e->name : "");
+    dump_args(out, head, e);
+}
+
+static void dump_expr(struct buffer *out, const struct expr *e)
+{
+    if (!e) {
+        buffer_printf(out, "null");
+        return;
+    }
+    switch (e->kind) {
+    case EXPR_COLUMN:
+    case EXPR_STAR:
+        buffer_printf(out, "%s%s%s%s%s", e->schema ? e->schema : "", e->schema ? "." : "",
+                      e->qualifier ? e->qualifier : "", e->qualifier ? "." : "",
+                      e->kind == EXPR_STAR ? "*" : e->name);
+        break;
+    case EXPR_PARAM:
+        buffer_printf(out, "$%d", (int)e->number);
+        break;
+    case EXPR_CONST:
+        dump_const(out, e);
+        break;
+    case EXPR_CAST:
+        dump_named(out, "::", e);
+        break;
+    case EXPR_OP:
+        dump_named(out, "", e);
+        break;
+    case EXPR_AND:
+        dump_args(out, "and", e);
+        break;
+    case EXPR_OR:
+        dump_args(out, "or", e);
+        break;
+    case EXPR_NOT:
+        dump_args(out, "not", e);
+        break;
+    case EXPR_IN:
+        dump_args(out, e->negated ? "not in" : "in", e);
+        break;
+    case EXPR_ANY:
+        dump_named(out, "any ", e);
+        break;
+    case EXPR_BETWEEN:
+        dump_args(out, "between", e);
+        break;
+    case EXPR_NULL_TEST:
+        dump_args(out, e->negated ? "notnull" : "isnull", e);
+        break;
+    case EXPR_FUNC:
+        dump_call(out, e);
+        break;
+    case EXPR_SUBLINK:
+        dump_sublink(out, e);
+        break;
+    case EXPR_ROW:
+        dump_args(out, "row", e);
+        break;
+    case EXPR_ARRAY:
+        dump_args(out, "array", e);
+        break;
+    case EXPR_CASE:
+        dump_args(out, "case", e);
+        break;
+    case EXPR_DEFAULT:
+        buffer_printf(out, "DEFAULT");
+        break;
+    case EXPR_COLLATE:
+        dump_named(out, "collate ", e);
+        break;
+    case EXPR_OTHER:
+        dump_named(out, "#", e);
+        break;
+    }
+}
+
+static void dump_from(struct buffer *out, const struct from_item *f)
+{
+    static const char *joins[] = {"join", "left", "right", "full"};
+    static const char *kinds[] = {"", "", "", "", "other "};
+    if (f->kind == FROM_JOIN || (f->kind == FROM_OTHER && f->left && f->right)) {
+        buffer_printf(out, "(%s%s%s ", kinds[f->kind], f->natural ? "natural " : "",
+                      joins[f->join]);
+        dump_from(out, f->left);
+        buffer_printf(out, " ");
+        dump_from(out, f->right);
+        for (int i = 0; i < f->nusing; i++)
+            buffer_printf(out, " using %s", f->using_columns[i]);
+        if (f->on) {
+            buffer_printf(out, " on ");
+            dump_expr(out, f->on);
+        }
+        buffer_printf(out, ")");
+    } else {
+        buffer_printf(out, "%s%s%s%s%s", kinds[f->kind], f->lateral ? "lateral " : "",
+                      f->schema ? f->schema : "", f->schema ? "." : "", f->name ? f->name : "");
+        if (f->subquery) {
+            buffer_printf(out, "{");
+            dump_query(out, f->subquery);
+            buffer_printf(out, "}");
+        }
+        if (f->left)
+            dump_from(out, f->left);
+        if (f->function)
+            dump_expr(out, f->function);
+    }
+    if (f->alias)
+        buffer_printf(out, " as %s", f->alias);
+}
+
+static void dump_targets(struct buffer *out, const char *label, const struct target *targets,
+                         int count)
+{
+    if (!count)
+        return;
+    buffer_printf(out, "%s[", label);
+    for (int i = 0; i < count; i++) {
+        if (i)
+            buffer_printf(out, ", ");
+        if (targets[i].alias)
+            buffer_printf(out, "%s:", targets[i].alias);
+        dump_expr(out, targets[i].expr);
+    }
+    buffer_printf(out, "]");
+}
+
+static void dump_list(struct buffer *out, const char *label, struct expr **list, int count)
+{
+    if (!count)
+        return;
+    buffer_printf(out, " %s", label);
+    for (int i = 0; i < count; i++) {
+        buffer_printf(out, " ");
+        dump_expr(out, list[i]);
+    }
+}
+
+static void dump_one(struct buffer *out, const char *label, const struct expr *e)
+{
+    if (!e)
+        return;
+    buffer_printf(out, " %s ", label);
+    dump_expr(out, e);
+}
+
+static void dump_values(struct buffer *out, const struct query *q)
+{
+    for (int i = 0; i < q->nrows; i++) {
+        buffer_printf(out, "(");
+        for (int k = 0; k < q->row_width; k++) {
+            if (k)
+                buffer_printf(out, " ");
+            dump_expr(out, q->rows[i][k]);
+        }
+        buffer_printf(out, ")");
+    }
+}
+
+static void dump_change(struct buffer *out, const struct query *q)
+{
+    if (q->relation) {
+        buffer_printf(out, " ");
+        dump_from(out, q->relation);
+    }
+    if (q->source) {
+        buffer_printf(out, " {");
+        dump_query(out, q->source);
+        buffer_printf(out, "}");
+    }
+    if (q->on_conflict)
+        buffer_printf(out, " conflict%s", q->on_conflict_update ? " update" : "");
+    dump_targets(out, " set", q->conflict_set, q->nconflict_set);
+    dump_targets(out, " returning", q->returning, q->nreturning);
+}
+
+static void dump_clauses(struct buffer *out, const struct query *q)
+{
+    for (int i = 0; i < q->nfrom; i++) {
+        buffer_printf(out, i ? ", " : " from ");
+        dump_from(out, q->from[i]);
+    }
+    dump_one(out, "where", q->where);
+    dump_list(out, q->grouping_sets ? "group sets" : "group", q->group_by, q->ngroup_by);
+    dump_one(out, "having", q->having);
+    dump_list(out, "on", q->distinct_on, q->ndistinct_on);
+    if (q->norder_by) {
+        buffer_printf(out, " order");
+        dump_sort(out, q->order_by, q->norder_by);
+    }
+    dump_one(out, "limit", q->limit);
+    dump_one(out, "offset", q->offset);
+    buffer_printf(out, "%s%s%s%s", q->with_ties ? " ties" : "", q->locking ? " locking" : "",
+                  q->into ? " into" : "", q->windows ? " windows" : "");
+}
+
+static void dump_query(struct buffer *out, const struct query *q)
+{
+    static const char *kinds[] = {"select", "values", "", "insert", "update", "delete", "merge"};
+    for (int i = 0; i < q->nctes; i++) {
+        buffer_printf(out, "%s%s%s{", q->ctes[i].recursive ? "recursive " : "with ",
+                      q->ctes[i].name, q->ctes[i].renamed ? "(renamed)" : "");
+        dump_query(out, q->ctes[i].query);
+        buffer_printf(out, "} ");
+    }
+    if (q->kind == QUERY_SETOP) {
+        buffer_printf(out, "{");
+        dump_query(out, q->left);
+        buffer_printf(out, "} %s {", q->setop);
+        dump_query(out, q->right);
+        buffer_printf(out, "}");
+    } else {
+        buffer_printf(out, "%s%s", kinds[q->kind], q->distinct ? " distinct" : "");
+    }
+    dump_targets(out, "", q->targets, q->ntargets);
+    dump_values(out, q);
+    dump_change(out, q);
+    dump_clauses(out, q);
+}
+
+/* Parses one statement that must be understood. */
+static struct statement *parse_one(const char *sql, struct arena *arena)
+{
+    struct statement_list list = statement_parse(sql, arena);
+    assert_int_equal(list.count, 1);
+    if (list.items[0]->syntax_error)
+        print_error("not understood: %s\n", sql);
+    assert_false(list.items[0]->syntax_error);
+    return list.items[0];
+}
+
+#include "test_parse_cases.h"
+
+static void test_trees(void **state)
+{
+    (void)state;
+    int bad = 0;
+    for (size_t i = 0; i < COUNT(tree_cases); i++) {
+        struct arena arena;
+        arena_init(&arena);
+        struct statement *statement = parse_one(tree_cases[i].sql, &arena);
+        struct buffer out = {0};
+        const struct query *query = statement->query ? statement->query : statement->inner->query;
+        dump_query(&out, query);
+        buffer_append(&out, "", 1);
+        if (strcmp(buffer_head(&out), tree_cases[i].tree) != 0) {
+            print_error("%s\n   got %s\n  want %s\n", tree_cases[i].sql, buffer_head(&out),
+                        tree_cases[i].tree);
+            bad++;
+        }
+        buffer_release(&out);
+        arena_free(&arena);
+    }
+    assert_int_equal(bad, 0);
+}
+
+/* ---- kinds, names, values, flags ---- */
+
+static const struct {
+    const char *sql;
+    enum statement_kind kind;
+    const char *tag;
+    const char *name;
+    const char *value;
+} kind_cases[] = {
+    {"SELECT 1", STMT_QUERY, "SELECT", NULL, NULL},
+    {"VALUES (1)", STMT_QUERY, "SELECT", NULL, NULL},
+    {"insert into t values (1)", STMT_QUERY, "INSERT", NULL, NULL},
+    {"update t set a = 1", STMT_QUERY, "UPDATE", NULL, NULL},
+    {"delete from t", STMT_QUERY, "DELETE", NULL, NULL},
+    {"begin", STMT_BEGIN, "BEGIN", NULL, NULL},
+    {"start transaction read only", STMT_BEGIN, "START TRANSACTION", NULL, NULL},
+    {"commit and chain", STMT_COMMIT, "COMMIT", NULL, NULL},
+    {"end", STMT_COMMIT, "COMMIT", NULL, NULL},
+    {"abort", STMT_ROLLBACK, "ROLLBACK", NULL, NULL},
+    {"savepoint A", STMT_SAVEPOINT, "SAVEPOINT", "a", NULL},
+    {"release savepoint a", STMT_RELEASE, "RELEASE", "a", NULL},
+    {"rollback to \"A b\"", STMT_ROLLBACK_TO, "ROLLBACK", "A b", NULL},
+    {"prepare transaction 'x''y'", STMT_PREPARE_TRANSACTION, "PREPARE TRANSACTION", "x'y", NULL},
+    {"commit prepared 'x'", STMT_COMMIT_PREPARED, "COMMIT PREPARED", "x", NULL},
+    {"rollback prepared 'x'", STMT_ROLLBACK_PREPARED, "ROLLBACK PREPARED", "x", NULL},
+    {"SET Search_Path TO a, \"B\", 'c''d'", STMT_SET, "SET", "search_path", "'a', 'B', 'c''d'"},
+    {"SET work_mem = '64MB'", STMT_SET, "SET", "work_mem", "'64MB'"},
+    {"SET statement_timeout = 1000", STMT_SET, "SET", "statement_timeout", "1000"},
+    {"SET x.Y = -1.50", STMT_SET, "SET", "x.y", "-1.50"},
+    {"SET a TO on", STMT_SET, "SET", "a", "'on'"},
+    {"SET a TO true", STMT_SET, "SET", "a", "'true'"},
+    {"SET a TO E'b\\\\c'", STMT_SET, "SET", "a", "E'b\\\\c'"},
+    {"SET a TO DEFAULT", STMT_SET, "SET", "a", NULL},
+    {"SET TIME ZONE 'Europe/Berlin'", STMT_SET, "SET", "timezone", "'Europe/Berlin'"},
+    {"SET TIME ZONE -7", STMT_SET, "SET", "timezone", "-7"},
+    {"SET TIME ZONE LOCAL", STMT_SET, "SET", "timezone", NULL},
+    {"SET TIME ZONE INTERVAL '-08:00' HOUR TO MINUTE", STMT_SET, "SET", "timezone",
+     "'INTERVAL ''-08:00'''"},
+    {"SET TIME ZONE INTERVAL '2' HOUR", STMT_SET, "SET", "timezone", "'INTERVAL ''2 hours'''"},
+    {"SET NAMES 'UTF8'", STMT_SET, "SET", "client_encoding", "'UTF8'"},
+    {"SET SCHEMA 'x'", STMT_SET, "SET", "search_path", "'x'"},
+    {"SET ROLE bob", STMT_SET, "SET", "role", "'bob'"},
+    {"SET ROLE NONE", STMT_SET, "SET", "role", "'none'"},
+    {"SET SESSION AUTHORIZATION 'al'", STMT_SET, "SET", "session_authorization", "'al'"},
+    {"SET SESSION AUTHORIZATION DEFAULT", STMT_SET, "SET", "session_authorization", NULL},
+    {"SET XML OPTION DOCUMENT", STMT_SET, "SET", "xmloption", "'DOCUMENT'"},
+    {"SET pgshunt.key = '42'", STMT_SET, "SET", "pgshunt.key", "'42'"},
+    {"SET TRANSACTION READ ONLY", STMT_SET_TRANSACTION, "SET", "transaction", NULL},
+    {"SET TRANSACTION SNAPSHOT '0-1'", STMT_SET_TRANSACTION, "SET", "transaction snapshot",
+     "'0-1'"},
+    {"SET CONSTRAINTS ALL DEFERRED", STMT_OTHER, "SET CONSTRAINTS", NULL, NULL},
+    {"RESET Work_Mem", STMT_RESET, "RESET", "work_mem", NULL},
+    {"RESET TIME ZONE", STMT_RESET, "RESET", "timezone", NULL},
+    {"RESET ALL", STMT_RESET_ALL, "RESET", "", NULL},
+    {"SHOW ALL", STMT_SHOW, "SHOW", "all", NULL},
+    {"SHOW TimeZone", STMT_SHOW, "SHOW", "timezone", NULL},
+    {"SHOW TRANSACTION ISOLATION LEVEL", STMT_SHOW, "SHOW", "transaction_isolation", NULL},
+    {"SHOW pgshunt.version", STMT_SHOW, "SHOW", "pgshunt.version", NULL},
+    {"EXPLAIN SELECT 1", STMT_EXPLAIN, "EXPLAIN", NULL, NULL},
+    {"PREPARE p (int) AS SELECT $1", STMT_PREPARE, "PREPARE", "p", NULL},
+    {"EXECUTE p (1)", STMT_EXECUTE, "EXECUTE", "p", NULL},
+    {"DEALLOCATE PREPARE p", STMT_DEALLOCATE, "DEALLOCATE", "p", NULL},
+    {"DEALLOCATE ALL", STMT_DEALLOCATE, "DEALLOCATE", NULL, NULL},
+    {"DISCARD ALL", STMT_DISCARD, "DISCARD", "ALL", NULL},
+    {"DISCARD TEMP", STMT_DISCARD, "DISCARD", "TEMP", NULL},
+    {"DISCARD SEQUENCES", STMT_DISCARD, "DISCARD", "SEQUENCES", NULL},
+    {"DISCARD PLANS", STMT_DISCARD, "DISCARD", "PLANS", NULL},
+    {"LISTEN ch", STMT_LISTEN, "LISTEN", "ch", NULL},
+    {"UNLISTEN *", STMT_UNLISTEN, "UNLISTEN", NULL, NULL},
+    {"NOTIFY ch, 'x'", STMT_NOTIFY, "NOTIFY", "ch", NULL},
+    {"DECLARE c CURSOR FOR SELECT 1", STMT_DECLARE_CURSOR, "DECLARE CURSOR", "c", NULL},
+    {"FETCH ALL FROM c", STMT_FETCH, "FETCH", "c", NULL},
+    {"MOVE 3 IN c", STMT_FETCH, "MOVE", "c", NULL},
+    {"CLOSE c", STMT_CLOSE_CURSOR, "CLOSE CURSOR", "c", NULL},
+    {"CLOSE ALL", STMT_CLOSE_CURSOR, "CLOSE CURSOR", NULL, NULL},
+    {"COPY t FROM STDIN", STMT_COPY_FROM, "COPY", NULL, NULL},
+    {"COPY t TO STDOUT", STMT_COPY_TO, "COPY", NULL, NULL},
+    {"LOCK TABLE t", STMT_LOCK, "LOCK TABLE", NULL, NULL},
+    {"TRUNCATE t, u", STMT_TRUNCATE, "TRUNCATE TABLE", NULL, NULL},
+    {"CALL p(1)", STMT_CALL, "CALL", NULL, NULL},
+    {"DO $$ BEGIN END $$", STMT_DO, "DO", NULL, NULL},
+    {"LOAD 'lib'", STMT_LOAD, "LOAD", "lib", NULL},
+    {"CHECKPOINT", STMT_CHECKPOINT, "CHECKPOINT", NULL, NULL},
+    {"CREATE TABLE t (a int)", STMT_CREATE_TABLE, "CREATE TABLE", NULL, NULL},
+    {"create unlogged /* x */ table t (a int)", STMT_CREATE_TABLE, "CREATE TABLE", NULL, NULL},
+    {"CREATE FOREIGN TABLE t (a int) SERVER s", STMT_CREATE_TABLE, "CREATE FOREIGN TABLE", NULL,
+     NULL},
+    {"CREATE TABLE t AS SELECT 1", STMT_CREATE_TABLE_AS, "CREATE TABLE", NULL, NULL},
+    {"CREATE MATERIALIZED VIEW v AS SELECT 1", STMT_CREATE_TABLE_AS, "CREATE MATERIALIZED VIEW",
+     NULL, NULL},
+    {"SELECT 1 INTO t", STMT_CREATE_TABLE_AS, "SELECT INTO", NULL, NULL},
+    {"CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS 'select 1'", STMT_DDL,
+     "CREATE FUNCTION", NULL, NULL},
+    {"CREATE OR REPLACE TEMP VIEW v AS SELECT 1", STMT_DDL, "CREATE VIEW", NULL, NULL},
+    {"CREATE UNIQUE INDEX i ON t (a)", STMT_DDL, "CREATE INDEX", NULL, NULL},
+    {"CREATE INDEX CONCURRENTLY i ON t (a)", STMT_DDL_NO_TX, "CREATE INDEX", NULL, NULL},
+    {"DROP INDEX CONCURRENTLY i", STMT_DDL_NO_TX, "DROP INDEX", NULL, NULL},
+    {"DROP TABLE t", STMT_DDL, "DROP TABLE", NULL, NULL},
+    {"DROP USER u", STMT_DDL, "DROP USER", NULL, NULL},
+    {"DROP USER MAPPING FOR u SERVER s", STMT_DDL, "DROP USER MAPPING", NULL, NULL},
+    {"ALTER TABLE t ADD b int", STMT_DDL, "ALTER TABLE", NULL, NULL},
+    {"ALTER TABLE t DETACH PARTITION p CONCURRENTLY", STMT_DDL_NO_TX, "ALTER TABLE", NULL, NULL},
+    {"ALTER TABLE t DETACH PARTITION p", STMT_DDL, "ALTER TABLE", NULL, NULL},
+    {"ALTER SYSTEM SET a = 1", STMT_DDL_NO_TX, "ALTER SYSTEM", NULL, NULL},
+    {"ALTER DATABASE d SET TABLESPACE x", STMT_DDL_NO_TX, "ALTER DATABASE", NULL, NULL},
+    {"ALTER DATABASE d SET a = 1", STMT_DDL, "ALTER DATABASE", NULL, NULL},
+    {"ALTER EVENT TRIGGER e DISABLE", STMT_DDL, "ALTER EVENT TRIGGER", NULL, NULL},
+    {"REFRESH MATERIALIZED VIEW v", STMT_DDL, "REFRESH MATERIALIZED VIEW", NULL, NULL},
+    {"VACUUM ANALYZE t", STMT_DDL_NO_TX, "VACUUM", NULL, NULL},
+    {"ANALYZE t", STMT_DDL, "ANALYZE", NULL, NULL},
+    {"CLUSTER", STMT_DDL_NO_TX, "CLUSTER", NULL, NULL},
+    {"CLUSTER t", STMT_DDL, "CLUSTER", NULL, NULL},
+    {"REINDEX TABLE t", STMT_DDL, "REINDEX", NULL, NULL},
+    {"REINDEX TABLE CONCURRENTLY t", STMT_DDL_NO_TX, "REINDEX", NULL, NULL},
+    {"REINDEX (CONCURRENTLY off) TABLE t", STMT_DDL, "REINDEX", NULL, NULL},
+    {"REINDEX DATABASE d", STMT_DDL_NO_TX, "REINDEX", NULL, NULL},
+    {"CREATE DATABASE d", STMT_DDL_NO_TX, "CREATE DATABASE", NULL, NULL},
+    {"DROP DATABASE d", STMT_DDL_NO_TX, "DROP DATABASE", NULL, NULL},
+    {"CREATE TABLESPACE s LOCATION '/x'", STMT_DDL_NO_TX, "CREATE TABLESPACE", NULL, NULL},
+    {"CREATE SUBSCRIPTION s CONNECTION '' PUBLICATION p", STMT_DDL_NO_TX, "CREATE SUBSCRIPTION",
+     NULL, NULL},
+    {"GRANT SELECT ON t TO u", STMT_DDL, "GRANT", NULL, NULL},
+    {"COMMENT ON TABLE t IS 'x'", STMT_DDL, "COMMENT", NULL, NULL},
+    {"CREATE EXTENSION x", STMT_DDL, "CREATE EXTENSION", NULL, NULL},
+};
+
+static bool same_text(const char *a, const char *b)
+{
+    return a == b || (a && b && !strcmp(a, b));
+}
+
+static void test_kinds(void **state)
+{
+    (void)state;
+    int bad = 0;
+    for (size_t i = 0; i < COUNT(kind_cases); i++) {
+        struct arena arena;
+        arena_init(&arena);
+        struct statement *s = parse_one(kind_cases[i].sql, &arena);
+        if (s->kind != kind_cases[i].kind || !same_text(s->tag, kind_cases[i].tag) ||
+            !same_text(s->name, kind_cases[i].name) || !same_text(s->value, kind_cases[i].value)) {
+            print_error("%s: kind %s tag %s name %s value %s\n", kind_cases[i].sql,
+                        statement_kind_name(s->kind), s->tag, s->name ? s->name : "-",
+                        s->value ? s->value : "-");
+            bad++;
+        }
+        arena_free(&arena);
+    }
+    assert_int_equal(bad, 0);
+}
+
+static void test_transaction_options(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *sql, *options;
+        bool read_only, read_write, session;
+    } cases[] = {
+        {"BEGIN", "", false, false, false},
+        {"BEGIN READ ONLY", "READ ONLY", true, false, false},
+        {"BEGIN READ ONLY, READ WRITE", "READ ONLY READ WRITE", false, true, false},
+        {"START TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY, DEFERRABLE",
+         "ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE", true, false, false},
+        {"BEGIN ISOLATION LEVEL REPEATABLE READ NOT DEFERRABLE",
+         "ISOLATION LEVEL REPEATABLE READ NOT DEFERRABLE", false, false, false},
+        {"SET TRANSACTION READ WRITE", "READ WRITE", false, true, false},
+        {"SET LOCAL TRANSACTION READ ONLY", "READ ONLY", true, false, false},
+        {"SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", "READ ONLY", true, false, true},
+        {"SET TRANSACTION SNAPSHOT 'x'", "", false, false, false},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct arena arena;
+        arena_init(&arena);
+        struct statement *s = parse_one(cases[i].sql, &arena);
+        assert_string_equal(s->begin_options, cases[i].options);
+        assert_int_equal(s->tx_read_only, cases[i].read_only);
+        assert_int_equal(s->tx_read_write, cases[i].read_write);
+        assert_int_equal(s->session_characteristics, cases[i].session);
+        arena_free(&arena);
+    }
+}
+
+static void test_flags(void **state)
+{
+    (void)state;
+    struct arena arena;
+    arena_init(&arena);
+    assert_true(parse_one("SET LOCAL a = 1", &arena)->is_local);
+    assert_false(parse_one("SET SESSION a = 1", &arena)->is_local);
+    assert_true(parse_one("COMMIT AND CHAIN", &arena)->chain);
+    assert_false(parse_one("COMMIT AND NO CHAIN", &arena)->chain);
+    assert_true(parse_one("ROLLBACK AND CHAIN", &arena)->chain);
+    assert_true(parse_one("EXPLAIN ANALYZE SELECT 1", &arena)->explain_analyze);
+    assert_true(parse_one("EXPLAIN (COSTS off, ANALYZE) SELECT 1", &arena)->explain_analyze);
+    assert_true(parse_one("EXPLAIN (ANALYZE 1) SELECT 1", &arena)->explain_analyze);
+    assert_true(parse_one("EXPLAIN (ANALYZE maybe) SELECT 1", &arena)->explain_analyze);
+    assert_false(parse_one("EXPLAIN (ANALYZE false) SELECT 1", &arena)->explain_analyze);
+    assert_false(parse_one("EXPLAIN (ANALYZE 0, VERBOSE) SELECT 1", &arena)->explain_analyze);
+    assert_false(parse_one("EXPLAIN (ANALYZE, ANALYZE OFF) SELECT 1", &arena)->explain_analyze);
+    assert_false(parse_one("EXPLAIN VERBOSE SELECT 1", &arena)->explain_analyze);
+    assert_true(parse_one("DECLARE c CURSOR WITH HOLD FOR SELECT 1", &arena)->cursor_hold);
+    assert_false(parse_one("DECLARE c CURSOR FOR SELECT 1", &arena)->cursor_hold);
+    assert_true(parse_one("CREATE TEMP TABLE t (a int)", &arena)->create_temp);
+    assert_true(parse_one("CREATE TEMP TABLE t AS SELECT 1", &arena)->create_temp);
+    assert_true(parse_one("SELECT 1 INTO TEMP t", &arena)->create_temp);
+    assert_true(parse_one("CREATE TEMP VIEW v AS SELECT 1", &arena)->create_temp);
+    assert_true(parse_one("CREATE TEMP SEQUENCE s", &arena)->create_temp);
+    assert_true(parse_one("CREATE UNLOGGED TABLE t (a int)", &arena)->create_unlogged);
+    assert_false(parse_one("CREATE TABLE t (a int)", &arena)->create_temp);
+    assert_true(parse_one("COPY t TO STDOUT", &arena)->copy_stdio);
+    assert_false(parse_one("COPY t TO '/tmp/x'", &arena)->copy_stdio);
+    assert_false(parse_one("COPY t FROM PROGRAM 'x'", &arena)->copy_stdio);
+    struct statement *copy = parse_one("COPY s.t (b, \"A\") FROM STDIN (FORMAT csv)", &arena);
+    assert_int_equal(copy->ncopy_columns, 2);
+    assert_string_equal(copy->copy_columns[0], "b");
+    assert_string_equal(copy->copy_columns[1], "A");
+    arena_free(&arena);
+}
+
+/* ---- facts ---- */
+
+/* Written relations carry a "!"; functions their number of arguments. */
+static const struct {
+    const char *sql;
+    unsigned facts;
+    const char *relations;
+    const char *functions;
+    int max_param;
+} fact_cases[] = {
+    {"SELECT 1", 0, "", "", 0},
+    {"SELECT * FROM a, s.b WHERE x = $2", FACT_PARAMS, "a s.b", "", 2},
+    {"SELECT * FROM a FOR SHARE", FACT_LOCKING, "a", "", 0},
+    {"SELECT * FROM (SELECT * FROM a FOR UPDATE) x", FACT_LOCKING | FACT_SUBQUERY, "a", "", 0},
+    {"WITH a AS (SELECT * FROM b) SELECT * FROM a", FACT_SUBQUERY, "b", "", 0},
+    {"WITH a AS (SELECT * FROM b) SELECT * FROM public.a", FACT_SUBQUERY, "b public.a", "", 0},
+    {"WITH a AS (SELECT * FROM a) SELECT * FROM a", FACT_SUBQUERY, "a", "", 0},
+    {"WITH RECURSIVE a AS (SELECT * FROM a) SELECT * FROM a", FACT_SUBQUERY, "", "", 0},
+    {"WITH a AS (SELECT * FROM b), b AS (SELECT 1) SELECT * FROM a, b", FACT_SUBQUERY, "b", "", 0},
+    {"SELECT * FROM (WITH a AS (SELECT 1) SELECT * FROM a) x, a", FACT_SUBQUERY, "a", "", 0},
+    {"WITH a AS (SELECT 1) SELECT (SELECT 1 FROM a WHERE EXISTS (SELECT FROM a, c))", FACT_SUBQUERY,
+     "c", "", 0},
+    {"WITH a AS (SELECT 1) UPDATE a SET x = 1", FACT_SUBQUERY, "a!", "", 0},
+    {"WITH x AS (DELETE FROM a RETURNING id) SELECT * FROM x", FACT_SUBQUERY | FACT_MODIFYING_CTE,
+     "a!", "", 0},
+    {"SELECT (SELECT 1 FROM (WITH x AS (INSERT INTO a VALUES (f(1))) SELECT 1) y)",
+     FACT_SUBQUERY | FACT_MODIFYING_CTE, "a!", "f/1", 0},
+    {"INSERT INTO a SELECT * FROM b", 0, "a! b", "", 0},
+    {"WITH b AS (SELECT 1) INSERT INTO a SELECT * FROM b", FACT_SUBQUERY, "a!", "", 0},
+    {"INSERT INTO a WITH b AS (SELECT 1) SELECT * FROM b", FACT_SUBQUERY, "a!", "", 0},
+    {"UPDATE a SET x = f($1) FROM b WHERE a.id = g(b.id, $3)", FACT_PARAMS, "a! b", "f/1 g/2", 3},
+    {"DELETE FROM s.a USING b", 0, "s.a! b", "", 0},
+    {"MERGE INTO a USING b ON a.x = b.x WHEN MATCHED THEN UPDATE SET y = f(1)", 0, "a! b", "f/1",
+     0},
+    {"SELECT * INTO a FROM b", FACT_INTO, "b a!", "", 0},
+    {"SELECT lower(pg_catalog.upper(x)), count(*) FROM a", 0, "a",
+     "pg_catalog.upper/1 lower/1 count/0", 0},
+    {"SELECT x FROM a ORDER BY f(x) LIMIT g() OFFSET h(1)", 0, "a", "f/1 g/0 h/1", 0},
+    {"SELECT x FROM a GROUP BY f(x) HAVING g(x)", 0, "a", "f/1 g/1", 0},
+    {"SELECT DISTINCT ON (f(x)) x FROM a", 0, "a", "f/1", 0},
+    {"SELECT sum(x) OVER (PARTITION BY f(1) ORDER BY g(2) ROWS h(3) PRECEDING) FROM a", 0, "a",
+     "f/1 g/1 h/1 sum/1", 0},
+    {"SELECT sum(x) OVER w FROM a WINDOW w AS (PARTITION BY f(1))", 0, "a", "sum/1 f/1", 0},
+    {"SELECT sum(x ORDER BY f(1)) FILTER (WHERE g(2)) FROM a", 0, "a", "g/1 f/1 sum/1", 0},
+    {"SELECT CASE f(1) WHEN g(2) THEN h(3) ELSE i(4) END", 0, "", "f/1 g/1 h/1 i/1", 0},
+    {"SELECT ARRAY[f(1)], ROW(g(2)), (h(3)).x, a[i(4):j(5)], k(6)::text", 0, "",
+     "f/1 g/1 h/1 i/1 j/1 k/1", 0},
+    {"SELECT f(1) IS TRUE, COALESCE(g(2)), GREATEST(h(3)), NULLIF(i(4), 1), j(5) COLLATE \"C\"", 0,
+     "", "f/1 g/1 h/1 i/1 j/1", 0},
+    {"SELECT f(1) IN (g(2)), h(3) = ANY (i(4)), j(5) BETWEEN k(6) AND l(7), m(8) LIKE n(9)", 0, "",
+     "f/1 g/1 h/1 i/1 j/1 k/1 l/1 m/1 n/1", 0},
+    {"SELECT * FROM f(1) x, ROWS FROM (g(2), h(3)) y, a TABLESAMPLE system (i(4)) REPEATABLE "
+     "(j(5))",
+     0, "a", "f/1 g/1 h/1 i/1 j/1", 0},
+    {"SELECT * FROM a JOIN b ON f(1) JOIN LATERAL g(2) x ON true", 0, "a b", "f/1 g/1", 0},
+    {"SELECT * FROM XMLTABLE(XMLNAMESPACES(f(1) AS x), g(2) PASSING h(3) COLUMNS c text PATH i(4) "
+     "DEFAULT j(5)) t",
+     0, "", "h/1 g/1 f/1 i/1 j/1", 0},
+    {"SELECT a AT TIME ZONE 'x', CURRENT_DATE, CURRENT_USER, now()", 0, "",
+     "pg_catalog.timezone/2 now/0", 0},
+    {"INSERT INTO a VALUES (f(1)) ON CONFLICT (g(x)) WHERE h(2) DO UPDATE SET b = i(3) WHERE j(4) "
+     "RETURNING k(5)",
+     0, "a!", "f/1 i/1 j/1 h/1 g/1 k/1", 0},
+    {"UPDATE a SET x[f(1)] = g(2), (b, c) = (SELECT h(3), i(4) FROM d)", FACT_SUBQUERY, "a! d",
+     "g/1 f/1 h/1 i/1", 0},
+    {"VALUES (f(1)), (g(2))", 0, "", "f/1 g/1", 0},
+    {"SELECT 1 FROM a UNION SELECT f(2) FROM b", 0, "a b", "f/1", 0},
+    {"EXPLAIN ANALYZE DELETE FROM a WHERE x = f($4)", FACT_PARAMS, "a!", "f/1", 4},
+    {"PREPARE p AS SELECT * FROM a WHERE x = $1", FACT_PARAMS, "a", "", 1},
+    {"EXECUTE p (f(1))", 0, "", "f/1", 0},
+    {"DECLARE c CURSOR FOR SELECT * FROM a FOR UPDATE", FACT_LOCKING, "a", "", 0},
+    {"COPY a FROM STDIN WHERE f(x)", 0, "a!", "f/1", 0},
+    {"COPY a TO STDOUT", 0, "a", "", 0},
+    {"COPY (SELECT f(x) FROM a) TO STDOUT", 0, "a", "f/1", 0},
+    {"COPY (DELETE FROM a RETURNING *) TO STDOUT", 0, "a!", "", 0},
+    {"LOCK a, s.b", 0, "a! s.b!", "", 0},
+    {"TRUNCATE a, s.b", 0, "a! s.b!", "", 0},
+    {"CALL s.p(f(1))", 0, "", "f/1 s.p/1", 0},
+    {"CREATE TABLE a (x int DEFAULT f(1), y int REFERENCES b, FOREIGN KEY (x) REFERENCES s.c, LIKE "
+     "d) INHERITS (e)",
+     0, "a! e! s.c b d", "", 0},
+    {"CREATE TABLE a PARTITION OF b FOR VALUES IN (1)", 0, "a! b!", "", 0},
+    {"CREATE TABLE a AS SELECT f(x) FROM b", 0, "a! b", "f/1", 0},
+    {"CREATE VIEW v AS SELECT * FROM a", 0, "v! a", "", 0},
+    {"CREATE INDEX i ON a (x)", 0, "a!", "", 0},
+    {"CREATE TRIGGER t BEFORE INSERT ON a FOR EACH ROW EXECUTE FUNCTION f()", 0, "a!", "", 0},
+    {"CREATE RULE r AS ON INSERT TO a DO INSTEAD NOTHING", 0, "a!", "", 0},
+    {"CREATE POLICY p ON a USING (true)", 0, "a!", "", 0},
+    {"CREATE STATISTICS s ON x, y FROM a", 0, "a!", "", 0},
+    {"CREATE SEQUENCE s.q", 0, "s.q!", "", 0},
+    {"ALTER TABLE s.a ADD FOREIGN KEY (x) REFERENCES b", 0, "s.a! b", "", 0},
+    {"ALTER TABLE a ADD y int REFERENCES b", 0, "a! b", "", 0},
+    {"ALTER TABLE a ATTACH PARTITION b DEFAULT", 0, "a! b!", "", 0},
+    {"ALTER TABLE a INHERIT b", 0, "a! b!", "", 0},
+    {"ALTER TABLE a RENAME TO b", 0, "a!", "", 0},
+    {"ALTER TABLE a RENAME COLUMN x TO y", 0, "a!", "", 0},
+    {"ALTER TABLE a SET SCHEMA s", 0, "a!", "", 0},
+    {"ALTER TABLE a OWNER TO u", 0, "a!", "", 0},
+    {"ALTER SEQUENCE q RESTART", 0, "q!", "", 0},
+    {"DROP TABLE a, s.b", 0, "a! s.b!", "", 0},
+    {"DROP VIEW v", 0, "v!", "", 0},
+    {"DROP TRIGGER t ON s.a", 0, "s.a!", "", 0},
+    {"DROP FUNCTION f(int)", 0, "", "", 0},
+    {"DROP SCHEMA s", 0, "", "", 0},
+    {"GRANT SELECT ON a, s.b TO u", 0, "a! s.b!", "", 0},
+    {"GRANT SELECT ON ALL TABLES IN SCHEMA s TO u", 0, "", "", 0},
+    {"COMMENT ON COLUMN s.a.x IS 'y'", 0, "s.a!", "", 0},
+    {"COMMENT ON TABLE a IS 'y'", 0, "a!", "", 0},
+    {"VACUUM a, s.b", 0, "a! s.b!", "", 0},
+    {"ANALYZE a (x)", 0, "a!", "", 0},
+    {"CLUSTER a USING i", 0, "a!", "", 0},
+    {"REINDEX TABLE a", 0, "a!", "", 0},
+    {"REFRESH MATERIALIZED VIEW v", 0, "v!", "", 0},
+};
+
+static void dump_facts(const struct statement *s, struct buffer *relations,
+                       struct buffer *functions)
+{
+    for (int i = 0; i < s->nrelations; i++)
+        buffer_printf(relations, "%s%s%s%s%s", i ? " " : "",
+                      s->relations[i].schema ? s->relations[i].schema : "",
+                      s->relations[i].schema ? "." : "", s->relations[i].name,
+                      s->relations[i].written ? "!" : "");
+    for (int i = 0; i < s->nfunctions; i++)
+        buffer_printf(functions, "%s%s%s%s/%d", i ? " " : "",
+                      s->functions[i].schema ? s->functions[i].schema : "",
+                      s->functions[i].schema ? "." : "", s->functions[i].name,
+                      s->functions[i].nargs);
+    buffer_append(relations, "", 1);
+    buffer_append(functions, "", 1);
+}
+
+static void test_facts(void **state)
+{
+    (void)state;
+    int bad = 0;
+    for (size_t i = 0; i < COUNT(fact_cases); i++) {
+        struct arena arena;
+        struct buffer relations = {0}, functions = {0};
+        arena_init(&arena);
+        struct statement *s = parse_one(fact_cases[i].sql, &arena);
+        dump_facts(s, &relations, &functions);
+        if (s->facts != fact_cases[i].facts || s->max_param != fact_cases[i].max_param ||
+            strcmp(buffer_head(&relations), fact_cases[i].relations) != 0 ||
+            strcmp(buffer_head(&functions), fact_cases[i].functions) != 0) {
+            print_error("%s: facts %u relations \"%s\" functions \"%s\" params %d\n",
+                        fact_cases[i].sql, s->facts, buffer_head(&relations),
+                        buffer_head(&functions), s->max_param);
+            bad++;
+        }
+        buffer_release(&relations);
+        buffer_release(&functions);
+        arena_free(&arena);
+    }
+    assert_int_equal(bad, 0);
+}
+
+/* ---- texts and places ---- */
+
+static void test_several_statements(void **state)
+{
+    (void)state;
+    struct arena arena;
+    arena_init(&arena);
+    const char *sql = "  SELECT 1 ;;\n-- about two\n UPDATE t SET a = ';' /* in */ ; \tCOMMIT\n";
+    struct statement_list list = statement_parse(sql, &arena);
+    assert_int_equal(list.count, 3);
+    static const char *texts[] = {"SELECT 1", "-- about two\n UPDATE t SET a = ';' /* in */",
+                                  "COMMIT"};
+    for (int i = 0; i < 3; i++) {
+        const struct statement *s = list.items[i];
+        assert_string_equal(s->text, texts[i]);
+        assert_int_equal(s->length, strlen(texts[i]));
+        assert_memory_equal(sql + s->location, s->text, (size_t)s->length);
+    }
+    assert_int_equal(statement_parse("", &arena).count, 0);
+    assert_int_equal(statement_parse(" ; /* nothing */ ;; -- at all", &arena).count, 0);
+    arena_free(&arena);
+}
+
+static void test_inner_texts(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *sql, *inner;
+    } cases[] = {
+        {"EXPLAIN SELECT 1", "SELECT 1"},
+        {"explain analyze verbose select 1", "select 1"},
+        {"EXPLAIN /* ( */ (COSTS off, FORMAT json) SELECT (1)", "SELECT (1)"},
+        {"EXPLAIN (SELECT 1) UNION (SELECT 2)", "(SELECT 1) UNION (SELECT 2)"},
+        {"EXPLAIN ((SELECT 1))", "((SELECT 1))"},
+        {"EXPLAIN (WITH a AS (SELECT 1) TABLE a)", "(WITH a AS (SELECT 1) TABLE a)"},
+        {"EXPLAIN (VALUES (1))", "(VALUES (1))"},
+        {"EXPLAIN CREATE TABLE x AS SELECT 1", "CREATE TABLE x AS SELECT 1"},
+        {"EXPLAIN EXECUTE p(1)", "EXECUTE p(1)"},
+        {"PREPARE p AS SELECT 1", "SELECT 1"},
+        {"PREPARE \"as\" (numeric(10, 2), text) AS SELECT $1 AS x", "SELECT $1 AS x"},
+        {"DECLARE c SCROLL CURSOR WITH HOLD FOR SELECT 1 FOR UPDATE", "SELECT 1 FOR UPDATE"},
+        {"DECLARE \"for\" CURSOR FOR SELECT 1", "SELECT 1"},
+        {"COPY (SELECT ')' , (1)) TO STDOUT", "SELECT ')' , (1)"},
+        {"COPY (SELECT $$)$$, $a$ ) $$ $a$, E'\\')') TO STDOUT (FORMAT csv)",
+         "SELECT $$)$$, $a$ ) $$ $a$, E'\\')'"},
+        {"CREATE TABLE x AS SELECT 1 AS data", "SELECT 1 AS data"},
+        {"CREATE TABLE x (a, b) USING heap WITH (fillfactor = 70) TABLESPACE y AS SELECT 1, 2 WITH "
+         "NO DATA",
+         "SELECT 1, 2"},
+        {"CREATE TABLE x AS SELECT 1 WITH DATA", "SELECT 1"},
+        {"CREATE MATERIALIZED VIEW v AS TABLE t WITH NO DATA", "TABLE t"},
+        {"CREATE TABLE x AS EXECUTE p", "EXECUTE p"},
+        {"SELECT 1 INTO x", "SELECT 1 INTO x"},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct arena arena;
+        arena_init(&arena);
+        struct statement *s = parse_one(cases[i].sql, &arena);
+        assert_non_null(s->inner);
+        assert_string_equal(s->inner->text, cases[i].inner);
+        assert_int_equal(s->inner->length, strlen(cases[i].inner));
+        assert_memory_equal(cases[i].sql + s->inner->location, cases[i].inner,
+                            strlen(cases[i].inner));
+        arena_free(&arena);
+    }
+}
+
+static void test_locations_are_in_the_statements_own_text(void **state)
+{
+    (void)state;
+    struct arena arena;
+    arena_init(&arena);
+    static const char *const prefixes[] = {"",
+                                           "SELECT 'x'; ",
+                                           "/* \xc3\xa9 */ SELECT 1;\n\n  ",
+                                           "EXPLAIN (ANALYZE) ",
+                                           "PREPARE p AS ",
+                                           "BEGIN; EXPLAIN "};
+    for (size_t i = 0; i < COUNT(prefixes); i++) {
+        char *sql = arena_printf(
+            &arena, "%sSELECT abc, $1, f(2) FROM t1 WHERE key_ = 42 AND x IN (-7)", prefixes[i]);
+        struct statement_list list = statement_parse(sql, &arena);
+        const struct statement *s = list.items[list.count - 1];
+        if (s->inner)
+            s = s->inner;
+        const struct query *q = s->query;
+        const struct expr *equal = q->where->args[0], *in = q->where->args[1];
+        assert_memory_equal(s->text + q->targets[0].expr->location, "abc", 3);
+        assert_memory_equal(s->text + q->targets[1].location, "$1", 2);
+        assert_memory_equal(s->text + q->targets[2].expr->location, "f(2)", 4);
+        assert_memory_equal(s->text + q->from[0]->location, "t1", 2);
+        assert_memory_equal(s->text + equal->location, "=", 1);
+        assert_memory_equal(s->text + equal->args[1]->location, "42", 2);
+        assert_memory_equal(s->text + in->args[1]->location, "-7", 2);
+        assert_memory_equal(s->text + q->where_location, "key_", 4);
+    }
+    struct statement *none = parse_one("DELETE FROM t", &arena);
+    assert_int_equal(none->query->where_location, -1);
+    arena_free(&arena);
+}
+
+/* ---- hints ---- */
+
+static const struct {
+    const char *sql;
+    const char *hints; /* of the last statement */
+} hint_cases[] = {
+    {"SELECT 1", ""},
+    {"/* pgshunt: key=42 shard=s1 primary */ SELECT 1", "key=42 shard=s1 primary"},
+    {"SELECT 1 /*pgshunt:key=42*/", "key=42"},
+    {"SELECT /* pgshunt: Key='it''s, me' */ 1", "key=it's, me"},
+    {"SELECT 1 -- pgshunt: key=\"a b\", primary", "key=a b primary"},
+    {"-- pgshunt: primary\nSELECT 1", "primary"},
+    {"SELECT 1 -- pgshunt: key=1\n + 2 -- pgshunt: replica", "key=1 replica"},
+    {"SELECT 1; -- pgshunt: key=7", "key=7"},
+    {"SELECT 1 /* pgshunt: a=1 */; SELECT 2 /* pgshunt: b=2 */", "b=2"},
+    {"SELECT '/* pgshunt: key=42 */'", ""},
+    {"SELECT '''/* pgshunt: key=42 */'", ""},
+    {"SELECT E'\\'/* pgshunt: key=42 */'", ""},
+    {"SELECT E'x'\n'\\'/* pgshunt: key=42 */'", ""},
+    {"SELECT 'x' -- c\n 'y /* pgshunt: key=42 */'", ""},
+    {"SELECT $$/* pgshunt: key=42 */$$", ""},
+    {"SELECT $x$ $$ /* pgshunt: key=42 */ $x$", ""},
+    {"SELECT \"/* pgshunt: key=42 */\"", ""},
+    {"SELECT \"a\"\"/* pgshunt: key=42 */\"", ""},
+    {"SELECT U&'\\0041/* pgshunt: key=42 */'", ""},
+    {"SELECT $1 /* pgshunt: key=42 */", "key=42"},
+    {"SELECT a$b /* pgshunt: key=42 */, c$b", "key=42"},
+    {"SELECT 1 /* other /* pgshunt: key=42 */ */", ""},
+    {"SELECT 1 /* pgshunt: key=42 /* nested */ primary */", "key=42 nested primary"},
+    {"SELECT 1 /* about pgshunt: key=42 */", ""},
+    {"SELECT 1 /* pgshunt: */", ""},
+    {"SELECT 1 /* pgshunt: key= ; =x ,, b */", "key= x b"},
+    {"SELECT 1 /* pgshunt: key=-5 range=1..2 */", "key=-5 range=1..2"},
+    {"SELECT 1 /* pgshunt: key='unclosed */", "key=unclosed "},
+    {"not sql at all /* pgshunt: shard=s2 */", "shard=s2"},
+    {"also 'not sql -- pgshunt: shard=s2", ""},
+    {"EXPLAIN /* pgshunt: key=3 */ SELECT 1", "key=3"},
+};
+
+static void test_hints(void **state)
+{
+    (void)state;
+    int bad = 0;
+    for (size_t i = 0; i < COUNT(hint_cases); i++) {
+        struct arena arena;
+        struct buffer out = {0};
+        arena_init(&arena);
+        struct statement_list list = statement_parse(hint_cases[i].sql, &arena);
+        const struct statement *s = list.items[list.count - 1];
+        for (int k = 0; k < s->nhints; k++)
+            buffer_printf(&out, "%s%s%s%s", k ? " " : "", s->hints[k].name,
+                          s->hints[k].value ? "=" : "", s->hints[k].value ? s->hints[k].value : "");
+        buffer_append(&out, "", 1);
+        if (strcmp(buffer_head(&out), hint_cases[i].hints) != 0) {
+            print_error("%s: \"%s\"\n", hint_cases[i].sql, buffer_head(&out));
+            bad++;
+        }
+        buffer_release(&out);
+        arena_free(&arena);
+    }
+    assert_int_equal(bad, 0);
+}
+
+/* ---- what is not understood ---- */
+
+static void assert_not_understood(const char *sql)
+{
+    struct arena arena;
+    arena_init(&arena);
+    struct statement_list list = statement_parse(sql, &arena);
+    assert_int_equal(list.count, 1);
+    if (!list.items[0]->syntax_error)
+        print_error("understood: %s\n", sql);
+    assert_true(list.items[0]->syntax_error);
+    assert_int_equal(list.items[0]->kind, STMT_OTHER);
+    assert_non_null(list.items[0]->text);
+    assert_non_null(list.items[0]->tag);
+    assert_null(list.items[0]->query);
+    arena_free(&arena);
+}
+
+static void test_syntax_errors(void **state)
+{
+    (void)state;
+    static const char *const cases[] = {
+        "SELEC 1",
+        "SELECT 'unterminated",
+        "SELECT 1; SELEC 2",
+        "SELECT /* open",
+        "SELECT \"open",
+        "SELECT $$open",
+        "(",
+        "SELECT $0",
+        "VALUES (1), (1, 2)",
+        "INSERT INTO t VALUES (1), (2, 3)",
+        "SELECT 1 FROM",
+        "'",
+        "\\",
+        "\x01",
+        "1",
+        "$1",
+        "SELECT U&'\\zzzz'",
+    };
+    for (size_t i = 0; i < COUNT(cases); i++)
+        assert_not_understood(cases[i]);
+    struct arena arena;
+    arena_init(&arena);
+    struct statement_list list = statement_parse("  frobnicate users ; select 1 ", &arena);
+    assert_string_equal(list.items[0]->text, "frobnicate users ; select 1");
+    assert_string_equal(list.items[0]->tag, "FROBNICATE");
+    arena_free(&arena);
+}
+
+/* before + unit * count + middle + other * count + after, parsed; the result or NULL if refused. */
+static bool parse_repeated(const char *before, const char *unit, const char *middle,
+                           const char *other, int count)
+{
+    struct buffer sql = {0};
+    struct arena arena;
+    arena_init(&arena);
+    buffer_append(&sql, before, strlen(before));
+    for (int i = 0; i < count; i++)
+        buffer_append(&sql, unit, strlen(unit));
+    buffer_append(&sql, middle, strlen(middle));
+    for (int i = 0; i < count; i++)
+        buffer_append(&sql, other, strlen(other));
+    buffer_append(&sql, "", 1);
+    struct statement_list list = statement_parse(buffer_head(&sql), &arena);
+    assert_true(list.count >= 1);
+    bool understood = !list.items[0]->syntax_error;
+    buffer_release(&sql);
+    arena_free(&arena);
+    return understood;
+}
+
+static void *parse_hostile(void *unused)
+{
+    (void)unused;
+    static const struct {
+        const char *before, *unit, *middle, *other;
+        int fine;    /* repetitions that must be understood */
+        int hostile; /* repetitions that must be refused, and end no thread */
+    } cases[] = {
+        {"SELECT ", "(", "1", ")", 3000, 100000},
+        {"SELECT 1", "+1", "", "", 1200, 1000000},
+        {"SELECT 1", "||'a'", "", "", 1200, 300000},
+        {"SELECT ", "NOT ", "true", "", 1200, 200000},
+        {"SELECT ", "- ", "a", "", 1200, 200000},
+        {"SELECT a", "::int", "", "", 1200, 100000},
+        {"SELECT 1", " UNION ALL SELECT 1", "", "", 1000, 100000},
+        {"SELECT * FROM a", " CROSS JOIN b", "", "", 1000, 100000},
+        {"", "SELECT (", "SELECT 1", ")", 100, 100000},
+        {"SELECT ", "f(", "1", ")", 1000, 100000},
+        {"SELECT ", "ARRAY[", "1", "]", 1000, 100000},
+        {"SELECT ", "CASE WHEN ", "a", " THEN 1 END", 500, 100000},
+        {"SELECT * FROM ", "(SELECT * FROM ", "t", ") x", 400, 100000},
+        {"", "WITH a AS (", "SELECT 1", ") SELECT 1", 300, 100000},
+        {"", "EXPLAIN ", "SELECT 1", "", 1, 100000},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        if (!parse_repeated(cases[i].before, cases[i].unit, cases[i].middle, cases[i].other,
+                            cases[i].fine))
+            return (void *)cases[i].unit;
+        if (parse_repeated(cases[i].before, cases[i].unit, cases[i].middle, cases[i].other,
+                           cases[i].hostile))
+            return (void *)cases[i].unit;
+    }
+    return NULL;
+}
+
+/* On a worker's stack: 8 MB. */
+static void test_hostile_depth(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    pthread_attr_t attributes;
+    void *failed = NULL;
+    pthread_attr_init(&attributes);
+    assert_int_equal(pthread_attr_setstacksize(&attributes, 8 << 20), 0);
+    assert_int_equal(pthread_create(&thread, &attributes, parse_hostile, NULL), 0);
+    pthread_join(thread, &failed);
+    pthread_attr_destroy(&attributes);
+    if (failed)
+        print_error("depth of \"%s\"\n", (const char *)failed);
+    assert_null(failed);
+}
+
+/* Wide is no problem, however wide; names in sight of a query are bounded. */
+static void test_width(void **state)
+{
+    (void)state;
+    assert_true(parse_repeated("SELECT true", " AND true", "", "", 100000));
+    assert_true(parse_repeated("SELECT a IN (1", ",1", ")", "", 100000));
+    assert_true(parse_repeated("INSERT INTO t VALUES (1)", ",(1)", "", "", 50000));
+    assert_true(parse_repeated("", "SELECT 1;", "", "", 5000));
+    assert_true(parse_repeated("WITH a AS (SELECT 1)", ", a AS (SELECT 1)", " SELECT 1", "", 900));
+    assert_false(
+        parse_repeated("WITH a AS (SELECT 1)", ", a AS (SELECT 1)", " SELECT 1", "", 1100));
+}
+
+static void *parse_many(void *unused)
+{
+    (void)unused;
+    static const char *const sqls[] = {"SELECT a FROM t WHERE id = 42", "SELEC", "BEGIN",
+                                       "SELECT 1; SELECT 2", "SET a = 'b'"};
+    struct arena arena;
+    arena_init(&arena);
+    for (int i = 0; i < 4000; i++) {
+        arena_reset(&arena);
+        struct statement_list list = statement_parse(sqls[i % 5], &arena);
+        if (list.count != (i % 5 == 3 ? 2 : 1) || list.items[0]->syntax_error != (i % 5 == 1))
+            return &arena_free;
+    }
+    arena_free(&arena);
+    return NULL;
+}
+
+static void test_threads(void **state)
+{
+    (void)state;
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, parse_many, NULL), 0);
+    for (int i = 0; i < 4; i++) {
+        void *failed;
+        pthread_join(threads[i], &failed);
+        assert_null(failed);
+    }
+}
+
+static void test_every_kind_has_a_name(void **state)
+{
+    (void)state;
+    for (int kind = STMT_EMPTY; kind <= STMT_OTHER; kind++)
+        assert_string_not_equal(statement_kind_name((enum statement_kind)kind), "unknown");
+    assert_string_equal(statement_kind_name((enum statement_kind)999), "unknown");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_trees),
+        cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_transaction_options),
+        cmocka_unit_test(test_flags),
+        cmocka_unit_test(test_facts),
+        cmocka_unit_test(test_several_statements),
+        cmocka_unit_test(test_inner_texts),
+        cmocka_unit_test(test_locations_are_in_the_statements_own_text),
+        cmocka_unit_test(test_hints),
+        cmocka_unit_test(test_syntax_errors),
+        cmocka_unit_test(test_hostile_depth),
+        cmocka_unit_test(test_width),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_every_kind_has_a_name),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
