@@ -371,9 +371,11 @@ void client_no_server(struct client *client, const char *sqlstate, const char *m
 static bool repeat_request(struct client *client, struct server *server)
 {
     struct request *request = &client->request;
-    if (client->state != CLIENT_BUSY || !request->retriable || request->forwarded ||
-        client->nparticipants || client->tx || request->attempts++ >= 3)
+    if (client->state != CLIENT_BUSY || !request->retriable || request->forwarded || client->tx ||
+        (client->nparticipants && !client->scatter) || request->attempts++ >= 3)
         return false;
+    if (client->scatter)
+        scatter_abandon(client);
     struct buffer again = request->again;
     request->again = (struct buffer){0};
     request->avoid = server->pool->node;

@@ -726,6 +726,8 @@ static bool start_scatter(struct client *client, struct scatter_ask *ask)
     enum attach attached = attach_all(client, &client->request.plan);
     if (attached != ATTACH_READY)
         return attached == ATTACH_FAILED;
+    client->request.retriable = client->request.plan.node == NODE_CLASS_REPLICA && !client->tx &&
+                                buffer_length(&client->request.again) > 0;
     ext->state = BATCH_SCATTER;
     scatter_start(client, ask);
     return true;
@@ -755,7 +757,8 @@ static bool execute_scatter(struct client *client, struct portal *portal, int32_
         refuse(client, "55000", "the shard map changed between Bind and Execute");
         return true;
     }
-    struct scatter_ask ask = {.describe = portal->describe,
+    struct scatter_ask ask = {.statement = portal->prepared->statements.items[0],
+                              .describe = portal->describe,
                               .silent = true,
                               .params = arena_new(client->request.arena, struct params),
                               .prepared = portal->prepared,
@@ -771,7 +774,7 @@ static bool execute_on_server(struct client *client, struct prepared *prepared)
     struct extended *ext = client->extended;
     struct request *request = &client->request;
     if (statement_broadcast(client, prepared->statements.items[0], request->arena, &request->plan)) {
-        struct scatter_ask ask = {.silent = true};
+        struct scatter_ask ask = {.statement = prepared->statements.items[0], .silent = true};
         return start_scatter(client, &ask);
     }
     unsigned shard = client->nparticipants ? client->participants[0]->shard : 0;

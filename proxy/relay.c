@@ -513,6 +513,8 @@ static void walk_and_act(struct server *server, struct buffer *kept, const char 
     if (!buffer_length(&server->in))
         buffer_release(&server->in);
     struct client *client = walk.client;
+    if (client && server->client == client && client->scatter)
+        scatter_pump(client);
     if (walk.ready && client && server->client == client)
         complete(&walk);
     else if (client && server->copy_in && server->client == client)

@@ -116,6 +116,7 @@ void relay_readable(struct server *server);
 
 /* Starts the plan of client->request (servers attached already). `extended`: how the client asked. */
 struct scatter_ask {
+    const struct statement *statement; /* for what follows its completion; NULL: several */
     bool describe; /* the client wants a RowDescription */
     bool silent;   /* part of an extended batch: no ReadyForQuery, extended_scatter_done() instead */
     const struct params *params;     /* extended: the client's, for queries with parameters */
@@ -127,6 +128,10 @@ void scatter_start(struct client *client, const struct scatter_ask *ask);
 void scatter_message(struct server *server, char type, const char *body, size_t len);
 void scatter_lost(struct client *client, struct server *server, const char *reason);
 void scatter_drained(struct client *client);
+/* What came from a shard in one go has been fed: merge and send. */
+void scatter_pump(struct client *client);
+/* Gives up a read whose answer nothing of was sent, servers included: it will be repeated. */
+void scatter_abandon(struct client *client);
 void scatter_free(struct client *client);
 
 #endif

@@ -91,13 +91,12 @@ static void keep_sql(struct client *client)
 }
 
 /* A copy of the message, to ask another node if this one dies before it answers. */
-static void keep_for_retry(struct client *client, const char *header, size_t len)
+static void keep_for_retry(struct client *client)
 {
     struct request *request = &client->request;
     request->retriable = true;
     buffer_clear(&request->again);
-    buffer_append(&request->again, header, WIRE_HEADER);
-    buffer_append(&request->again, request->sql, len);
+    wire_put_query(&request->again, request->sql);
 }
 
 static void send_direct(struct client *client, struct server *server)
@@ -112,7 +111,7 @@ static void send_direct(struct client *client, struct server *server)
     expect->list = &request->statements;
     expect->write = request->plan.write;
     if (request->plan.node == NODE_CLASS_REPLICA && !client->tx && !server->pinned)
-        keep_for_retry(client, header, len);
+        keep_for_retry(client);
     struct iovec parts[3] = {{buffer_head(&prefix), buffer_length(&prefix)},
                              {header, sizeof header},
                              {(void *)request->sql, len}};
@@ -125,7 +124,12 @@ static void send_direct(struct client *client, struct server *server)
 
 static void start_scatter(struct client *client)
 {
+    struct request *request = &client->request;
     struct scatter_ask ask = {.describe = true};
+    if (request->statements.count == 1)
+        ask.statement = request->statements.items[0];
+    if (request->plan.node == NODE_CLASS_REPLICA && !client->tx)
+        keep_for_retry(client);
     scatter_start(client, &ask);
 }
 

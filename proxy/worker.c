@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -374,6 +375,8 @@ static void *run(void *arg)
     uv_run(&worker->loop, UV_RUN_DEFAULT);
     uv_loop_close(&worker->loop);
     free_worker(worker);
+    atomic_fetch_add(&worker->daemon->ended, 1);
+    kill(getpid(), SIGUSR1); /* wakes the main thread */
     return NULL;
 }
 

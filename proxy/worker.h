@@ -53,6 +53,7 @@ enum worker_phase {
 };
 
 struct daemon;
+struct http;
 
 struct worker {
     int index;
@@ -98,6 +99,9 @@ struct daemon {
     atomic_ullong connections; /* accepted since start */
     int64_t started_at;
     atomic_bool draining;
+    atomic_bool reload_ok;  /* the last reload, or the start, was good */
+    atomic_int ended;       /* workers that have ended */
+    struct http *http;      /* NULL: off */
     pthread_mutex_t topology_lock;
     struct topology *topology; /* the newest; guarded by the lock */
 };

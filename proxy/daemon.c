@@ -1,0 +1,218 @@
+/* daemon.c: starts monitor, workers and HTTP, and acts on signals until the end. */
+#include "proxy/daemon.h"
+
+#include <openssl/rand.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "pgshunt/log.h"
+#include "proxy/http.h"
+#include "proxy/monitor.h"
+#include "proxy/prepared.h"
+#include "proxy/worker.h"
+
+#define FIRST_ROUND_MS 3000 /* how long the start waits to know who is primary */
+
+/* ---- signals: blocked everywhere, taken by the main thread with sigwait ---- */
+
+static void block_signals(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGHUP);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGQUIT);
+    sigaddset(set, SIGUSR1); /* a worker has ended */
+    pthread_sigmask(SIG_BLOCK, set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+/* Each client and each server connection is a descriptor. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+/* ---- reload ---- */
+
+static void publish(struct daemon *daemon, struct config *config)
+{
+    struct topology *old = daemon->topology;
+    struct topology *topology = topology_new(config, old);
+    daemon->topology = topology;
+    topology_unref(old);
+    log_configure(config->log_level, config->log_format);
+    monitor_set_topology(daemon->monitor, topology);
+    for (int i = 0; i < daemon->nworkers; i++)
+        worker_set_topology(&daemon->workers[i], topology);
+}
+
+bool daemon_reload(struct daemon *daemon, char *error, size_t size)
+{
+    struct config_error problem;
+    char names[512];
+    struct config *config = config_load(daemon->topology->config->path, &problem);
+    atomic_store(&daemon->reload_ok, config != NULL);
+    if (!config) {
+        snprintf(error, size, "%s", problem.text);
+        log_event(LOG_ERROR, "reload failed, the old configuration stays",
+                  LOG_S("reason", problem.text));
+        return false;
+    }
+    pthread_mutex_lock(&daemon->topology_lock);
+    config_restart_needed(daemon->topology->config, config, names, sizeof names);
+    publish(daemon, config);
+    pthread_mutex_unlock(&daemon->topology_lock);
+    if (names[0])
+        log_event(LOG_WARNING, "settings that need a restart were not changed", LOG_S("settings", names));
+    log_event(LOG_INFO, "configuration reloaded", LOG_S("file", config->path));
+    return true;
+}
+
+void daemon_shutdown(struct daemon *daemon, bool immediately)
+{
+    (void)daemon;
+    kill(getpid(), immediately ? SIGQUIT : SIGTERM);
+}
+
+/* ---- start and end ---- */
+
+static bool start_workers(struct daemon *daemon, int count)
+{
+    char error[512];
+    daemon->workers = mem_alloc(sizeof *daemon->workers * (size_t)count);
+    for (int i = 0; i < count; i++) {
+        if (!worker_start(&daemon->workers[i], daemon, i, error, sizeof error)) {
+            log_event(LOG_ERROR, "cannot start", LOG_S("reason", error));
+            return false;
+        }
+        daemon->nworkers = i + 1;
+    }
+    return true;
+}
+
+static bool start_http(struct daemon *daemon)
+{
+    const struct config *config = daemon->topology->config;
+    char error[512];
+    if (!config->http_port)
+        return true;
+    daemon->http = http_start(daemon, config->http_address, config->http_port, error, sizeof error);
+    if (!daemon->http)
+        log_event(LOG_ERROR, "cannot start", LOG_S("reason", error));
+    return daemon->http != NULL;
+}
+
+static void begin_drain(struct daemon *daemon)
+{
+    int64_t limit = daemon->topology->config->shutdown_timeout;
+    if (atomic_exchange(&daemon->draining, true))
+        return;
+    log_event(LOG_INFO, "shutting down: running transactions may finish", LOG_I("limit_ms", limit));
+    for (int i = 0; i < daemon->nworkers; i++)
+        worker_drain(&daemon->workers[i], limit);
+}
+
+static void stop_now(struct daemon *daemon)
+{
+    for (int i = 0; i < daemon->nworkers; i++)
+        worker_stop_now(&daemon->workers[i]);
+}
+
+/* Returns when all workers have ended. */
+static void serve_signals(struct daemon *daemon, const sigset_t *set)
+{
+    char error[1024];
+    int number;
+    while (atomic_load(&daemon->ended) < daemon->nworkers && sigwait(set, &number) == 0) {
+        switch (number) {
+        case SIGHUP:
+            if (!daemon_reload(daemon, error, sizeof error))
+                continue; /* it was logged */
+            break;
+        case SIGTERM:
+        case SIGINT:
+            begin_drain(daemon);
+            break;
+        case SIGQUIT:
+            log_event(LOG_INFO, "shutting down at once");
+            stop_now(daemon);
+            break;
+        default:
+            break;
+        }
+    }
+}
+
+static void free_budgets(struct daemon *daemon)
+{
+    struct budget *budget, *next;
+    HASH_ITER (hh, daemon->budgets, budget, next) {
+        HASH_DEL(daemon->budgets, budget);
+        free(budget->key);
+        free(budget);
+    }
+}
+
+static void end(struct daemon *daemon)
+{
+    if (daemon->http)
+        http_stop(daemon->http);
+    for (int i = 0; i < daemon->nworkers; i++)
+        worker_join(&daemon->workers[i]);
+    monitor_stop(daemon->monitor);
+    free_budgets(daemon);
+    free(daemon->workers);
+    topology_unref(daemon->topology);
+    log_event(LOG_INFO, "pgshunt has ended");
+}
+
+static void say_started(const struct daemon *daemon)
+{
+    const struct config *config = daemon->topology->config;
+    log_event(LOG_INFO, "pgshunt is ready", LOG_S("version", PGSHUNT_VERSION),
+              LOG_S("address", config->listen_address), LOG_I("port", config->listen_port),
+              LOG_I("http_port", config->http_port), LOG_I("workers", config->workers),
+              LOG_I("databases", config->ndatabases));
+}
+
+int daemon_run(struct config *config)
+{
+    struct daemon daemon = {.started_at = clock_us()};
+    sigset_t set;
+    uint64_t seed;
+    int workers = config->workers;
+    RAND_bytes((unsigned char *)&seed, sizeof seed);
+    prepared_seed(seed);
+    log_configure(config->log_level, config->log_format);
+    log_thread_name("main");
+    raise_descriptor_limit();
+    block_signals(&set);
+    pthread_mutex_init(&daemon.budgets_lock, NULL);
+    pthread_mutex_init(&daemon.topology_lock, NULL);
+    atomic_store(&daemon.reload_ok, true);
+    daemon.topology = topology_new(config, NULL);
+    daemon.monitor = monitor_start(daemon.topology);
+    if (!daemon.monitor) {
+        log_event(LOG_ERROR, "cannot start", LOG_S("reason", "no thread for the monitor"));
+        topology_unref(daemon.topology);
+        return 1;
+    }
+    monitor_wait_first_round(daemon.monitor, FIRST_ROUND_MS);
+    bool started = start_workers(&daemon, workers) && start_http(&daemon);
+    if (started)
+        say_started(&daemon);
+    else
+        stop_now(&daemon);
+    serve_signals(&daemon, &set);
+    end(&daemon);
+    return started ? 0 : 1;
+}

@@ -1,0 +1,623 @@
+/*
+ * scatter.c: one statement on several shards at once, and their answers made one.
+ *
+ *   RUNNING --all ready--> (done)                       reads; parts of an explicit transaction
+ *      |                                                statements that refuse a transaction
+ *      '--all ready, ours to commit--> COMMITTING --> (done)
+ *      '--one failed, ours to end----> ROLLING_BACK -> (done)
+ *
+ * A change outside a transaction runs inside BEGIN ... COMMIT on every shard, and is committed only when
+ * it succeeded on all of them, deferred constraints checked. Rows go through router's merge; a shard is
+ * read only as far as the merge and the client can take.
+ */
+#include "proxy/session.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "pgshunt/arena.h"
+#include "pgshunt/log.h"
+#include "pgshunt/merge.h"
+#include "pgshunt/wire.h"
+#include "proxy/cancel.h"
+#include "proxy/pool.h"
+
+#define OUT_MAX 65536
+
+enum scatter_phase { SCATTER_RUNNING, SCATTER_COMMITTING, SCATTER_ROLLING_BACK };
+
+struct part {
+    struct server *server; /* NULL: lost */
+    const char *shard_name;
+    int awaited;      /* ReadyForQuerys to come */
+    bool complete;    /* its rows are all here */
+    bool cancelled;   /* asked to stop: its error is ours and means nothing */
+    bool committed;
+    char *tag;
+    struct buffer rows; /* EXPLAIN: kept until all are there */
+};
+
+struct scatter {
+    struct client *client;
+    struct scatter_ask ask;
+    const struct statement *statement;
+    const struct plan *plan; /* client->request.plan */
+    enum scatter_phase phase;
+    bool ends_itself;   /* begun here: to be committed or rolled back here */
+    bool commits;       /* it is the COMMIT of a transaction over several shards */
+    bool rows_done;     /* the merge has all it needs */
+    bool described;
+    struct merge *merge;
+    struct buffer out;
+    struct arena arena; /* error texts */
+    bool failed;
+    struct pg_error error;
+    int nparts, awaited;
+    struct part parts[];
+};
+
+/* ---- sending ---- */
+
+static uint32_t param_type(const struct prepared *prepared, int number)
+{
+    return number < prepared->ntypes ? prepared->types[number] : 0;
+}
+
+static int param_number(const struct shard_query *query, int at)
+{
+    return query->params ? query->params[at] : at;
+}
+
+static int param_count(const struct scatter_ask *ask, const struct shard_query *query)
+{
+    return query->params ? query->nparams : ask->params ? ask->params->count : 0;
+}
+
+static void put_parse(struct scatter *scatter, const struct shard_query *query, struct buffer *out)
+{
+    const struct prepared *prepared = scatter->ask.prepared;
+    int count = param_count(&scatter->ask, query);
+    uint32_t *types = arena_array(&scatter->arena, uint32_t, count + 1);
+    for (int i = 0; i < count; i++)
+        types[i] = param_type(prepared, param_number(query, i));
+    wire_put_parse(out, "", query->sql, types, count);
+}
+
+/* The client's result formats; one per column, hidden columns added as text. */
+static void put_result_formats(struct scatter *scatter, struct buffer *out)
+{
+    const struct scatter_ask *ask = &scatter->ask;
+    int count = ask->result_formats_len >= 2 ? wire_get16(ask->result_formats) : 0;
+    int hidden = count > 1 && scatter->plan->merge ? scatter->plan->merge->hidden : 0;
+    if (!count) {
+        wire_put16(out, 0);
+        return;
+    }
+    wire_put16(out, count + hidden);
+    wire_put_bytes(out, ask->result_formats + 2, ask->result_formats_len - 2);
+    for (int i = 0; i < hidden; i++)
+        wire_put16(out, 0);
+}
+
+static void put_bind(struct scatter *scatter, const struct shard_query *query, struct buffer *out)
+{
+    const struct params *params = scatter->ask.params;
+    int count = param_count(&scatter->ask, query);
+    size_t begin = wire_begin(out, 'B');
+    wire_put_cstring(out, "");
+    wire_put_cstring(out, "");
+    wire_put16(out, count);
+    for (int i = 0; i < count; i++)
+        wire_put16(out, params->items[param_number(query, i)].binary);
+    wire_put16(out, count);
+    for (int i = 0; i < count; i++) {
+        const struct param *param = &params->items[param_number(query, i)];
+        wire_put32(out, param->bytes ? param->length : -1);
+        if (param->bytes)
+            wire_put_bytes(out, param->bytes, (size_t)param->length);
+    }
+    put_result_formats(scatter, out);
+    wire_end(out, begin);
+}
+
+static void put_statement(struct scatter *scatter, const struct shard_query *query,
+                          struct buffer *out)
+{
+    if (!scatter->ask.prepared) {
+        wire_put_query(out, query->sql);
+        return;
+    }
+    put_parse(scatter, query, out);
+    put_bind(scatter, query, out);
+    wire_put_describe(out, 'P', "");
+    size_t begin = wire_begin(out, 'E');
+    wire_put_cstring(out, "");
+    wire_put32(out, 0);
+    wire_end(out, begin);
+    wire_put_simple(out, 'S');
+}
+
+static void await(struct scatter *scatter, struct part *part)
+{
+    server_expect(part->server, EXPECT_QUERY);
+    part->awaited++;
+    scatter->awaited++;
+}
+
+static void start_part(struct scatter *scatter, struct part *part, const struct shard_query *query)
+{
+    struct server *server = part->server;
+    struct buffer out = {0};
+    attach_prefix(scatter->client, server, &out);
+    if (scatter->ends_itself) {
+        wire_put_query(&out, "BEGIN");
+        server_expect(server, EXPECT_QUERY)->swallow = true;
+    }
+    put_statement(scatter, query, &out);
+    await(scatter, part);
+    if (scatter->ends_itself && scatter->plan->mode == SCATTER_WRITE) {
+        wire_put_query(&out, "SET CONSTRAINTS ALL IMMEDIATE");
+        await(scatter, part);
+    }
+    server->unnamed = (struct prepared_key){0};
+    server->request_at = scatter->client->request.started_at;
+    conn_send(&server->conn, buffer_head(&out), buffer_length(&out));
+    buffer_release(&out);
+}
+
+static struct scatter *new_scatter(struct client *client, const struct scatter_ask *ask)
+{
+    const struct plan *plan = &client->request.plan;
+    struct scatter *scatter =
+        mem_alloc(sizeof *scatter + sizeof(struct part) * (size_t)plan->nqueries);
+    scatter->client = client;
+    scatter->ask = *ask;
+    scatter->plan = plan;
+    scatter->statement = ask->statement;
+    scatter->nparts = plan->nqueries;
+    arena_init(&scatter->arena);
+    scatter->commits = plan->mode == SCATTER_UTILITY && client->tx && ask->statement &&
+                       ask->statement->kind == STMT_COMMIT && client->tx->state != TX_FAILED;
+    scatter->ends_itself = plan->mode != SCATTER_ROWS && !plan->no_transaction && !client->tx;
+    if (plan->merge && !(ask->statement && ask->statement->kind == STMT_EXPLAIN)) {
+        scatter->merge = merge_new(plan->merge, plan->nqueries, client->topology->config->max_groups);
+        merge_want_description(scatter->merge, ask->describe);
+    }
+    return scatter;
+}
+
+void scatter_start(struct client *client, const struct scatter_ask *ask)
+{
+    struct scatter *scatter = new_scatter(client, ask);
+    const struct plan *plan = scatter->plan;
+    client->scatter = scatter;
+    client->stats->scatter++;
+    for (int i = 0; i < scatter->nparts; i++) {
+        struct part *part = &scatter->parts[i];
+        struct shard_query query = plan->queries[i];
+        part->server = client_participant(client, query.shard);
+        part->shard_name = client->database->shards[query.shard].name;
+        if (scatter->commits)
+            query.sql = "SET CONSTRAINTS ALL IMMEDIATE";
+        start_part(scatter, part, &query);
+    }
+}
+
+void scatter_free(struct client *client)
+{
+    struct scatter *scatter = client->scatter;
+    if (!scatter)
+        return;
+    for (int i = 0; i < scatter->nparts; i++) {
+        free(scatter->parts[i].tag);
+        buffer_release(&scatter->parts[i].rows);
+    }
+    merge_free(scatter->merge);
+    buffer_release(&scatter->out);
+    arena_free(&scatter->arena);
+    free(scatter);
+    client->scatter = NULL;
+}
+
+/* ---- failing and stopping ---- */
+
+/* What the other shards still do is of no use. */
+static void stop_others(struct scatter *scatter)
+{
+    for (int i = 0; i < scatter->nparts; i++) {
+        struct part *part = &scatter->parts[i];
+        if (!part->server || part->complete || part->cancelled || !part->awaited)
+            continue;
+        part->cancelled = true;
+        cancel_server(part->server);
+        conn_set_reading(&part->server->conn, true); /* what comes now is thrown away */
+    }
+}
+
+static void fail(struct scatter *scatter, const struct pg_error *error, const char *shard_name)
+{
+    struct arena *arena = &scatter->arena;
+    if (scatter->failed)
+        return;
+    scatter->failed = true;
+    scatter->error = *error;
+    scatter->error.severity = NULL;
+    scatter->error.sqlstate = arena_strdup(arena, error->sqlstate);
+    scatter->error.message = arena_strdup(arena, error->message);
+    scatter->error.hint = error->hint ? arena_strdup(arena, error->hint) : NULL;
+    if (shard_name)
+        scatter->error.detail =
+            arena_printf(arena, "%s%sShard: %s.", error->detail ? error->detail : "",
+                         error->detail ? "\n" : "", shard_name);
+    else if (error->detail)
+        scatter->error.detail = arena_strdup(arena, error->detail);
+    if (scatter->phase == SCATTER_RUNNING)
+        stop_others(scatter);
+}
+
+static bool some_committed(const struct scatter *scatter, struct buffer *names)
+{
+    for (int i = 0; i < scatter->nparts; i++)
+        if (scatter->parts[i].committed)
+            buffer_printf(names, "%s%s", buffer_length(names) ? ", " : "",
+                          scatter->parts[i].shard_name);
+    return buffer_length(names) > 0;
+}
+
+/* A COMMIT failed somewhere: says plainly where it did not. */
+static void explain_half_commit(struct scatter *scatter)
+{
+    struct buffer names = {0};
+    if (scatter->phase == SCATTER_COMMITTING && some_committed(scatter, &names)) {
+        scatter->error.detail =
+            arena_printf(&scatter->arena, "%s The transaction is committed on: %s.",
+                         scatter->error.detail ? scatter->error.detail : "", buffer_head(&names));
+        scatter->error.hint = "The shards differ now: check the rows this transaction changed.";
+    }
+    buffer_release(&names);
+}
+
+/* ---- rows ---- */
+
+static void flush(struct scatter *scatter)
+{
+    struct client *client = scatter->client;
+    if (!buffer_length(&scatter->out))
+        return;
+    client->request.forwarded = true;
+    client->stats->bytes_out += buffer_length(&scatter->out);
+    client_send_buffer(client, &scatter->out);
+}
+
+static void pace(struct scatter *scatter)
+{
+    bool slow = conn_queued(&scatter->client->conn) > OUT_MAX;
+    for (int i = 0; i < scatter->nparts; i++) {
+        struct part *part = &scatter->parts[i];
+        if (part->server && !part->complete && !part->cancelled && scatter->merge)
+            conn_set_reading(&part->server->conn, !slow && merge_hungry(scatter->merge, i));
+    }
+}
+
+/* Merges as far as there is input and the client takes output. */
+static void pump(struct scatter *scatter)
+{
+    while (scatter->merge && !scatter->failed && !scatter->rows_done &&
+           conn_queued(&scatter->client->conn) <= OUT_MAX) {
+        enum merge_status status = merge_run(scatter->merge, &scatter->out, OUT_MAX);
+        if (status == MERGE_FAILED) {
+            fail(scatter, merge_error(scatter->merge), NULL);
+            break;
+        }
+        if (status == MERGE_DONE) {
+            scatter->rows_done = true;
+            stop_others(scatter);
+        }
+        flush(scatter);
+        if (status == MERGE_WAIT)
+            break;
+    }
+    pace(scatter);
+}
+
+static bool rows_are_out(const struct scatter *scatter)
+{
+    return !scatter->merge || scatter->failed || scatter->rows_done;
+}
+
+/* ---- the end ---- */
+
+static void put_explain(struct scatter *scatter)
+{
+    struct client *client = scatter->client;
+    struct wire_column column = {"QUERY PLAN", 25};
+    if (scatter->ask.describe)
+        wire_put_row_description(&scatter->out, &column, 1);
+    buffer_append(&scatter->out, buffer_head(&client->request.explain),
+                  buffer_length(&client->request.explain));
+    for (int i = 0; i < scatter->nparts; i++) {
+        const char *line = arena_printf(&scatter->arena, "shard %s:", scatter->parts[i].shard_name);
+        wire_put_text_row(&scatter->out, &line, 1);
+        buffer_append(&scatter->out, buffer_head(&scatter->parts[i].rows),
+                      buffer_length(&scatter->parts[i].rows));
+    }
+}
+
+static int64_t total_rows(const struct scatter *scatter)
+{
+    int64_t total = 0;
+    for (int i = 0; i < scatter->nparts; i++) {
+        int64_t rows = scatter->parts[i].tag ? wire_tag_rows(scatter->parts[i].tag) : 0;
+        total += rows > 0 ? rows : 0;
+    }
+    return total;
+}
+
+static void put_tag(struct scatter *scatter)
+{
+    const char *first = scatter->parts[0].tag ? scatter->parts[0].tag : "";
+    const char *tag = first;
+    if (scatter->commits)
+        tag = "COMMIT";
+    else if (scatter->merge && scatter->plan->mode == SCATTER_ROWS)
+        tag = arena_printf(&scatter->arena, "SELECT %lld", (long long)merge_rows(scatter->merge));
+    else if (strncmp(first, "INSERT", 6) == 0)
+        tag = arena_printf(&scatter->arena, "INSERT 0 %lld", (long long)total_rows(scatter));
+    else if (wire_tag_rows(first) >= 0)
+        tag = arena_printf(&scatter->arena, "%.*s %lld", (int)strcspn(first, " "), first,
+                           (long long)total_rows(scatter));
+    wire_put_complete(&scatter->out, tag);
+}
+
+static void put_answer(struct scatter *scatter)
+{
+    if (scatter->failed) {
+        explain_half_commit(scatter);
+        scatter->client->stats->errors++;
+        wire_put_error(&scatter->out, &scatter->error);
+        return;
+    }
+    if (scatter->statement && scatter->statement->kind == STMT_EXPLAIN)
+        put_explain(scatter);
+    else if (!scatter->merge && scatter->ask.prepared && scatter->ask.describe)
+        wire_put_simple(&scatter->out, 'n');
+    put_tag(scatter);
+}
+
+static void follow_transaction(struct scatter *scatter)
+{
+    struct client *client = scatter->client;
+    bool ended = client->tx != NULL, failed = scatter->failed;
+    for (int i = 0; i < scatter->nparts; i++) {
+        struct server *server = scatter->parts[i].server;
+        ended &= !server || server->tx_status == 'I';
+        failed |= !server || server->tx_status == 'E';
+    }
+    if (!client->tx) {
+        if (scatter->plan->write)
+            client->wrote_at = clock_us();
+    } else if (ended) {
+        transaction_end(client, scatter->commits);
+    } else {
+        client->tx->state = failed ? TX_FAILED : TX_OPEN;
+    }
+}
+
+static void note_completion(struct scatter *scatter)
+{
+    struct server *server = scatter->parts[0].server;
+    if (scatter->failed || scatter->commits || !server || !scatter->statement)
+        return;
+    statement_completed(scatter->client, server, scatter->statement,
+                        scatter->parts[0].tag ? scatter->parts[0].tag : "", scatter->plan->write);
+    server->wrote = false; /* counted in follow_transaction */
+}
+
+static void finish(struct scatter *scatter)
+{
+    struct client *client = scatter->client;
+    bool failed = scatter->failed, silent = scatter->ask.silent;
+    put_answer(scatter);
+    note_completion(scatter);
+    follow_transaction(scatter);
+    flush(scatter);
+    for (int i = 0; i < scatter->nparts; i++)
+        if (scatter->parts[i].server)
+            conn_set_reading(&scatter->parts[i].server->conn, true);
+    scatter_free(client);
+    if (silent)
+        extended_scatter_done(client, failed);
+    else
+        session_ready(client);
+}
+
+static void send_to_all(struct scatter *scatter, const char *sql, enum scatter_phase phase)
+{
+    struct buffer out = {0};
+    scatter->phase = phase;
+    wire_put_query(&out, sql);
+    for (int i = 0; i < scatter->nparts; i++) {
+        struct part *part = &scatter->parts[i];
+        if (!part->server || part->server->tx_status == 'I')
+            continue;
+        await(scatter, part);
+        conn_send(&part->server->conn, buffer_head(&out), buffer_length(&out));
+    }
+    buffer_release(&out);
+}
+
+/* All that was awaited has come. */
+static void advance(struct scatter *scatter)
+{
+    pump(scatter);
+    if (scatter->awaited || !rows_are_out(scatter))
+        return;
+    bool own = scatter->ends_itself || scatter->commits;
+    if (scatter->phase == SCATTER_RUNNING && own) {
+        if (scatter->failed)
+            send_to_all(scatter, "ROLLBACK", SCATTER_ROLLING_BACK);
+        else
+            send_to_all(scatter, "COMMIT", SCATTER_COMMITTING);
+    }
+    if (!scatter->awaited)
+        finish(scatter);
+}
+
+void scatter_drained(struct client *client)
+{
+    advance(client->scatter);
+}
+
+void scatter_pump(struct client *client)
+{
+    pump(client->scatter);
+    if (!client->scatter->awaited)
+        advance(client->scatter);
+}
+
+/* ---- messages from the shards ---- */
+
+static struct part *find_part(struct scatter *scatter, const struct server *server, int *index)
+{
+    for (int i = 0; i < scatter->nparts; i++) {
+        if (scatter->parts[i].server == server) {
+            *index = i;
+            return &scatter->parts[i];
+        }
+    }
+    return NULL;
+}
+
+static void error_message(struct scatter *scatter, struct part *part, const char *body, size_t len)
+{
+    struct pg_error error;
+    wire_read_error(body, len, &error);
+    bool ours = part->cancelled && strcmp(error.sqlstate, "57014") == 0;
+    bool echo = strcmp(error.sqlstate, "25P02") == 0; /* of the statement behind the failed one */
+    part->complete = true;
+    if (!ours && !(echo && scatter->failed))
+        fail(scatter, &error, part->shard_name);
+}
+
+static void complete_message(struct scatter *scatter, struct part *part, int index,
+                             const char *body, size_t len)
+{
+    if (!len || body[len - 1] != '\0')
+        return;
+    if (scatter->phase == SCATTER_COMMITTING) {
+        part->committed = strcmp(body, "COMMIT") == 0;
+        return;
+    }
+    if (part->complete) /* the answer to SET CONSTRAINTS behind it */
+        return;
+    part->complete = true;
+    part->tag = mem_strdup(body);
+    if (scatter->merge && !scatter->failed && !merge_feed(scatter->merge, index, 'C', "", 0))
+        fail(scatter, merge_error(scatter->merge), NULL);
+}
+
+static void row_message(struct scatter *scatter, struct part *part, int index, char type,
+                        const char *body, size_t len)
+{
+    bool explain = scatter->statement && scatter->statement->kind == STMT_EXPLAIN;
+    if (explain && type == 'D') {
+        size_t begin = wire_begin(&part->rows, 'D');
+        wire_put_bytes(&part->rows, body, len);
+        wire_end(&part->rows, begin);
+    } else if (scatter->merge && !scatter->failed && !part->cancelled && !scatter->rows_done) {
+        if (!merge_feed(scatter->merge, index, type, body, len))
+            fail(scatter, merge_error(scatter->merge), NULL);
+    }
+}
+
+static void notice_message(struct scatter *scatter, int index, const char *body, size_t len)
+{
+    if (index != 0)
+        return;
+    size_t begin = wire_begin(&scatter->out, 'N');
+    wire_put_bytes(&scatter->out, body, len);
+    wire_end(&scatter->out, begin);
+}
+
+static void ready_message(struct scatter *scatter, struct part *part, const char *body, size_t len)
+{
+    part->server->tx_status = len == 1 ? body[0] : 'E';
+    server_expect_pop(part->server);
+    part->awaited--;
+    scatter->awaited--;
+    if (!scatter->awaited)
+        advance(scatter);
+}
+
+void scatter_message(struct server *server, char type, const char *body, size_t len)
+{
+    struct scatter *scatter = server->client->scatter;
+    int index = 0;
+    struct part *part = find_part(scatter, server, &index);
+    if (!part)
+        return;
+    switch (type) {
+    case 'T':
+    case 'D':
+        row_message(scatter, part, index, type, body, len);
+        break;
+    case 'C':
+    case 'I':
+        complete_message(scatter, part, index, type == 'I' ? "" : body, type == 'I' ? 1 : len);
+        break;
+    case 'E':
+        error_message(scatter, part, body, len);
+        break;
+    case 'N':
+        notice_message(scatter, index, body, len);
+        break;
+    case 'S': {
+        struct wire_reader reader = wire_reader(body, len);
+        const char *name = wire_read_cstring(&reader), *value = wire_read_cstring(&reader);
+        if (!reader.bad)
+            server_set_param(server, name, value);
+        break;
+    }
+    case 'Z':
+        ready_message(scatter, part, body, len);
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- losing a shard ---- */
+
+void scatter_lost(struct client *client, struct server *server, const char *reason)
+{
+    struct scatter *scatter = client->scatter;
+    int index = 0;
+    struct part *part = find_part(scatter, server, &index);
+    if (!part)
+        return;
+    struct pg_error error = {
+        .sqlstate = server->fatal_sqlstate[0] ? server->fatal_sqlstate : "08006",
+        .message = arena_printf(&scatter->arena, "lost the connection to shard %s: %s",
+                                part->shard_name, reason),
+        .hint = scatter->phase == SCATTER_COMMITTING
+                    ? "Whether it was committed there is not known: check, then repair."
+                    : "Nothing was committed; run the statement again."};
+    part->server = NULL;
+    part->complete = true;
+    scatter->awaited -= part->awaited;
+    part->awaited = 0;
+    fail(scatter, &error, NULL);
+    if (!scatter->awaited)
+        advance(scatter);
+}
+
+void scatter_abandon(struct client *client)
+{
+    scatter_free(client);
+    while (client->nparticipants) {
+        struct server *server = client->participants[client->nparticipants - 1];
+        if (server->expect_count)
+            cancel_server(server);
+        server_drop(server, "its fan-out is repeated elsewhere");
+    }
+}
