@@ -105,7 +105,7 @@ static void show_description(struct buffer *text, const char *body)
 /* Messages as text: rows end in '\n', a description is in brackets. Checks the framing on the way. */
 static void show(const struct buffer *out, struct buffer *text)
 {
-    const char *at = out->data + out->start, *end = at + buffer_length(out);
+    const char *at = out->data ? buffer_head(out) : "", *end = at + buffer_length(out);
     while (at < end) {
         assert_true(end - at >= 7);
         size_t length = wire_get32(at + 1);
