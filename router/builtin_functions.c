@@ -107,11 +107,11 @@ static const char *const stable_functions[] = {
     "pg_mcv_list_items", "pg_opclass_is_visible", "pg_operator_is_visible",
     "pg_opfamily_is_visible", "pg_options_to_table", "pg_partition_root",
     "pg_postmaster_start_time", "pg_relation_filenode", "pg_relation_filepath",
-    "pg_relation_is_publishable", "pg_relation_is_updatable", "pg_replication_origin_oid",
-    "pg_sequence_parameters", "pg_settings_get_flags", "pg_show_all_settings", "pg_size_bytes",
-    "pg_size_pretty", "pg_snapshot_xip", "pg_snapshot_xmax", "pg_snapshot_xmin",
-    "pg_stat_get_activity", "pg_stat_get_analyze_count", "pg_stat_get_archiver",
-    "pg_stat_get_autoanalyze_count", "pg_stat_get_autovacuum_count", "pg_stat_get_backend_activity",
+    "pg_relation_is_publishable", "pg_relation_is_updatable", "pg_sequence_parameters",
+    "pg_settings_get_flags", "pg_show_all_settings", "pg_size_bytes", "pg_size_pretty",
+    "pg_snapshot_xip", "pg_snapshot_xmax", "pg_snapshot_xmin", "pg_stat_get_activity",
+    "pg_stat_get_analyze_count", "pg_stat_get_archiver", "pg_stat_get_autoanalyze_count",
+    "pg_stat_get_autovacuum_count", "pg_stat_get_backend_activity",
     "pg_stat_get_backend_activity_start", "pg_stat_get_backend_client_addr",
     "pg_stat_get_backend_client_port", "pg_stat_get_backend_dbid", "pg_stat_get_backend_idset",
     "pg_stat_get_backend_pid", "pg_stat_get_backend_start", "pg_stat_get_backend_userid",
@@ -199,8 +199,8 @@ static const char *const harmless_functions[] = {
  * connection has. */
 static const char *const primary_functions[] = {
     "pg_current_xact_id", "pg_cursor", "pg_is_other_temp_schema", "pg_listening_channels",
-    "pg_my_temp_schema", "pg_prepared_statement", "pg_walfile_name", "pg_walfile_name_offset",
-    "txid_current",
+    "pg_my_temp_schema", "pg_prepared_statement", "pg_replication_origin_oid", "pg_walfile_name",
+    "pg_walfile_name_offset", "txid_current",
 };
 
 static const char *const volatile_functions[] = {

@@ -227,6 +227,7 @@ static const struct class_case cases_with_schema[] = {
     PRIMARY("SELECT pg_current_xact_id()", "function of the primary or the session"),
     PRIMARY("SELECT pg_listening_channels()", "function of the primary or the session"),
     PRIMARY("SELECT pg_my_temp_schema()", "function of the primary or the session"),
+    PRIMARY("SELECT pg_replication_origin_oid('x')", "function of the primary or the session"),
     PRIMARY("SELECT pg_walfile_name('0/0')", "function of the primary or the session"),
     PRIMARY("SELECT dblink('x', 'delete from users')", "unknown function"),
     PRIMARY("SELECT uuid_generate_v4()", "unknown function"),
