@@ -324,7 +324,7 @@ static struct statement *parse_one(const char *sql, struct arena *arena)
     return list.items[0];
 }
 
-#include "test_parse_cases.h"
+#include "parse_cases.h"
 
 static void test_trees(void **state)
 {

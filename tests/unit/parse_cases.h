@@ -1,6 +1,6 @@
-/* test_parse_cases.h: queries and the trees they become, as test_parse.c writes trees. */
-#ifndef PGSHUNT_TEST_PARSE_CASES_H
-#define PGSHUNT_TEST_PARSE_CASES_H
+/* parse_cases.h: queries and the trees they become, as test_parse.c writes trees. */
+#ifndef PGSHUNT_PARSE_CASES_H
+#define PGSHUNT_PARSE_CASES_H
 
 /* clang-format off */
 static const struct {
