@@ -1,0 +1,1 @@
+SELECT avg(x), sum(DISTINCT y) FILTER (WHERE z), min(a), max(b), array_agg(c ORDER BY d) FROM orders

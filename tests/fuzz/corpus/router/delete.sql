@@ -1,0 +1,1 @@
+DELETE FROM orders USING users WHERE user_id = users.id AND users.id = 42

@@ -1,0 +1,1 @@
+SELECT CASE WHEN a THEN b ELSE c END, a::int8[], ROW(1), ARRAY[2], x BETWEEN 1 AND 2, y LIKE 'z', (p).q[1:2], a IS NULL, NOT b, c COLLATE "C", d AT TIME ZONE 'UTC', CURRENT_DATE, -5, 99999999999, 1.5e3, B'01', E'\n', $$x$$, true

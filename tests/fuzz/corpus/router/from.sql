@@ -1,0 +1,1 @@
+SELECT * FROM users u(a), LATERAL f(u.a) g, t TABLESAMPLE system (1), ROWS FROM (f(1), bump(2)) x, fast NATURAL JOIN v, XMLTABLE('/a' PASSING b COLUMNS c int) y

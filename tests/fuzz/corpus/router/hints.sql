@@ -1,0 +1,1 @@
+/* pgshunt: key=42 shard='s1' primary /* x */ */ SELECT '/* pgshunt: no */' -- pgshunt: key="a"

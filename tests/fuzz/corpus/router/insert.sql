@@ -1,0 +1,1 @@
+INSERT INTO users (id, name) VALUES (1, 'a'), ($2, DEFAULT) ON CONFLICT (id) DO UPDATE SET name = excluded.name RETURNING id

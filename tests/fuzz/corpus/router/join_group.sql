@@ -1,0 +1,1 @@
+SELECT u.id, count(*) FROM users u JOIN orders o ON o.user_id = u.id WHERE u.id IN (1, 2) GROUP BY u.id HAVING count(*) > 1 ORDER BY 2 DESC NULLS LAST LIMIT 10 OFFSET 5

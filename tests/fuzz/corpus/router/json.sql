@@ -1,0 +1,1 @@
+SELECT JSON_OBJECT('k': f(1)), JSON_ARRAY(SELECT 1), a -> 'b', c IS JSON FROM JSON_TABLE(x, '$' COLUMNS (a int PATH '$.a')) t

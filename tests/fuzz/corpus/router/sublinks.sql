@@ -1,0 +1,1 @@
+SELECT * FROM users WHERE id = ANY ($1) AND id IN (SELECT user_id FROM orders) AND EXISTS (SELECT FROM t) AND id > ALL (SELECT 1)

@@ -1,0 +1,1 @@
+UPDATE users SET (name, id) = ('a', 2), x[1] = 3 FROM orders WHERE users.id = user_id

@@ -1,0 +1,210 @@
+/*
+ * fuzz_router.c: any bytes as SQL: parsed, checked for consistency, classified and planned.
+ *
+ * Aborts when a text, location or tree contradicts statement.h, or when a statement that changes
+ * something is called a read.
+ */
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pgshunt/plan.h"
+#include "pgshunt/shardmap.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void expect(bool truth)
+{
+    if (!truth)
+        abort();
+}
+
+/* ---- a small cluster to route in ---- */
+
+static struct schema *schema;
+static struct shardmap *map;
+
+static void add_table(const char *name, char kind, char persistence)
+{
+    struct schema_column columns[] = {
+        {"id", 20, true, NULL}, {"user_id", 20, true, NULL}, {"name", 25, true, NULL}};
+    struct schema_relation relation = {"public", name, kind, persistence, columns, 3};
+    schema_add_relation(schema, &relation);
+}
+
+static void make_cluster(void)
+{
+    static const char *shards[] = {"s0", "s1", "s2"};
+    static const unsigned weights[] = {1, 1, 1};
+    struct shardmap_builder builder = {shards, weights, 3};
+    map = shardmap_new(&builder);
+    int keyspace = shardmap_add_keyspace(map, "users", KEY_BIGINT, HASH_XXH64);
+    shardmap_add_table(map, "users", keyspace, "id");
+    shardmap_add_table(map, "orders", keyspace, "user_id");
+    shardmap_add_table(map, "countries", -1, NULL);
+    schema = schema_new();
+    add_table("users", 'r', 'p');
+    add_table("orders", 'r', 'p');
+    add_table("countries", 'r', 'p');
+    add_table("t", 'r', 'p');
+    add_table("fast", 'r', 'u');
+    add_table("v", 'v', 'p');
+    schema_add_function(schema, "public", "f", VOLATILITY_STABLE);
+    schema_add_function(schema, "public", "bump", VOLATILITY_VOLATILE);
+}
+
+/* ---- does the tree keep what statement.h says? ---- */
+
+struct walk {
+    const struct statement *statement;
+    int depth;
+    bool changes; /* a data-modifying query or a locking clause was met */
+};
+
+static void walk_query(struct walk *walk, const struct query *q);
+
+static void check_location(const struct walk *walk, int location)
+{
+    expect(location >= -1 && location <= walk->statement->length);
+}
+
+static void walk_sort(struct walk *walk, const struct sort_item *items, int count);
+
+static void walk_expr(struct walk *walk, const struct expr *e)
+{
+    if (!e)
+        return;
+    expect(++walk->depth <= STATEMENT_MAX_DEPTH);
+    check_location(walk, e->location);
+    if (e->kind == EXPR_PARAM)
+        expect(e->number >= 1 && e->number <= walk->statement->max_param);
+    if (e->kind == EXPR_CONST || e->kind == EXPR_FUNC || e->kind == EXPR_OP || e->kind == EXPR_CAST)
+        expect(e->name != NULL);
+    expect((e->kind == EXPR_FUNC) == (e->call != NULL));
+    for (int i = 0; i < e->nargs; i++)
+        walk_expr(walk, e->args[i]);
+    if (e->kind == EXPR_SUBLINK)
+        walk_query(walk, e->query);
+    if (e->call) {
+        walk_expr(walk, e->call->filter);
+        walk_sort(walk, e->call->order_by, e->call->norder_by);
+    }
+    walk->depth--;
+}
+
+static void walk_sort(struct walk *walk, const struct sort_item *items, int count)
+{
+    for (int i = 0; i < count; i++)
+        walk_expr(walk, items[i].expr);
+}
+
+static void walk_from(struct walk *walk, const struct from_item *f)
+{
+    if (!f)
+        return;
+    expect(++walk->depth <= STATEMENT_MAX_DEPTH);
+    check_location(walk, f->location);
+    expect(f->kind != FROM_TABLE || f->name);
+    expect(f->kind != FROM_SUBQUERY || f->subquery);
+    expect(f->kind != FROM_FUNCTION || f->function);
+    expect(f->kind != FROM_JOIN || (f->left && f->right));
+    if (f->subquery)
+        walk_query(walk, f->subquery);
+    walk_expr(walk, f->function);
+    walk_from(walk, f->left);
+    walk_from(walk, f->right);
+    walk_expr(walk, f->on);
+    walk->depth--;
+}
+
+static void walk_targets(struct walk *walk, const struct target *targets, int count)
+{
+    for (int i = 0; i < count; i++) {
+        check_location(walk, targets[i].location);
+        walk_expr(walk, targets[i].expr);
+    }
+}
+
+static void walk_list(struct walk *walk, struct expr **list, int count)
+{
+    for (int i = 0; i < count; i++)
+        walk_expr(walk, list[i]);
+}
+
+static void walk_query(struct walk *walk, const struct query *q)
+{
+    expect(q && ++walk->depth <= STATEMENT_MAX_DEPTH);
+    walk->changes |= q->kind == QUERY_INSERT || q->kind == QUERY_UPDATE ||
+                     q->kind == QUERY_DELETE || q->kind == QUERY_MERGE || q->locking || q->into;
+    for (int i = 0; i < q->nctes; i++)
+        walk_query(walk, q->ctes[i].query);
+    walk_targets(walk, q->targets, q->ntargets);
+    for (int i = 0; i < q->nfrom; i++)
+        walk_from(walk, q->from[i]);
+    walk_from(walk, q->relation);
+    walk_expr(walk, q->where);
+    walk_list(walk, q->group_by, q->ngroup_by);
+    walk_expr(walk, q->having);
+    walk_list(walk, q->distinct_on, q->ndistinct_on);
+    walk_sort(walk, q->order_by, q->norder_by);
+    walk_expr(walk, q->limit);
+    walk_expr(walk, q->offset);
+    for (int i = 0; i < q->nrows; i++)
+        walk_list(walk, q->rows[i], q->row_width);
+    walk_targets(walk, q->conflict_set, q->nconflict_set);
+    walk_targets(walk, q->returning, q->nreturning);
+    expect((q->kind == QUERY_SETOP) == (q->left && q->right && q->setop));
+    if (q->kind == QUERY_SETOP) {
+        walk_query(walk, q->left);
+        walk_query(walk, q->right);
+    }
+    if (q->source)
+        walk_query(walk, q->source);
+    check_location(walk, q->where_location);
+    walk->depth--;
+}
+
+static void check_statement(const char *sql, const struct statement *s)
+{
+    expect(s->text && s->tag && (int)strlen(s->text) == s->length);
+    expect(memcmp(sql + s->location, s->text, (size_t)s->length) == 0);
+    expect((s->kind == STMT_QUERY) == (s->query != NULL));
+    for (int i = 0; i < s->nrelations; i++)
+        expect(s->relations[i].name != NULL);
+    for (int i = 0; i < s->nfunctions; i++)
+        expect(s->functions[i].name != NULL);
+    for (int i = 0; i < s->nhints; i++)
+        expect(s->hints[i].name && s->hints[i].name[0]);
+    struct walk walk = {.statement = s};
+    if (s->query)
+        walk_query(&walk, s->query);
+    const char *reason = NULL;
+    enum node_class class = router_classify(s, schema, &reason);
+    expect(reason && reason[0]);
+    if (class == NODE_CLASS_REPLICA)
+        expect(!walk.changes && !s->syntax_error);
+    if (router_classify(s, NULL, &reason) == NODE_CLASS_REPLICA)
+        expect(!walk.changes);
+    if (s->inner)
+        check_statement(sql, s->inner);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (!map)
+        make_cluster();
+    char *sql = malloc(size + 1);
+    struct arena arena;
+    expect(sql != NULL);
+    if (size)
+        memcpy(sql, data, size);
+    sql[size] = '\0';
+    arena_init(&arena);
+    struct statement_list list = statement_parse(sql, &arena);
+    for (int i = 0; i < list.count; i++)
+        check_statement(sql, list.items[i]);
+    arena_free(&arena);
+    free(sql);
+    return 0;
+}
