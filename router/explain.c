@@ -1,0 +1,172 @@
+/* explain.c: a plan in words, one line each. */
+#include "router/plan_internal.h"
+
+#include "pgshunt/buffer.h"
+
+struct lines {
+    struct arena *arena;
+    const char **items;
+    int count, room;
+};
+
+static void add_line(struct lines *lines, const char *text)
+{
+    if (lines->count == lines->room) {
+        int room = lines->room ? lines->room * 2 : 8;
+        const char **items = arena_array(lines->arena, const char *, room);
+        if (lines->count)
+            memcpy(items, lines->items, sizeof *items * (size_t)lines->count);
+        lines->items = items;
+        lines->room = room;
+    }
+    lines->items[lines->count++] = text;
+}
+
+static const char *node_words(const struct plan *plan)
+{
+    return plan->node == NODE_CLASS_REPLICA ? "replica" : "primary";
+}
+
+static const char *details(const struct plan *plan, struct arena *arena)
+{
+    return arena_printf(arena, "(%s%s%s%s%s)", node_words(plan), plan->node_reason ? ": " : "",
+                        plan->node_reason ? plan->node_reason : "", plan->reason ? "; " : "",
+                        plan->reason ? plan->reason : "");
+}
+
+/* ---- merging ---- */
+
+static void add_sort(const struct merge_spec *spec, struct buffer *out)
+{
+    for (int i = 0; i < spec->nsort; i++) {
+        const struct merge_sort_key *key = &spec->sort[i];
+        buffer_printf(out, i ? ", " : "sort by ");
+        if (key->column >= 0)
+            buffer_printf(out, "%d", key->column + 1);
+        else if (key->column == -1)
+            buffer_printf(out, "\"%s\"", spec->sort_names[i]);
+        else
+            buffer_printf(out, "hidden %d", -1 - key->column);
+        if (key->descending)
+            buffer_printf(out, " DESC");
+        if (key->nulls_first != key->descending)
+            buffer_printf(out, key->nulls_first ? " NULLS FIRST" : " NULLS LAST");
+    }
+}
+
+static void add_group(const struct merge_spec *spec, struct buffer *out)
+{
+    static const char *const names[] = {"", "count", "sum", "min", "max", "avg"};
+    const char *between = "";
+    buffer_printf(out, "combine ");
+    for (int i = 0; i < spec->ncolumns; i++) {
+        if (spec->columns[i].aggregate == AGGREGATE_NONE)
+            continue;
+        buffer_printf(out, "%s%s %d", between, names[spec->columns[i].aggregate], i + 1);
+        between = ", ";
+    }
+    if (!*between)
+        buffer_printf(out, "groups");
+    for (int i = 0; i < spec->ngroup_keys; i++)
+        buffer_printf(out, "%s%d", i ? ", " : " by ", spec->group_keys[i] + 1);
+}
+
+static void add_bound(struct buffer *out, const char *word, int64_t value, int64_t none, int param)
+{
+    const char *comma = buffer_length(out) ? ", " : "";
+    if (param)
+        buffer_printf(out, "%s%s $%d", comma, word, param);
+    else if (value != none)
+        buffer_printf(out, "%s%s %lld", comma, word, (long long)value);
+}
+
+static const char *merge_words(const struct merge_spec *spec, struct arena *arena)
+{
+    struct buffer out = {0};
+    if (spec->group)
+        add_group(spec, &out);
+    if (spec->distinct)
+        buffer_printf(&out, "distinct");
+    if (spec->nsort) {
+        if (buffer_length(&out))
+            buffer_printf(&out, ", ");
+        add_sort(spec, &out);
+    }
+    add_bound(&out, "limit", spec->limit, -1, spec->limit_param);
+    add_bound(&out, "offset", spec->offset, 0, spec->offset_param);
+    if (!buffer_length(&out))
+        buffer_printf(&out, "append");
+    const char *words = arena_strndup(arena, buffer_head(&out), buffer_length(&out));
+    buffer_release(&out);
+    return words;
+}
+
+/* ---- kinds of plan ---- */
+
+static void explain_direct(const struct plan *plan, const struct shardmap *map, struct lines *lines)
+{
+    const char *where = plan->any_shard ? "any shard, here" : "shard";
+    add_line(lines,
+             arena_printf(lines->arena, "pgshunt: direct to %s %s %s", where,
+                          shardmap_shard_name(map, plan->shard), details(plan, lines->arena)));
+    if (plan->needs_params)
+        add_line(lines, "  the shard is chosen when the parameters are bound");
+}
+
+static const char *shard_names(const struct plan *plan, const struct shardmap *map,
+                               struct arena *arena)
+{
+    struct buffer out = {0};
+    for (int i = 0; i < plan->nqueries; i++)
+        buffer_printf(&out, "%s%s", i ? ", " : "",
+                      shardmap_shard_name(map, plan->queries[i].shard));
+    const char *names = arena_strndup(arena, buffer_head(&out), buffer_length(&out));
+    buffer_release(&out);
+    return names;
+}
+
+static void explain_scatter(const struct plan *plan, const struct shardmap *map,
+                            struct lines *lines)
+{
+    static const char *const modes[] = {
+        [SCATTER_ROWS] = "scatter-merge over",
+        [SCATTER_WRITE] = "scatter write to",
+        [SCATTER_UTILITY] = "same on",
+    };
+    struct arena *arena = lines->arena;
+    add_line(lines, arena_printf(arena, "pgshunt: %s %s %s", modes[plan->mode],
+                                 shard_names(plan, map, arena), details(plan, arena)));
+    for (int i = 0; i < plan->nqueries; i++)
+        add_line(lines,
+                 arena_printf(arena, "  %s: %s", shardmap_shard_name(map, plan->queries[i].shard),
+                              plan->queries[i].sql));
+    if (plan->merge)
+        add_line(lines, arena_printf(arena, "  merge: %s", merge_words(plan->merge, arena)));
+}
+
+static void explain_refusal(const struct plan *plan, struct lines *lines)
+{
+    add_line(lines, "pgshunt: refused");
+    add_line(lines, arena_printf(lines->arena, "  refused: %s", plan->error.message));
+    if (plan->error.hint)
+        add_line(lines, arena_printf(lines->arena, "  hint: %s", plan->error.hint));
+}
+
+int router_explain(const struct plan *plan, const struct shardmap *map, struct arena *arena,
+                   const char ***lines)
+{
+    struct lines out = {.arena = arena};
+    switch (plan->kind) {
+    case PLAN_DIRECT:
+        explain_direct(plan, map, &out);
+        break;
+    case PLAN_SCATTER:
+        explain_scatter(plan, map, &out);
+        break;
+    case PLAN_REFUSE:
+        explain_refusal(plan, &out);
+        break;
+    }
+    *lines = out.items;
+    return out.count;
+}

@@ -1,0 +1,434 @@
+/* keyfind.c: values of key columns, from expressions and parameters, to shards. */
+#include <stdio.h>
+
+#include "pgshunt/pgtypes.h"
+#include "router/plan_internal.h"
+
+/*
+ * Rule of this file: a value is either understood exactly as the server will understand it, or it is
+ * VALUE_OPAQUE, and then nothing is concluded from it.
+ */
+struct value {
+    enum value_state state;
+    uint32_t oid; /* 0 or OID_UNKNOWN: takes the type of what it meets */
+    bool integer; /* the value is `number`, not bytes */
+    bool binary;
+    int64_t number;
+    const char *bytes;
+    size_t length;
+};
+
+static bool is_integer_type(uint32_t oid)
+{
+    return oid == OID_INT8 || oid == OID_INT4 || oid == OID_INT2;
+}
+
+static bool is_untyped(uint32_t oid)
+{
+    return oid == 0 || oid == OID_UNKNOWN;
+}
+
+static void constant_value(const struct expr *expr, struct value *value)
+{
+    value->state = VALUE_KNOWN;
+    switch (expr->const_kind) {
+    case CONST_NULL:
+        value->state = VALUE_NULL;
+        break;
+    case CONST_INT:
+        value->integer = true;
+        value->number = expr->number;
+        value->oid = expr->number == (int32_t)expr->number ? OID_INT4 : OID_INT8;
+        break;
+    case CONST_STRING:
+        value->oid = OID_UNKNOWN;
+        value->bytes = expr->name;
+        value->length = strlen(expr->name);
+        break;
+    case CONST_FLOAT:
+    case CONST_BOOL:
+    case CONST_BITS:
+        value->state = VALUE_OPAQUE;
+        break;
+    }
+}
+
+static void param_value(const struct planner *p, const struct expr *expr, struct value *value)
+{
+    const struct params *params = p->input->params;
+    value->state = VALUE_PENDING;
+    if (!params || expr->number < 1 || expr->number > params->count)
+        return;
+    const struct param *param = &params->items[expr->number - 1];
+    value->state = param->bytes ? VALUE_KNOWN : VALUE_NULL;
+    value->oid = param->type_oid;
+    value->binary = param->binary;
+    value->bytes = param->bytes;
+    value->length = param->length > 0 ? (size_t)param->length : 0;
+}
+
+/* ---- casts ---- */
+
+static uint32_t cast_target(const struct expr *cast)
+{
+    static const struct {
+        const char *name;
+        uint32_t oid;
+    } types[] = {{"int8", OID_INT8},
+                 {"int4", OID_INT4},
+                 {"int2", OID_INT2},
+                 {"text", OID_TEXT},
+                 {"uuid", OID_UUID}};
+    if (cast->qualifier && !same_name(cast->qualifier, "pg_catalog"))
+        return 0;
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (same_name(types[i].name, cast->name))
+            return types[i].oid;
+    return 0; /* varchar(n) and char(n) may cut the value, numeric rounds: not ours to redo */
+}
+
+/* The integer that the value is, as any integer type reads it. */
+static bool value_to_number(struct value *value)
+{
+    if (value->integer)
+        return true;
+    struct shardkey key;
+    uint32_t oid = is_integer_type(value->oid) ? value->oid : 0;
+    bool ok = value->binary
+                  ? shardkey_from_binary(KEY_BIGINT, oid, value->bytes, value->length, &key)
+                  : shardkey_from_text(KEY_BIGINT, value->bytes, value->length, &key);
+    if (!ok)
+        return false;
+    uint64_t bits = 0;
+    for (int i = 0; i < 8; i++)
+        bits = bits << 8 | key.bytes[i];
+    value->integer = true;
+    value->number = (int64_t)bits;
+    return true;
+}
+
+static bool fits(int64_t number, uint32_t oid)
+{
+    return oid == OID_INT8 || (oid == OID_INT4 && number == (int32_t)number) ||
+           (oid == OID_INT2 && number == (int16_t)number);
+}
+
+static void cast_to_integer(struct value *value, uint32_t oid)
+{
+    bool text = value->oid == OID_TEXT || value->oid == OID_VARCHAR;
+    if (text)
+        value->binary = false; /* text is the same bytes in both forms */
+    if (!text && !is_untyped(value->oid) && !is_integer_type(value->oid)) {
+        value->state = VALUE_OPAQUE;
+        return;
+    }
+    /* A parameter without a type gets this one: its binary form has to have this width. */
+    if (value->binary && is_untyped(value->oid))
+        value->oid = oid;
+    if (!value_to_number(value) || !fits(value->number, oid))
+        value->state = VALUE_INVALID;
+    value->oid = oid;
+}
+
+static void cast_to_text(struct planner *p, struct value *value)
+{
+    if (value->integer || is_integer_type(value->oid)) {
+        if (!value_to_number(value)) {
+            value->state = VALUE_INVALID;
+            return;
+        }
+        value->bytes = arena_printf(p->arena, "%lld", (long long)value->number);
+        value->length = strlen(value->bytes);
+        value->integer = value->binary = false;
+    } else if (!is_untyped(value->oid) && value->oid != OID_TEXT && value->oid != OID_VARCHAR) {
+        value->state = VALUE_OPAQUE;
+    }
+    value->oid = OID_TEXT;
+}
+
+static void cast_to_uuid(struct value *value)
+{
+    bool text = value->oid == OID_TEXT || value->oid == OID_VARCHAR;
+    if (text)
+        value->binary = false;
+    if (!text && !is_untyped(value->oid) && value->oid != OID_UUID)
+        value->state = VALUE_OPAQUE;
+    value->oid = OID_UUID;
+}
+
+static void value_of(struct planner *p, const struct expr *expr, struct value *value);
+
+static void cast_value(struct planner *p, const struct expr *cast, struct value *value)
+{
+    value_of(p, cast->args[0], value);
+    uint32_t target = cast_target(cast);
+    if (value->state == VALUE_NULL)
+        return;
+    if (target == 0) {
+        value->state = VALUE_OPAQUE;
+        return;
+    }
+    if (value->state != VALUE_KNOWN)
+        return;
+    if (target == OID_TEXT)
+        cast_to_text(p, value);
+    else if (target == OID_UUID)
+        cast_to_uuid(value);
+    else
+        cast_to_integer(value, target);
+}
+
+/* -(42::bigint); the grammar itself folds -42 into the literal. */
+static void negative_value(struct planner *p, const struct expr *expr, struct value *value)
+{
+    value_of(p, expr->args[0], value);
+    if (value->state == VALUE_PENDING || value->state == VALUE_NULL)
+        return;
+    if (value->state == VALUE_KNOWN && value->integer && fits(-value->number, value->oid) &&
+        value->number != INT64_MIN)
+        value->number = -value->number;
+    else
+        value->state = VALUE_OPAQUE;
+}
+
+static void value_of(struct planner *p, const struct expr *expr, struct value *value)
+{
+    *value = (struct value){.state = VALUE_OPAQUE};
+    if (expr->kind == EXPR_CONST)
+        constant_value(expr, value);
+    else if (expr->kind == EXPR_PARAM)
+        param_value(p, expr, value);
+    else if (expr->kind == EXPR_CAST)
+        cast_value(p, expr, value);
+    else if (expr->kind == EXPR_OP && expr->nargs == 1 && same_name(expr->name, "-") &&
+             !expr->qualifier)
+        negative_value(p, expr, value);
+}
+
+/* ---- value to key ---- */
+
+static enum value_state integer_key(struct value *value, struct shardkey *key)
+{
+    if (!value->integer && !is_untyped(value->oid) && !is_integer_type(value->oid))
+        return VALUE_OPAQUE;
+    if (!value_to_number(value))
+        return VALUE_INVALID;
+    unsigned char bytes[8];
+    uint64_t bits = (uint64_t)value->number;
+    for (int i = 7; i >= 0; i--, bits >>= 8)
+        bytes[i] = (unsigned char)bits;
+    return shardkey_from_binary(KEY_BIGINT, OID_INT8, bytes, 8, key) ? VALUE_KNOWN : VALUE_INVALID;
+}
+
+static enum value_state uuid_key(const struct value *value, struct shardkey *key)
+{
+    if (value->integer || (!is_untyped(value->oid) && value->oid != OID_UUID))
+        return VALUE_OPAQUE;
+    bool ok = value->binary ? shardkey_from_binary(KEY_UUID, 0, value->bytes, value->length, key)
+                            : shardkey_from_text(KEY_UUID, value->bytes, value->length, key);
+    return ok ? VALUE_KNOWN : VALUE_INVALID;
+}
+
+static enum value_state text_key(struct planner *p, struct value *value, bool blank_padded,
+                                 enum value_use use, struct shardkey *key)
+{
+    /* An integer is turned into text when it is stored, but there is no text = integer. */
+    if (value->integer || is_integer_type(value->oid)) {
+        if (use == VALUE_COMPARED)
+            return VALUE_OPAQUE;
+        cast_to_text(p, value);
+        if (value->state != VALUE_KNOWN)
+            return value->state;
+    }
+    bool known = is_untyped(value->oid) || value->oid == OID_TEXT || value->oid == OID_VARCHAR ||
+                 value->oid == OID_BPCHAR;
+    if (!known)
+        return VALUE_OPAQUE;
+    uint32_t oid = blank_padded ? OID_BPCHAR : value->oid;
+    bool ok = shardkey_from_binary(KEY_TEXT, oid, value->bytes, value->length, key);
+    return ok ? VALUE_KNOWN : VALUE_INVALID;
+}
+
+static enum value_state value_shard(struct planner *p, const struct instance *instance,
+                                    struct value *value, enum value_use use, unsigned *shard)
+{
+    if (value->state != VALUE_KNOWN)
+        return value->state;
+    const struct keyspace *keyspace = instance->rule->keyspace;
+    struct shardkey key;
+    enum value_state state = keyspace->type == KEY_BIGINT ? integer_key(value, &key)
+                             : keyspace->type == KEY_UUID
+                                 ? uuid_key(value, &key)
+                                 : text_key(p, value, instance->blank_padded, use, &key);
+    if (state == VALUE_KNOWN)
+        *shard = shardmap_shard_of(p->map, keyspace, &key);
+    return state;
+}
+
+enum value_state keyfind_shard(struct planner *p, const struct instance *instance,
+                               const struct expr *value, enum value_use use, unsigned *shard)
+{
+    struct value found;
+    value_of(p, value, &found);
+    enum value_state state = value_shard(p, instance, &found, use, shard);
+    if (state == VALUE_PENDING)
+        p->pending = true;
+    return state;
+}
+
+/* Adds one compared value to the set; false: not understood. */
+static bool add_state(struct planner *p, enum value_state state, unsigned shard,
+                      struct shard_set *set)
+{
+    struct shard_set one = {.kind = SHARDS_ONE, .one = shard};
+    if (state == VALUE_OPAQUE)
+        return false;
+    if (state == VALUE_KNOWN)
+        *set = shards_union(p->arena, shardmap_shards(p->map), set, &one);
+    return true; /* NULL equals nothing; an invalid value fails on whichever shard it meets */
+}
+
+bool keyfind_equal(struct planner *p, const struct instance *instance, const struct expr *value,
+                   struct shard_set *set)
+{
+    unsigned shard = 0;
+    enum value_state state = keyfind_shard(p, instance, value, VALUE_COMPARED, &shard);
+    set->kind = SHARDS_NONE;
+    return add_state(p, state, shard, set);
+}
+
+bool keyfind_in(struct planner *p, const struct instance *instance, const struct expr *in,
+                struct shard_set *set)
+{
+    set->kind = SHARDS_NONE;
+    for (int i = 1; i < in->nargs; i++) {
+        unsigned shard = 0;
+        enum value_state state = keyfind_shard(p, instance, in->args[i], VALUE_COMPARED, &shard);
+        if (!add_state(p, state, shard, set))
+            return false;
+    }
+    return true;
+}
+
+/* ---- arrays ---- */
+
+static uint32_t element_type(uint32_t array_oid)
+{
+    switch (array_oid) {
+    case 1005:
+        return OID_INT2;
+    case 1007:
+        return OID_INT4;
+    case 1016:
+        return OID_INT8;
+    case 1009:
+        return OID_TEXT;
+    case 1015:
+        return OID_VARCHAR;
+    case 2951:
+        return OID_UUID;
+    default:
+        return 0;
+    }
+}
+
+/* The array constructor's type: of its elements, if the cast around says one we know. */
+static bool add_elements(struct planner *p, const struct instance *instance,
+                         const struct expr *array, uint32_t cast, struct shard_set *set)
+{
+    for (int i = 0; i < array->nargs; i++) {
+        struct value value;
+        value_of(p, array->args[i], &value);
+        if (cast && value.state == VALUE_KNOWN && is_untyped(value.oid))
+            value.oid = cast;
+        unsigned shard = 0;
+        enum value_state state = value_shard(p, instance, &value, VALUE_COMPARED, &shard);
+        p->pending |= state == VALUE_PENDING;
+        if (!add_state(p, state, shard, set))
+            return false;
+    }
+    return true;
+}
+
+static bool add_array_value(struct planner *p, const struct instance *instance,
+                            const struct value *array, uint32_t element, struct shard_set *set)
+{
+    struct array_reader reader;
+    if (!array_open(&reader, array->bytes, array->length, array->binary, p->arena))
+        return false;
+    struct value value = {.state = VALUE_KNOWN, .binary = array->binary};
+    const char *bytes;
+    size_t length;
+    while (array_next(&reader, &bytes, &length)) {
+        if (!bytes)
+            continue;
+        value.integer = false;
+        value.oid = array->binary ? reader.type : element;
+        value.bytes = bytes;
+        value.length = length;
+        unsigned shard = 0;
+        enum value_state state = value_shard(p, instance, &value, VALUE_COMPARED, &shard);
+        if (!add_state(p, state, shard, set))
+            return false;
+    }
+    return !reader.bad;
+}
+
+/* "int8[]" and the like around an array. False: a cast we do not follow. */
+static bool array_cast(const struct expr *cast, uint32_t *element)
+{
+    static const struct {
+        const char *name;
+        uint32_t oid;
+    } types[] = {{"int8[]", OID_INT8},
+                 {"int4[]", OID_INT4},
+                 {"int2[]", OID_INT2},
+                 {"text[]", OID_TEXT},
+                 {"uuid[]", OID_UUID}};
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (same_name(types[i].name, cast->name)) {
+            *element = types[i].oid;
+            return true;
+        }
+    return false;
+}
+
+bool keyfind_any(struct planner *p, const struct instance *instance, const struct expr *array,
+                 struct shard_set *set)
+{
+    uint32_t element = 0;
+    set->kind = SHARDS_NONE;
+    if (array->kind == EXPR_CAST) {
+        if (!array_cast(array, &element))
+            return false;
+        array = array->args[0];
+    }
+    if (array->kind == EXPR_ARRAY)
+        return add_elements(p, instance, array, element, set);
+    struct value value;
+    if (array->kind != EXPR_PARAM && array->kind != EXPR_CONST)
+        return false;
+    value_of(p, array, &value);
+    p->pending |= value.state == VALUE_PENDING;
+    if (value.state == VALUE_NULL || value.state == VALUE_PENDING)
+        return true;
+    if (value.state != VALUE_KNOWN || value.integer)
+        return false;
+    if (!is_untyped(value.oid)) {
+        uint32_t declared = element_type(value.oid);
+        if (!declared || (element && element != declared))
+            return false;
+        element = declared;
+    }
+    return add_array_value(p, instance, &value, element, set);
+}
+
+bool keyfind_hint(const struct shardmap *map, const struct keyspace *keyspace, const char *text,
+                  unsigned *shard)
+{
+    struct shardkey key;
+    if (!shardkey_from_text(keyspace->type, text, strlen(text), &key))
+        return false;
+    *shard = shardmap_shard_of(map, keyspace, &key);
+    return true;
+}

@@ -1,0 +1,577 @@
+/*
+ * plan.c: where a statement goes.
+ *
+ *   one shard only?              -> direct
+ *   hint or session: shard=...   -> direct
+ *   kind of statement            -> session's own business / schema and utilities / query
+ *   query: its tables            -> unsharded: shard 0; reference: any shard, written: all
+ *          sharded: keys         -> all on one shard: direct
+ *                   key=... said -> direct, unless the statement's own keys say otherwise
+ *                   else         -> several shards, if the shape allows it; else refused
+ */
+#include <ctype.h>
+
+#include "router/plan_internal.h"
+
+/* What comments say; NULL: nothing. */
+struct hints {
+    const char *shard, *key;
+    bool primary;
+};
+
+static struct hints read_hints(const struct statement *statement)
+{
+    struct hints hints = {NULL, NULL, false};
+    for (int i = 0; i < statement->nhints; i++) {
+        const struct hint *hint = &statement->hints[i];
+        if (same_name(hint->name, "primary"))
+            hints.primary = true;
+        else if (hint->value && same_name(hint->name, "shard"))
+            hints.shard = hint->value;
+        else if (hint->value && same_name(hint->name, "key"))
+            hints.key = hint->value;
+    }
+    return hints;
+}
+
+/* ---- node class ---- */
+
+/* Kinds that run on the primary but leave data alone. */
+static bool changes_nothing(const struct statement *statement)
+{
+    switch (statement->kind) {
+    case STMT_EMPTY:
+    case STMT_BEGIN:
+    case STMT_COMMIT:
+    case STMT_ROLLBACK:
+    case STMT_SAVEPOINT:
+    case STMT_RELEASE:
+    case STMT_ROLLBACK_TO:
+    case STMT_SET:
+    case STMT_SET_TRANSACTION:
+    case STMT_RESET:
+    case STMT_RESET_ALL:
+    case STMT_SHOW:
+    case STMT_PREPARE:
+    case STMT_DEALLOCATE:
+    case STMT_DISCARD:
+    case STMT_LISTEN:
+    case STMT_UNLISTEN:
+    case STMT_NOTIFY:
+    case STMT_FETCH:
+    case STMT_CLOSE_CURSOR:
+    case STMT_LOCK:
+    case STMT_LOAD:
+    case STMT_CHECKPOINT:
+        return true;
+    case STMT_EXPLAIN:
+        return !statement->explain_analyze;
+    case STMT_QUERY:
+    case STMT_PREPARE_TRANSACTION:
+    case STMT_COMMIT_PREPARED:
+    case STMT_ROLLBACK_PREPARED:
+    case STMT_EXECUTE:
+    case STMT_DECLARE_CURSOR:
+    case STMT_COPY_FROM:
+    case STMT_COPY_TO:
+    case STMT_TRUNCATE:
+    case STMT_CREATE_TABLE:
+    case STMT_CREATE_TABLE_AS:
+    case STMT_DDL:
+    case STMT_DDL_NO_TX:
+    case STMT_CALL:
+    case STMT_DO:
+    case STMT_OTHER:
+        break;
+    }
+    return false;
+}
+
+static void choose_node(const struct route_input *input, bool hint_primary, struct plan *plan)
+{
+    const struct route_session *session = input->session;
+    plan->node = router_classify(input->statement, input->schema, &plan->node_reason);
+    plan->write = plan->node == NODE_CLASS_PRIMARY && !changes_nothing(input->statement);
+    if (plan->node == NODE_CLASS_PRIMARY)
+        return;
+    if (hint_primary)
+        plan->node_reason = "hint: primary";
+    else if (session && session->force_primary)
+        plan->node_reason = "session: primary";
+    else if (session && session->in_transaction && !session->read_only)
+        plan->node_reason = "in a transaction";
+    else
+        return;
+    plan->node = NODE_CLASS_PRIMARY;
+}
+
+/* ---- one shard ---- */
+
+static const char *value_words(struct planner *p, const struct expr *value)
+{
+    while (value->kind == EXPR_CAST)
+        value = value->args[0];
+    if (value->kind == EXPR_PARAM)
+        return arena_printf(p->arena, "$%d", (int)value->number);
+    if (value->kind != EXPR_CONST)
+        return NULL;
+    if (value->const_kind == CONST_STRING)
+        return arena_printf(p->arena, "'%.60s'", value->name);
+    return value->name;
+}
+
+/* "key id = 42". Copies by hand: every point query passes here. */
+static const char *pin_reason(struct planner *p)
+{
+    const struct instance *instance = &p->instances[0];
+    for (int i = 0; i < p->ninstances && !instance->pin; i++)
+        instance = &p->instances[i];
+    if (!instance->pin)
+        return "no row can match";
+    const char *key = instance->rule->key, *value = value_words(p, instance->pin);
+    if (!value)
+        return "all key values on one shard";
+    size_t key_len = strlen(key), value_len = strlen(value);
+    char *out = arena_alloc(p->arena, key_len + value_len + 8);
+    memcpy(out, "key ", 4);
+    memcpy(out + 4, key, key_len);
+    memcpy(out + 4 + key_len, " = ", 3);
+    memcpy(out + 7 + key_len, value, value_len);
+    return out;
+}
+
+static void refuse_unsharded(struct planner *p, const char *where)
+{
+    const char *first = shardmap_shard_name(p->map, 0);
+    plan_refuse(p,
+                arena_printf(p->arena,
+                             "Make \"%s\" a reference table, or read it in a statement of its own.",
+                             p->unsharded ? p->unsharded : p->catalog),
+                "table \"%s\" is on shard %s alone and cannot be joined with rows of %s",
+                p->unsharded ? p->unsharded : p->catalog, first, where);
+}
+
+/* Sends the statement to the shard as it is, if all it needs is there. */
+static void go_direct(struct planner *p, const struct query *query, unsigned shard,
+                      const char *reason)
+{
+    if (p->unsharded && shard != 0) {
+        refuse_unsharded(p, arena_printf(p->arena, "shard %s", shardmap_shard_name(p->map, shard)));
+        return;
+    }
+    if (p->writes_sharded && !plan_keeps_key(p, query, (int)shard))
+        return;
+    plan_direct(p, shard, reason);
+}
+
+/* ---- said by a hint ---- */
+
+static const char *said_key(const struct planner *p)
+{
+    const struct hints hints = read_hints(p->input->statement);
+    const struct route_session *session = p->input->session;
+    return hints.key ? hints.key : session ? session->key : NULL;
+}
+
+static bool hint_shard(struct planner *p, const struct keyspace *keyspace, const char *key,
+                       unsigned *shard)
+{
+    if (keyspace && keyfind_hint(p->map, keyspace, key, shard))
+        return true;
+    plan_refuse_state(p, "22P02", "Give the key as text, in the type of the keyspace's key.",
+                      "pgshunt.key \"%.60s\" is not a value of the shard key%s%s", key,
+                      keyspace ? " of keyspace " : "", keyspace ? keyspace->name : "");
+    return false;
+}
+
+/* A said key counts where the statement's own keys leave it open; they are right where they speak. */
+static bool said_key_fits(const struct planner *p, unsigned shard)
+{
+    for (int i = 0; i < p->ninstances; i++) {
+        const struct shard_set *set = &p->instances[i].set;
+        if (set->kind == SHARDS_SOME || (set->kind == SHARDS_ONE && set->one != shard))
+            return false;
+    }
+    return true;
+}
+
+/* True: the plan is made (or refused). */
+static bool use_said_key(struct planner *p, const struct query *query)
+{
+    const char *key = said_key(p);
+    unsigned shard;
+    if (!key)
+        return false;
+    if (!hint_shard(p, p->instances[0].rule->keyspace, key, &shard))
+        return true;
+    if (!said_key_fits(p, shard))
+        return false;
+    go_direct(p, query, shard, arena_printf(p->arena, "pgshunt.key = %.60s", key));
+    return true;
+}
+
+bool plan_said_key(struct planner *p, unsigned *shard)
+{
+    const char *key = said_key(p);
+    return key && hint_shard(p, shardmap_keyspace(p->map, 0), key, shard);
+}
+
+static const char *shard_list(struct planner *p)
+{
+    const char *list = "";
+    for (unsigned i = 0; i < shardmap_shards(p->map) && i < 20; i++)
+        list =
+            arena_printf(p->arena, "%s%s%s", list, i ? ", " : "", shardmap_shard_name(p->map, i));
+    return list;
+}
+
+static bool is_utility(const struct statement *statement)
+{
+    return statement->kind == STMT_DDL || statement->kind == STMT_DDL_NO_TX ||
+           statement->kind == STMT_CREATE_TABLE || statement->kind == STMT_TRUNCATE;
+}
+
+static void use_said_shard(struct planner *p, const char *name)
+{
+    int shard = shardmap_shard_by_name(p->map, name);
+    struct shard_set all = {.kind = SHARDS_ALL};
+    if (shard >= 0) {
+        plan_direct(p, (unsigned)shard, "shard named by hint or session");
+    } else if (same_name(name, "all") && is_utility(p->statement)) {
+        plan_scatter(p, SCATTER_UTILITY, &all, NULL);
+        p->plan->reason = "all shards named by hint or session";
+    } else {
+        plan_refuse_state(p, "22023",
+                          arena_printf(p->arena,
+                                       "The shards are: %s. \"all\" is for schema changes.",
+                                       shard_list(p)),
+                          "there is no shard \"%.60s\"", name);
+    }
+}
+
+/* ---- queries ---- */
+
+static bool calls_advisory_lock(const struct statement *statement)
+{
+    for (int i = 0; i < statement->nfunctions; i++)
+        if (strncmp(statement->functions[i].name, "pg_advisory", 11) == 0 ||
+            strncmp(statement->functions[i].name, "pg_try_advisory", 15) == 0)
+            return true;
+    return false;
+}
+
+/* No table at all: calls may have effects, so they go where the transaction is. Advisory locks
+ * exclude each other only within one server. */
+static void plan_tableless(struct planner *p)
+{
+    bool lock = calls_advisory_lock(p->statement);
+    plan_direct(p, lock ? 0 : plan_home(p), lock ? "advisory locks: first shard" : "no tables");
+    p->plan->any_shard = !p->plan->write && !lock;
+}
+
+static void refuse_view(struct planner *p)
+{
+    plan_refuse(
+        p,
+        "Query the tables themselves, or name the shard where the view is right with a "
+        "comment: /* pgshunt: shard=... */",
+        "\"%s\" is a view: what is behind it is not known, and one shard may hold only a part",
+        p->view);
+}
+
+static void plan_reference(struct planner *p)
+{
+    const char *other = p->unsharded ? p->unsharded : p->catalog;
+    if (other) {
+        plan_refuse(
+            p, "Read the other table first, and give its values as literals or parameters.",
+            "reference table \"%s\" is written on every shard, but \"%s\" is not alike on all",
+            p->writes_reference->name, other);
+        return;
+    }
+    plan_reference_write(p);
+}
+
+static void plan_without_sharded(struct planner *p)
+{
+    const struct hints hints = read_hints(p->input->statement);
+    unsigned shard;
+    if (p->view) {
+        refuse_view(p);
+    } else if (p->writes_reference) {
+        plan_reference(p);
+    } else if (p->unsharded) {
+        plan_direct(p, 0, "unsharded table");
+    } else if (hints.key) {
+        if (hint_shard(p, shardmap_keyspace(p->map, 0), hints.key, &shard))
+            plan_direct(p, shard, arena_printf(p->arena, "pgshunt.key = %.60s", hints.key));
+    } else if (p->catalog) {
+        plan_direct(p, plan_home(p), "catalog");
+    } else if (p->reference) {
+        plan_direct(p, plan_home(p), "reference tables only");
+        p->plan->any_shard = true;
+    } else {
+        plan_tableless(p);
+    }
+}
+
+static void plan_several(struct planner *p, const struct query *query)
+{
+    if (p->unsharded || p->catalog) {
+        refuse_unsharded(p, "several shards");
+        return;
+    }
+    if (p->statement->facts & FACT_MODIFYING_CTE) {
+        plan_refuse_shape(p, "A change inside WITH that is not on one shard");
+        return;
+    }
+    switch (query->kind) {
+    case QUERY_SELECT:
+        plan_select(p, query);
+        break;
+    case QUERY_INSERT:
+        plan_insert(p, query);
+        break;
+    case QUERY_UPDATE:
+    case QUERY_DELETE:
+    case QUERY_MERGE:
+        plan_write(p, query);
+        break;
+    case QUERY_SETOP:
+        plan_refuse_shape(p, "%s over several shards", query->setop);
+        break;
+    case QUERY_VALUES:
+        plan_refuse_shape(p, "VALUES with a subquery over several shards");
+        break;
+    }
+}
+
+static void plan_sharded(struct planner *p, const struct query *query)
+{
+    if (p->view) {
+        refuse_view(p);
+        return;
+    }
+    if (p->writes_reference) {
+        plan_refuse(
+            p, "Use a statement for each table.",
+            "changing reference table \"%s\" with rows of a sharded table is not supported yet",
+            p->writes_reference->name);
+        return;
+    }
+    if (p->failed) {
+        if (use_said_key(p, query))
+            return;
+        p->plan->kind = PLAN_REFUSE;
+        p->plan->error = *p->failed;
+        p->plan->reason = p->failed->message;
+        return;
+    }
+    if (p->pending) {
+        plan_direct(p, plan_home(p), "shard key parameter not bound yet");
+        p->plan->needs_params = true;
+        return;
+    }
+    struct shard_set reach = plan_reach(p);
+    if (reach.kind == SHARDS_ONE)
+        go_direct(p, query, reach.one, pin_reason(p));
+    else if (reach.kind == SHARDS_NONE)
+        go_direct(p, query, p->unsharded ? 0 : plan_home(p), "no row can match");
+    else if (!use_said_key(p, query))
+        plan_several(p, query);
+}
+
+/* A sharded table named where this planner does not look (inside ON CONFLICT ... WHERE and the like). */
+static const char *overlooked(const struct planner *p)
+{
+    const struct statement *statement = p->statement;
+    int met = p->ntables + ((statement->facts & FACT_INTO) != 0);
+    if (met >= statement->nrelations || !(statement->facts & FACT_SUBQUERY))
+        return NULL;
+    for (int i = 0; i < statement->nrelations; i++) {
+        const struct relation_ref *ref = &statement->relations[i];
+        if (shardmap_table(p->map, ref->schema, ref->name)->class != TABLE_UNSHARDED)
+            return ref->name;
+    }
+    return NULL;
+}
+
+void plan_query(struct planner *p, const struct query *query)
+{
+    plan_scan(p, query);
+    const char *hidden = overlooked(p);
+    if (p->too_many || hidden) {
+        if (p->ninstances && use_said_key(p, query))
+            return;
+        plan_refuse_shape(p,
+                          hidden ? "A subquery over table \"%s\" in such a place"
+                                 : "A statement with more than %s sharded tables",
+                          hidden ? hidden : "48");
+        return;
+    }
+    if (p->ninstances)
+        plan_sharded(p, query);
+    else
+        plan_without_sharded(p);
+}
+
+/* ---- what the grammar does not understand ---- */
+
+static bool is_word(char c)
+{
+    return isalnum((unsigned char)c) || c == '_' || c == '$' || (c & 0x80);
+}
+
+/* A plain scan for names of tables that are not on one shard alone; quotes do not matter. */
+static const char *names_table(const struct shardmap *map, const char *text, struct arena *arena)
+{
+    while (*text) {
+        size_t len = 0;
+        while (is_word(text[len]))
+            len++;
+        if (!len) {
+            text++;
+            continue;
+        }
+        char *exact = arena_strndup(arena, text, len), *folded = arena_strndup(arena, text, len);
+        for (size_t i = 0; i < len; i++)
+            folded[i] = (char)tolower((unsigned char)folded[i]);
+        if (shardmap_table(map, NULL, exact)->class != TABLE_UNSHARDED ||
+            shardmap_table(map, NULL, folded)->class != TABLE_UNSHARDED)
+            return exact;
+        text += len;
+    }
+    return NULL;
+}
+
+static void plan_unknown(struct planner *p)
+{
+    p->plan->node = NODE_CLASS_PRIMARY;
+    p->plan->node_reason = "not understood";
+    const char *table = names_table(p->map, p->statement->text, p->arena);
+    if (table)
+        plan_refuse(
+            p,
+            "Check its syntax. If it is newer than PostgreSQL 15's, say where it goes with a "
+            "comment: /* pgshunt: shard=... */",
+            "this statement is not understood, and it names \"%s\", which is not on one shard "
+            "alone",
+            table);
+    else
+        plan_direct(p, 0, "not understood: the server judges");
+}
+
+/* ---- entry ---- */
+
+/* Sets what has to be set; the tables stay as they are, they are used up to their counts. */
+static void planner_init(struct planner *p, const struct route_input *input, struct arena *arena,
+                         struct plan *plan)
+{
+    p->input = input;
+    p->map = input->map;
+    p->schema = input->schema;
+    p->statement = input->statement;
+    p->arena = arena;
+    p->plan = plan;
+    p->ninstances = p->nedges = p->nlevels = p->ntables = 0;
+    p->reference = p->unsharded = p->catalog = p->view = NULL;
+    p->writes_sharded = p->writes_reference = p->writes_unsharded = NULL;
+    p->pending = p->too_many = false;
+    p->unsafe_join = NULL;
+    p->failed = NULL;
+}
+
+void router_plan(const struct route_input *input, struct arena *arena, struct plan *plan)
+{
+    const struct statement *statement = input->statement;
+    const struct hints hints = read_hints(statement);
+    *plan = (struct plan){.kind = PLAN_DIRECT};
+    choose_node(input, hints.primary, plan);
+    plan->no_transaction = statement->kind == STMT_DDL_NO_TX;
+    if (!shardmap_is_sharded(input->map)) {
+        plan->reason = "one shard";
+        return;
+    }
+    struct planner p;
+    planner_init(&p, input, arena, plan);
+    const char *shard = hints.shard ? hints.shard : input->session ? input->session->shard : NULL;
+    if (shard && *shard)
+        use_said_shard(&p, shard);
+    else if (statement->syntax_error)
+        plan_unknown(&p);
+    else if (statement->kind == STMT_QUERY && statement->query)
+        plan_query(&p, statement->query);
+    else
+        plan_utility(&p);
+}
+
+/* ---- several statements in one message ---- */
+
+static void refuse_list(struct plan *plan, const char *message, const char *hint)
+{
+    *plan = (struct plan){.kind = PLAN_REFUSE, .reason = message};
+    plan->error = (struct pg_error){.sqlstate = "0A000", .message = message, .hint = hint};
+}
+
+/* Takes one statement's plan into that of the whole message. False: they do not go together. */
+static bool join_plan(struct plan *all, const struct plan *one, bool *placed, struct arena *arena)
+{
+    const char *hint = "Send the statements one by one.";
+    if (one->kind == PLAN_REFUSE) {
+        *all = *one;
+        return false;
+    }
+    if (one->kind == PLAN_SCATTER) {
+        refuse_list(all,
+                    arena_printf(arena,
+                                 "several statements in one message, one of which needs several "
+                                 "shards, are not supported yet"),
+                    hint);
+        return false;
+    }
+    if (!one->any_shard && *placed && one->shard != all->shard) {
+        refuse_list(all, "statements for different shards in one message are not supported yet",
+                    hint);
+        return false;
+    }
+    if (!one->any_shard && !*placed) {
+        *placed = true;
+        all->shard = one->shard;
+        all->reason = one->reason;
+    }
+    all->any_shard &= one->any_shard;
+    all->write |= one->write;
+    all->no_transaction |= one->no_transaction;
+    all->needs_params |= one->needs_params;
+    if (one->node == NODE_CLASS_PRIMARY && all->node != NODE_CLASS_PRIMARY) {
+        all->node = NODE_CLASS_PRIMARY;
+        all->node_reason = one->node_reason;
+    }
+    return true;
+}
+
+void router_plan_list(const struct statement_list *list, const struct route_input *input,
+                      struct arena *arena, struct plan *plan)
+{
+    struct route_input one = *input;
+    bool placed = false;
+    if (list->count == 1) {
+        one.statement = list->items[0];
+        router_plan(&one, arena, plan);
+        return;
+    }
+    *plan = (struct plan){.kind = PLAN_DIRECT, .node = NODE_CLASS_REPLICA, .any_shard = true};
+    plan->reason = list->count ? NULL : "empty";
+    for (int i = 0; i < list->count; i++) {
+        struct plan next;
+        one.statement = list->items[i];
+        router_plan(&one, arena, &next);
+        if (!plan->reason) {
+            plan->reason = next.reason;
+            plan->node_reason = next.node_reason;
+            plan->shard = next.shard;
+        }
+        if (!join_plan(plan, &next, &placed, arena))
+            return;
+    }
+}

@@ -1,0 +1,203 @@
+/* plan_insert.c: INSERT into sharded tables: the key of each row, and rows split by shard. */
+#include "router/plan_internal.h"
+
+enum { POSITION_MISSING = -1, POSITION_UNKNOWN = -2 };
+
+static const char *target_table(const struct instance *target)
+{
+    return target->rule->name;
+}
+
+static void fail(struct planner *p, const char *sqlstate, const char *message, const char *hint)
+{
+    if (p->failed)
+        return; /* the first one counts */
+    p->failed = arena_new(p->arena, struct pg_error);
+    p->failed->sqlstate = sqlstate;
+    p->failed->message = message;
+    p->failed->hint = hint;
+}
+
+static void fail_without_key(struct planner *p, const struct instance *target)
+{
+    const char *key = target->rule->key, *table = target_table(target);
+    fail(p, "23502",
+         arena_printf(p->arena, "INSERT gives no value for \"%s\", the shard key of table \"%s\"",
+                      key, table),
+         arena_printf(
+             p->arena,
+             "Name the column \"%s\" in the column list and give each row a value: it decides "
+             "on which shard the row lives. A default cannot.",
+             key));
+}
+
+/* -1: not given, -2: cannot be known. */
+static int schema_position(struct planner *p, const struct instance *target)
+{
+    const struct from_item *item = target->item;
+    const struct schema_relation *relation =
+        p->schema ? schema_relation(p->schema, item->schema, item->name) : NULL;
+    for (int i = 0; relation && i < relation->ncolumns; i++)
+        if (same_name(relation->columns[i].name, target->rule->key))
+            return i;
+    return POSITION_UNKNOWN;
+}
+
+int insert_key_position(struct planner *p, const struct query *query, const struct instance *target)
+{
+    int position = POSITION_MISSING;
+    for (int i = 0; i < query->ntargets; i++)
+        if (same_name(query->targets[i].alias, target->rule->key))
+            position = i;
+    if (query->ntargets == 0 && query->source)
+        position = schema_position(p, target);
+    if (query->source && query->source->kind == QUERY_VALUES &&
+        position >= query->source->row_width)
+        position = POSITION_MISSING;
+    if (position == POSITION_MISSING)
+        fail_without_key(p, target);
+    if (position == POSITION_UNKNOWN)
+        fail(p, "0A000",
+             arena_printf(
+                 p->arena,
+                 "INSERT into sharded table \"%s\" without a column list, and its columns are "
+                 "not known",
+                 target_table(target)),
+             arena_printf(p->arena, "Name the columns, the shard key \"%s\" among them.",
+                          target->rule->key));
+    return position;
+}
+
+bool insert_row(struct planner *p, const struct instance *target, const struct expr *value,
+                struct shard_set *set)
+{
+    const char *key = target->rule->key;
+    unsigned shard = 0;
+    if (value->kind == EXPR_DEFAULT) {
+        fail_without_key(p, target);
+        return false;
+    }
+    switch (keyfind_shard(p, target, value, VALUE_ASSIGNED, &shard)) {
+    case VALUE_KNOWN:
+        *set = (struct shard_set){.kind = SHARDS_ONE, .one = shard};
+        return true;
+    case VALUE_NULL:
+        fail(p, "23502",
+             arena_printf(p->arena, "null value in \"%s\", the shard key of table \"%s\"", key,
+                          target_table(target)),
+             arena_printf(p->arena, "Give \"%s\" a value: it decides on which shard the row lives.",
+                          key));
+        return false;
+    case VALUE_OPAQUE:
+        fail(p, "0A000",
+             arena_printf(
+                 p->arena,
+                 "the value of \"%s\", the shard key of table \"%s\", cannot be known before "
+                 "the statement runs",
+                 key, target_table(target)),
+             arena_printf(
+                 p->arena,
+                 "Give \"%s\" as a literal or a parameter of the key's type, or say where the "
+                 "row goes with a comment: /* pgshunt: key=... */",
+                 key));
+        return false;
+    case VALUE_PENDING:
+    case VALUE_INVALID: /* the server refuses it, whichever it is */
+        set->kind = SHARDS_NONE;
+        return true;
+    }
+    return false;
+}
+
+void insert_pin(struct planner *p, const struct query *query, int target)
+{
+    struct instance *instance = &p->instances[target];
+    const struct query *values = query->source;
+    if (!values || values->kind != QUERY_VALUES)
+        return;
+    int position = insert_key_position(p, query, instance);
+    if (position < 0)
+        return;
+    struct shard_set all = {.kind = SHARDS_NONE};
+    for (int i = 0; i < values->nrows; i++) {
+        struct shard_set one;
+        if (!insert_row(p, instance, values->rows[i][position], &one))
+            return;
+        all = shards_union(p->arena, shardmap_shards(p->map), &all, &one);
+    }
+    instance->set = all;
+    instance->pin = values->rows[0][position];
+}
+
+/* ---- several shards ---- */
+
+/* Rows by shard, in their order; rows whose value the server will refuse go with the first shard. */
+static bool split_rows(struct planner *p, const struct query *values, int position,
+                       const struct shard_set *reach, struct plan *plan)
+{
+    const struct instance *target = &p->instances[0];
+    unsigned nshards = shardmap_shards(p->map);
+    int *rows = arena_array(p->arena, int, values->nrows);
+    unsigned *shard_of = arena_array(p->arena, unsigned, values->nrows);
+    unsigned first = 0;
+    while (!shards_contain(reach, first))
+        first++;
+    for (int i = 0; i < values->nrows; i++) {
+        struct shard_set one;
+        if (!insert_row(p, target, values->rows[i][position], &one))
+            return false;
+        shard_of[i] = one.kind == SHARDS_ONE ? one.one : first;
+    }
+    plan->queries = arena_array(p->arena, struct shard_query, shards_count(reach, nshards));
+    for (unsigned s = 0; s < nshards; s++) {
+        int count = 0;
+        for (int i = 0; i < values->nrows; i++)
+            if (shard_of[i] == s)
+                rows[count++] = i;
+        if (!count)
+            continue;
+        struct shard_query *query = &plan->queries[plan->nqueries++];
+        query->shard = s;
+        if (!rewrite_insert(p->statement->text, rows, count, p->arena, query))
+            return false;
+    }
+    return true;
+}
+
+static void refuse_select_source(struct planner *p)
+{
+    plan_refuse(
+        p,
+        "Read the rows first and insert them with VALUES, or restrict both sides to one value "
+        "of the shard key.",
+        "INSERT ... SELECT into sharded table \"%s\" from more than one shard is not supported "
+        "yet",
+        target_table(&p->instances[0]));
+}
+
+void plan_insert(struct planner *p, const struct query *query)
+{
+    const struct query *values = query->source;
+    if (!values || values->kind != QUERY_VALUES) {
+        refuse_select_source(p);
+        return;
+    }
+    if (p->ninstances > 1 || query->nctes || values->norder_by || values->limit || values->offset) {
+        plan_refuse_shape(p, "INSERT of rows for several shards with a subquery, WITH or LIMIT");
+        return;
+    }
+    if (!plan_keeps_key(p, query, -1))
+        return;
+    struct shard_set reach = plan_reach(p);
+    int position = insert_key_position(p, query, &p->instances[0]);
+    if (position < 0 || !split_rows(p, values, position, &reach, p->plan)) {
+        plan_refuse(p, "Insert the rows of each shard with a statement of their own.",
+                    "these rows cannot be split by shard");
+        return;
+    }
+    p->plan->kind = PLAN_SCATTER;
+    p->plan->mode = SCATTER_WRITE;
+    plan_append_rows(p, query);
+    p->plan->reason = arena_printf(p->arena, "rows by shard key %s.%s",
+                                   target_table(&p->instances[0]), p->instances[0].rule->key);
+}

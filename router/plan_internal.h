@@ -1,0 +1,301 @@
+/*
+ * plan_internal.h: what the parts of the planner share.
+ *
+ *   router_plan (plan.c)      hints, kinds of statement, one place or not
+ *     plan_scan (plan_scan.c)      every table of the statement, at every level; keys that pin them
+ *       keyfind (keyfind.c)           values of key columns: literals, casts, parameters, arrays
+ *     plan_select (plan_select.c)  shapes of SELECT that shards can answer together
+ *       plan_group (plan_group.c)     aggregates and GROUP BY
+ *       plan_order (plan_order.c)     ORDER BY, DISTINCT, LIMIT, collations
+ *     plan_insert (plan_insert.c), plan_write (plan_write.c), plan_utility (plan_utility.c)
+ *
+ * The idea behind all of it: an *instance* is one mention of a sharded table. A condition like
+ * `key = 5` proves that only rows of one shard matter for that instance (its shard set); an equality
+ * of two keys (an *edge*) carries that proof from one instance to the other, in the directions in which
+ * it is sound: both ways for inner joins, only from the preserved to the nullable side for outer joins,
+ * only inwards for correlated subqueries. If all sets meet in one shard, the statement goes there as it
+ * is, whatever its shape. Else it may go to several shards if the instances are joined by their keys,
+ * so that every row meets its partners on its own shard, and if the results can be put together.
+ */
+#ifndef PGSHUNT_ROUTER_PLAN_INTERNAL_H
+#define PGSHUNT_ROUTER_PLAN_INTERNAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "pgshunt/plan.h"
+#include "router/rewrite.h"
+
+#define PLAN_MAX_INSTANCES 48
+#define PLAN_MAX_EDGES 96
+#define PLAN_MAX_LEVELS 48
+
+static inline bool same_name(const char *a, const char *b)
+{
+    return strcmp(a, b) == 0;
+}
+
+/* ---- sets of shards ---- */
+
+enum shard_set_kind {
+    SHARDS_ALL,  /* nothing known */
+    SHARDS_ONE,  /* `one` */
+    SHARDS_SOME, /* two or more: `bits` */
+    SHARDS_NONE, /* no row can matter (NULL = key): every shard answers right */
+};
+
+struct shard_set {
+    enum shard_set_kind kind;
+    unsigned one;
+    uint64_t *bits; /* SHARDS_SOME, in the plan's arena, never changed once another set shares it */
+};
+
+bool shards_contain(const struct shard_set *set, unsigned shard);
+/* How many of `nshards` shards are in the set. */
+unsigned shards_count(const struct shard_set *set, unsigned nshards);
+struct shard_set shards_union(struct arena *arena, unsigned nshards, const struct shard_set *a,
+                              const struct shard_set *b);
+struct shard_set shards_intersect(struct arena *arena, unsigned nshards, const struct shard_set *a,
+                                  const struct shard_set *b);
+
+/* ---- what is found in a statement ---- */
+
+/* One mention of a sharded table. */
+struct instance {
+    const struct from_item *item;
+    const struct table_rule *rule;
+    struct shard_set set;
+    const struct expr *pin; /* value that pinned it, for the explanation; NULL if an edge did */
+    int level;              /* index of the query level */
+    bool nullable;          /* an outer join may put NULLs in place of its rows */
+    bool renamed;           /* its columns have other names here: nothing can be resolved to it */
+    bool unnamed;           /* an alias of a join hides its name */
+    bool blank_padded;      /* the key column is char(n) */
+    bool target;            /* rows of it are written */
+};
+
+/* `from`'s key equals `to`'s key. */
+struct edge {
+    short from, to;
+    short level;
+    bool forward, backward; /* directions in which a shard set may be carried */
+};
+
+enum level_place {
+    LEVEL_TOP,     /* the statement itself */
+    LEVEL_SUBLINK, /* in an expression: may refer to what is around it */
+    LEVEL_OTHER,   /* FROM (SELECT ...), CTE, branch of a set operation, source of an INSERT */
+};
+
+/* One query level that has instances of its own. */
+struct level {
+    const struct query *query;
+    enum level_place place;
+    short first, end; /* its instances */
+};
+
+/* Column scope during the walk; lives on the stack. */
+struct scope {
+    const struct query *query;
+    const struct scope *parent;
+    int level;
+    short first, end;
+};
+
+/* CTE names in sight during the walk; lives on the stack. */
+struct cte_names {
+    const struct cte *ctes;
+    int visible;
+    const struct cte_names *parent;
+};
+
+struct planner {
+    const struct route_input *input;
+    const struct shardmap *map;
+    const struct schema *schema;       /* may be NULL */
+    const struct statement *statement; /* what is planned: for EXPLAIN, the statement inside */
+    struct arena *arena;
+    struct plan *plan;
+
+    struct instance instances[PLAN_MAX_INSTANCES];
+    struct edge edges[PLAN_MAX_EDGES];
+    struct level levels[PLAN_MAX_LEVELS];
+    int ninstances, nedges, nlevels;
+
+    /* Names of tables met, the first of each class; NULL: none. */
+    const char *reference, *unsharded, *catalog, *view;
+    /* Targets of INSERT, UPDATE, DELETE, MERGE; first of each class. */
+    const struct from_item *writes_sharded, *writes_reference, *writes_unsharded;
+    int ntables;             /* tables met, each mention */
+    bool pending;            /* a parameter is needed that is not bound yet */
+    bool too_many;           /* more tables than there is room for */
+    const char *unsafe_join; /* why instances must not be joined shard by shard; NULL: they may */
+    struct pg_error *failed; /* an error found on the way (INSERT without key value, ...) */
+};
+
+/* ---- keyfind.c ---- */
+
+enum value_state {
+    VALUE_KNOWN,
+    VALUE_NULL,
+    VALUE_PENDING, /* a parameter without a value yet */
+    VALUE_INVALID, /* not a value of the key's type: the server will say so */
+    VALUE_OPAQUE,  /* not understood: could be anything */
+};
+
+enum value_use { VALUE_COMPARED, VALUE_ASSIGNED };
+
+/* The shard of a value compared with, or assigned to, the instance's key column. */
+enum value_state keyfind_shard(struct planner *p, const struct instance *instance,
+                               const struct expr *value, enum value_use use, unsigned *shard);
+/* The shards of a comparison's right side; false: not understood. */
+bool keyfind_equal(struct planner *p, const struct instance *instance, const struct expr *value,
+                   struct shard_set *set);
+/* `key IN (args[1..])`. */
+bool keyfind_in(struct planner *p, const struct instance *instance, const struct expr *in,
+                struct shard_set *set);
+/* `key = ANY (array)`. */
+bool keyfind_any(struct planner *p, const struct instance *instance, const struct expr *array,
+                 struct shard_set *set);
+/* Shard of a key given as text by a hint or by the session. */
+bool keyfind_hint(const struct shardmap *map, const struct keyspace *keyspace, const char *text,
+                  unsigned *shard);
+
+/* One-dimensional array values: elements in order. False from array_next: the end, or `bad`. */
+struct array_reader {
+    const char *at, *end;
+    bool binary, bad;
+    int left;      /* binary: elements to come */
+    uint32_t type; /* binary: element type */
+    struct arena *arena;
+};
+bool array_open(struct array_reader *reader, const char *bytes, size_t length, bool binary,
+                struct arena *arena);
+/* *bytes NULL: a NULL element. */
+bool array_next(struct array_reader *reader, const char **bytes, size_t *length);
+
+/* ---- plan_scan.c, plan_scope.c, plan_join.c ---- */
+
+/* Fills the planner's tables from a query and everything below it. */
+void plan_scan(struct planner *p, const struct query *query);
+/* Registers the tables of a FROM item. */
+void scope_add(struct planner *p, const struct from_item *item, int level,
+               const struct cte_names *ctes);
+/* The instance whose key column `expr` is, or -1. */
+int scope_resolve(const struct planner *p, const struct scope *scope, const struct expr *expr);
+/* The item an unqualified or qualified column belongs to within one level, or NULL if not certain. */
+const struct from_item *scope_item(const struct planner *p, const struct query *query,
+                                   const struct expr *column);
+/* Whether some table of the level may have such a column: -1 unknown, 0 no, 1 yes. */
+int scope_has_column(const struct planner *p, const struct query *query, const char *name);
+/* The schema's word on a column of a FROM item; NULL: unknown. */
+const struct schema_column *scope_column(const struct planner *p, const struct from_item *item,
+                                         const char *name);
+/* Applies WHERE and join conditions of the level. */
+void join_conditions(struct planner *p, const struct scope *scope);
+void join_add_edge(struct planner *p, int from, int to, int level, bool forward, bool backward);
+/* Carries shard sets along the edges until nothing changes. */
+void join_propagate(struct planner *p);
+/* NULL: all instances are joined by their keys; else what is in the way. */
+const char *join_not_colocated(const struct planner *p);
+/* Union of the shard sets of all instances / of those of the top level. */
+struct shard_set plan_reach(const struct planner *p);
+struct shard_set plan_top_reach(const struct planner *p);
+
+/* ---- results ---- */
+
+void plan_direct(struct planner *p, unsigned shard, const char *reason);
+/* Refuses with 0A000; `message` is a format. */
+void plan_refuse(struct planner *p, const char *hint, const char *message, ...)
+    __attribute__((format(printf, 3, 4)));
+void plan_refuse_state(struct planner *p, const char *sqlstate, const char *hint,
+                       const char *message, ...) __attribute__((format(printf, 4, 5)));
+/* Refusal of a shape over several shards; the hint names the key column to add. */
+void plan_refuse_shape(struct planner *p, const char *message, ...)
+    __attribute__((format(printf, 2, 3)));
+/* Scatters `sql` (same for all) over the set; fills queries. */
+void plan_scatter(struct planner *p, enum scatter_mode mode, const struct shard_set *set,
+                  const struct shard_query *same);
+/* Rows of RETURNING come one shard after the other. */
+void plan_append_rows(struct planner *p, const struct query *query);
+/* The shard for what could run anywhere: where the transaction is already, else 0. */
+unsigned plan_home(const struct planner *p);
+/* "id" of the first instance with its table: for hints. */
+const char *plan_key_hint(const struct planner *p);
+
+/* ---- parts ---- */
+
+/* A query, at the top or inside EXPLAIN, COPY and the like; p->statement is what it stands in. */
+void plan_query(struct planner *p, const struct query *query);
+/* Goes by pgshunt.key of a hint or of the session; false: nothing was said. */
+bool plan_said_key(struct planner *p, unsigned *shard);
+void plan_select(struct planner *p, const struct query *query);
+void plan_insert(struct planner *p, const struct query *query);
+/* UPDATE, DELETE, MERGE on sharded tables, over several shards. */
+void plan_write(struct planner *p, const struct query *query);
+/* False if an assignment could move a row to another shard than `shard` (-1: several); refused then. */
+bool plan_keeps_key(struct planner *p, const struct query *query, int shard);
+/* Writes to a reference table: on every shard. */
+void plan_reference_write(struct planner *p);
+void plan_utility(struct planner *p);
+/* Position of the key among the values of an INSERT; -1: not given, -2: cannot be known (see `failed`). */
+int insert_key_position(struct planner *p, const struct query *query,
+                        const struct instance *target);
+/* Shard of one row's key value; on failure `failed` is set and false returned. */
+bool insert_row(struct planner *p, const struct instance *target, const struct expr *value,
+                struct shard_set *set);
+void insert_pin(struct planner *p, const struct query *query, int target);
+
+/* ---- SELECT over several shards: plan_select.c, plan_order.c, plan_group.c ---- */
+
+#define SELECT_MAX_COLUMNS 64 /* added to the select list */
+
+struct select_plan {
+    struct planner *p;
+    const struct query *query;
+    struct scope scope; /* of the query itself */
+    struct merge_spec *spec;
+    struct rewrite_column columns[SELECT_MAX_COLUMNS];
+    int ncolumns;
+    int star; /* index of the first `*` in the select list; -1: none */
+    bool drop_order, drop_limit, fold_offset;
+    bool sorts_default, sorts_c; /* text is compared in the database's collation / in C */
+    bool server_judges;          /* the statement is wrong: any shard will say how */
+};
+
+/* Each false: refused. */
+bool select_order(struct select_plan *s);
+bool select_limits(struct select_plan *s);
+bool select_group(struct select_plan *s);
+/* Notes the collation in which values of the expression are compared; false: refused. */
+bool select_collation(struct select_plan *s, const struct expr *expr);
+/* The item of the select list that is the same expression; -1: none, or not at a known place. */
+int select_same_target(const struct select_plan *s, const struct expr *expr);
+/* The item of that name; -1: none, -2: several. */
+int select_named_target(const struct select_plan *s, const char *name);
+/* Adds a column to the shards' result; its number among the hidden ones, or -1: refused. */
+int select_add_column(struct select_plan *s, enum rewrite_source source, int index);
+bool select_has_aggregate(const struct select_plan *s, const struct expr *expr);
+/* A call of count, sum, min, max or avg whose partial results can be put together. */
+bool select_partial(const struct expr *expr, enum aggregate_kind *kind);
+
+/* ---- functions ---- */
+
+enum function_class { FUNCTION_PLAIN, FUNCTION_AGGREGATE, FUNCTION_UNSURE };
+/* Whether a call in a select list is an aggregate. */
+enum function_class function_class(const struct planner *p, const struct expr *call);
+/* Whether calling it on every shard may give a different value on each. */
+bool function_differs(const struct planner *p, const struct function_ref *function);
+
+/* ---- expressions ---- */
+
+/* Structural equality; false when in doubt. */
+bool expr_same(const struct expr *a, const struct expr *b);
+/* Calls visit for expr and all below it (subqueries are not entered) until it returns true. */
+bool expr_any(const struct expr *expr, bool (*visit)(const struct expr *, void *), void *context);
+bool expr_is_constant(const struct expr *expr); /* literal or parameter, cast or not */
+/* The name Postgres gives a result column, NULL if it is none that can be asked for. */
+const char *target_name(const struct target *target);
+
+#endif

@@ -1,0 +1,268 @@
+/* plan_scope.c: the tables of a query level, and which of them a column belongs to. */
+#include "pgshunt/pgtypes.h"
+#include "router/plan_internal.h"
+
+static bool is_cte(const struct cte_names *names, const struct from_item *item)
+{
+    if (item->schema)
+        return false;
+    for (; names; names = names->parent)
+        for (int i = 0; i < names->visible; i++)
+            if (same_name(names->ctes[i].name, item->name))
+                return true;
+    return false;
+}
+
+static bool is_catalog(const struct from_item *item)
+{
+    if (!item->schema)
+        return strncmp(item->name, "pg_", 3) == 0;
+    return same_name(item->schema, "information_schema") || strncmp(item->schema, "pg_", 3) == 0;
+}
+
+static bool is_blank_padded(const struct planner *p, const struct table_rule *rule,
+                            const struct from_item *item)
+{
+    if (rule->keyspace->type != KEY_TEXT)
+        return false;
+    const struct schema_column *column = scope_column(p, item, rule->key);
+    return column && column->type_oid == OID_BPCHAR;
+}
+
+static void add_instance(struct planner *p, const struct from_item *item,
+                         const struct table_rule *rule, int level)
+{
+    if (p->ninstances == PLAN_MAX_INSTANCES) {
+        p->too_many = true;
+        return;
+    }
+    p->instances[p->ninstances++] = (struct instance){
+        .item = item,
+        .rule = rule,
+        .set = {.kind = SHARDS_ALL},
+        .level = level,
+        .blank_padded = is_blank_padded(p, rule, item),
+    };
+}
+
+static void add_unsharded(struct planner *p, const struct from_item *item)
+{
+    const struct schema_relation *relation =
+        p->schema ? schema_relation(p->schema, item->schema, item->name) : NULL;
+    if (is_catalog(item))
+        p->catalog = item->name;
+    else if (relation && relation->kind == 'v')
+        p->view = item->name;
+    else if (!p->unsharded)
+        p->unsharded = item->name;
+}
+
+static void add_table(struct planner *p, const struct from_item *item, int level,
+                      const struct cte_names *ctes)
+{
+    if (is_cte(ctes, item))
+        return;
+    p->ntables++;
+    const struct table_rule *rule = shardmap_table(p->map, item->schema, item->name);
+    switch (rule->class) {
+    case TABLE_SHARDED:
+        add_instance(p, item, rule, level);
+        break;
+    case TABLE_REFERENCE:
+        p->reference = item->name;
+        break;
+    case TABLE_UNSHARDED:
+        add_unsharded(p, item);
+        break;
+    }
+}
+
+void scope_add(struct planner *p, const struct from_item *item, int level,
+               const struct cte_names *ctes)
+{
+    int first = p->ninstances;
+    switch (item->kind) {
+    case FROM_TABLE:
+        add_table(p, item, level, ctes);
+        break;
+    case FROM_JOIN:
+        scope_add(p, item->left, level, ctes);
+        scope_add(p, item->right, level, ctes);
+        for (int i = first; i < p->ninstances && item->alias; i++)
+            p->instances[i].unnamed = true;
+        break;
+    case FROM_OTHER:
+        if (item->name) /* a table with renamed columns */
+            add_table(p, item, level, ctes);
+        if (item->left)
+            scope_add(p, item->left, level, ctes);
+        if (item->right)
+            scope_add(p, item->right, level, ctes);
+        for (int i = first; i < p->ninstances; i++)
+            p->instances[i].renamed = true;
+        break;
+    case FROM_SUBQUERY:
+    case FROM_FUNCTION:
+        break;
+    }
+}
+
+/* ---- columns ---- */
+
+static const char *visible_name(const struct from_item *item)
+{
+    return item->alias ? item->alias : item->name;
+}
+
+/* Whether `qualifier.` in the column means this item. */
+static bool names_item(const struct expr *column, const struct from_item *item)
+{
+    const char *name = visible_name(item);
+    if (!name || !same_name(column->qualifier, name))
+        return false;
+    return !column->schema ||
+           (!item->alias && (!item->schema || same_name(item->schema, column->schema)));
+}
+
+static const struct from_item *find_named(const struct from_item *item, const struct expr *column)
+{
+    if (names_item(column, item))
+        return item;
+    if (item->kind != FROM_JOIN || item->alias)
+        return NULL;
+    const struct from_item *found = find_named(item->left, column);
+    return found ? found : find_named(item->right, column);
+}
+
+static const struct from_item *find_qualified(const struct query *query, const struct expr *column)
+{
+    if (query->relation && names_item(column, query->relation))
+        return query->relation;
+    for (int i = 0; i < query->nfrom; i++) {
+        const struct from_item *found = find_named(query->from[i], column);
+        if (found)
+            return found;
+    }
+    return NULL;
+}
+
+const struct schema_column *scope_column(const struct planner *p, const struct from_item *item,
+                                         const char *name)
+{
+    if (!p->schema || item->kind != FROM_TABLE)
+        return NULL;
+    const struct schema_relation *relation = schema_relation(p->schema, item->schema, item->name);
+    return relation ? schema_column(relation, name) : NULL;
+}
+
+/* A CTE may hide a table of that name; then what we say of its columns would be wrong. */
+static bool may_be_cte(const struct planner *p, const struct from_item *item)
+{
+    return !item->schema && (p->statement->facts & FACT_SUBQUERY);
+}
+
+static int item_has_column(const struct planner *p, const struct from_item *item, const char *name)
+{
+    if (item->kind == FROM_JOIN) {
+        int left = item_has_column(p, item->left, name);
+        int right = item_has_column(p, item->right, name);
+        return left > 0 || right > 0 ? 1 : left < 0 || right < 0 ? -1 : 0;
+    }
+    if (item->kind != FROM_TABLE || !p->schema || may_be_cte(p, item))
+        return -1;
+    const struct schema_relation *relation = schema_relation(p->schema, item->schema, item->name);
+    if (!relation)
+        return -1;
+    return schema_column(relation, name) != NULL;
+}
+
+int scope_has_column(const struct planner *p, const struct query *query, const char *name)
+{
+    int unknown = 0;
+    if (query->relation) {
+        int has = item_has_column(p, query->relation, name);
+        if (has > 0)
+            return 1;
+        unknown = has;
+    }
+    for (int i = 0; i < query->nfrom; i++) {
+        int has = item_has_column(p, query->from[i], name);
+        if (has > 0)
+            return 1;
+        unknown |= has;
+    }
+    return unknown;
+}
+
+static const struct from_item *item_with(const struct planner *p, const struct from_item *item,
+                                         const char *name)
+{
+    if (item->kind != FROM_JOIN)
+        return item_has_column(p, item, name) > 0 ? item : NULL;
+    const struct from_item *found = item_with(p, item->left, name);
+    return found ? found : item_with(p, item->right, name);
+}
+
+const struct from_item *scope_item(const struct planner *p, const struct query *query,
+                                   const struct expr *column)
+{
+    if (column->qualifier)
+        return find_qualified(query, column);
+    if (query->nfrom + (query->relation != NULL) == 1) {
+        const struct from_item *only = query->relation ? query->relation : query->from[0];
+        if (only->kind != FROM_JOIN)
+            return only;
+    }
+    for (int i = 0; i < query->nfrom; i++) {
+        const struct from_item *found = item_with(p, query->from[i], column->name);
+        if (found)
+            return found;
+    }
+    return NULL;
+}
+
+static int resolve_qualified(const struct planner *p, const struct scope *scope,
+                             const struct expr *column)
+{
+    for (; scope; scope = scope->parent) {
+        const struct from_item *item = find_qualified(scope->query, column);
+        if (!item)
+            continue;
+        for (int i = scope->first; i < scope->end; i++) {
+            const struct instance *instance = &p->instances[i];
+            if (instance->item == item && !instance->renamed && !instance->unnamed &&
+                same_name(instance->rule->key, column->name))
+                return i;
+        }
+        return -1;
+    }
+    return -1;
+}
+
+/*
+ * An unqualified name is that of a key if a sharded table of the level has such a key: were there
+ * another column of that name, the server would call it ambiguous (or USING made them one). A level
+ * where something else might have the column hides those around it.
+ */
+static int resolve_unqualified(const struct planner *p, const struct scope *scope,
+                               const struct expr *column)
+{
+    for (; scope; scope = scope->parent) {
+        for (int i = scope->first; i < scope->end; i++) {
+            const struct instance *instance = &p->instances[i];
+            if (!instance->renamed && same_name(instance->rule->key, column->name))
+                return i;
+        }
+        if (scope_has_column(p, scope->query, column->name) != 0)
+            return -1;
+    }
+    return -1;
+}
+
+int scope_resolve(const struct planner *p, const struct scope *scope, const struct expr *expr)
+{
+    if (expr->kind != EXPR_COLUMN)
+        return -1;
+    return expr->qualifier ? resolve_qualified(p, scope, expr)
+                           : resolve_unqualified(p, scope, expr);
+}

@@ -1,0 +1,192 @@
+/* plan_write.c: UPDATE, DELETE and MERGE of sharded tables, and changes of reference tables. */
+#include "router/plan_internal.h"
+
+/* ---- the key must not change its shard ---- */
+
+static bool is_own_key(const struct instance *target, const struct expr *value)
+{
+    if (value->kind != EXPR_COLUMN || !same_name(value->name, target->rule->key))
+        return false;
+    if (!value->qualifier)
+        return true;
+    const char *name = target->item->alias ? target->item->alias : target->item->name;
+    return same_name(value->qualifier, name);
+}
+
+/*
+ * Whether assigning `value` to the key leaves the row where it is. `shard` is where the statement runs;
+ * a row that an INSERT was going to add (excluded) belongs there already.
+ */
+static bool stays(struct planner *p, const struct instance *target, const struct expr *value,
+                  int shard)
+{
+    unsigned found = 0;
+    if (!value)
+        return false;
+    if (is_own_key(target, value))
+        return true;
+    if (value->kind == EXPR_COLUMN && value->qualifier && same_name(value->qualifier, "excluded") &&
+        same_name(value->name, target->rule->key))
+        return true;
+    if (shard < 0)
+        return false;
+    switch (keyfind_shard(p, target, value, VALUE_ASSIGNED, &found)) {
+    case VALUE_KNOWN:
+        return found == (unsigned)shard;
+    case VALUE_INVALID:
+        return true; /* the server refuses it */
+    case VALUE_NULL:
+    case VALUE_PENDING:
+    case VALUE_OPAQUE:
+        return false;
+    }
+    return false;
+}
+
+static void refuse_key_change(struct planner *p, const struct instance *target)
+{
+    plan_refuse(
+        p, "Insert the row under its new key and delete the old one, in one transaction.",
+        "changing \"%s\", the shard key of table \"%s\", would move the row to another shard, "
+        "which is not supported yet",
+        target->rule->key, target->rule->name);
+}
+
+static bool assignments_stay(struct planner *p, const struct instance *target,
+                             const struct target *list, int count, int shard)
+{
+    for (int i = 0; i < count; i++) {
+        if (!list[i].alias || !same_name(list[i].alias, target->rule->key))
+            continue;
+        if (stays(p, target, list[i].expr, shard))
+            continue;
+        refuse_key_change(p, target);
+        return false;
+    }
+    return true;
+}
+
+static bool mentions(const char *text, const char *word)
+{
+    return strcasestr(text, word) != NULL;
+}
+
+/* MERGE's inserts must name the key and give it a value of this shard; its text tells if there are any. */
+static bool merge_stays(struct planner *p, const struct query *query, const struct instance *target,
+                        int shard)
+{
+    const char *text = p->statement->text;
+    bool named = false;
+    for (int i = 0; i < query->nconflict_set; i++)
+        named |= query->conflict_set[i].alias &&
+                 same_name(query->conflict_set[i].alias, target->rule->key);
+    if (mentions(text, "by source") || (mentions(text, "insert") && !named)) {
+        plan_refuse_shape(p, "MERGE into sharded table \"%s\" of this form", target->rule->name);
+        return false;
+    }
+    return assignments_stay(p, target, query->conflict_set, query->nconflict_set, shard);
+}
+
+static bool level_keeps_key(struct planner *p, const struct query *query,
+                            const struct instance *target, int shard)
+{
+    switch (query->kind) {
+    case QUERY_UPDATE:
+        return assignments_stay(p, target, query->targets, query->ntargets, shard);
+    case QUERY_INSERT:
+        return assignments_stay(p, target, query->conflict_set, query->nconflict_set, shard);
+    case QUERY_MERGE:
+        return merge_stays(p, query, target, shard);
+    case QUERY_SELECT:
+    case QUERY_VALUES:
+    case QUERY_SETOP:
+    case QUERY_DELETE:
+        break;
+    }
+    return true;
+}
+
+bool plan_keeps_key(struct planner *p, const struct query *query, int shard)
+{
+    (void)query;
+    for (int i = 0; i < p->ninstances; i++) {
+        const struct instance *instance = &p->instances[i];
+        if (instance->target &&
+            !level_keeps_key(p, p->levels[instance->level].query, instance, shard))
+            return false;
+    }
+    return true;
+}
+
+/* ---- several shards ---- */
+
+void plan_write(struct planner *p, const struct query *query)
+{
+    const char *name = p->instances[0].rule->name;
+    if (query->kind == QUERY_MERGE) {
+        plan_refuse_shape(p, "MERGE into sharded table \"%s\" over several shards", name);
+        return;
+    }
+    const char *apart = join_not_colocated(p);
+    if (apart || query->nctes) {
+        plan_refuse_shape(p, "%s over several shards with %s", p->statement->tag,
+                          apart ? apart : "WITH");
+        return;
+    }
+    if (!plan_keeps_key(p, query, -1))
+        return;
+    struct shard_set reach = plan_top_reach(p);
+    plan_scatter(p, SCATTER_WRITE, &reach, NULL);
+    plan_append_rows(p, query);
+    p->plan->reason = arena_printf(p->arena, "no key of %s pins it to one shard", name);
+}
+
+/* ---- reference tables ---- */
+
+static bool is_clock(const struct expr *expr, void *context)
+{
+    (void)context;
+    return expr->kind == EXPR_OTHER && same_name(expr->name, "SQL VALUE FUNCTION");
+}
+
+static bool query_has_clock(const struct query *q)
+{
+    for (int i = 0; i < q->ntargets; i++)
+        if (expr_any(q->targets[i].expr, is_clock, NULL))
+            return true;
+    for (int i = 0; i < q->nconflict_set; i++)
+        if (expr_any(q->conflict_set[i].expr, is_clock, NULL))
+            return true;
+    for (int i = 0; i < q->nrows; i++)
+        for (int k = 0; k < q->row_width; k++)
+            if (expr_any(q->rows[i][k], is_clock, NULL))
+                return true;
+    return (q->where && expr_any(q->where, is_clock, NULL)) ||
+           (q->source && query_has_clock(q->source));
+}
+
+/* What would make the copies differ, or NULL. */
+static const char *differing_value(const struct planner *p, const struct query *query)
+{
+    for (int i = 0; i < p->statement->nfunctions; i++)
+        if (function_differs(p, &p->statement->functions[i]))
+            return p->statement->functions[i].name;
+    return query_has_clock(query) ? "CURRENT_TIMESTAMP or the like" : NULL;
+}
+
+void plan_reference_write(struct planner *p)
+{
+    const char *name = p->writes_reference->name;
+    const char *differs = differing_value(p, p->statement->query);
+    if (differs) {
+        plan_refuse(
+            p, "Give the value itself, as a literal or a parameter: all copies have to be alike.",
+            "%s would differ from shard to shard in a change of reference table \"%s\"", differs,
+            name);
+        return;
+    }
+    struct shard_set all = {.kind = SHARDS_ALL};
+    plan_scatter(p, SCATTER_UTILITY, &all, NULL);
+    p->plan->write = true;
+    p->plan->reason = arena_printf(p->arena, "change of reference table %s, on every shard", name);
+}

@@ -1,0 +1,43 @@
+/*
+ * rewrite.h: the SQL each shard gets, made from the statement's text through Postgres' own tree.
+ *
+ * The text is parsed again, the tree changed and deparsed. Parameters are numbered anew where some
+ * are no longer used, because the server cannot tell the type of one that is not there. Only for plans
+ * over several shards. False: the text could not be taken apart again (then refuse the statement).
+ */
+#ifndef PGSHUNT_ROUTER_REWRITE_H
+#define PGSHUNT_ROUTER_REWRITE_H
+
+#include "pgshunt/plan.h"
+
+enum rewrite_source {
+    REWRITE_SORT,     /* expression number `index` of ORDER BY */
+    REWRITE_GROUP,    /* expression number `index` of GROUP BY */
+    REWRITE_SUM,      /* avg(x) of select list item `index` as sum(x) */
+    REWRITE_COUNT,    /* avg(x) of select list item `index` as count(x) */
+    REWRITE_SORT_SUM, /* the same two for avg(x) in ORDER BY */
+    REWRITE_SORT_COUNT,
+};
+
+/* A column added at the end of the select list. */
+struct rewrite_column {
+    enum rewrite_source source;
+    int index;
+};
+
+struct rewrite_select {
+    const struct rewrite_column *columns;
+    int ncolumns;
+    bool drop_order;  /* the order is made after merging */
+    bool drop_limit;  /* LIMIT and OFFSET are applied after merging */
+    bool fold_offset; /* LIMIT n OFFSET m becomes LIMIT n + m */
+};
+
+/* `text` is one SELECT, or an EXPLAIN of one (then the result is the SELECT). Fills sql and params. */
+bool rewrite_select(const char *text, const struct rewrite_select *change, struct arena *arena,
+                    struct shard_query *out);
+/* INSERT ... VALUES with only these rows (ascending numbers). */
+bool rewrite_insert(const char *text, const int *rows, int nrows, struct arena *arena,
+                    struct shard_query *out);
+
+#endif
