@@ -16,6 +16,7 @@
 #include "proxy/cancel.h"
 #include "proxy/client.h"
 #include "proxy/client_login.h"
+#include "proxy/report.h"
 #include "proxy/welcome.h"
 
 #define TICK_MS 100
@@ -23,31 +24,59 @@
 
 /* ---- messages between workers ---- */
 
-void worker_post(struct worker *worker, struct message *message)
+/* With the lock held, because stop_loop() closes the mailbox under it. */
+static void put_into_mailbox(struct worker *worker, struct message *message)
 {
     message->next = NULL;
-    pthread_mutex_lock(&worker->mailbox_lock);
     if (worker->mailbox_last)
         worker->mailbox_last->next = message;
     else
         worker->mailbox_first = message;
     worker->mailbox_last = message;
-    pthread_mutex_unlock(&worker->mailbox_lock);
-    uv_async_send(&worker->mailbox);
+    if (!worker->mailbox_closed)
+        uv_async_send(&worker->mailbox);
 }
 
-static void read_mailbox(uv_async_t *async)
+void worker_post(struct worker *worker, struct message *message)
 {
-    struct worker *worker = async->data;
+    pthread_mutex_lock(&worker->mailbox_lock);
+    put_into_mailbox(worker, message);
+    pthread_mutex_unlock(&worker->mailbox_lock);
+}
+
+/* False: the worker has ended, and the message is still the caller's. */
+static bool post_unless_ended(struct worker *worker, struct message *message)
+{
+    pthread_mutex_lock(&worker->mailbox_lock);
+    bool open = !worker->mailbox_closed;
+    if (open)
+        put_into_mailbox(worker, message);
+    pthread_mutex_unlock(&worker->mailbox_lock);
+    return open;
+}
+
+static struct message *take_mailbox(struct worker *worker)
+{
     pthread_mutex_lock(&worker->mailbox_lock);
     struct message *message = worker->mailbox_first;
     worker->mailbox_first = worker->mailbox_last = NULL;
     pthread_mutex_unlock(&worker->mailbox_lock);
+    return message;
+}
+
+static void run_messages(struct worker *worker, struct message *message)
+{
     while (message) {
         struct message *next = message->next;
         message->run(worker, message);
         message = next;
     }
+}
+
+static void read_mailbox(uv_async_t *async)
+{
+    struct worker *worker = async->data;
+    run_messages(worker, take_mailbox(worker));
 }
 
 /* ---- listening ---- */
@@ -140,7 +169,10 @@ static void stop_loop(struct worker *worker)
     cancels_close(worker);
     uv_timer_stop(&worker->tick);
     uv_close((uv_handle_t *)&worker->tick, NULL);
+    pthread_mutex_lock(&worker->mailbox_lock);
+    worker->mailbox_closed = true;
     uv_close((uv_handle_t *)&worker->mailbox, NULL);
+    pthread_mutex_unlock(&worker->mailbox_lock);
 }
 
 /* Closes what is idle; ends the loop when nothing is left, or time is up. */
@@ -246,32 +278,37 @@ static void run_visit_done(struct worker *worker, struct message *message)
     free(visit);
 }
 
+static void run_visit(struct worker *worker, struct message *message);
+
+/* To the next worker that has not ended, or back to where it came from. */
+static void pass_on_visit(struct visit *visit)
+{
+    visit->message.run = run_visit;
+    while (visit->next < visit->daemon->nworkers)
+        if (post_unless_ended(&visit->daemon->workers[visit->next++], &visit->message))
+            return;
+    visit->message.run = run_visit_done;
+    if (!visit->origin || !post_unless_ended(visit->origin, &visit->message))
+        run_visit_done(NULL, &visit->message);
+}
+
 static void run_visit(struct worker *worker, struct message *message)
 {
     struct visit *visit = (struct visit *)message;
     visit->visit(worker, visit->arg);
-    if (++visit->next < visit->daemon->nworkers) {
-        worker_post(&visit->daemon->workers[visit->next], &visit->message);
-        return;
-    }
-    visit->message.run = run_visit_done;
-    if (visit->origin)
-        worker_post(visit->origin, &visit->message);
-    else
-        run_visit_done(worker, &visit->message);
+    pass_on_visit(visit);
 }
 
 void daemon_visit_workers(struct daemon *daemon, struct worker *origin,
                           void (*visit)(struct worker *, void *), void (*done)(void *), void *arg)
 {
     struct visit *all = mem_alloc(sizeof *all);
-    all->message.run = run_visit;
     all->daemon = daemon;
     all->origin = origin;
     all->visit = visit;
     all->done = done;
     all->arg = arg;
-    worker_post(&daemon->workers[0], &all->message);
+    pass_on_visit(all);
 }
 
 /* ---- upkeep and small services ---- */
@@ -292,8 +329,10 @@ static void tick(uv_timer_t *timer)
     int64_t now = clock_us();
     pools_tick(worker, now);
     cancels_tick(worker, now);
-    if (++worker->ticks % 10 == 0)
+    if (++worker->ticks % 10 == 0) {
         expire_logins(worker, now);
+        report_tick(worker, now);
+    }
     if (worker->phase == WORKER_DRAINING)
         drain(worker, now);
 }
@@ -344,7 +383,8 @@ uint64_t worker_random(struct worker *worker)
 static void free_stats(struct worker *worker)
 {
     struct database_stats *stats, *next;
-    HASH_ITER (hh, worker->stats, stats, next) {
+    HASH_ITER(hh, worker->stats, stats, next)
+    {
         HASH_DEL(worker->stats, stats);
         free(stats->name);
         free(stats);
@@ -366,6 +406,19 @@ static void free_worker(struct worker *worker)
     free(worker->io);
 }
 
+/* What others sent while the worker was ending: run, so that nothing is lost with it, and what that
+ * has brought is closed again. */
+static void empty_mailbox(struct worker *worker)
+{
+    struct message *message;
+    while ((message = take_mailbox(worker))) {
+        run_messages(worker, message);
+        close_all(worker, "shutdown");
+        cancels_close(worker);
+        uv_run(&worker->loop, UV_RUN_DEFAULT);
+    }
+}
+
 static void *run(void *arg)
 {
     struct worker *worker = arg;
@@ -373,6 +426,7 @@ static void *run(void *arg)
     snprintf(name, sizeof name, "worker %d", worker->index + 1);
     log_thread_name(name);
     uv_run(&worker->loop, UV_RUN_DEFAULT);
+    empty_mailbox(worker);
     uv_loop_close(&worker->loop);
     free_worker(worker);
     atomic_fetch_add(&worker->daemon->ended, 1);

@@ -43,6 +43,7 @@ struct worker_stats {
 struct database_stats {
     char *name;
     struct worker_stats counts;
+    struct worker_stats at_begin, at_end; /* of the last complete period (report_tick) */
     UT_hash_handle hh;
 };
 
@@ -65,6 +66,7 @@ struct worker {
     uv_async_t mailbox;
     pthread_mutex_t mailbox_lock;
     struct message *mailbox_first, *mailbox_last;
+    bool mailbox_closed; /* the worker has ended */
     struct daemon *daemon;
     struct topology *topology; /* this worker's reference; swapped by message on reload */
     enum worker_phase phase;
@@ -78,6 +80,7 @@ struct worker {
     uint64_t random; /* state of a cheap generator, for balancing */
     struct account *accounts; /* by database and user; they hold the pools */
     struct database_stats *stats;
+    int64_t period_begin, period_end; /* clock_us of the last complete period; 0: none yet */
     struct welcome *welcomes; /* greetings by (database, user, startup settings) */
     struct secret *secrets;    /* derived from passwords (client_login.c) */
     struct prepared_table prepared;
@@ -109,6 +112,7 @@ struct daemon {
 /* Starts the thread. False: could not listen; `error` says why. */
 MUST_CHECK bool worker_start(struct worker *worker, struct daemon *daemon, int index, char *error,
                              size_t error_size);
+/* A worker that has ended does not run it any more. */
 void worker_post(struct worker *worker, struct message *message);
 void worker_set_topology(struct worker *worker, struct topology *topology); /* takes a reference */
 void worker_drain(struct worker *worker, int64_t limit_ms);
@@ -122,7 +126,9 @@ uint64_t worker_random(struct worker *worker);
 
 /*
  * Runs `visit` once on every worker's own thread (one after another, so `arg` needs no lock), then
- * `done` on the thread of `origin`; origin NULL: `done` runs on the last worker's thread. For reports.
+ * `done` on the thread of `origin`; origin NULL: `done` runs on the last worker's thread. Workers that
+ * have ended are left out; where `origin` or all have, `done` runs on the thread it has come to. For
+ * reports.
  */
 void daemon_visit_workers(struct daemon *daemon, struct worker *origin,
                           void (*visit)(struct worker *, void *), void (*done)(void *), void *arg);
