@@ -133,7 +133,8 @@ enum attach attach_shard(struct client *client, unsigned shard, enum node_class 
     }
     if (pool_checkout(pool_get(client->account, node), client, shard) == CHECKOUT_READY)
         return ATTACH_READY;
-    if (!client->waiting_pool) /* the pool has said no already, and the request went on from there */
+    if (!client
+             ->waiting_pool) /* the pool has said no already, and the request went on from there */
         return ATTACH_FAILED;
     client->state = CLIENT_WAITING;
     return ATTACH_WAITING;

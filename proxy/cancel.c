@@ -60,8 +60,9 @@ static void on_event(struct conn *conn, enum conn_event event)
 void cancel_server(struct server *server)
 {
     struct worker *worker = server->worker;
-    struct node *node = server->pool->node;
-    if (!server->cancel_key)
+    struct sockaddr_storage address;
+    socklen_t length;
+    if (!server->cancel_key || !node_address(server->pool->node, &address, &length))
         return;
     struct cancel *cancel = mem_alloc(sizeof *cancel);
     size_t begin = wire_begin(&cancel->request, 0);
@@ -70,8 +71,8 @@ void cancel_server(struct server *server)
     wire_put_bytes(&cancel->request, server->cancel_key, (size_t)server->cancel_key_length);
     wire_end(&cancel->request, begin);
     cancel->started_at = clock_us();
-    if (!conn_connect(&cancel->conn, &worker->loop, (struct sockaddr *)&node->address,
-                      node->address_length, on_event)) {
+    if (!conn_connect(&cancel->conn, &worker->loop, (struct sockaddr *)&address, length,
+                      on_event)) {
         buffer_release(&cancel->request);
         free(cancel);
         return;

@@ -137,7 +137,8 @@ void client_error(struct client *client, const struct pg_error *error)
 void client_fatal(struct client *client, const char *sqlstate, const char *message,
                   const char *hint)
 {
-    struct pg_error error = {.severity = "FATAL", .sqlstate = sqlstate, .message = message, .hint = hint};
+    struct pg_error error = {
+        .severity = "FATAL", .sqlstate = sqlstate, .message = message, .hint = hint};
     if (client->state == CLIENT_CLOSED)
         return;
     client_error(client, &error);
@@ -291,7 +292,8 @@ static void on_event(struct conn *conn, enum conn_event event)
 static int32_t new_cancel_pid(struct worker *worker)
 {
     for (;;) {
-        int32_t pid = (int32_t)((++worker->next_client << 8 & 0x7fffff00) | (uint32_t)worker->index);
+        int32_t pid =
+            (int32_t)((++worker->next_client << 8 & 0x7fffff00) | (uint32_t)worker->index);
         struct client *other;
         HASH_FIND_INT(worker->by_id, &pid, other);
         if (!other && pid > 0xff)
@@ -403,8 +405,7 @@ void client_cancel(struct client *client)
     if (client->waiting_pool && client->state == CLIENT_WAITING) {
         pool_cancel_wait(client);
         client->request.attempts = 1000; /* cancelled: not to be tried elsewhere */
-        client_no_server(client, "57014", "canceling statement due to user request",
-                         NULL);
+        client_no_server(client, "57014", "canceling statement due to user request", NULL);
         return;
     }
     for (int i = 0; i < client->nparticipants; i++)

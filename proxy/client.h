@@ -84,10 +84,10 @@ struct request {
     struct statement_list statements;
     struct plan plan;
     bool planned;
-    bool forwarded;      /* some of the answer has reached the client */
-    bool retriable;      /* an autocommit read on a replica: may be repeated elsewhere */
-    const char *sql;     /* of a Query message: borrowed from the input, copied when it has to wait */
-    bool sql_kept;       /* sql is in the arena */
+    bool forwarded;  /* some of the answer has reached the client */
+    bool retriable;  /* an autocommit read on a replica: may be repeated elsewhere */
+    const char *sql; /* of a Query message: borrowed from the input, copied when it has to wait */
+    bool sql_kept;   /* sql is in the arena */
     struct buffer explain; /* pgshunt's own lines, as DataRows, ahead of the server's EXPLAIN */
     int attempts;
     struct node *avoid;  /* node that failed us in this request (not referenced: compared only) */
@@ -105,12 +105,12 @@ struct client {
     struct pool *waiting_pool;
     unsigned waiting_shard;
     int64_t waiting_since;
-    struct buffer in;         /* input not consumed yet */
+    struct buffer in; /* input not consumed yet */
     /* identity */
     char *user;
     char *database_name;
-    struct account *account;     /* the worker's, for its pools */
-    struct worker_stats *stats;  /* the worker's, of its database; NULL before login */
+    struct account *account;         /* the worker's, for its pools */
+    struct worker_stats *stats;      /* the worker's, of its database; NULL before login */
     const struct database *database; /* in client->topology */
     struct topology *topology;       /* reference; exchanged between transactions */
     struct schema_ref *schema;       /* reference; exchanged when its version changed */
@@ -141,11 +141,11 @@ struct client {
     int64_t wrote_at;          /* clock_us when its last write was acknowledged; 0: never */
     const char *pin_reason;
     char *route_key, *route_shard; /* pgshunt.key, pgshunt.shard */
-    size_t copy_left;          /* bytes of a CopyData message still to pass on */
-    bool input_held;           /* reading is off: too much input while busy */
-    bool processing;           /* in session_process: do not re-enter */
-    bool terminate;            /* close once the output is drained */
-    UT_hash_handle hh;         /* worker->by_id, by cancel_pid */
+    size_t copy_left;              /* bytes of a CopyData message still to pass on */
+    bool input_held;               /* reading is off: too much input while busy */
+    bool processing;               /* in session_process: do not re-enter */
+    bool terminate;                /* close once the output is drained */
+    UT_hash_handle hh;             /* worker->by_id, by cancel_pid */
 };
 
 /* Takes over an accepted socket. */
@@ -173,7 +173,7 @@ void client_cancel(struct client *client);
 
 /* Reads what has arrived and lets the session work on it. */
 void client_continue(struct client *client);
-bool client_is_idle(const struct client *client); /* outside transactions, nothing asked */
+bool client_is_idle(const struct client *client);       /* outside transactions, nothing asked */
 const char *client_state_name(enum client_state state); /* as SHOW CLIENTS has it */
 
 #endif

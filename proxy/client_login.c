@@ -117,7 +117,8 @@ static void logged_in(struct client *client)
     client->database = topology_database(client->topology, client->database_name);
     if (!client->database) {
         char message[256];
-        snprintf(message, sizeof message, "database \"%.100s\" does not exist", client->database_name);
+        snprintf(message, sizeof message, "database \"%.100s\" does not exist",
+                 client->database_name);
         client_fatal(client, "3D000", message,
                      "Databases are listed in pgshunt's configuration file; SHOW DATABASES on the "
                      "admin console shows them.");
@@ -133,7 +134,8 @@ static void logged_in(struct client *client)
 static void refuse_password(struct client *client)
 {
     char message[256];
-    snprintf(message, sizeof message, "password authentication failed for user \"%.100s\"", client->user);
+    snprintf(message, sizeof message, "password authentication failed for user \"%.100s\"",
+             client->user);
     log_event(LOG_WARNING, "password authentication failed", LOG_S("user", client->user),
               LOG_S("database", client->database_name));
     client_fatal(client, "28P01", message, NULL);

@@ -11,8 +11,8 @@ static void poll_ready(uv_poll_t *handle, int status, int events);
 
 static void update_interest(struct conn *conn)
 {
-    int events = (conn->reading ? UV_READABLE : 0) |
-                 (conn->writing || conn->connecting ? UV_WRITABLE : 0);
+    int events =
+        (conn->reading ? UV_READABLE : 0) | (conn->writing || conn->connecting ? UV_WRITABLE : 0);
     if (events)
         uv_poll_start(&conn->poll, events, poll_ready);
     else

@@ -72,7 +72,8 @@ bool daemon_reload(struct daemon *daemon, char *error, size_t size)
     publish(daemon, config);
     pthread_mutex_unlock(&daemon->topology_lock);
     if (names[0])
-        log_event(LOG_WARNING, "settings that need a restart were not changed", LOG_S("settings", names));
+        log_event(LOG_WARNING, "settings that need a restart were not changed",
+                  LOG_S("settings", names));
     log_event(LOG_INFO, "configuration reloaded", LOG_S("file", config->path));
     return true;
 }
@@ -155,7 +156,8 @@ static void serve_signals(struct daemon *daemon, const sigset_t *set)
 static void free_budgets(struct daemon *daemon)
 {
     struct budget *budget, *next;
-    HASH_ITER (hh, daemon->budgets, budget, next) {
+    HASH_ITER(hh, daemon->budgets, budget, next)
+    {
         HASH_DEL(daemon->budgets, budget);
         free(budget->key);
         free(budget);

@@ -15,10 +15,20 @@
 #define PGSHUNT_PROXY_EXTENDED_H
 
 #include "pgshunt/buffer.h"
+#include "pgshunt/wire.h"
 #include "proxy/names.h"
 #include "proxy/session.h"
 
-enum batch_state { BATCH_CLOSED, BATCH_OPEN, BATCH_SETTLING, BATCH_SCATTER, BATCH_FAILED, BATCH_SYNCING };
+#include "pgshunt/wire.h"
+
+enum batch_state {
+    BATCH_CLOSED,
+    BATCH_OPEN,
+    BATCH_SETTLING,
+    BATCH_SCATTER,
+    BATCH_FAILED,
+    BATCH_SYNCING
+};
 
 /* A Parse not yet answered: it waits for a server to be chosen by a Bind, a Describe or the Sync. */
 struct held_parse {
@@ -29,14 +39,84 @@ struct held_parse {
 struct extended {
     struct names names;
     enum batch_state state;
-    struct server *server;  /* has messages of this batch that are not synced; else NULL */
-    struct buffer out;      /* for `server`, not sent yet */
+    struct server *server; /* has messages of this batch that are not synced; else NULL */
+    struct buffer out;     /* for `server`, not sent yet */
     struct held_parse *held;
     int nheld;
-    char **defined;         /* names defined in this batch, to be undone if it is repeated */
+    char **defined; /* names defined in this batch, to be undone if it is repeated */
     int ndefined;
-    bool executed_write;    /* an Execute that may write was sent to a server in this batch */
-    bool failed;            /* a server reported an error in this batch */
+    bool executed_write; /* an Execute that may write was sent to a server in this batch */
+    bool failed;         /* a server reported an error in this batch */
 };
+
+/* One message being worked on. */
+struct incoming {
+    char type;
+    const char *body;
+    size_t len;
+    const char *rest; /* what follows it in the input */
+    size_t rest_len;
+};
+
+/* ---- batch.c ---- */
+
+/* Sends what is translated. */
+void batch_flush(struct extended *ext);
+/* An answer of our own, behind the answers still awaited. Takes over `bytes`. */
+void batch_answer(struct client *client, struct buffer *bytes);
+void batch_answer_simple(struct client *client, char type);
+void batch_refuse(struct client *client, const char *sqlstate, const char *message);
+void batch_malformed(struct client *client);
+void batch_free(struct extended *ext, bool undo);
+
+static inline bool batch_is_named(const char *name)
+{
+    return name[0] != '\0';
+}
+void batch_define(struct extended *ext, const char *name, struct prepared *prepared);
+/* NULL: there is none, the client was told. */
+struct prepared *batch_find_statement(struct client *client, const char *name);
+struct portal *batch_find_portal(struct client *client, const char *name);
+/* Transaction control, and what concerns pgshunt itself: never needs a server to be parsed. */
+bool batch_is_session_statement(const struct prepared *prepared);
+/* In a failed transaction that no server knows of: refuses, true. */
+bool batch_refuse_failed(struct client *client, const struct prepared *prepared);
+
+void batch_hold_parse(struct client *client, const char *name, struct prepared *prepared);
+void batch_drop_held(struct extended *ext);
+/* Answers the Parses that waited: from what the server knows, or by asking it. */
+void batch_release_held(struct client *client);
+/* ... without asking one. */
+void batch_accept_held(struct client *client);
+/* Makes sure that the server has the statement by the time it reads what follows. */
+void batch_ensure_prepared(struct client *client, struct prepared *prepared, bool named);
+
+bool batch_read_params(struct client *client, const struct prepared *prepared,
+                       const struct wire_bind *bind, struct params *params);
+/* params NULL: not known (Describe). */
+void batch_plan(struct client *client, const struct prepared *prepared, const struct params *params,
+                struct plan *plan);
+
+enum reach {
+    REACH_READY,
+    REACH_WAIT,  /* the message at hand is to be tried again later */
+    REACH_FAILED /* the client was told */
+};
+/* Makes `shard`'s server the batch's. */
+enum reach batch_reach(struct client *client, unsigned shard, enum node_class class);
+/* Any server that can describe the statement. */
+enum reach batch_reach_for_description(struct client *client, struct prepared *prepared);
+/* Syncs the batch's server, so that all its answers come before what follows. */
+void batch_settle(struct client *client);
+/* True if leaving the batch's server would commit a part of what must be one transaction. */
+bool batch_leaves_writes(const struct client *client);
+enum reach batch_refuse_two_shards(struct client *client);
+
+/* ---- extended_bind.c and extended_run.c: messages; false: try again later ---- */
+
+bool extended_parse(struct client *client, const struct incoming *message);
+bool extended_bind(struct client *client, const struct incoming *message);
+bool extended_describe(struct client *client, const struct incoming *message);
+bool extended_execute(struct client *client, const struct incoming *message);
 
 #endif

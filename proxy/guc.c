@@ -166,7 +166,7 @@ void guc_difference(const struct guc_set *from, const struct guc_set *to, struct
 {
     int i = 0, j = 0;
     while (i < from->count || j < to->count) {
-        int order = i == from->count  ? 1
+        int order = i == from->count ? 1
                     : j == to->count ? -1
                                      : strcmp(from->items[i].name, to->items[j].name);
         if (order < 0) {

@@ -50,8 +50,8 @@ struct prepared *names_statement(const struct names *names, const char *name)
 void names_forget_statements(struct names *names)
 {
     struct client_statement *statement, *next;
-    HASH_ITER (hh, names->statements, statement, next)
-        free_statement(names, statement);
+    HASH_ITER(hh, names->statements, statement, next)
+    free_statement(names, statement);
 }
 
 struct portal *names_portal(const struct names *names, const char *name)
@@ -80,8 +80,8 @@ void names_close(struct names *names, const char *name)
 void names_close_all(struct names *names)
 {
     struct portal *portal, *next;
-    HASH_ITER (hh, names->portals, portal, next)
-        free_portal(names, portal);
+    HASH_ITER(hh, names->portals, portal, next)
+    free_portal(names, portal);
 }
 
 struct portal *names_open(struct names *names, const char *name, enum portal_kind kind,

@@ -29,7 +29,7 @@ struct portal {
     struct prepared *prepared; /* reference */
     unsigned shard;
     bool write;
-    bool describe;     /* SCATTER: the client asked for the description */
+    bool describe;      /* SCATTER: the client asked for the description */
     struct buffer bind; /* SCATTER: body of the Bind message */
     UT_hash_handle hh;
 };

@@ -369,9 +369,9 @@ void pool_server_ready(struct server *server)
     pool->nactive++;
     server->state = SERVER_ACTIVE;
     int64_t lifetime = pool->worker->topology->config->server_lifetime;
-    server->expires_at =
-        lifetime ? clock_us() + lifetime * 1000 - (int64_t)(worker_random(pool->worker) % 1000) * lifetime / 5
-                 : 0;
+    server->expires_at = lifetime ? clock_us() + lifetime * 1000 -
+                                        (int64_t)(worker_random(pool->worker) % 1000) * lifetime / 5
+                                  : 0;
     log_event(LOG_DEBUG, "server connection ready", LOG_I("server", server->id),
               LOG_S("host", pool->node->host), LOG_I("port", pool->node->port),
               LOG_S("user", pool->account->server_user), LOG_I("pid", server->backend_pid));
@@ -445,7 +445,8 @@ static void expire_waiting(struct pool *pool, const struct config *config, int64
         if (now - client->waiting_since < config->query_wait_timeout * 1000)
             return;
         stop_waiting(client);
-        client_no_server(client, "53300", "no server connection became free in time (pool.query_wait_timeout)",
+        client_no_server(client, "53300",
+                         "no server connection became free in time (pool.query_wait_timeout)",
                          "Raise pool.size, shorten transactions, or wait less often; SHOW POOLS "
                          "tells who holds connections.");
     }
@@ -532,7 +533,8 @@ void pools_close_idle(struct worker *worker)
 void pools_free(struct worker *worker)
 {
     struct account *account, *next;
-    HASH_ITER (hh, worker->accounts, account, next) {
+    HASH_ITER(hh, worker->accounts, account, next)
+    {
         HASH_DEL(worker->accounts, account);
         while (account->pools) {
             struct pool *pool = account->pools;

@@ -52,10 +52,10 @@ struct pool {
     struct budget *budget;
     struct list_node idle, starting, waiting;
     int nidle, nstarting, nwaiting, nactive;
-    int beggar;           /* worker to get the next free server, -1: none */
-    bool retired;         /* the node has left the configuration: freed when empty */
-    int64_t retry_at;     /* after a failed login: no new try before this */
-    char *last_error;     /* why the last login failed; given to clients */
+    int beggar;       /* worker to get the next free server, -1: none */
+    bool retired;     /* the node has left the configuration: freed when empty */
+    int64_t retry_at; /* after a failed login: no new try before this */
+    char *last_error; /* why the last login failed; given to clients */
     char last_sqlstate[6];
     /* counters for STATS, POOLS and metrics */
     uint64_t assignments;

@@ -16,8 +16,8 @@ void prepared_seed(uint64_t random)
 
 static struct prepared_key content_key(const char *sql, const uint32_t *types, int ntypes)
 {
-    XXH64_hash_t seed = ntypes ? XXH3_64bits_withSeed(types, sizeof *types * (size_t)ntypes, secret)
-                               : secret;
+    XXH64_hash_t seed =
+        ntypes ? XXH3_64bits_withSeed(types, sizeof *types * (size_t)ntypes, secret) : secret;
     XXH128_hash_t hash = XXH3_128bits_withSeed(sql, strlen(sql), seed);
     return (struct prepared_key){hash.low64, hash.high64};
 }

@@ -9,6 +9,7 @@
 #ifndef PGSHUNT_PROXY_PREPARED_H
 #define PGSHUNT_PROXY_PREPARED_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <uthash.h>
 
@@ -29,6 +30,7 @@ struct prepared {
     int ntypes;
     struct arena arena; /* owns text, types and the parsed statements */
     struct statement_list statements;
+    bool accepted; /* some server has parsed it without complaint */
     UT_hash_handle hh;
 };
 

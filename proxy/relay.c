@@ -29,8 +29,8 @@ enum verdict { FORWARD, DROP, LOST };
 struct walk {
     struct server *server;
     struct client *client; /* NULL: the server is idle or parked */
-    const char *run;       /* bytes not yet handed to the client, up to the message being looked at */
-    bool ready;            /* the client's ReadyForQuery has come */
+    const char *run; /* bytes not yet handed to the client, up to the message being looked at */
+    bool ready;      /* the client's ReadyForQuery has come */
 };
 
 /* ---- output ---- */
@@ -104,6 +104,15 @@ static enum verdict out_of_step(struct server *server, char type)
     return lose(server, "the server sent a message out of step with the protocol");
 }
 
+static void parsed(struct server *server, const struct expect *expect)
+{
+    expect->prepared->accepted = true;
+    if (expect->unnamed)
+        server->unnamed = expect->prepared->key;
+    else
+        server_mark_prepared(server, expect->prepared);
+}
+
 /* An answer that ends an expectation of this kind. */
 static enum verdict completes(struct walk *walk, enum expect_kind kind, char type, const char *end)
 {
@@ -112,10 +121,8 @@ static enum verdict completes(struct walk *walk, enum expect_kind kind, char typ
     if (!head || head->kind != kind)
         return out_of_step(server, type);
     enum verdict verdict = head->swallow ? DROP : FORWARD;
-    if (kind == EXPECT_PARSE && head->unnamed)
-        server->unnamed = head->prepared->key;
-    else if (kind == EXPECT_PARSE && head->prepared)
-        server_mark_prepared(server, head->prepared);
+    if (kind == EXPECT_PARSE)
+        parsed(server, head);
     server_expect_pop(server);
     (void)end;
     return verdict;
@@ -529,8 +536,7 @@ void relay_readable(struct server *server)
         n = conn_recv(&server->conn, buffer_reserve(&server->in, IO_BUFFER_SIZE), IO_BUFFER_SIZE);
         if (n > 0) {
             server->in.end += (size_t)n;
-            walk_and_act(server, &server->in, buffer_head(&server->in),
-                         buffer_length(&server->in));
+            walk_and_act(server, &server->in, buffer_head(&server->in), buffer_length(&server->in));
         }
     } else {
         n = conn_recv(&server->conn, worker->io, IO_BUFFER_SIZE);
@@ -538,6 +544,5 @@ void relay_readable(struct server *server)
             walk_and_act(server, NULL, worker->io, (size_t)n);
     }
     if (n < 0)
-        server_close(server, server->fatal[0] ? server->fatal
-                                              : "the server closed the connection");
+        server_close(server, server->fatal[0] ? server->fatal : "the server closed the connection");
 }

@@ -29,9 +29,9 @@ enum scatter_phase { SCATTER_RUNNING, SCATTER_COMMITTING, SCATTER_ROLLING_BACK }
 struct part {
     struct server *server; /* NULL: lost */
     const char *shard_name;
-    int awaited;      /* ReadyForQuerys to come */
-    bool complete;    /* its rows are all here */
-    bool cancelled;   /* asked to stop: its error is ours and means nothing */
+    int awaited;    /* ReadyForQuerys to come */
+    bool complete;  /* its rows are all here */
+    bool cancelled; /* asked to stop: its error is ours and means nothing */
     bool committed;
     char *tag;
     struct buffer rows; /* EXPLAIN: kept until all are there */
@@ -43,9 +43,9 @@ struct scatter {
     const struct statement *statement;
     const struct plan *plan; /* client->request.plan */
     enum scatter_phase phase;
-    bool ends_itself;   /* begun here: to be committed or rolled back here */
-    bool commits;       /* it is the COMMIT of a transaction over several shards */
-    bool rows_done;     /* the merge has all it needs */
+    bool ends_itself; /* begun here: to be committed or rolled back here */
+    bool commits;     /* it is the COMMIT of a transaction over several shards */
+    bool rows_done;   /* the merge has all it needs */
     bool described;
     struct merge *merge;
     struct buffer out;
@@ -155,7 +155,7 @@ static void start_part(struct scatter *scatter, struct part *part, const struct 
     }
     put_statement(scatter, query, &out);
     await(scatter, part);
-    if (scatter->ends_itself && scatter->plan->mode == SCATTER_WRITE) {
+    if (scatter->ends_itself && scatter->statement && scatter->statement->kind == STMT_QUERY) {
         wire_put_query(&out, "SET CONSTRAINTS ALL IMMEDIATE");
         await(scatter, part);
     }
@@ -163,6 +163,11 @@ static void start_part(struct scatter *scatter, struct part *part, const struct 
     server->request_at = scatter->client->request.started_at;
     conn_send(&server->conn, buffer_head(&out), buffer_length(&out));
     buffer_release(&out);
+}
+
+static bool is_explain(const struct scatter *scatter)
+{
+    return scatter->statement && scatter->statement->kind == STMT_EXPLAIN;
 }
 
 static struct scatter *new_scatter(struct client *client, const struct scatter_ask *ask)
@@ -179,11 +184,22 @@ static struct scatter *new_scatter(struct client *client, const struct scatter_a
     scatter->commits = plan->mode == SCATTER_UTILITY && client->tx && ask->statement &&
                        ask->statement->kind == STMT_COMMIT && client->tx->state != TX_FAILED;
     scatter->ends_itself = plan->mode != SCATTER_ROWS && !plan->no_transaction && !client->tx;
-    if (plan->merge && !(ask->statement && ask->statement->kind == STMT_EXPLAIN)) {
-        scatter->merge = merge_new(plan->merge, plan->nqueries, client->topology->config->max_groups);
+    if (plan->merge && plan->mode != SCATTER_UTILITY && !is_explain(scatter)) {
+        scatter->merge =
+            merge_new(plan->merge, plan->nqueries, client->topology->config->max_groups);
         merge_want_description(scatter->merge, ask->describe);
     }
     return scatter;
+}
+
+/* The plan's queries are the inner statement's: each gets the EXPLAIN and its options put back. */
+static const char *with_explain(struct scatter *scatter, const char *sql)
+{
+    const struct statement *outer = scatter->statement;
+    const char *inner = strstr(outer->text, outer->inner->text);
+    int length = inner ? (int)(inner - outer->text) : 0;
+    return arena_printf(&scatter->arena, "%.*s %s", length ? length : 7,
+                        length ? outer->text : "EXPLAIN", sql);
 }
 
 void scatter_start(struct client *client, const struct scatter_ask *ask)
@@ -199,6 +215,8 @@ void scatter_start(struct client *client, const struct scatter_ask *ask)
         part->shard_name = client->database->shards[query.shard].name;
         if (scatter->commits)
             query.sql = "SET CONSTRAINTS ALL IMMEDIATE";
+        if (is_explain(scatter))
+            query.sql = with_explain(scatter, query.sql);
         start_part(scatter, part, &query);
     }
 }
@@ -361,6 +379,8 @@ static void put_tag(struct scatter *scatter)
         tag = "COMMIT";
     else if (scatter->merge && scatter->plan->mode == SCATTER_ROWS)
         tag = arena_printf(&scatter->arena, "SELECT %lld", (long long)merge_rows(scatter->merge));
+    else if (scatter->plan->mode == SCATTER_UTILITY)
+        tag = first;
     else if (strncmp(first, "INSERT", 6) == 0)
         tag = arena_printf(&scatter->arena, "INSERT 0 %lld", (long long)total_rows(scatter));
     else if (wire_tag_rows(first) >= 0)
@@ -377,9 +397,10 @@ static void put_answer(struct scatter *scatter)
         wire_put_error(&scatter->out, &scatter->error);
         return;
     }
-    if (scatter->statement && scatter->statement->kind == STMT_EXPLAIN)
+    if (is_explain(scatter))
         put_explain(scatter);
-    else if (!scatter->merge && scatter->ask.prepared && scatter->ask.describe)
+    else if (!scatter->merge && scatter->ask.prepared && scatter->ask.describe &&
+             !scatter->described)
         wire_put_simple(&scatter->out, 'n');
     put_tag(scatter);
 }
@@ -516,14 +537,24 @@ static void complete_message(struct scatter *scatter, struct part *part, int ind
         fail(scatter, merge_error(scatter->merge), NULL);
 }
 
+static void copy_message(struct buffer *out, char type, const char *body, size_t len)
+{
+    size_t begin = wire_begin(out, type);
+    wire_put_bytes(out, body, len);
+    wire_end(out, begin);
+}
+
 static void row_message(struct scatter *scatter, struct part *part, int index, char type,
                         const char *body, size_t len)
 {
-    bool explain = scatter->statement && scatter->statement->kind == STMT_EXPLAIN;
-    if (explain && type == 'D') {
-        size_t begin = wire_begin(&part->rows, 'D');
-        wire_put_bytes(&part->rows, body, len);
-        wire_end(&part->rows, begin);
+    if (is_explain(scatter)) {
+        if (type == 'D')
+            copy_message(&part->rows, type, body, len);
+    } else if (!scatter->merge) {
+        /* The same on every shard: the first one's rows are the answer. */
+        if (index == 0 && (type == 'D' || scatter->ask.describe))
+            copy_message(&scatter->out, type, body, len);
+        scatter->described |= type == 'T';
     } else if (scatter->merge && !scatter->failed && !part->cancelled && !scatter->rows_done) {
         if (!merge_feed(scatter->merge, index, type, body, len))
             fail(scatter, merge_error(scatter->merge), NULL);
@@ -532,11 +563,8 @@ static void row_message(struct scatter *scatter, struct part *part, int index, c
 
 static void notice_message(struct scatter *scatter, int index, const char *body, size_t len)
 {
-    if (index != 0)
-        return;
-    size_t begin = wire_begin(&scatter->out, 'N');
-    wire_put_bytes(&scatter->out, body, len);
-    wire_end(&scatter->out, begin);
+    if (index == 0)
+        copy_message(&scatter->out, 'N', body, len);
 }
 
 static void ready_message(struct scatter *scatter, struct part *part, const char *body, size_t len)

@@ -36,7 +36,8 @@ static void free_server(struct conn *conn)
 {
     struct server *server = list_entry(conn, struct server, conn);
     struct prepared_mark *mark, *next;
-    HASH_ITER (hh, server->statements, mark, next) {
+    HASH_ITER(hh, server->statements, mark, next)
+    {
         HASH_DEL(server->statements, mark);
         free(mark);
     }
@@ -124,7 +125,8 @@ struct server *server_start(struct pool *pool)
 {
     struct server *server = mem_alloc(sizeof *server);
     struct worker *worker = pool->worker;
-    struct node *node = pool->node;
+    struct sockaddr_storage address;
+    socklen_t length;
     server->worker = worker;
     server->pool = pool;
     server->id = ++worker->next_server;
@@ -132,9 +134,9 @@ struct server *server_start(struct pool *pool)
     list_init(&server->link);
     server->state = SERVER_CONNECTING;
     server->connected_at = clock_us();
-    if (!atomic_load(&node->resolved) ||
-        !conn_connect(&server->conn, &worker->loop, (struct sockaddr *)&node->address,
-                      node->address_length, on_event)) {
+    if (!node_address(pool->node, &address, &length) ||
+        !conn_connect(&server->conn, &worker->loop, (struct sockaddr *)&address, length,
+                      on_event)) {
         free(server);
         return NULL;
     }
@@ -216,7 +218,8 @@ void server_mark_prepared(struct server *server, const struct prepared *prepared
 void server_forget_prepared(struct server *server)
 {
     struct prepared_mark *mark, *next;
-    HASH_ITER (hh, server->statements, mark, next) {
+    HASH_ITER(hh, server->statements, mark, next)
+    {
         HASH_DEL(server->statements, mark);
         free(mark);
     }

@@ -58,15 +58,16 @@ enum expect_kind {
 /* One answer awaited. Owns `answer`, a reference on `prepared` and on `defines`. */
 struct expect {
     enum expect_kind kind;
-    bool swallow;        /* the client did not ask this: nothing of it is forwarded */
-    struct prepared *prepared;          /* PARSE: on the server under its own name once answered;
+    bool swallow;                      /* the client did not ask this: nothing of it is forwarded */
+    struct prepared *prepared;         /* PARSE: on the server under its own name once answered;
                                            EXECUTE: whose statement takes effect */
-    const char *defines;                /* PARSE: client's name it defines, undone on failure */
-    bool unnamed;                       /* PARSE: into the server's unnamed statement */
-    const struct statement_list *list;  /* QUERY: statements, for effects; EXECUTE: one */
-    int done;                           /* QUERY: statements completed */
-    bool write;                         /* QUERY, EXECUTE: not proven to be a read */
-    struct buffer answer; /* LOCAL: bytes for the client; else, if any: replaces the error awaited */
+    const char *defines;               /* PARSE: client's name it defines, undone on failure */
+    bool unnamed;                      /* PARSE: into the server's unnamed statement */
+    const struct statement_list *list; /* QUERY: statements, for effects; EXECUTE: one */
+    int done;                          /* QUERY: statements completed */
+    bool write;                        /* QUERY, EXECUTE: not proven to be a read */
+    struct buffer
+        answer; /* LOCAL: bytes for the client; else, if any: replaces the error awaited */
 };
 
 struct server_param { /* last value of a reported parameter */
@@ -85,24 +86,24 @@ struct server {
     unsigned shard;        /* which of the client's participants */
     uint32_t id;           /* for the console */
     /* protocol */
-    struct buffer in;      /* an incomplete message (or its header) */
-    size_t skip;           /* bytes of a message in transit, passed on by count */
-    bool skip_forward;     /* ... to the client, or thrown away */
+    struct buffer in;  /* an incomplete message (or its header) */
+    size_t skip;       /* bytes of a message in transit, passed on by count */
+    bool skip_forward; /* ... to the client, or thrown away */
     struct expect *expects;
     int expect_head, expect_count, expect_cap;
-    char tx_status;        /* of the last ReadyForQuery: I, T, E */
-    bool copy_in;          /* in COPY FROM STDIN: the client's bytes go through */
-    bool pinned;           /* stays with the client until it leaves */
-    bool begun;            /* BEGIN was sent for the client's transaction */
-    bool wrote;            /* something that may write was sent in this transaction */
-    bool discard;          /* close instead of reusing */
-    bool committed;        /* the last CommandComplete was a COMMIT */
-    char fatal[256];       /* why it is lost: its FATAL message, or what we found */
+    char tx_status;  /* of the last ReadyForQuery: I, T, E */
+    bool copy_in;    /* in COPY FROM STDIN: the client's bytes go through */
+    bool pinned;     /* stays with the client until it leaves */
+    bool begun;      /* BEGIN was sent for the client's transaction */
+    bool wrote;      /* something that may write was sent in this transaction */
+    bool discard;    /* close instead of reusing */
+    bool committed;  /* the last CommandComplete was a COMMIT */
+    char fatal[256]; /* why it is lost: its FATAL message, or what we found */
     char fatal_sqlstate[6];
     /* session state carried */
     struct guc_set guc;
-    struct prepared_mark *statements;   /* named ones that are there */
-    struct prepared_key unnamed;        /* content of its unnamed statement; zero: none of ours */
+    struct prepared_mark *statements; /* named ones that are there */
+    struct prepared_key unnamed;      /* content of its unnamed statement; zero: none of ours */
     struct server_param *params;
     int nparams;
     /* login */
@@ -110,14 +111,14 @@ struct server {
     int32_t backend_pid;
     unsigned char *cancel_key; /* as long as the server made it */
     int cancel_key_length;
-    int cancels;           /* cancel requests under way for it: not reusable until they end */
-    bool parked;           /* wanted to be idle while cancels were under way */
+    int cancels;               /* cancel requests under way for it: not reusable until they end */
+    bool parked;               /* wanted to be idle while cancels were under way */
     struct transfer *handover; /* on its way to another worker (pool.c) */
     /* times, clock_us */
     int64_t connected_at;
     int64_t idle_since;
     int64_t request_at;
-    int64_t expires_at;    /* lifetime end, 0: never */
+    int64_t expires_at; /* lifetime end, 0: never */
 };
 
 /* Begins to connect on behalf of a pool. NULL: failed at once (out of descriptors, unresolved); the

@@ -46,7 +46,8 @@ static const char *server_password(const struct server *server)
         config_database(topology->config, server->pool->account->database);
     if (db && db->user[0] && db->password[0])
         return db->password;
-    const struct user_config *user = config_user(topology->config, server->pool->account->server_user);
+    const struct user_config *user =
+        config_user(topology->config, server->pool->account->server_user);
     return user && user->secret[0] ? user->secret : NULL;
 }
 
@@ -106,11 +107,13 @@ static const struct scram_keys *waiting_keys(const struct server *server)
 
 static bool start_scram(struct server *server, const char *secret, const char *body, size_t len)
 {
-    bool plain = secret && strncmp(secret, "SCRAM-SHA-256$", 14) != 0 && strncmp(secret, "md5", 3) != 0;
+    bool plain =
+        secret && strncmp(secret, "SCRAM-SHA-256$", 14) != 0 && strncmp(secret, "md5", 3) != 0;
     const struct scram_keys *keys = plain ? NULL : waiting_keys(server);
     if (!offers_scram(body, len) || (!plain && !keys) || server->scram) {
         fail(server, "28P01",
-             "the server wants SCRAM-SHA-256 and the users file has no plain password to answer with");
+             "the server wants SCRAM-SHA-256 and the users file has no plain password to answer "
+             "with");
         return false;
     }
     server->scram = scram_client_new(plain ? secret : NULL, keys);
@@ -132,8 +135,9 @@ static bool continue_scram(struct server *server, const char *body, size_t len)
     if (ok)
         send_message(server, 'p', &out);
     else
-        fail(server, "28P01", "SCRAM exchange with the server failed (a malformed message, or its "
-                              "secret has another salt than ours)");
+        fail(server, "28P01",
+             "SCRAM exchange with the server failed (a malformed message, or its "
+             "secret has another salt than ours)");
     buffer_release(&out);
     return ok;
 }
@@ -155,7 +159,8 @@ static bool authenticate(struct server *server, const char *body, size_t len)
     case 0:
         return true;
     case 3:
-        if (secret && strncmp(secret, "SCRAM-SHA-256$", 14) != 0 && strncmp(secret, "md5", 3) != 0) {
+        if (secret && strncmp(secret, "SCRAM-SHA-256$", 14) != 0 &&
+            strncmp(secret, "md5", 3) != 0) {
             send_password(server, secret);
             return true;
         }

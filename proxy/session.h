@@ -117,8 +117,8 @@ void relay_readable(struct server *server);
 /* Starts the plan of client->request (servers attached already). `extended`: how the client asked. */
 struct scatter_ask {
     const struct statement *statement; /* for what follows its completion; NULL: several */
-    bool describe; /* the client wants a RowDescription */
-    bool silent;   /* part of an extended batch: no ReadyForQuery, extended_scatter_done() instead */
+    bool describe;                     /* the client wants a RowDescription */
+    bool silent; /* part of an extended batch: no ReadyForQuery, extended_scatter_done() instead */
     const struct params *params;     /* extended: the client's, for queries with parameters */
     const struct prepared *prepared; /* extended: declared types */
     const char *result_formats;      /* Bind's result format codes, count first; NULL: text */

@@ -10,7 +10,8 @@
 static bool fail(struct pg_error *error, const char *sqlstate, const char *message,
                  const char *hint)
 {
-    *error = (struct pg_error){.severity = "FATAL", .sqlstate = sqlstate, .message = message, .hint = hint};
+    *error = (struct pg_error){
+        .severity = "FATAL", .sqlstate = sqlstate, .message = message, .hint = hint};
     return false;
 }
 
@@ -92,8 +93,8 @@ static bool take_pair(const char *name, const char *value, struct guc_set *setti
     return true;
 }
 
-bool startup_parse(const char *body, size_t len, struct guc_set *settings,
-                   struct startup *startup, struct pg_error *error)
+bool startup_parse(const char *body, size_t len, struct guc_set *settings, struct startup *startup,
+                   struct pg_error *error)
 {
     struct wire_reader reader = wire_reader(body, len);
     int32_t version = wire_read32(&reader);

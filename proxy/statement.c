@@ -221,9 +221,9 @@ static enum local_outcome end_unbegun(struct client *client, const struct statem
 static enum local_outcome no_such_savepoint(struct client *client, const char *name,
                                             struct pg_error *error)
 {
-    *error = (struct pg_error){.sqlstate = "3B001",
-                               .message = arena_printf(client->request.arena,
-                                                       "savepoint \"%s\" does not exist", name)};
+    *error = (struct pg_error){
+        .sqlstate = "3B001",
+        .message = arena_printf(client->request.arena, "savepoint \"%s\" does not exist", name)};
     return LOCAL_REFUSED;
 }
 
@@ -268,7 +268,8 @@ static enum local_outcome failed_transaction(struct pg_error *error)
 {
     *error = (struct pg_error){
         .sqlstate = "25P02",
-        .message = "current transaction is aborted, commands ignored until end of transaction block"};
+        .message =
+            "current transaction is aborted, commands ignored until end of transaction block"};
     return LOCAL_REFUSED;
 }
 

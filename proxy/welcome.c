@@ -58,7 +58,8 @@ const struct buffer *welcome_learn(struct worker *worker, const struct client *c
 void welcomes_forget(struct worker *worker)
 {
     struct welcome *welcome, *next;
-    HASH_ITER (hh, worker->welcomes, welcome, next) {
+    HASH_ITER(hh, worker->welcomes, welcome, next)
+    {
         HASH_DEL(worker->welcomes, welcome);
         free(welcome->key);
         buffer_release(&welcome->messages);

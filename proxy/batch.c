@@ -1,0 +1,434 @@
+/* batch.c: what the messages of an extended-protocol batch share: names, held Parses, answers in order,
+ * errors, and the server the batch is on. */
+#include "proxy/extended.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "pgshunt/arena.h"
+#include "pgshunt/log.h"
+#include "pgshunt/wire.h"
+#include "proxy/pool.h"
+
+#define NO_SUCH_PORTAL "pgshunt_abort"
+
+/* ---- names ---- */
+
+static void forget_defined(struct extended *ext, bool undo)
+{
+    for (int i = 0; i < ext->ndefined; i++) {
+        if (undo)
+            names_undefine(&ext->names, ext->defined[i]);
+        free(ext->defined[i]);
+    }
+    free(ext->defined);
+    ext->defined = NULL;
+    ext->ndefined = 0;
+}
+
+void batch_drop_held(struct extended *ext)
+{
+    for (int i = 0; i < ext->nheld; i++) {
+        free(ext->held[i].name);
+        prepared_unref(ext->names.table, ext->held[i].prepared);
+    }
+    free(ext->held);
+    ext->held = NULL;
+    ext->nheld = 0;
+}
+
+void extended_undefine(struct client *client, const char *name)
+{
+    if (client->extended)
+        names_undefine(&client->extended->names, name);
+}
+
+void extended_forget_all(struct client *client)
+{
+    if (client->extended)
+        names_forget_statements(&client->extended->names);
+}
+
+bool extended_deallocate(struct client *client, const char *name)
+{
+    if (!client->extended || !names_statement(&client->extended->names, name))
+        return false;
+    names_undefine(&client->extended->names, name);
+    return true;
+}
+
+void batch_free(struct extended *ext, bool undo)
+{
+    batch_drop_held(ext);
+    forget_defined(ext, undo);
+    buffer_release(&ext->out);
+    ext->server = NULL;
+    ext->executed_write = ext->failed = false;
+    ext->state = BATCH_CLOSED;
+}
+
+void extended_reset(struct client *client)
+{
+    if (!client->extended)
+        return;
+    batch_free(client->extended, true);
+    names_close_all(&client->extended->names);
+}
+
+void extended_free(struct client *client)
+{
+    if (!client->extended)
+        return;
+    batch_free(client->extended, false);
+    names_close_all(&client->extended->names);
+    names_forget_statements(&client->extended->names);
+    free(client->extended);
+    client->extended = NULL;
+}
+
+/* ---- output ---- */
+
+void batch_flush(struct extended *ext)
+{
+    if (!ext->server || !buffer_length(&ext->out))
+        return;
+    conn_send(&ext->server->conn, buffer_head(&ext->out), buffer_length(&ext->out));
+    buffer_release(&ext->out);
+}
+
+/* An answer of our own, behind the answers still awaited. */
+void batch_answer(struct client *client, struct buffer *bytes)
+{
+    struct extended *ext = client->extended;
+    if (ext->server && ext->server->expect_count) {
+        server_expect(ext->server, EXPECT_LOCAL)->answer = *bytes;
+        *bytes = (struct buffer){0};
+        return;
+    }
+    client->request.forwarded = true;
+    client_send_buffer(client, bytes);
+}
+
+void batch_answer_simple(struct client *client, char type)
+{
+    struct buffer bytes = {0};
+    wire_put_simple(&bytes, type);
+    batch_answer(client, &bytes);
+}
+
+/* ---- errors ---- */
+
+void extended_refuse(struct client *client, const struct pg_error *error)
+{
+    struct extended *ext = client->extended;
+    struct buffer bytes = {0};
+    wire_put_error(&bytes, error);
+    batch_drop_held(ext);
+    ext->state = BATCH_FAILED;
+    if (ext->server) {
+        /* The server has to fail too, so that it rolls back what the batch has done there: it is
+         * asked for a portal that does not exist, and its error is replaced by ours. */
+        size_t begin = wire_begin(&ext->out, 'E');
+        wire_put_cstring(&ext->out, NO_SUCH_PORTAL);
+        wire_put32(&ext->out, 0);
+        wire_end(&ext->out, begin);
+        server_expect(ext->server, EXPECT_EXECUTE)->answer = bytes;
+        batch_flush(ext);
+        return;
+    }
+    if (client->tx)
+        client->tx->state = TX_FAILED;
+    client->state = CLIENT_BUSY;
+    client->request.forwarded = true;
+    client_send_buffer(client, &bytes);
+    if (!client->processing)
+        client_continue(client);
+}
+
+/* A server of the batch was lost. */
+void extended_fail(struct client *client, const struct pg_error *error)
+{
+    struct extended *ext = client->extended;
+    bool syncing = ext->state == BATCH_SYNCING;
+    ext->server = NULL;
+    buffer_release(&ext->out);
+    batch_drop_held(ext);
+    client_error(client, error);
+    client->state = CLIENT_BUSY;
+    ext->state = BATCH_FAILED;
+    if (syncing) {
+        batch_free(ext, false);
+        session_ready(client);
+    } else if (!client->processing) {
+        client_continue(client);
+    }
+}
+
+void batch_refuse(struct client *client, const char *sqlstate, const char *message)
+{
+    struct pg_error error = {.sqlstate = sqlstate, .message = message};
+    client->stats->refused++;
+    extended_refuse(client, &error);
+}
+
+void extended_server_error(struct client *client)
+{
+    if (extended_in_batch(client))
+        client->extended->failed = true;
+}
+
+/* ---- parsing ahead of the rest ---- */
+
+static void send_parse(struct client *client, struct prepared *prepared, bool named,
+                       const char *defines, bool swallow)
+{
+    struct extended *ext = client->extended;
+    wire_put_parse(&ext->out, named ? prepared->server_name : "", prepared->sql, prepared->types,
+                   prepared->ntypes);
+    struct expect *expect = server_expect(ext->server, EXPECT_PARSE);
+    expect->prepared = prepared_ref(prepared);
+    expect->unnamed = !named;
+    expect->swallow = swallow;
+    expect->defines = defines ? mem_strdup(defines) : NULL;
+    (void)client;
+}
+
+/* Answers the Parses that waited: from what the server knows, or by asking it. */
+void batch_release_held(struct client *client)
+{
+    struct extended *ext = client->extended;
+    struct held_parse *held = ext->held;
+    int count = ext->nheld;
+    ext->held = NULL;
+    ext->nheld = 0;
+    for (int i = 0; i < count; i++) {
+        bool named = batch_is_named(held[i].name);
+        if (named && server_has_prepared(ext->server, held[i].prepared))
+            batch_answer_simple(client, '1');
+        else
+            send_parse(client, held[i].prepared, named, held[i].name, false);
+        free(held[i].name);
+        prepared_unref(ext->names.table, held[i].prepared);
+    }
+    free(held);
+}
+
+static bool same_key(const struct prepared_key *a, const struct prepared_key *b)
+{
+    return a->low == b->low && a->high == b->high;
+}
+
+/* Whether a Parse of it is among those sent in this batch and not answered yet. */
+static bool parse_under_way(const struct server *server, const struct prepared *prepared,
+                            bool named, bool *other_unnamed)
+{
+    bool found = false;
+    for (int i = 0; i < server->expect_count; i++) {
+        const struct expect *expect =
+            &server->expects[(server->expect_head + i) & (server->expect_cap - 1)];
+        if (expect->kind != EXPECT_PARSE || expect->unnamed == named)
+            continue;
+        if (!named)
+            *other_unnamed = found = false;
+        if (same_key(&expect->prepared->key, &prepared->key))
+            found = true;
+        else
+            *other_unnamed = true;
+    }
+    return found;
+}
+
+/* Makes sure that the server has the statement by the time it reads what follows. */
+void batch_ensure_prepared(struct client *client, struct prepared *prepared, bool named)
+{
+    struct server *server = client->extended->server;
+    bool other = false;
+    if (parse_under_way(server, prepared, named, &other))
+        return;
+    if (named ? server_has_prepared(server, prepared)
+              : !other && same_key(&server->unnamed, &prepared->key))
+        return;
+    send_parse(client, prepared, named, NULL, true);
+}
+
+/* ---- choosing the server ---- */
+
+/* All answers awaited from the batch's server must come before what follows: it is synced. */
+void batch_settle(struct client *client)
+{
+    struct extended *ext = client->extended;
+    wire_put_simple(&ext->out, 'S');
+    server_expect(ext->server, EXPECT_SYNC)->swallow = true;
+    batch_flush(ext);
+    ext->state = BATCH_SETTLING;
+}
+
+bool batch_leaves_writes(const struct client *client)
+{
+    return client->extended->executed_write && !client->tx;
+}
+
+enum reach batch_refuse_two_shards(struct client *client)
+{
+    struct pg_error error = {
+        .sqlstate = "0A000",
+        .message = "a pipeline outside a transaction writes to several shards",
+        .hint = "Send a Sync between its statements, or put them into BEGIN ... COMMIT."};
+    client->stats->refused++;
+    extended_refuse(client, &error);
+    return REACH_FAILED;
+}
+
+/* Makes `shard`'s server the batch's. WAIT: the message at hand is to be tried again later. */
+enum reach batch_reach(struct client *client, unsigned shard, enum node_class class)
+{
+    struct extended *ext = client->extended;
+    if (ext->server) {
+        bool replica = atomic_load(&ext->server->pool->node->role) == NODE_ROLE_REPLICA;
+        bool misplaced = replica && class == NODE_CLASS_PRIMARY && !client->tx;
+        if (ext->server->shard == shard && !misplaced)
+            return REACH_READY;
+        if (batch_leaves_writes(client))
+            return batch_refuse_two_shards(client);
+        batch_settle(client);
+        return REACH_WAIT;
+    }
+    enum attach attached = attach_shard(client, shard, class);
+    if (attached != ATTACH_READY)
+        return attached == ATTACH_WAITING ? REACH_WAIT : REACH_FAILED;
+    ext->server = client_participant(client, shard);
+    attach_prefix(client, ext->server, &ext->out);
+    client->stats->direct++;
+    batch_release_held(client);
+    return REACH_READY;
+}
+
+/* ---- statements ---- */
+
+bool batch_is_session_statement(const struct prepared *prepared)
+{
+    if (prepared->statements.count != 1)
+        return false;
+    const struct statement *statement = prepared->statements.items[0];
+    switch ((int)statement->kind) {
+    case STMT_BEGIN:
+    case STMT_COMMIT:
+    case STMT_ROLLBACK:
+    case STMT_SAVEPOINT:
+    case STMT_RELEASE:
+    case STMT_ROLLBACK_TO:
+    case STMT_DEALLOCATE:
+        return true;
+    case STMT_SET:
+    case STMT_RESET:
+    case STMT_SHOW:
+        return statement->name && strncmp(statement->name, "pgshunt.", 8) == 0;
+    default:
+        return false;
+    }
+}
+
+void batch_hold_parse(struct client *client, const char *name, struct prepared *prepared)
+{
+    struct extended *ext = client->extended;
+    ext->held = mem_realloc(ext->held, sizeof *ext->held * (size_t)(ext->nheld + 1));
+    ext->held[ext->nheld++] = (struct held_parse){mem_strdup(name), prepared_ref(prepared)};
+}
+
+void batch_define(struct extended *ext, const char *name, struct prepared *prepared)
+{
+    names_define(&ext->names, name, prepared_ref(prepared));
+    ext->defined = mem_realloc(ext->defined, sizeof *ext->defined * (size_t)(ext->ndefined + 1));
+    ext->defined[ext->ndefined++] = mem_strdup(name);
+}
+
+void batch_malformed(struct client *client)
+{
+    client_fatal(client, "08P01", "malformed extended-protocol message", NULL);
+}
+
+struct prepared *batch_find_statement(struct client *client, const char *name)
+{
+    struct prepared *prepared = names_statement(&client->extended->names, name);
+    if (!prepared)
+        batch_refuse(client, "26000",
+                     arena_printf(client->request.arena,
+                                  batch_is_named(name)
+                                      ? "prepared statement \"%s\" does not exist"
+                                      : "unnamed prepared statement does not exist%s",
+                                  name));
+    return prepared;
+}
+
+/* The Bind's parameter values, for the router. */
+bool batch_read_params(struct client *client, const struct prepared *prepared,
+                       const struct wire_bind *bind, struct params *params)
+{
+    struct wire_reader reader = wire_reader(bind->params, (size_t)(bind->results - bind->params));
+    struct param *items = arena_array(client->request.arena, struct param, bind->nparams);
+    for (int i = 0; i < bind->nparams; i++) {
+        int32_t length = wire_read32(&reader);
+        items[i].length = length;
+        items[i].bytes = length < 0 ? NULL : wire_read_bytes(&reader, (size_t)length);
+        items[i].binary = wire_bind_format(bind, i) == 1;
+        items[i].type_oid = i < prepared->ntypes ? prepared->types[i] : 0;
+        if (reader.bad)
+            return false;
+    }
+    *params = (struct params){items, bind->nparams};
+    return true;
+}
+
+void batch_plan(struct client *client, const struct prepared *prepared, const struct params *params,
+                struct plan *plan)
+{
+    struct request *request = &client->request;
+    if (prepared->statements.count == 1)
+        attach_route(client, prepared->statements.items[0], params, request->arena, plan);
+    else if (prepared->statements.count > 1)
+        attach_route_list(client, &prepared->statements, request->arena, plan);
+    else
+        *plan = (struct plan){.kind = PLAN_DIRECT, .any_shard = true, .node = NODE_CLASS_REPLICA};
+    request->planned = true;
+}
+
+/* Answers the Parses that no server was needed for yet, without asking one. */
+void batch_accept_held(struct client *client)
+{
+    for (int i = 0; i < client->extended->nheld; i++)
+        batch_answer_simple(client, '1');
+    batch_drop_held(client->extended);
+}
+
+bool batch_refuse_failed(struct client *client, const struct prepared *prepared)
+{
+    struct buffer none = {0};
+    struct pg_error error;
+    if (prepared->statements.count != 1 || !client->tx || client->tx->state != TX_FAILED ||
+        statement_local(client, prepared->statements.items[0], &none, &error) != LOCAL_REFUSED)
+        return false;
+    extended_refuse(client, &error);
+    return true;
+}
+
+struct portal *batch_find_portal(struct client *client, const char *name)
+{
+    struct portal *portal = names_portal(&client->extended->names, name);
+    if (!portal)
+        batch_refuse(client, "34000",
+                     arena_printf(client->request.arena, "portal \"%s\" does not exist", name));
+    return portal;
+}
+
+/* Any shard can describe a statement: it is asked with the original text. */
+enum reach batch_reach_for_description(struct client *client, struct prepared *prepared)
+{
+    struct plan *plan = &client->request.plan;
+    if (client->extended->server)
+        return REACH_READY;
+    batch_plan(client, prepared, NULL, plan);
+    unsigned shard = plan->kind == PLAN_DIRECT ? plan->shard : 0;
+    if (plan->kind != PLAN_DIRECT && client->nparticipants)
+        shard = client->participants[0]->shard;
+    return batch_reach(client, shard, client->tx ? plan->node : NODE_CLASS_REPLICA);
+}

@@ -1,0 +1,161 @@
+/* extended_bind.c: Parse and Bind: a statement gets its name, then its values and its place. */
+#include "proxy/extended.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "pgshunt/arena.h"
+#include "pgshunt/log.h"
+#include "pgshunt/wire.h"
+#include "proxy/pool.h"
+
+static bool read_parse(struct client *client, const struct incoming *message, const char **name,
+                       struct prepared **prepared)
+{
+    struct wire_reader reader = wire_reader(message->body, message->len);
+    uint32_t few[16], *types = few;
+    *name = wire_read_cstring(&reader);
+    const char *sql = wire_read_cstring(&reader);
+    int count = wire_read16(&reader);
+    if (reader.bad || count < 0 || wire_left(&reader) != 4 * (size_t)count)
+        return false;
+    if (count > 16)
+        types = arena_array(client->request.arena, uint32_t, count);
+    for (int i = 0; i < count; i++)
+        types[i] = (uint32_t)wire_read32(&reader);
+    *prepared = prepared_get(&client->worker->prepared, sql, types, count);
+    return true;
+}
+
+bool extended_parse(struct client *client, const struct incoming *message)
+{
+    struct extended *ext = client->extended;
+    struct prepared *prepared;
+    const char *name;
+    if (!read_parse(client, message, &name, &prepared)) {
+        batch_malformed(client);
+        return true;
+    }
+    client->stats->client_parses++;
+    if (batch_is_named(name) && names_statement(&ext->names, name)) {
+        batch_refuse(
+            client, "42P05",
+            arena_printf(client->request.arena, "prepared statement \"%s\" already exists", name));
+    } else {
+        batch_define(ext, name, prepared);
+        if (batch_is_session_statement(prepared))
+            batch_answer_simple(client, '1');
+        else
+            batch_hold_parse(client, name, prepared);
+        if (ext->server)
+            batch_release_held(client);
+    }
+    prepared_unref(&client->worker->prepared, prepared);
+    return true;
+}
+
+/* The Bind with the server's name of the statement instead of the client's. */
+static void put_bind(struct buffer *out, const struct wire_bind *bind, const char *statement,
+                     const struct incoming *message)
+{
+    const char *after = bind->statement + strlen(bind->statement) + 1;
+    size_t begin = wire_begin(out, 'B');
+    wire_put_cstring(out, bind->portal);
+    wire_put_cstring(out, statement);
+    wire_put_bytes(out, after, (size_t)(message->body + message->len - after));
+    wire_end(out, begin);
+}
+
+static void keep_scatter(struct client *client, const struct incoming *message,
+                         const struct wire_bind *bind, struct prepared *prepared,
+                         const struct plan *plan)
+{
+    struct portal *portal =
+        names_open(&client->extended->names, bind->portal, PORTAL_SCATTER, prepared);
+    portal->write = plan->write;
+    buffer_append(&portal->bind, message->body, message->len);
+}
+
+/* True if the batch ends behind this one statement, as far as can be seen: then it may run on a
+ * replica. A later write in the same batch must find itself on the primary. */
+static bool is_last_statement(const char *data, size_t len)
+{
+    while (len >= WIRE_HEADER) {
+        size_t size = 1 + (size_t)wire_get32(data + 1);
+        if (data[0] == 'S')
+            return true;
+        if (data[0] != 'D' && data[0] != 'E' && data[0] != 'C' && data[0] != 'H')
+            return false;
+        if (size > len)
+            return false;
+        data += size;
+        len -= size;
+    }
+    return false;
+}
+
+/* A statement bound for one server. False: try again later. */
+static bool bind_direct(struct client *client, const struct incoming *message,
+                        const struct wire_bind *bind, struct prepared *prepared,
+                        const struct plan *plan)
+{
+    struct extended *ext = client->extended;
+    bool named = batch_is_named(bind->statement);
+    enum node_class class = plan->node;
+    if (class == NODE_CLASS_REPLICA && !ext->server && !client->tx &&
+        !is_last_statement(message->rest, message->rest_len))
+        class = NODE_CLASS_PRIMARY;
+    enum reach reached = batch_reach(client, plan->shard, class);
+    if (reached != REACH_READY)
+        return reached == REACH_FAILED;
+    client->request.retriable = class == NODE_CLASS_REPLICA && !client->tx && !ext->server->pinned;
+    batch_ensure_prepared(client, prepared, named);
+    put_bind(&ext->out, bind, named ? prepared->server_name : "", message);
+    server_expect(ext->server, EXPECT_BIND);
+    struct portal *portal = names_open(&ext->names, bind->portal, PORTAL_SERVER, prepared);
+    portal->shard = plan->shard;
+    portal->write = plan->write;
+    statement_explain_rows(client,
+                           prepared->statements.count ? prepared->statements.items[0] : NULL, plan,
+                           &client->request.explain);
+    return true;
+}
+
+bool extended_bind(struct client *client, const struct incoming *message)
+{
+    struct wire_bind bind;
+    struct params params;
+    struct plan *plan = &client->request.plan;
+    if (!wire_read_bind(message->body, message->len, &bind)) {
+        batch_malformed(client);
+        return true;
+    }
+    client->stats->binds++;
+    struct prepared *prepared = batch_find_statement(client, bind.statement);
+    if (!prepared || batch_refuse_failed(client, prepared))
+        return true;
+    if (batch_is_session_statement(prepared)) {
+        names_open(&client->extended->names, bind.portal, PORTAL_LOCAL, prepared);
+        batch_answer_simple(client, '2');
+        return true;
+    }
+    if (!batch_read_params(client, prepared, &bind, &params)) {
+        batch_malformed(client);
+        return true;
+    }
+    batch_plan(client, prepared, &params, plan);
+    switch (plan->kind) {
+    case PLAN_REFUSE:
+        client->stats->refused++;
+        extended_refuse(client, &plan->error);
+        return true;
+    case PLAN_SCATTER:
+        batch_accept_held(client);
+        keep_scatter(client, message, &bind, prepared, plan);
+        batch_answer_simple(client, '2');
+        return true;
+    case PLAN_DIRECT:
+        return bind_direct(client, message, &bind, prepared, plan);
+    }
+    return true;
+}

@@ -1,0 +1,250 @@
+/* extended_run.c: Describe and Execute: on the server bound to, on several shards, or right here. */
+#include "proxy/extended.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "pgshunt/arena.h"
+#include "pgshunt/log.h"
+#include "pgshunt/wire.h"
+#include "proxy/pool.h"
+
+/* ---- Describe ---- */
+
+static void describe_session_statement(struct client *client, const struct prepared *prepared,
+                                       bool statement)
+{
+    struct buffer bytes = {0};
+    const struct statement *own = prepared->statements.items[0];
+    if (statement) {
+        size_t begin = wire_begin(&bytes, 't');
+        wire_put16(&bytes, 0);
+        wire_end(&bytes, begin);
+    }
+    if (own->kind == STMT_SHOW) {
+        struct wire_column column = {own->name, 25};
+        wire_put_row_description(&bytes, &column, 1);
+    } else {
+        wire_put_simple(&bytes, 'n');
+    }
+    batch_answer(client, &bytes);
+}
+
+static bool describe_statement(struct client *client, const char *name)
+{
+    struct extended *ext = client->extended;
+    struct prepared *prepared = batch_find_statement(client, name);
+    enum reach reached;
+    if (!prepared || batch_refuse_failed(client, prepared))
+        return true;
+    if (batch_is_session_statement(prepared)) {
+        describe_session_statement(client, prepared, true);
+        return true;
+    }
+    reached = batch_reach_for_description(client, prepared);
+    if (reached != REACH_READY)
+        return reached == REACH_FAILED;
+    batch_ensure_prepared(client, prepared, batch_is_named(name));
+    wire_put_describe(&ext->out, 'S', batch_is_named(name) ? prepared->server_name : "");
+    server_expect(ext->server, EXPECT_DESCRIBE);
+    return true;
+}
+
+static bool describe_portal(struct client *client, const char *name)
+{
+    struct extended *ext = client->extended;
+    struct portal *portal = batch_find_portal(client, name);
+    if (!portal)
+        return true;
+    switch (portal->kind) {
+    case PORTAL_LOCAL:
+        describe_session_statement(client, portal->prepared, false);
+        return true;
+    case PORTAL_SCATTER:
+        portal->describe = true;
+        return true;
+    case PORTAL_SERVER:
+        break;
+    }
+    enum reach reached = batch_reach(client, portal->shard, NODE_CLASS_REPLICA);
+    if (reached != REACH_READY)
+        return reached == REACH_FAILED;
+    wire_put_describe(&ext->out, 'P', name);
+    server_expect(ext->server, EXPECT_DESCRIBE);
+    return true;
+}
+
+bool extended_describe(struct client *client, const struct incoming *message)
+{
+    struct wire_reader reader = wire_reader(message->body, message->len);
+    int kind = wire_read8(&reader);
+    const char *name = wire_read_cstring(&reader);
+    if (reader.bad || (kind != 'S' && kind != 'P')) {
+        batch_malformed(client);
+        return true;
+    }
+    return kind == 'S' ? describe_statement(client, name) : describe_portal(client, name);
+}
+
+/* ---- Execute ---- */
+
+static void send_execute(struct client *client, const char *portal, int32_t max_rows,
+                         struct prepared *prepared, bool write)
+{
+    struct extended *ext = client->extended;
+    size_t begin = wire_begin(&ext->out, 'E');
+    wire_put_cstring(&ext->out, portal);
+    wire_put32(&ext->out, max_rows);
+    wire_end(&ext->out, begin);
+    struct expect *expect = server_expect(ext->server, EXPECT_EXECUTE);
+    expect->prepared = prepared_ref(prepared);
+    expect->list = &expect->prepared->statements;
+    expect->write = write;
+    ext->executed_write |= write;
+}
+
+/* Runs a fan-out: first everything before it has to be answered. */
+static bool start_scatter(struct client *client, struct scatter_ask *ask)
+{
+    struct extended *ext = client->extended;
+    if (ext->server) {
+        if (batch_leaves_writes(client)) {
+            batch_refuse_two_shards(client);
+            return true;
+        }
+        batch_settle(client);
+        return false;
+    }
+    client->request.next_participant = 0;
+    enum attach attached = attach_all(client, &client->request.plan);
+    if (attached != ATTACH_READY)
+        return attached == ATTACH_FAILED;
+    client->request.retriable = client->request.plan.node == NODE_CLASS_REPLICA && !client->tx &&
+                                buffer_length(&client->request.again) > 0;
+    ext->state = BATCH_SCATTER;
+    scatter_start(client, ask);
+    return true;
+}
+
+static bool execute_scatter(struct client *client, struct portal *portal, int32_t max_rows)
+{
+    struct wire_bind bind;
+    struct params params;
+    struct plan *plan = &client->request.plan;
+    if (max_rows > 0) {
+        struct pg_error error = {
+            .sqlstate = "0A000",
+            .message = "fetching a result of several shards in parts is not supported yet",
+            .hint = "Leave the fetch size at 0, or use LIMIT and OFFSET."};
+        client->stats->refused++;
+        extended_refuse(client, &error);
+        return true;
+    }
+    if (!wire_read_bind(buffer_head(&portal->bind), buffer_length(&portal->bind), &bind) ||
+        !batch_read_params(client, portal->prepared, &bind, &params)) {
+        batch_malformed(client);
+        return true;
+    }
+    batch_plan(client, portal->prepared, &params, plan);
+    if (plan->kind != PLAN_SCATTER) { /* the map has changed since the Bind */
+        batch_refuse(client, "55000", "the shard map changed between Bind and Execute");
+        return true;
+    }
+    struct scatter_ask ask = {.statement = portal->prepared->statements.items[0],
+                              .describe = portal->describe,
+                              .silent = true,
+                              .params = arena_new(client->request.arena, struct params),
+                              .prepared = portal->prepared,
+                              .result_formats = bind.results,
+                              .result_formats_len = bind.results_len};
+    *(struct params *)ask.params = params;
+    return start_scatter(client, &ask);
+}
+
+/* A transaction statement that a server has to carry out. */
+static bool execute_on_server(struct client *client, struct prepared *prepared)
+{
+    struct extended *ext = client->extended;
+    struct request *request = &client->request;
+    if (statement_broadcast(client, prepared->statements.items[0], request->arena,
+                            &request->plan)) {
+        struct scatter_ask ask = {.statement = prepared->statements.items[0], .silent = true};
+        return start_scatter(client, &ask);
+    }
+    unsigned shard = client->nparticipants ? client->participants[0]->shard : 0;
+    for (int i = 0; i < client->nparticipants; i++)
+        if (client->participants[i]->begun)
+            shard = client->participants[i]->shard;
+    enum reach reached = batch_reach(client, shard, NODE_CLASS_PRIMARY);
+    if (reached != REACH_READY)
+        return reached == REACH_FAILED;
+    batch_ensure_prepared(client, prepared, true);
+    size_t begin = wire_begin(&ext->out, 'B');
+    wire_put_cstring(&ext->out, "");
+    wire_put_cstring(&ext->out, prepared->server_name);
+    wire_put16(&ext->out, 0);
+    wire_put16(&ext->out, 0);
+    wire_put16(&ext->out, 0);
+    wire_end(&ext->out, begin);
+    server_expect(ext->server, EXPECT_BIND)->swallow = true;
+    send_execute(client, "", 0, prepared, false);
+    return true;
+}
+
+/* Cuts the RowDescription off an answer: Describe has given it. */
+static void drop_description(struct buffer *bytes)
+{
+    if (buffer_length(bytes) > WIRE_HEADER && buffer_head(bytes)[0] == 'T')
+        buffer_consume(bytes, 1 + wire_get32(buffer_head(bytes) + 1));
+}
+
+static bool execute_local(struct client *client, struct portal *portal)
+{
+    struct buffer bytes = {0};
+    struct pg_error error;
+    if (client->extended->server && !client->tx &&
+        portal->prepared->statements.items[0]->kind == STMT_BEGIN) {
+        /* A BEGIN behind other statements of the batch: their implicit transaction ends first. */
+        batch_settle(client);
+        return false;
+    }
+    switch (statement_local(client, portal->prepared->statements.items[0], &bytes, &error)) {
+    case LOCAL_DONE:
+        drop_description(&bytes);
+        batch_answer(client, &bytes);
+        return true;
+    case LOCAL_REFUSED:
+        extended_refuse(client, &error);
+        return true;
+    case LOCAL_NO:
+        break;
+    }
+    return execute_on_server(client, portal->prepared);
+}
+
+bool extended_execute(struct client *client, const struct incoming *message)
+{
+    struct wire_reader reader = wire_reader(message->body, message->len);
+    const char *name = wire_read_cstring(&reader);
+    int32_t max_rows = wire_read32(&reader);
+    if (reader.bad) {
+        batch_malformed(client);
+        return true;
+    }
+    struct portal *portal = batch_find_portal(client, name);
+    if (!portal)
+        return true;
+    switch (portal->kind) {
+    case PORTAL_LOCAL:
+        return execute_local(client, portal);
+    case PORTAL_SCATTER:
+        return execute_scatter(client, portal, max_rows);
+    case PORTAL_SERVER:
+        break;
+    }
+    enum reach reached = batch_reach(client, portal->shard, NODE_CLASS_REPLICA);
+    if (reached != REACH_READY)
+        return reached == REACH_FAILED;
+    send_execute(client, name, max_rows, portal->prepared, portal->write);
+    return true;
+}
