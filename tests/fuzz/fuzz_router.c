@@ -190,6 +190,54 @@ static void check_statement(const char *sql, const struct statement *s)
         check_statement(sql, s->inner);
 }
 
+/* ---- plans ---- */
+
+static void check_plan(const struct plan *plan)
+{
+    switch (plan->kind) {
+    case PLAN_DIRECT:
+        expect(plan->shard < shardmap_shards(map) && plan->reason && plan->node_reason);
+        break;
+    case PLAN_SCATTER:
+        expect(plan->nqueries > 0 && plan->reason && plan->node_reason);
+        for (int i = 0; i < plan->nqueries; i++)
+            expect(plan->queries[i].shard < shardmap_shards(map) && plan->queries[i].sql);
+        break;
+    case PLAN_REFUSE:
+        expect(plan->error.sqlstate && plan->error.message && plan->error.hint);
+        break;
+    }
+    expect(plan->kind == PLAN_REFUSE || plan->node == NODE_CLASS_PRIMARY || !plan->write);
+}
+
+static void check_plans(const struct statement_list *list, struct arena *arena)
+{
+    static const struct param items[] = {{"42", 2, false, 0},
+                                         {"\0\0\0\0\0\0\0\7", 8, true, 20},
+                                         {NULL, -1, false, 0},
+                                         {"x", 1, false, 25}};
+    static const struct params bound = {items, 4};
+    const struct params *given[] = {NULL, &bound};
+    for (int k = 0; k < 2; k++) {
+        struct route_input input = {.map = map, .schema = k ? schema : NULL, .params = given[k]};
+        struct plan plan;
+        for (int i = 0; i < list->count && i < 4; i++) {
+            const char **lines;
+            input.statement = list->items[i];
+            memset(&plan, 0, sizeof plan);
+            router_plan(&input, arena, &plan);
+            check_plan(&plan);
+            expect(router_explain(&plan, map, arena, &lines) > 0);
+        }
+        input.schema = schema;
+        memset(&plan, 0, sizeof plan);
+        if (list->count)
+            router_plan_list(list, &input, arena, &plan);
+        if (list->count)
+            check_plan(&plan);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (!map)
@@ -204,6 +252,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct statement_list list = statement_parse(sql, &arena);
     for (int i = 0; i < list.count; i++)
         check_statement(sql, list.items[i]);
+    check_plans(&list, &arena);
     arena_free(&arena);
     free(sql);
     return 0;

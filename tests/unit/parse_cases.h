@@ -400,4 +400,41 @@ static const struct {
     {"REFRESH MATERIALIZED VIEW v", 0, "v!", "", 0},
 };
 
+static const struct {
+    const char *sql;
+    const char *hints; /* of the last statement */
+} hint_cases[] = {
+    {"SELECT 1", ""},
+    {"/* pgshunt: key=42 shard=s1 primary */ SELECT 1", "key=42 shard=s1 primary"},
+    {"SELECT 1 /*pgshunt:key=42*/", "key=42"},
+    {"SELECT /* pgshunt: Key='it''s, me' */ 1", "key=it's, me"},
+    {"SELECT 1 -- pgshunt: key=\"a b\", primary", "key=a b primary"},
+    {"-- pgshunt: primary\nSELECT 1", "primary"},
+    {"SELECT 1 -- pgshunt: key=1\n + 2 -- pgshunt: replica", "key=1 replica"},
+    {"SELECT 1; -- pgshunt: key=7", "key=7"},
+    {"SELECT 1 /* pgshunt: a=1 */; SELECT 2 /* pgshunt: b=2 */", "b=2"},
+    {"SELECT '/* pgshunt: key=42 */'", ""},
+    {"SELECT '''/* pgshunt: key=42 */'", ""},
+    {"SELECT E'\\'/* pgshunt: key=42 */'", ""},
+    {"SELECT E'x'\n'\\'/* pgshunt: key=42 */'", ""},
+    {"SELECT 'x' -- c\n 'y /* pgshunt: key=42 */'", ""},
+    {"SELECT $$/* pgshunt: key=42 */$$", ""},
+    {"SELECT $x$ $$ /* pgshunt: key=42 */ $x$", ""},
+    {"SELECT \"/* pgshunt: key=42 */\"", ""},
+    {"SELECT \"a\"\"/* pgshunt: key=42 */\"", ""},
+    {"SELECT U&'\\0041/* pgshunt: key=42 */'", ""},
+    {"SELECT $1 /* pgshunt: key=42 */", "key=42"},
+    {"SELECT a$b /* pgshunt: key=42 */, c$b", "key=42"},
+    {"SELECT 1 /* other /* pgshunt: key=42 */ */", ""},
+    {"SELECT 1 /* pgshunt: key=42 /* nested */ primary */", "key=42 nested primary"},
+    {"SELECT 1 /* about pgshunt: key=42 */", ""},
+    {"SELECT 1 /* pgshunt: */", ""},
+    {"SELECT 1 /* pgshunt: key= ; =x ,, b */", "key= x b"},
+    {"SELECT 1 /* pgshunt: key=-5 range=1..2 */", "key=-5 range=1..2"},
+    {"SELECT 1 /* pgshunt: key='unclosed */", "key=unclosed "},
+    {"not sql at all /* pgshunt: shard=s2 */", "shard=s2"},
+    {"also 'not sql -- pgshunt: shard=s2", ""},
+    {"EXPLAIN /* pgshunt: key=3 */ SELECT 1", "key=3"},
+};
+
 #endif
