@@ -71,6 +71,7 @@ struct savepoint {
 struct transaction {
     enum tx_state state;
     char *begin_sql; /* "BEGIN ISOLATION LEVEL ..." */
+    bool implicit; /* of a pipeline over several shards: its Sync ends it */
     bool read_only;
     bool wrote;
     struct guc_pending settings;

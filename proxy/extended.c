@@ -100,9 +100,34 @@ static void end_batch(struct client *client)
     batch_free(ext, false);
 }
 
+/* The transaction of a pipeline ends at its Sync: on all servers it has come to. False: later. */
+static bool end_implicit(struct client *client)
+{
+    struct extended *ext = client->extended;
+    struct request *request = &client->request;
+    bool failed = ext->state == BATCH_FAILED || ext->failed;
+    if (ext->server) {
+        batch_settle(client);
+        return false;
+    }
+    if (failed)
+        client->tx->state = TX_FAILED;
+    statement_plan_end(client, !failed, request->arena, &request->plan);
+    if (!request->plan.nqueries) {
+        transaction_end(client, false);
+        return true;
+    }
+    struct scatter_ask ask = {.quiet = true, .silent = true};
+    ext->state = BATCH_SCATTER;
+    scatter_start(client, &ask);
+    return false;
+}
+
 static bool sync_message(struct client *client)
 {
     struct extended *ext = client->extended;
+    if (client->tx && client->tx->implicit && !end_implicit(client))
+        return false;
     if (ext->state == BATCH_OPEN && !judge_held(client))
         return false;
     if (ext->server) {

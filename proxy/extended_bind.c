@@ -121,6 +121,18 @@ static bool bind_direct(struct client *client, const struct incoming *message,
     return true;
 }
 
+/* A pipeline is one transaction. Where it may come to several shards it is made one on all of them;
+ * on one server Postgres does that by itself. */
+static void begin_implicit(struct client *client, const struct incoming *message,
+                           const struct plan *plan)
+{
+    if (client->tx || client->extended->server || client->database->nshards < 2 ||
+        plan->no_transaction || is_last_statement(message->rest, message->rest_len))
+        return;
+    transaction_begin(client, NULL);
+    client->tx->implicit = true;
+}
+
 bool extended_bind(struct client *client, const struct incoming *message)
 {
     struct wire_bind bind;
@@ -144,6 +156,7 @@ bool extended_bind(struct client *client, const struct incoming *message)
         return true;
     }
     batch_plan(client, prepared, &params, plan);
+    begin_implicit(client, message, plan);
     switch (plan->kind) {
     case PLAN_REFUSE:
         client->stats->refused++;

@@ -181,8 +181,9 @@ static struct scatter *new_scatter(struct client *client, const struct scatter_a
     scatter->statement = ask->statement;
     scatter->nparts = plan->nqueries;
     arena_init(&scatter->arena);
-    scatter->commits = plan->mode == SCATTER_UTILITY && client->tx && ask->statement &&
-                       ask->statement->kind == STMT_COMMIT && client->tx->state != TX_FAILED;
+    scatter->commits = plan->mode == SCATTER_UTILITY && client->tx &&
+                       client->tx->state != TX_FAILED &&
+                       (ask->statement ? ask->statement->kind == STMT_COMMIT : ask->quiet);
     scatter->ends_itself = plan->mode != SCATTER_ROWS && !plan->no_transaction && !client->tx;
     if (plan->merge && plan->mode != SCATTER_UTILITY && !is_explain(scatter)) {
         scatter->merge =
@@ -190,16 +191,6 @@ static struct scatter *new_scatter(struct client *client, const struct scatter_a
         merge_want_description(scatter->merge, ask->describe);
     }
     return scatter;
-}
-
-/* The plan's queries are the inner statement's: each gets the EXPLAIN and its options put back. */
-static const char *with_explain(struct scatter *scatter, const char *sql)
-{
-    const struct statement *outer = scatter->statement;
-    const char *inner = strstr(outer->text, outer->inner->text);
-    int length = inner ? (int)(inner - outer->text) : 0;
-    return arena_printf(&scatter->arena, "%.*s %s", length ? length : 7,
-                        length ? outer->text : "EXPLAIN", sql);
 }
 
 void scatter_start(struct client *client, const struct scatter_ask *ask)
@@ -215,8 +206,6 @@ void scatter_start(struct client *client, const struct scatter_ask *ask)
         part->shard_name = client->database->shards[query.shard].name;
         if (scatter->commits)
             query.sql = "SET CONSTRAINTS ALL IMMEDIATE";
-        if (is_explain(scatter))
-            query.sql = with_explain(scatter, query.sql);
         start_part(scatter, part, &query);
     }
 }
@@ -402,7 +391,8 @@ static void put_answer(struct scatter *scatter)
     else if (!scatter->merge && scatter->ask.prepared && scatter->ask.describe &&
              !scatter->described)
         wire_put_simple(&scatter->out, 'n');
-    put_tag(scatter);
+    if (!scatter->ask.quiet)
+        put_tag(scatter);
 }
 
 static void follow_transaction(struct scatter *scatter)

@@ -40,6 +40,9 @@ void session_ready(struct client *client); /* sends ReadyForQuery and ends the r
 void simple_query(struct client *client, const char *body, size_t len);
 /* Goes on after a server was attached (or attaches the next one). */
 void simple_continue(struct client *client);
+/* The end of a transaction, on every server that has begun it. */
+void statement_plan_end(struct client *client, bool commit, struct arena *arena,
+                        struct plan *plan);
 /* COMMIT and its like when several servers are in the transaction: plans it for all. False: it is not
  * such a case. */
 bool statement_broadcast(struct client *client, const struct statement *statement,
@@ -118,7 +121,8 @@ void relay_readable(struct server *server);
 struct scatter_ask {
     const struct statement *statement; /* for what follows its completion; NULL: several */
     bool describe;                     /* the client wants a RowDescription */
-    bool silent; /* part of an extended batch: no ReadyForQuery, extended_scatter_done() instead */
+    bool quiet;    /* no CommandComplete */
+    bool silent;   /* part of an extended batch: no ReadyForQuery, extended_scatter_done() instead */
     const struct params *params;     /* extended: the client's, for queries with parameters */
     const struct prepared *prepared; /* extended: declared types */
     const char *result_formats;      /* Bind's result format codes, count first; NULL: text */

@@ -40,6 +40,22 @@ static bool goes_to_all(const struct statement *statement)
     }
 }
 
+/* The same SQL for every server that is in the transaction. */
+static void plan_for_begun(struct client *client, const char *sql, struct arena *arena,
+                           struct plan *plan)
+{
+    *plan = (struct plan){.kind = PLAN_SCATTER,
+                          .node = NODE_CLASS_PRIMARY,
+                          .mode = SCATTER_UTILITY,
+                          .no_transaction = true,
+                          .reason = "transaction control"};
+    plan->queries = arena_array(arena, struct shard_query, client->nparticipants);
+    for (int i = 0; i < client->nparticipants; i++)
+        if (client->participants[i]->begun)
+            plan->queries[plan->nqueries++] =
+                (struct shard_query){.shard = client->participants[i]->shard, .sql = sql};
+}
+
 bool statement_broadcast(struct client *client, const struct statement *statement,
                          struct arena *arena, struct plan *plan)
 {
@@ -50,18 +66,13 @@ bool statement_broadcast(struct client *client, const struct statement *statemen
         !(begun > 1 || (failed_here && ends_transaction(statement))))
         return false;
     bool as_rollback = failed && statement->kind == STMT_COMMIT;
-    *plan = (struct plan){.kind = PLAN_SCATTER,
-                          .node = NODE_CLASS_PRIMARY,
-                          .mode = SCATTER_UTILITY,
-                          .no_transaction = true,
-                          .reason = "transaction control"};
-    plan->queries = arena_array(arena, struct shard_query, begun);
-    for (int i = 0; i < client->nparticipants; i++)
-        if (client->participants[i]->begun)
-            plan->queries[plan->nqueries++] =
-                (struct shard_query){.shard = client->participants[i]->shard,
-                                     .sql = as_rollback ? "ROLLBACK" : statement->text};
+    plan_for_begun(client, as_rollback ? "ROLLBACK" : statement->text, arena, plan);
     return true;
+}
+
+void statement_plan_end(struct client *client, bool commit, struct arena *arena, struct plan *plan)
+{
+    plan_for_begun(client, commit ? "COMMIT" : "ROLLBACK", arena, plan);
 }
 
 /* ---- EXPLAIN ---- */

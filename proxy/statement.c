@@ -193,6 +193,10 @@ static enum local_outcome done(struct buffer *answer, const char *tag)
 static enum local_outcome begin(struct client *client, const struct statement *statement,
                                 struct buffer *answer)
 {
+    if (client->tx && client->tx->implicit) {
+        client->tx->implicit = false; /* the pipeline's transaction becomes a block */
+        return done(answer, "BEGIN");
+    }
     if (client->tx) /* the server warns, as it should */
         return client->nparticipants ? LOCAL_NO : done(answer, "BEGIN");
     transaction_begin(client, statement);
