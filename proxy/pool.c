@@ -235,6 +235,7 @@ static void refuse_waiting(struct pool *pool, const char *sqlstate, const char *
     while (!list_empty(&refused)) {
         struct client *client = list_entry(refused.next, struct client, waiting);
         stop_waiting(client);
+        client->request.avoid = pool->node;
         client_no_server(client, sqlstate, message, hint);
     }
 }

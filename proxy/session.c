@@ -128,7 +128,7 @@ void session_repeat(struct client *client, const struct buffer *again, int attem
                     struct node *avoid)
 {
     struct request *request = &client->request;
-    log_event(LOG_INFO, "read repeated on another node", LOG_I("client", client->id),
+    log_event(LOG_DEBUG, "read repeated on another node", LOG_I("client", client->id),
               LOG_S("failed", avoid->host), LOG_I("port", avoid->port));
     extended_reset(client);
     buffer_release(&request->explain);
@@ -285,7 +285,10 @@ static void handle_message(struct client *client, char type, const char *body, s
         client_close(client, "the client ended the session");
         break;
     default:
-        client_fatal(client, "08P01", "unexpected message type from the client", NULL);
+        if (client->console && is_extended(type))
+            console_extended(client, type, body, len);
+        else
+            client_fatal(client, "08P01", "unexpected message type from the client", NULL);
         break;
     }
 }
