@@ -17,6 +17,9 @@ void console_free(struct client *client); /* also when the client has none */
 /* A Query message's text. The console answers with everything up to ReadyForQuery and then calls
  * console_done(); it may have to wait for other workers, the client's state is BUSY meanwhile. */
 void console_query(struct client *client, const char *sql);
+/* A message of the extended protocol. Where it has to wait for other workers the client's state is BUSY
+ * until console_done(). */
+void console_extended(struct client *client, char type, const char *body, size_t len);
 /* In session.c: the answer is complete. */
 void console_done(struct client *client);
 

@@ -26,13 +26,14 @@ enum report_part {
     REPORT_SERVERS = 1 << 2, /* one row per server connection */
 };
 
-/* One (database, user): the clients that are logged in. */
+/* One (database, user): the clients that are logged in, and the pools there are for it. */
 struct report_account {
     const char *database;
     const char *user;
     int idle;    /* nothing asked, no server held */
     int active;  /* asking, or in a transaction */
     int waiting; /* for a server */
+    struct report_pool *pools;
     UT_hash_handle hh;
 };
 
@@ -40,7 +41,8 @@ struct report_account {
 struct report_pool {
     const char *database;
     const char *user;
-    struct node *node; /* reference */
+    struct node *node;        /* reference */
+    struct report_pool *next; /* of the account */
     int limit;
     int active, idle, login; /* server connections */
     int cancels;             /* cancel requests under way */

@@ -156,6 +156,9 @@ struct report_pool *report_pool(struct report *report, const char *database, con
         row->database = database;
         row->user = user;
         row->node = node_ref(node);
+        struct report_account *account = report_account(report, database, user);
+        row->next = account->pools;
+        account->pools = row;
         HASH_ADD_KEYPTR(hh, report->pools, key, length, row);
     }
     return row;
