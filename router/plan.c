@@ -111,6 +111,8 @@ static const char *value_words(struct planner *p, const struct expr *value)
 {
     while (value->kind == EXPR_CAST)
         value = value->args[0];
+    if (value->kind == EXPR_PARAM && value->number >= 1 && value->number <= 9)
+        return &"$1\0$2\0$3\0$4\0$5\0$6\0$7\0$8\0$9"[3 * (value->number - 1)];
     if (value->kind == EXPR_PARAM)
         return arena_printf(p->arena, "$%d", (int)value->number);
     if (value->kind != EXPR_CONST)
@@ -127,7 +129,7 @@ static const char *pin_reason(struct planner *p)
     for (int i = 0; i < p->ninstances && !instance->pin; i++)
         instance = &p->instances[i];
     if (!instance->pin)
-        return "no row can match";
+        return "all rows on one shard";
     const char *key = instance->rule->key, *value = value_words(p, instance->pin);
     if (!value)
         return "all key values on one shard";

@@ -70,7 +70,6 @@ struct instance {
     int level;              /* index of the query level */
     bool nullable;          /* an outer join may put NULLs in place of its rows */
     bool renamed;           /* its columns have other names here: nothing can be resolved to it */
-    bool unnamed;           /* an alias of a join hides its name */
     bool blank_padded;      /* the key column is char(n) */
     bool target;            /* rows of it are written */
 };

@@ -438,6 +438,6 @@ const char *join_not_colocated(const struct planner *p)
     }
     for (int i = 0; i < p->ninstances; i++)
         if (p->instances[i].renamed)
-            return "a sharded table with TABLESAMPLE or renamed columns";
+            return "a sharded table behind TABLESAMPLE, renamed columns or an alias of a join";
     return p->unsafe_join;
 }

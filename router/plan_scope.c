@@ -89,7 +89,7 @@ void scope_add(struct planner *p, const struct from_item *item, int level,
         scope_add(p, item->left, level, ctes);
         scope_add(p, item->right, level, ctes);
         for (int i = first; i < p->ninstances && item->alias; i++)
-            p->instances[i].unnamed = true;
+            p->instances[i].renamed = true; /* the alias hides the names inside */
         break;
     case FROM_OTHER:
         if (item->name) /* a table with renamed columns */
@@ -230,7 +230,7 @@ static int resolve_qualified(const struct planner *p, const struct scope *scope,
             continue;
         for (int i = scope->first; i < scope->end; i++) {
             const struct instance *instance = &p->instances[i];
-            if (instance->item == item && !instance->renamed && !instance->unnamed &&
+            if (instance->item == item && !instance->renamed &&
                 same_name(instance->rule->key, column->name))
                 return i;
         }

@@ -33,7 +33,9 @@ static bool names_objects(const struct statement *statement)
 {
     return tag_has(statement, "VIEW") || tag_has(statement, "SEQUENCE") ||
            (tag_has(statement, "INDEX") && !tag_starts(statement, "CREATE")) ||
-           strcasestr(statement->text, "reindex index");
+           strcasestr(statement->text, "reindex index") ||
+           ((tag_has(statement, "GRANT") || tag_has(statement, "REVOKE")) &&
+            strcasestr(statement->text, "on sequence"));
 }
 
 static bool is_object(const struct planner *p, const struct relation_ref *ref)
@@ -173,6 +175,29 @@ static void plan_inner(struct planner *p)
         plan_utility(p);
 }
 
+/* The shards explain what each of them would run: the words before the statement go in front. */
+static void plan_explain(struct planner *p)
+{
+    const struct statement *outer = p->statement, *inner = outer->inner;
+    struct plan *plan = p->plan;
+    plan_inner(p);
+    if (plan->kind != PLAN_SCATTER)
+        return;
+    int words = inner->location - outer->location;
+    if (words <= 0 || words >= outer->length) {
+        plan_refuse_shape(p, "EXPLAIN of this form over several shards");
+        return;
+    }
+    const char *plain = NULL, *explained = NULL;
+    for (int i = 0; i < plan->nqueries; i++) {
+        if (plan->queries[i].sql != plain) {
+            plain = plan->queries[i].sql;
+            explained = arena_printf(p->arena, "%.*s%s", words, outer->text, plain);
+        }
+        plan->queries[i].sql = explained;
+    }
+}
+
 /* What works only where a single shard gives the rows. */
 static void plan_inner_direct(struct planner *p, const char *what)
 {
@@ -268,7 +293,7 @@ void plan_utility(struct planner *p)
             plan_query(p, p->statement->query);
         break;
     case STMT_EXPLAIN:
-        plan_inner(p);
+        plan_explain(p);
         break;
     case STMT_DECLARE_CURSOR:
         plan_inner_direct(p, "a cursor");
