@@ -16,6 +16,8 @@
 
 /* Input a busy client may send ahead before its socket is no longer read. */
 #define INPUT_AHEAD_MAX 65536
+/* How long a client that was told goodbye may take to read it. */
+#define LINGER_US 5000000
 
 const char *client_state_name(enum client_state state)
 {
@@ -142,10 +144,13 @@ void client_fatal(struct client *client, const char *sqlstate, const char *messa
     if (client->state == CLIENT_CLOSED)
         return;
     client_error(client, &error);
-    if (conn_queued(&client->conn) && !client->conn.broken && !client->terminate)
-        client->terminate = true;
-    else
+    if (!conn_queued(&client->conn) || client->conn.broken || client->terminate) {
         client_close(client, message);
+        return;
+    }
+    client->terminate = true;
+    client->deadline = clock_us() + LINGER_US;
+    conn_set_reading(&client->conn, false);
 }
 
 /* ---- participants ---- */

@@ -1,0 +1,121 @@
+/* test_guc.c: session settings: what makes one set of them into another, and transactions' own. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <string.h>
+
+#include "proxy/guc.h"
+
+static void expect_difference(const struct guc_set *from, const struct guc_set *to,
+                              const char *expected)
+{
+    struct buffer sql = {0};
+    guc_difference(from, to, &sql);
+    buffer_append(&sql, "", 1);
+    assert_string_equal(buffer_head(&sql), expected);
+    buffer_release(&sql);
+}
+
+static void difference_sets_and_resets(void **state)
+{
+    struct guc_set a = {0}, b = {0};
+    (void)state;
+    guc_set_put(&a, "timezone", "'UTC'");
+    guc_set_put(&a, "work_mem", "'4MB'");
+    guc_set_put(&b, "work_mem", "'8MB'");
+    guc_set_put(&b, "role", "'app'");
+    expect_difference(&a, &a, "");
+    expect_difference(&a, &b, "SET role TO 'app';RESET timezone;SET work_mem TO '8MB';");
+    guc_set_free(&a);
+    guc_set_free(&b);
+}
+
+static void equal_sets_have_equal_hashes(void **state)
+{
+    struct guc_set a = {0}, b = {0};
+    (void)state;
+    guc_set_put(&a, "x", "1");
+    guc_set_put(&a, "y", "2");
+    guc_set_put(&b, "y", "2");
+    assert_false(guc_set_equal(&a, &b));
+    guc_set_put(&b, "x", "3");
+    assert_false(guc_set_equal(&a, &b));
+    guc_set_put(&b, "x", "1");
+    assert_true(guc_set_equal(&a, &b));
+    guc_set_put(&a, "x", NULL);
+    guc_set_put(&a, "y", NULL);
+    assert_int_equal(a.count, 0);
+    assert_true(a.hash == 0);
+    guc_set_free(&a);
+    guc_set_free(&b);
+}
+
+static void startup_text_is_quoted(void **state)
+{
+    struct guc_set set = {0}, none = {0};
+    (void)state;
+    guc_set_put_text(&set, "application_name", "it's; DROP TABLE x");
+    expect_difference(&none, &set, "SET application_name TO 'it''s; DROP TABLE x';");
+    guc_set_clear(&set);
+    guc_set_put_text(&set, "datestyle", "back\\slash'");
+    expect_difference(&none, &set, "SET datestyle TO  E'back\\\\slash''';");
+    guc_set_clear(&set);
+    guc_set_put_text(&set, "search_path", "a, b");
+    expect_difference(&none, &set, "SELECT pg_catalog.set_config('search_path','a, b',false);");
+    guc_set_clear(&set);
+    guc_set_put_text(&set, "My\"Odd", "1");
+    expect_difference(&none, &set, "SET \"My\"\"Odd\" TO '1';");
+    guc_set_free(&set);
+}
+
+static void pending_settings_follow_the_transaction(void **state)
+{
+    struct guc_set set = {0};
+    struct guc_pending pending = {0};
+    (void)state;
+    guc_set_put(&set, "a", "1");
+    guc_pending_add(&pending, "a", "2");
+    guc_pending_add(&pending, "b", "3");
+    guc_pending_add(&pending, "c", "4");
+    guc_pending_truncate(&pending, 2); /* rolled back to a savepoint */
+    guc_pending_apply(&pending, &set);
+    assert_string_equal(guc_set_get(&set, "a"), "2");
+    assert_string_equal(guc_set_get(&set, "b"), "3");
+    assert_null(guc_set_get(&set, "c"));
+    guc_pending_add(&pending, NULL, NULL); /* RESET ALL */
+    guc_pending_apply(&pending, &set);
+    assert_int_equal(set.count, 0);
+    guc_pending_free(&pending);
+    guc_set_free(&set);
+}
+
+static void copies_are_independent(void **state)
+{
+    struct guc_set a = {0}, b = {0};
+    (void)state;
+    for (int i = 0; i < 40; i++) {
+        char name[8] = {'n', (char)('a' + i % 26), (char)('a' + i / 26), 0};
+        guc_set_put(&a, name, "1");
+    }
+    guc_set_copy(&b, &a);
+    assert_true(guc_set_equal(&a, &b));
+    guc_set_clear(&a);
+    assert_int_equal(b.count, 40);
+    expect_difference(&b, &b, "");
+    guc_set_free(&a);
+    guc_set_free(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(difference_sets_and_resets),
+        cmocka_unit_test(equal_sets_have_equal_hashes),
+        cmocka_unit_test(startup_text_is_quoted),
+        cmocka_unit_test(pending_settings_follow_the_transaction),
+        cmocka_unit_test(copies_are_independent),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

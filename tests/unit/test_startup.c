@@ -1,0 +1,123 @@
+/* test_startup.c: startup packets, good and hostile. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <string.h>
+
+#include "pgshunt/wire.h"
+#include "proxy/startup.h"
+
+#define V3 "\0\3\0\0"
+
+struct good_case {
+    const char *packet;
+    size_t length;
+    const char *user, *database;
+    bool negotiate;
+    const char *settings; /* as guc_difference tells them */
+};
+
+#define PACKET(text) text, sizeof(text) - 1
+
+static const struct good_case good[] = {
+    {PACKET(V3 "user\0ann\0\0"), "ann", "ann", false, ""},
+    {PACKET(V3 "user\0ann\0database\0app\0\0"), "ann", "app", false, ""},
+    {PACKET(V3 "database\0\0user\0ann\0\0"), "ann", "ann", false, ""},
+    {PACKET(V3 "user\0a\0application_name\0x y\0\0"), "a", "a", false,
+     "SET application_name TO 'x y';"},
+    {PACKET(V3 "user\0a\0DateStyle\0ISO\0\0"), "a", "a", false, "SET datestyle TO 'ISO';"},
+    {PACKET(V3 "user\0a\0options\0-c work_mem=8MB --lock-timeout=5\0\0"), "a", "a", false,
+     "SET lock_timeout TO '5';SET work_mem TO '8MB';"},
+    {PACKET(V3 "user\0a\0options\0-cx.y=a\\ b\0\0"), "a", "a", false, "SET x.y TO 'a b';"},
+    {PACKET(V3 "user\0a\0options\0  \0\0"), "a", "a", false, ""},
+    {PACKET(V3 "user\0a\0replication\0off\0\0"), "a", "a", false, ""},
+    {PACKET("\0\3\0\2"
+            "user\0a\0\0"),
+     "a", "a", true, ""},
+    {PACKET("\0\3\x27\x0f"
+            "user\0a\0_pq_.grease\0x\0\0"),
+     "a", "a", true, ""},
+};
+
+static void takes_good_packets(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        struct guc_set settings = {0}, none = {0};
+        struct startup startup;
+        struct pg_error error;
+        struct buffer sql = {0};
+        assert_true(startup_parse(good[i].packet, good[i].length, &settings, &startup, &error));
+        assert_string_equal(startup.user, good[i].user);
+        assert_string_equal(startup.database, good[i].database);
+        assert_int_equal(startup.negotiate, good[i].negotiate);
+        guc_difference(&none, &settings, &sql);
+        buffer_append(&sql, "", 1);
+        assert_string_equal(buffer_head(&sql), good[i].settings);
+        buffer_release(&sql);
+        guc_set_free(&settings);
+    }
+}
+
+struct bad_case {
+    const char *packet;
+    size_t length;
+    const char *sqlstate;
+};
+
+static const struct bad_case bad[] = {
+    {PACKET(""), "08P01"},
+    {PACKET("\0\2\0\0"), "08P01"},
+    {PACKET("\0\4\0\0user\0a\0\0"), "08P01"},
+    {PACKET(V3), "08P01"},
+    {PACKET(V3 "\0"), "28000"},
+    {PACKET(V3 "user\0\0\0"), "28000"},
+    {PACKET(V3 "user\0a"), "08P01"},
+    {PACKET(V3 "user\0a\0"), "08P01"},
+    {PACKET(V3 "user\0a\0\0junk"), "08P01"},
+    {PACKET(V3 "user\0a\0database"), "08P01"},
+    {PACKET(V3 "user\0a\0replication\0database\0\0"), "0A000"},
+    {PACKET(V3 "user\0a\0options\0-x\0\0"), "0A000"},
+    {PACKET(V3 "user\0a\0options\0-c work_mem\0\0"), "42601"},
+    {PACKET(V3 "user\0"
+               "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\0\0"),
+     "42622"},
+};
+
+static void refuses_bad_packets(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct guc_set settings = {0};
+        struct startup startup;
+        struct pg_error error = {0};
+        assert_false(startup_parse(bad[i].packet, bad[i].length, &settings, &startup, &error));
+        assert_string_equal(error.sqlstate, bad[i].sqlstate);
+        assert_string_equal(error.severity, "FATAL");
+        guc_set_free(&settings);
+    }
+}
+
+static void negotiates_version_and_options(void **state)
+{
+    static const char packet[] = "\0\3\0\2user\0a\0_pq_.one\0x\0_pq_.two\0y\0\0";
+    static const char expected[] = "v\0\0\0\x1e\0\3\0\0\0\0\0\2_pq_.one\0_pq_.two\0";
+    struct buffer out = {0};
+    (void)state;
+    startup_put_negotiation(&out, packet, sizeof packet - 1);
+    assert_int_equal(buffer_length(&out), sizeof expected - 1);
+    assert_memory_equal(buffer_head(&out), expected, sizeof expected - 1);
+    buffer_release(&out);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(takes_good_packets),
+        cmocka_unit_test(refuses_bad_packets),
+        cmocka_unit_test(negotiates_version_and_options),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
