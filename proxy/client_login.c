@@ -296,9 +296,7 @@ static void password_message(struct client *client, const char *body, size_t len
 
 static bool may_use_console(const struct client *client)
 {
-    const struct config *config = client->worker->topology->config;
-    const struct user_config *user = config_user(config, client->user);
-    return config->auth_method == AUTH_TRUST || (user && user->admin);
+    return console_is_admin(client->worker->topology->config, client->user);
 }
 
 /* Refuses what no password would help. True: goes on. */

@@ -21,6 +21,12 @@ bool console_is_name(const char *database)
     return strcmp(database, "pgshunt") == 0 || strcmp(database, "pgbouncer") == 0;
 }
 
+bool console_is_admin(const struct config *config, const char *user)
+{
+    const struct user_config *known = config_user(config, user);
+    return known ? known->admin : config->auth_method == AUTH_TRUST && !config->nusers;
+}
+
 void console_parameters(struct buffer *out)
 {
     static const char *const parameters[][2] = {
@@ -81,14 +87,6 @@ static enum console_run fail(struct console *console, const char *sqlstate, cons
     parsed->error =
         (struct pg_error){.sqlstate = sqlstate, .message = parsed->message, .hint = hint};
     return CONSOLE_FAILED;
-}
-
-/* The users file may have been reloaded since the login. */
-static bool is_admin(const struct console *console)
-{
-    const struct config *config = console_config(console);
-    const struct user_config *user = config_user(config, console->client->user);
-    return config->auth_method == AUTH_TRUST || (user && user->admin);
 }
 
 static enum console_run reload(struct console *console)
@@ -209,7 +207,8 @@ enum console_run console_run(struct console *console, const int16_t *formats, in
     console_table_init(&console->table, parsed->columns, parsed->ncolumns);
     console->table.formats = formats;
     console->table.nformats = nformats;
-    if (!is_admin(console)) {
+    /* The users file may have been reloaded since the login. */
+    if (!console_is_admin(console_config(console), console->client->user)) {
         snprintf(parsed->message, sizeof parsed->message, "user \"%.63s\" is no longer an admin",
                  console->client->user);
         return fail(console, "42501", "Set admin = true for the user in the users file.");

@@ -59,7 +59,9 @@ bool daemon_reload(struct daemon *daemon, char *error, size_t size)
 {
     struct config_error problem;
     char names[512];
-    struct config *config = config_load(daemon->topology->config->path, &problem);
+    struct topology *current = daemon_topology(daemon); /* another thread may be reloading too */
+    struct config *config = config_load(current->config->path, &problem);
+    topology_unref(current);
     atomic_store(&daemon->reload_ok, config != NULL);
     if (!config) {
         snprintf(error, size, "%s", problem.text);
