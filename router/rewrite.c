@@ -121,15 +121,31 @@ static void take_params(const char *original, const char *sql, struct arena *are
     number_params(sql, new_number, arena, out);
 }
 
+/*
+ * Whether the text means the tree it was made from: the deparser has gaps (it drops the parentheses of
+ * (array[1, 2])[1]), and what a shard gets must never mean something else. equal() ignores locations.
+ */
+static bool means(const char *sql, const List *tree)
+{
+    MemoryContext context = pg_query_enter_memory_context();
+    PgQueryInternalParsetreeAndError again = pgtree_parse(sql);
+    bool same = !again.error && equal(again.tree, tree);
+    free(again.stderr_buffer);
+    if (again.error)
+        pg_query_free_error(again.error);
+    pg_query_exit_memory_context(context);
+    return same;
+}
+
 bool rewrite_close(struct rewriting *r, struct arena *arena, struct shard_query *out)
 {
     RawStmt *raw = linitial(r->parsed.tree);
     raw->stmt = r->statement; /* what stands around it (EXPLAIN) is left out */
     PgQueryProtobuf tree = pg_query_nodes_to_protobuf(r->parsed.tree);
-    close_parser(r);
     PgQueryDeparseResult result = pg_query_deparse_protobuf(tree);
+    bool ok = !result.error && result.query && means(result.query, r->parsed.tree);
     free(tree.data);
-    bool ok = !result.error && result.query;
+    close_parser(r);
     if (ok)
         take_params(r->text, arena_strdup(arena, result.query), arena, out);
     pg_query_free_deparse_result(result);

@@ -132,6 +132,12 @@ static bool add_columns(SelectStmt *select, const struct rewrite_select *change)
 
 /* ---- LIMIT, OFFSET ---- */
 
+/*
+ * What the grammar leaves where there is neither. Not by name: libpg_query numbers enum LimitOption
+ * otherwise than the headers of the server that Debian compiles it with.
+ */
+#define NO_LIMIT_OPTION ((LimitOption)0)
+
 static bool is_null(const Node *node)
 {
     return IsA(node, A_Const) && ((const A_Const *)node)->isnull;
@@ -172,6 +178,8 @@ static void fold_offset(SelectStmt *select)
     Node *limit = select->limitCount, *offset = select->limitOffset;
     int64_t rows, skipped, sum;
     select->limitOffset = NULL;
+    if (!limit)
+        select->limitOption = NO_LIMIT_OPTION;
     if (!offset || !limit || is_null(limit) || is_null(offset))
         return;
     if (!plain_integer(limit, &rows) || !plain_integer(offset, &skipped))
@@ -194,7 +202,7 @@ bool rewrite_select(const char *text, const struct rewrite_select *change, struc
         select->sortClause = NIL;
     if (change->drop_limit) {
         select->limitCount = select->limitOffset = NULL;
-        select->limitOption = LIMIT_OPTION_DEFAULT;
+        select->limitOption = NO_LIMIT_OPTION;
     }
     if (change->fold_offset)
         fold_offset(select);
