@@ -23,6 +23,9 @@ void plan_direct(struct planner *p, unsigned shard, const char *reason)
 }
 
 static void set_refusal(struct planner *p, const char *sqlstate, const char *hint,
+                        const char *message, va_list args) __attribute__((format(printf, 4, 0)));
+
+static void set_refusal(struct planner *p, const char *sqlstate, const char *hint,
                         const char *message, va_list args)
 {
     char text[512];
