@@ -118,12 +118,14 @@ void client_close(struct client *client, const char *reason)
 
 bool client_send(struct client *client, const void *bytes, size_t len)
 {
+    if (client->stats)
+        client->stats->bytes_out += len;
     return conn_send(&client->conn, bytes, len);
 }
 
 bool client_send_buffer(struct client *client, struct buffer *bytes)
 {
-    bool ok = conn_send(&client->conn, buffer_head(bytes), buffer_length(bytes));
+    bool ok = client_send(client, buffer_head(bytes), buffer_length(bytes));
     buffer_release(bytes);
     return ok;
 }
@@ -249,8 +251,8 @@ static void on_readable(struct client *client)
     }
     if (n == 0 || client->terminate)
         return;
-    if (client->database_name)
-        worker_stats_of(worker, client->database_name)->bytes_in += (uint64_t)n;
+    if (client->stats)
+        client->stats->bytes_in += (uint64_t)n;
     dispatch(client, worker->io, (size_t)n);
 }
 

@@ -75,7 +75,6 @@ const struct config *console_config(const struct console *console)
 
 void console_send(struct console *console, struct buffer *out)
 {
-    console->client->stats->bytes_out += buffer_length(out);
     client_send_buffer(console->client, out);
 }
 

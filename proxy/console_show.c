@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "pgshunt/config.h"
+#include "proxy/console.h"
 
 #define CONSOLE_DATABASE "pgshunt"
 #define SECOND_US 1000000
@@ -72,7 +73,7 @@ void console_show_pools(struct console_table *table, const struct report *report
         console_integer(table, 0);
         console_integer(table, sum.login);
         put_wait(table, sum.longest_wait_us);
-        console_text(table, mode);
+        console_text(table, console_is_name(row->database) ? "statement" : mode);
         console_null(table);
     }
 }

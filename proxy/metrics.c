@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -56,6 +57,18 @@ static void put_labels(struct buffer *out, const struct metric_label *labels, in
         buffer_printf(out, "}");
 }
 
+/* As few digits as give the same number back. */
+static void put_shortest(struct buffer *out, double value)
+{
+    char text[32];
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value)
+            break;
+    }
+    buffer_printf(out, " %s\n", text);
+}
+
 void metrics_sample(struct buffer *out, const char *name, const struct metric_label *labels,
                     int count, double value)
 {
@@ -68,7 +81,7 @@ void metrics_sample(struct buffer *out, const char *name, const struct metric_la
     else if (fabs(value) < 9e15 && value == floor(value))
         buffer_printf(out, " %.0f\n", value);
     else
-        buffer_printf(out, " %.17g\n", value);
+        put_shortest(out, value);
 }
 
 #define LABELS(...)                                                                                \

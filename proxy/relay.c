@@ -40,7 +40,6 @@ static void send_run(struct walk *walk, const char *end)
     if (!walk->client || walk->run == end)
         return;
     walk->client->request.forwarded = true;
-    walk->client->stats->bytes_out += (uint64_t)(end - walk->run);
     client_send(walk->client, walk->run, (size_t)(end - walk->run));
 }
 

@@ -129,7 +129,8 @@ struct server *server_start(struct pool *pool)
     socklen_t length;
     server->worker = worker;
     server->pool = pool;
-    server->id = ++worker->next_server;
+    /* Unique in the process: connections move between workers. */
+    server->id = ++worker->next_server * WORKERS_MAX + (uint32_t)worker->index;
     server->tx_status = 'I';
     list_init(&server->link);
     server->state = SERVER_CONNECTING;
