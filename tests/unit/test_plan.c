@@ -14,7 +14,8 @@
 #include "plan_write_cases.h"
 
 /*
- * Three shards with a third of the buckets each. Keys used below: 3, 6 and 9 live on s0; 1 and 42 on s1; 2, 4, 5 and 7 on s2.
+ * Three shards with a third of the buckets each. Of the keys used below, 3 lives on s0; 1 and 42 on
+ * s1; 2, 4, 5 and 7 on s2.
  */
 
 struct fixture {
