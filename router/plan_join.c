@@ -3,14 +3,15 @@
 
 /*
  * Where a condition stands. It may pin instances in the range [pin_first, pin_end); equalities of two
- * keys carry proofs from [source_first, source_end) into the pinned range, and both ways inside it.
- * Conditions of WHERE and of inner joins pin all instances of their level. Those of a LEFT JOIN say
- * nothing about the rows of the left side, which stay whatever the condition is. Those of a FULL JOIN
- * pin nothing: both sides stay.
+ * keys carry proofs from any instance into that range, and both ways inside it. Conditions of WHERE and
+ * of inner joins pin all instances of their level. Those of a LEFT JOIN say nothing about the rows of
+ * the left side, which stay whatever the condition is. Those of a FULL JOIN pin nothing, as both sides
+ * stay; there only equalities between the sides (split at full_middle) say which rows are partners.
  */
 struct place {
     const struct scope *scope;
     short pin_first, pin_end;
+    short full_first, full_middle, full_end; /* all 0: no FULL JOIN */
 };
 
 static bool in_pin_range(const struct place *place, int i)
@@ -37,8 +38,18 @@ static void pin(struct planner *p, int i, const struct shard_set *set, const str
         instance->pin = value;
 }
 
+static bool joins_sides(const struct place *place, int a, int b)
+{
+    int left = a < b ? a : b, right = a < b ? b : a;
+    return left >= place->full_first && left < place->full_middle && right >= place->full_middle &&
+           right < place->full_end;
+}
+
+/* An equality among rows that stay whatever it says is none. */
 static void equate(struct planner *p, const struct place *place, int a, int b)
 {
+    if (!in_pin_range(place, a) && !in_pin_range(place, b) && !joins_sides(place, a, b))
+        return;
     join_add_edge(p, a, b, place->scope->level, in_pin_range(place, b), in_pin_range(place, a));
 }
 
@@ -317,13 +328,17 @@ static void merged_columns(struct planner *p, const struct from_item *join,
 static struct place join_place(const struct scope *scope, enum join_kind kind,
                                const struct join_ranges *r)
 {
-    struct place place = {scope, (short)r->first, (short)r->end};
+    struct place place = {.scope = scope, .pin_first = (short)r->first, .pin_end = (short)r->end};
     if (kind == JOIN_KIND_LEFT)
         place.pin_first = (short)r->middle;
     else if (kind == JOIN_KIND_RIGHT)
         place.pin_end = (short)r->middle;
-    else if (kind == JOIN_KIND_FULL)
+    if (kind == JOIN_KIND_FULL) {
         place.pin_end = place.pin_first;
+        place.full_first = (short)r->first;
+        place.full_middle = (short)r->middle;
+        place.full_end = (short)r->end;
+    }
     return place;
 }
 
@@ -382,7 +397,7 @@ void join_conditions(struct planner *p, const struct scope *scope)
         next++;
     for (int i = 0; i < query->nfrom && joins; i++)
         walk_joins(p, scope, query->from[i], strict, &next);
-    struct place place = {scope, scope->first, scope->end};
+    struct place place = {.scope = scope, .pin_first = scope->first, .pin_end = scope->end};
     /* Source rows of a MERGE that match nothing still count: its ON is as that of an outer join. */
     if (query->kind == QUERY_MERGE)
         place.pin_end =

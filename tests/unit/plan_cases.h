@@ -149,6 +149,17 @@ static const struct plan_case join_cases[] = {
     {"SELECT * FROM generate_series(1, 3) g LEFT JOIN users u ON u.id = g", "0A000", "preserves"},
     {"SELECT * FROM users u, countries c, countries d WHERE u.id = 42", "s1 R", NULL},
     {"SELECT * FROM users u, generate_series(1, 2) g", "rows s0 s1 s2 R: append", NULL},
+    /* an equality among rows that stay whatever it says proves nothing */
+    {"SELECT * FROM users t JOIN orders o ON true LEFT JOIN countries c ON t.id = o.user_id",
+     "0A000", "not by key"},
+    {"SELECT * FROM users t JOIN orders o ON true FULL JOIN countries c ON t.id = o.user_id WHERE "
+     "t.age "
+     "= o.id AND t.id = t.age",
+     "0A000", "not by key"},
+    {"SELECT 1 FROM users a RIGHT JOIN users b ON a.age = 1 LEFT JOIN countries c ON a.id = b.id, "
+     "users d "
+     "WHERE b.id = d.age AND a.id = d.id",
+     "0A000", "not by key"},
     /* tables of one shard */
     {"SELECT * FROM users u JOIN logs l ON l.uid = u.id WHERE u.id = 3", "s0 R", NULL},
     {"SELECT * FROM users u JOIN logs l ON l.uid = u.id WHERE u.id = 42", "0A000", "\"logs\""},
