@@ -206,11 +206,17 @@ void client_detach(struct client *client, struct server *server)
 
 /* ---- input ---- */
 
-/* Waiting and busy clients may send ahead, up to a limit; copying in is let through at once. */
+/* Whether more bytes would let the session go on: they may be the rest of a long message. */
+static bool wants_input(const struct client *client)
+{
+    return client->state != CLIENT_WAITING &&
+           (client->state != CLIENT_BUSY || extended_takes_input(client));
+}
+
+/* Waiting and busy clients may send ahead, up to a limit. */
 static void hold_input(struct client *client)
 {
-    bool hold = client->state != CLIENT_CLOSED && buffer_length(&client->in) > INPUT_AHEAD_MAX &&
-                (client->state == CLIENT_WAITING || client->state == CLIENT_BUSY);
+    bool hold = buffer_length(&client->in) > INPUT_AHEAD_MAX && !wants_input(client);
     for (int i = 0; i < client->nparticipants; i++)
         hold |= conn_queued(&client->participants[i]->conn) > INPUT_AHEAD_MAX;
     if (client->state == CLIENT_CLOSED || hold == client->input_held)

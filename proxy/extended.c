@@ -25,6 +25,12 @@ bool extended_in_batch(const struct client *client)
     return client->extended && client->extended->state != BATCH_CLOSED;
 }
 
+bool extended_takes_input(const struct client *client)
+{
+    return client->extended &&
+           (client->extended->state == BATCH_OPEN || client->extended->state == BATCH_FAILED);
+}
+
 /* ---- Close, Flush, Sync ---- */
 
 static bool close_message(struct client *client, const struct incoming *message)
@@ -165,16 +171,9 @@ static bool handle(struct client *client, const struct incoming *message)
     case 'S':
         return sync_message(client);
     default:
-        client_fatal(client, "0A000", "function call messages are not supported yet",
-                     "Call the function with SELECT.");
+        batch_malformed(client);
         return true;
     }
-}
-
-static bool accepts_messages(const struct client *client)
-{
-    enum batch_state state = client->extended->state;
-    return state == BATCH_OPEN || state == BATCH_FAILED;
 }
 
 static void open_batch(struct client *client)
@@ -206,7 +205,7 @@ size_t extended_input(struct client *client, const char *data, size_t len)
             return 0;
         open_batch(client);
     }
-    if (!accepts_messages(client) || client->state != CLIENT_BUSY)
+    if (!extended_takes_input(client) || client->state != CLIENT_BUSY)
         return 0;
     struct incoming message = {data[0], data + WIRE_HEADER, size - WIRE_HEADER, data + size,
                                len - size};

@@ -218,7 +218,7 @@ void session_fail(struct client *client, const struct pg_error *error)
 
 static bool is_extended(char type)
 {
-    return type != '\0' && strchr("PBDECHSF", type) != NULL;
+    return type != '\0' && strchr("PBDECHS", type) != NULL;
 }
 
 static struct server *copying_server(const struct client *client)
@@ -275,11 +275,24 @@ void console_done(struct client *client)
         client_continue(client);
 }
 
+static void refuse_function_call(struct client *client)
+{
+    struct pg_error error = {.sqlstate = "0A000",
+                             .message = "function call messages are not supported yet",
+                             .hint = "Call the function with SELECT."};
+    session_begin_request(client);
+    if (client->state == CLIENT_BUSY)
+        session_refuse(client, &error);
+}
+
 static void handle_message(struct client *client, char type, const char *body, size_t len)
 {
     switch (type) {
     case 'Q':
         forward_query(client, body, len);
+        break;
+    case 'F':
+        refuse_function_call(client);
         break;
     case 'X':
         client_close(client, "the client ended the session");
@@ -296,7 +309,7 @@ static void handle_message(struct client *client, char type, const char *body, s
 static bool refuse_length(struct client *client, char type, uint32_t length)
 {
     int64_t most = client->worker->topology->config->max_message;
-    if (length < 4) {
+    if (length < 4 || length > WIRE_MESSAGE_MAX) {
         client_fatal(client, "08P01", "invalid message length", NULL);
         return true;
     }

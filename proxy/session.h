@@ -75,6 +75,7 @@ bool extended_deallocate(struct client *client, const char *name);
 /* Undo of a client statement's definition (its Parse failed or was skipped). */
 void extended_undefine(struct client *client, const char *name);
 bool extended_in_batch(const struct client *client);
+bool extended_takes_input(const struct client *client); /* the batch waits for its next message */
 void extended_forget_all(struct client *client); /* DISCARD ALL, DEALLOCATE ALL */
 
 /* ---- statement.c ---- */

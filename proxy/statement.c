@@ -197,8 +197,15 @@ static enum local_outcome begin(struct client *client, const struct statement *s
         client->tx->implicit = false; /* the pipeline's transaction becomes a block */
         return done(answer, "BEGIN");
     }
-    if (client->tx) /* the server warns, as it should */
-        return client->nparticipants ? LOCAL_NO : done(answer, "BEGIN");
+    if (client->tx && client->nparticipants)
+        return LOCAL_NO; /* the server warns, as it should */
+    if (client->tx) {
+        struct pg_error warning = {.severity = "WARNING",
+                                   .sqlstate = "25001",
+                                   .message = "there is already a transaction in progress"};
+        wire_put_notice(answer, &warning);
+        return done(answer, "BEGIN");
+    }
     transaction_begin(client, statement);
     return done(answer, "BEGIN");
 }
