@@ -19,6 +19,14 @@ static bool reads_only(const struct client *client)
                      strcmp(value, "true") == 0 || strcmp(value, "'true'") == 0);
 }
 
+/* Keys of type text are hashed in UTF-8. */
+static bool has_foreign_encoding(const struct client *client)
+{
+    const char *value = guc_set_get(&client->guc, "client_encoding");
+    return value && !strcasestr(value, "utf8") && !strcasestr(value, "utf-8") &&
+           !strcasestr(value, "unicode") && !strcasestr(value, "sql_ascii");
+}
+
 void attach_route_session(const struct client *client, struct route_session *session)
 {
     *session = (struct route_session){
@@ -28,6 +36,9 @@ void attach_route_session(const struct client *client, struct route_session *ses
         .in_transaction = client->tx != NULL,
         .read_only = reads_only(client),
         .transaction_shard = -1,
+        .schema_is_fresh = client->request.schema_waited || client->pin_reason ||
+                           (client->tx && client->tx->changed_schema),
+        .foreign_encoding = has_foreign_encoding(client),
     };
     if (client->tx && client->nparticipants == 1)
         session->transaction_shard = (int)client->participants[0]->shard;

@@ -9,6 +9,7 @@
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
 #include "proxy/pool.h"
+#include "proxy/schema_wait.h"
 
 #define NO_SUCH_PORTAL "pgshunt_abort"
 
@@ -427,6 +428,8 @@ enum reach batch_reach_for_description(struct client *client, struct prepared *p
     if (client->extended->server)
         return REACH_READY;
     batch_plan(client, prepared, NULL, plan);
+    if (plan->needs_schema && schema_wait(client))
+        return REACH_WAIT;
     unsigned shard = plan->kind == PLAN_DIRECT ? plan->shard : 0;
     if (plan->kind != PLAN_DIRECT && client->nparticipants)
         shard = client->participants[0]->shard;

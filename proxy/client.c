@@ -12,6 +12,7 @@
 #include "proxy/console.h"
 #include "proxy/monitor.h"
 #include "proxy/pool.h"
+#include "proxy/schema_wait.h"
 #include "proxy/session.h"
 
 /* Input a busy client may send ahead before its socket is no longer read. */
@@ -103,6 +104,7 @@ void client_close(struct client *client, const char *reason)
                   LOG_S("user", client->user ? client->user : ""), LOG_S("reason", reason));
     client->state = CLIENT_CLOSED;
     pool_cancel_wait(client);
+    schema_wait_cancel(client);
     scatter_free(client);
     abandon_servers(client);
     transaction_end(client, false);
@@ -415,8 +417,9 @@ void client_lost_server(struct client *client, struct server *server, const char
 
 void client_cancel(struct client *client)
 {
-    if (client->waiting_pool && client->state == CLIENT_WAITING) {
+    if (client->state == CLIENT_WAITING) {
         pool_cancel_wait(client);
+        schema_wait_cancel(client);
         client->request.attempts = 1000; /* cancelled: not to be tried elsewhere */
         client_no_server(client, "57014", "canceling statement due to user request", NULL);
         return;

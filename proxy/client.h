@@ -74,6 +74,7 @@ struct transaction {
     bool implicit; /* of a pipeline over several shards: its Sync ends it */
     bool read_only;
     bool wrote;
+    bool changed_schema; /* to be announced when it commits */
     struct guc_pending settings;
     struct savepoint *savepoints;
     int nsavepoints;
@@ -90,6 +91,8 @@ struct request {
     const char *sql; /* of a Query message: borrowed from the input, copied when it has to wait */
     bool sql_kept;   /* sql is in the arena */
     struct buffer explain; /* pgshunt's own lines, as DataRows, ahead of the server's EXPLAIN */
+    int64_t schema_asked_at; /* waits for a schema read after this; 0: does not */
+    bool schema_waited;      /* ... and has done so */
     int attempts;
     struct node *avoid;  /* node that failed us in this request (not referenced: compared only) */
     struct buffer again; /* retriable: the client's bytes of this request, to be processed again */

@@ -8,6 +8,7 @@
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
 #include "proxy/pool.h"
+#include "proxy/schema_wait.h"
 
 static bool read_parse(struct client *client, const struct incoming *message, const char **name,
                        struct prepared **prepared)
@@ -156,6 +157,8 @@ bool extended_bind(struct client *client, const struct incoming *message)
         return true;
     }
     batch_plan(client, prepared, &params, plan);
+    if (plan->needs_schema && schema_wait(client))
+        return false;
     begin_implicit(client, message, plan);
     switch (plan->kind) {
     case PLAN_REFUSE:

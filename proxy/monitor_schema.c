@@ -14,7 +14,7 @@
 #include "proxy/schema_loader.h"
 
 /* microseconds */
-#define DEBOUNCE 200000
+#define DEBOUNCE 20000
 #define RELOAD_EVERY 60000000
 #define RELOAD_SHARE                                                                               \
     50 /* a load may take one part in so many of the time: big catalogs load less often */
@@ -118,9 +118,11 @@ static void on_done(void *arg, struct schema *schema, uint64_t fingerprint, cons
     if (job->published && fingerprint == job->fingerprint &&
         topology_schema_version(job->database) != 0) {
         schema_free(schema);
+        topology_schema_was_read(job->database, job->started_at);
         return;
     }
     topology_publish_schema(job->database, schema);
+    topology_schema_was_read(job->database, job->started_at);
     job->published = true;
     job->fingerprint = fingerprint;
     log_event(LOG_INFO, "schema loaded", LOG_S("database", job->name),

@@ -39,7 +39,7 @@ static void follow_reload(struct client *client)
     client->schema_version = 0;
 }
 
-static void follow_schema(struct client *client)
+void session_follow_schema(struct client *client)
 {
     uint64_t version = topology_schema_version(client->database);
     if (version == client->schema_version)
@@ -55,7 +55,7 @@ void session_begin_request(struct client *client)
     follow_reload(client);
     if (client->state == CLIENT_CLOSED || client->terminate)
         return;
-    follow_schema(client);
+    session_follow_schema(client);
     client->state = CLIENT_BUSY;
     request->arena = worker_arena_take(client->worker);
     request->started_at = clock_us();

@@ -22,6 +22,7 @@ void session_input(struct client *client, const char *data, size_t len);
 void session_resume(struct client *client);
 /* Starts/ends a request. The end detaches what is free, and goes on with further input. */
 void session_begin_request(struct client *client);
+void session_follow_schema(struct client *client); /* takes the newest snapshot */
 void session_end_request(struct client *client);
 /* Processes a request's bytes again after its server was lost; `avoid` is the node that failed. */
 void session_repeat(struct client *client, const struct buffer *again, int attempts,
@@ -40,6 +41,8 @@ void session_ready(struct client *client); /* sends ReadyForQuery and ends the r
 void simple_query(struct client *client, const char *body, size_t len);
 /* Goes on after a server was attached (or attaches the next one). */
 void simple_continue(struct client *client);
+/* Plans once more, after the schema was read again. */
+void simple_replan(struct client *client);
 /* The end of a transaction, on every server that has begun it. */
 void statement_plan_end(struct client *client, bool commit, struct arena *arena,
                         struct plan *plan);

@@ -7,6 +7,7 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/wire.h"
 #include "proxy/pool.h"
+#include "proxy/schema_wait.h"
 
 /* ---- transaction control that concerns several servers ---- */
 
@@ -195,6 +196,7 @@ static void plan_query(struct client *client)
         attach_route_list(client, list, request->arena, &request->plan);
     } else if (!statement_broadcast(client, list->items[0], request->arena, &request->plan)) {
         attach_route(client, list->items[0], NULL, request->arena, &request->plan);
+        buffer_clear(&request->explain);
         statement_explain_rows(client, list->items[0], &request->plan, &request->explain);
     }
     request->planned = true;
@@ -231,6 +233,15 @@ static bool handle_locally(struct client *client, const struct statement_list *l
     return false;
 }
 
+void simple_replan(struct client *client)
+{
+    plan_query(client);
+    if (client->request.plan.needs_schema && schema_wait(client))
+        keep_sql(client);
+    else
+        simple_continue(client);
+}
+
 void simple_query(struct client *client, const char *body, size_t len)
 {
     struct request *request = &client->request;
@@ -242,6 +253,5 @@ void simple_query(struct client *client, const char *body, size_t len)
     request->statements = statement_parse(body, request->arena);
     if (handle_locally(client, &request->statements))
         return;
-    plan_query(client);
-    simple_continue(client);
+    simple_replan(client);
 }

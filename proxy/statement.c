@@ -76,6 +76,12 @@ void transaction_begin(struct client *client, const struct statement *statement)
     client->tx = tx;
 }
 
+static void announce_schema_change(struct client *client)
+{
+    topology_schema_changes(client->database);
+    monitor_schema_changed(client->worker->daemon->monitor, client->database);
+}
+
 void transaction_end(struct client *client, bool committed)
 {
     struct transaction *tx = client->tx;
@@ -85,6 +91,8 @@ void transaction_end(struct client *client, bool committed)
         guc_pending_apply(&tx->settings, &client->guc);
         if (tx->wrote)
             client->wrote_at = clock_us();
+        if (tx->changed_schema)
+            announce_schema_change(client);
     }
     for (int i = 0; i < client->nparticipants; i++) {
         struct server *server = client->participants[i];
@@ -404,8 +412,10 @@ void statement_completed(struct client *client, struct server *server,
     const char *reason = statement_pin_reason(statement);
     if (reason)
         pin(client, server, reason);
-    if (changes_schema(statement->kind))
-        monitor_schema_changed(client->worker->daemon->monitor, client->database);
+    if (changes_schema(statement->kind) && client->tx)
+        client->tx->changed_schema = true;
+    else if (changes_schema(statement->kind))
+        announce_schema_change(client);
     switch ((int)statement->kind) {
     case STMT_SET:
         if (!statement->is_local)

@@ -17,6 +17,7 @@ struct schema_slot {
     pthread_mutex_t lock;       /* guards `current` against being freed while it is referenced */
     struct schema_ref *current; /* the slot holds a reference; NULL: none yet */
     _Atomic uint64_t version;   /* of `current`, readable without the lock */
+    _Atomic int64_t read_at, changed_at;
 };
 
 static atomic_int next_node_id = 1;
@@ -227,6 +228,26 @@ struct schema_ref *topology_schema(const struct database *database)
 uint64_t topology_schema_version(const struct database *database)
 {
     return atomic_load(&database->schema->version);
+}
+
+int64_t topology_schema_read_at(const struct database *database)
+{
+    return atomic_load(&database->schema->read_at);
+}
+
+void topology_schema_was_read(const struct database *database, int64_t began_at)
+{
+    atomic_store(&database->schema->read_at, began_at);
+}
+
+int64_t topology_schema_changed_at(const struct database *database)
+{
+    return atomic_load(&database->schema->changed_at);
+}
+
+void topology_schema_changes(const struct database *database)
+{
+    atomic_store(&database->schema->changed_at, clock_us());
 }
 
 void topology_publish_schema(const struct database *database, struct schema *schema)

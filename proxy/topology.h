@@ -109,6 +109,13 @@ const struct database *topology_database(const struct topology *topology, const 
  * enough for once per connection or change: workers cache the pointer and compare schema_version. */
 struct schema_ref *topology_schema(const struct database *database);
 uint64_t topology_schema_version(const struct database *database); /* 0: none yet */
+/* clock_us() at which the newest complete reading of the catalog began, whether or not it brought
+ * anything new: it holds what was committed before. 0: none yet. */
+int64_t topology_schema_read_at(const struct database *database);
+void topology_schema_was_read(const struct database *database, int64_t began_at);
+/* When a statement that changes the schema last went through this process; 0: never. */
+int64_t topology_schema_changed_at(const struct database *database);
+void topology_schema_changes(const struct database *database);
 /* By the schema loader: replaces the snapshot; takes over `schema`. */
 void topology_publish_schema(const struct database *database, struct schema *schema);
 void schema_unref(struct schema_ref *ref);

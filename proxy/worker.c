@@ -25,34 +25,31 @@
 /* ---- messages between workers ---- */
 
 /* With the lock held, because stop_loop() closes the mailbox under it. */
-static void put_into_mailbox(struct worker *worker, struct message *message)
+static bool put_into_mailbox(struct worker *worker, struct message *message)
 {
+    if (worker->mailbox_closed)
+        return false;
     message->next = NULL;
     if (worker->mailbox_last)
         worker->mailbox_last->next = message;
     else
         worker->mailbox_first = message;
     worker->mailbox_last = message;
-    if (!worker->mailbox_closed)
-        uv_async_send(&worker->mailbox);
+    uv_async_send(&worker->mailbox);
+    return true;
 }
 
 void worker_post(struct worker *worker, struct message *message)
 {
     pthread_mutex_lock(&worker->mailbox_lock);
-    put_into_mailbox(worker, message);
+    bool put = put_into_mailbox(worker, message);
     pthread_mutex_unlock(&worker->mailbox_lock);
-}
-
-/* False: the worker has ended, and the message is still the caller's. */
-static bool post_unless_ended(struct worker *worker, struct message *message)
-{
-    pthread_mutex_lock(&worker->mailbox_lock);
-    bool open = !worker->mailbox_closed;
-    if (open)
-        put_into_mailbox(worker, message);
-    pthread_mutex_unlock(&worker->mailbox_lock);
-    return open;
+    if (put)
+        return;
+    if (message->drop)
+        message->drop(message);
+    else
+        free(message);
 }
 
 static struct message *take_mailbox(struct worker *worker)
@@ -169,6 +166,7 @@ static void stop_loop(struct worker *worker)
     cancels_close(worker);
     uv_timer_stop(&worker->tick);
     uv_close((uv_handle_t *)&worker->tick, NULL);
+    uv_close((uv_handle_t *)&worker->schema_timer, NULL);
     pthread_mutex_lock(&worker->mailbox_lock);
     worker->mailbox_closed = true;
     uv_close((uv_handle_t *)&worker->mailbox, NULL);
@@ -243,9 +241,16 @@ static void run_set_topology(struct worker *worker, struct message *message)
     welcomes_forget(worker);
 }
 
+static void drop_set_topology(struct message *message)
+{
+    topology_unref(((struct order *)message)->topology);
+    free(message);
+}
+
 void worker_set_topology(struct worker *worker, struct topology *topology)
 {
     struct order *order = new_order(run_set_topology);
+    order->message.drop = drop_set_topology;
     order->topology = topology_ref(topology);
     worker_post(worker, &order->message);
 }
@@ -270,33 +275,44 @@ struct visit {
     void *arg;
 };
 
-static void run_visit_done(struct worker *worker, struct message *message)
+static void end_visit(struct message *message)
 {
     struct visit *visit = (struct visit *)message;
-    (void)worker;
     visit->done(visit->arg);
     free(visit);
 }
 
+static void run_visit_done(struct worker *worker, struct message *message)
+{
+    (void)worker;
+    end_visit(message);
+}
+
 static void run_visit(struct worker *worker, struct message *message);
 
-/* To the next worker that has not ended, or back to where it came from. */
-static void pass_on_visit(struct visit *visit)
+/* To the next worker (that has not ended: else it is dropped to here), or back to where it came from. */
+static void pass_on_visit(struct message *message)
 {
-    visit->message.run = run_visit;
-    while (visit->next < visit->daemon->nworkers)
-        if (post_unless_ended(&visit->daemon->workers[visit->next++], &visit->message))
-            return;
-    visit->message.run = run_visit_done;
-    if (!visit->origin || !post_unless_ended(visit->origin, &visit->message))
-        run_visit_done(NULL, &visit->message);
+    struct visit *visit = (struct visit *)message;
+    message->run = run_visit;
+    message->drop = pass_on_visit;
+    if (visit->next < visit->daemon->nworkers) {
+        worker_post(&visit->daemon->workers[visit->next++], message);
+        return;
+    }
+    message->run = run_visit_done;
+    message->drop = end_visit;
+    if (visit->origin)
+        worker_post(visit->origin, message);
+    else
+        end_visit(message);
 }
 
 static void run_visit(struct worker *worker, struct message *message)
 {
     struct visit *visit = (struct visit *)message;
     visit->visit(worker, visit->arg);
-    pass_on_visit(visit);
+    pass_on_visit(message);
 }
 
 void daemon_visit_workers(struct daemon *daemon, struct worker *origin,
@@ -308,7 +324,7 @@ void daemon_visit_workers(struct daemon *daemon, struct worker *origin,
     all->visit = visit;
     all->done = done;
     all->arg = arg;
-    pass_on_visit(all);
+    pass_on_visit(&all->message);
 }
 
 /* ---- upkeep and small services ---- */
@@ -442,6 +458,8 @@ static void init_handles(struct worker *worker)
     uv_poll_start(&worker->listener, UV_READABLE, accept_clients);
     uv_timer_init(&worker->loop, &worker->tick);
     worker->tick.data = worker;
+    uv_timer_init(&worker->loop, &worker->schema_timer);
+    worker->schema_timer.data = worker;
     uv_timer_start(&worker->tick, tick, TICK_MS, TICK_MS);
     uv_async_init(&worker->loop, &worker->mailbox, read_mailbox);
     worker->mailbox.data = worker;
@@ -457,6 +475,7 @@ bool worker_start(struct worker *worker, struct daemon *daemon, int index, char 
     list_init(&worker->clients);
     list_init(&worker->servers);
     list_init(&worker->cancels);
+    list_init(&worker->schema_waiting);
     pthread_mutex_init(&worker->mailbox_lock, NULL);
     worker->listen_fd = open_listener(worker->topology->config, error, error_size);
     if (worker->listen_fd < 0) {

@@ -30,6 +30,8 @@ struct worker;
 struct message {
     struct message *next;
     void (*run)(struct worker *worker, struct message *message);
+    /* In place of run, on the sender's thread, where the worker has ended. NULL: it is just freed. */
+    void (*drop)(struct message *message);
 };
 
 /* Counters of one worker, read by reports on its own thread. Times in microseconds. */
@@ -63,6 +65,7 @@ struct worker {
     uv_poll_t listener;
     int listen_fd;
     uv_timer_t tick;
+    uv_timer_t schema_timer; /* runs while clients wait for a schema */
     uv_async_t mailbox;
     pthread_mutex_t mailbox_lock;
     struct message *mailbox_first, *mailbox_last;
@@ -73,6 +76,7 @@ struct worker {
     int64_t drain_until;
     struct list_node clients; /* all of them */
     struct list_node servers; /* all of them */
+    struct list_node schema_waiting; /* clients, see schema_wait.h */
     int nclients;
     struct client *by_id; /* hash of clients by cancel pid */
     uint32_t next_client;
@@ -112,7 +116,6 @@ struct daemon {
 /* Starts the thread. False: could not listen; `error` says why. */
 MUST_CHECK bool worker_start(struct worker *worker, struct daemon *daemon, int index, char *error,
                              size_t error_size);
-/* A worker that has ended does not run it any more. */
 void worker_post(struct worker *worker, struct message *message);
 void worker_set_topology(struct worker *worker, struct topology *topology); /* takes a reference */
 void worker_drain(struct worker *worker, int64_t limit_ms);

@@ -47,6 +47,8 @@ struct route_session {
     bool in_transaction;  /* inside BEGIN ... COMMIT: reads stay on the primary */
     bool read_only;       /* the transaction, or the session's default, is READ ONLY */
     int transaction_shard;/* shard the transaction is on already, -1: none yet */
+    bool schema_is_fresh;  /* the schema was read just now: what it does not know is not there */
+    bool foreign_encoding; /* client_encoding is neither UTF8 nor SQL_ASCII */
 };
 
 struct route_input {
@@ -81,6 +83,7 @@ struct plan {
     bool write;              /* changes data (for transactions and read-your-writes) */
     bool any_shard;          /* every shard would answer the same: `shard` is only a default */
     bool needs_params;       /* routed without parameters it needs: good for Describe only */
+    bool needs_schema;       /* hangs on something the schema does not know: a fresh one may tell more */
     bool no_transaction;     /* must not be wrapped in BEGIN (CREATE INDEX CONCURRENTLY, VACUUM) */
     unsigned shard;          /* PLAN_DIRECT */
     const char *reason;      /* why this gear, for EXPLAIN and logs: "key id = 42" */

@@ -1,0 +1,19 @@
+/*
+ * schema_wait.h: statements that wait for a fresh schema.
+ *
+ * A plan may hang on a relation that the schema snapshot does not know: a table made a moment ago, or
+ * a view over sharded tables. Such a statement asks the monitor to read the catalog again and is
+ * planned anew when that has happened. Where the snapshot is fresh enough nothing waits: the relation
+ * is unknown to the server too, or temporary.
+ */
+#ifndef PGSHUNT_PROXY_SCHEMA_WAIT_H
+#define PGSHUNT_PROXY_SCHEMA_WAIT_H
+
+#include "proxy/client.h"
+
+/* The plan says that it needs to know more. True: the client waits (state WAITING) and its session
+ * goes on by itself; false: nothing newer is to be had, the plan stands as it is. */
+bool schema_wait(struct client *client);
+void schema_wait_cancel(struct client *client); /* also when it does not wait */
+
+#endif
