@@ -320,12 +320,8 @@ bool batch_is_session_statement(const struct prepared *prepared)
     case STMT_ROLLBACK_TO:
     case STMT_DEALLOCATE:
         return true;
-    case STMT_SET:
-    case STMT_RESET:
-    case STMT_SHOW:
-        return statement->name && strncmp(statement->name, "pgshunt.", 8) == 0;
     default:
-        return false;
+        return statement_is_own(statement);
     }
 }
 

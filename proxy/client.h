@@ -75,6 +75,8 @@ struct transaction {
     bool read_only;
     bool wrote;
     bool changed_schema; /* to be announced when it commits */
+    bool local_route;    /* SET LOCAL pgshunt.*: what was before comes back at the end */
+    char *outer_key, *outer_shard;
     struct guc_pending settings;
     struct savepoint *savepoints;
     int nsavepoints;

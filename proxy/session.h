@@ -83,6 +83,9 @@ void extended_forget_all(struct client *client); /* DISCARD ALL, DEALLOCATE ALL 
 
 /* ---- statement.c ---- */
 
+/* SET, RESET or SHOW of a pgshunt.* setting. */
+bool statement_is_own(const struct statement *statement);
+
 enum local_outcome {
     LOCAL_NO,      /* not the session's business: route it */
     LOCAL_DONE,    /* answered: bytes are in `answer` (without ReadyForQuery) */

@@ -209,6 +209,22 @@ static void answer_locally(struct client *client, struct buffer *answer)
     session_end_request(client);
 }
 
+/* The statements of one message are routed together, before the first of them is run. */
+static bool refuse_own_settings(struct client *client, const struct statement_list *list)
+{
+    static const struct pg_error error = {
+        .sqlstate = "0A000",
+        .message = "pgshunt.* settings cannot be set or shown together with other statements",
+        .hint = "Send the statement as a message of its own."};
+    for (int i = 0; i < list->count; i++) {
+        if (statement_is_own(list->items[i])) {
+            session_refuse(client, &error);
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool handle_locally(struct client *client, const struct statement_list *list)
 {
     struct buffer answer = {0};
@@ -219,7 +235,7 @@ static bool handle_locally(struct client *client, const struct statement_list *l
         return true;
     }
     if (list->count > 1)
-        return false;
+        return refuse_own_settings(client, list);
     switch (statement_local(client, list->items[0], &answer, &error)) {
     case LOCAL_NO:
         return false;

@@ -76,6 +76,17 @@ void transaction_begin(struct client *client, const struct statement *statement)
     client->tx = tx;
 }
 
+static void restore_route(struct client *client)
+{
+    struct transaction *tx = client->tx;
+    if (!tx->local_route)
+        return;
+    free(client->route_key);
+    free(client->route_shard);
+    client->route_key = tx->outer_key;
+    client->route_shard = tx->outer_shard;
+}
+
 static void announce_schema_change(struct client *client)
 {
     topology_schema_changes(client->database);
@@ -100,6 +111,7 @@ void transaction_end(struct client *client, bool committed)
             guc_pending_apply(&tx->settings, &server->guc);
         server->begun = false;
     }
+    restore_route(client);
     guc_pending_free(&tx->settings);
     drop_savepoints(tx, 0);
     free(tx->savepoints);
@@ -136,9 +148,11 @@ static char **own_setting(struct client *client, const char *name)
     return NULL;
 }
 
-static bool is_own(const struct statement *statement)
+bool statement_is_own(const struct statement *statement)
 {
-    return statement->name && strncmp(statement->name, "pgshunt.", 8) == 0;
+    bool setting = statement->kind == STMT_SET || statement->kind == STMT_RESET ||
+                   statement->kind == STMT_SHOW;
+    return setting && statement->name && strncmp(statement->name, "pgshunt.", 8) == 0;
 }
 
 static enum local_outcome unknown_setting(struct client *client, const char *name,
@@ -150,6 +164,23 @@ static enum local_outcome unknown_setting(struct client *client, const char *nam
                                 "unrecognized configuration parameter \"%s\"", name),
         .hint = "pgshunt knows pgshunt.key, pgshunt.shard and pgshunt.version."};
     return LOCAL_REFUSED;
+}
+
+static void warn(struct buffer *answer, const char *sqlstate, const char *message)
+{
+    struct pg_error warning = {.severity = "WARNING", .sqlstate = sqlstate, .message = message};
+    wire_put_notice(answer, &warning);
+}
+
+/* The first SET LOCAL of a transaction remembers what the session had said. */
+static void keep_outer_route(struct client *client)
+{
+    struct transaction *tx = client->tx;
+    if (tx->local_route)
+        return;
+    tx->local_route = true;
+    tx->outer_key = client->route_key ? mem_strdup(client->route_key) : NULL;
+    tx->outer_shard = client->route_shard ? mem_strdup(client->route_shard) : NULL;
 }
 
 static enum local_outcome set_own(struct client *client, const struct statement *statement,
@@ -168,8 +199,15 @@ static enum local_outcome set_own(struct client *client, const struct statement 
         free(value);
         return LOCAL_REFUSED;
     }
-    free(*setting);
-    *setting = value;
+    if (statement->is_local && !client->tx) {
+        warn(answer, "25P01", "SET LOCAL can only be used in transaction blocks");
+        free(value);
+    } else {
+        if (statement->is_local)
+            keep_outer_route(client);
+        free(*setting);
+        *setting = value;
+    }
     wire_put_complete(answer, statement->kind == STMT_SET ? "SET" : "RESET");
     return LOCAL_DONE;
 }
@@ -208,10 +246,7 @@ static enum local_outcome begin(struct client *client, const struct statement *s
     if (client->tx && client->nparticipants)
         return LOCAL_NO; /* the server warns, as it should */
     if (client->tx) {
-        struct pg_error warning = {.severity = "WARNING",
-                                   .sqlstate = "25001",
-                                   .message = "there is already a transaction in progress"};
-        wire_put_notice(answer, &warning);
+        warn(answer, "25001", "there is already a transaction in progress");
         return done(answer, "BEGIN");
     }
     transaction_begin(client, statement);
@@ -342,11 +377,10 @@ enum local_outcome statement_local(struct client *client, const struct statement
     if (statement->kind == STMT_DEALLOCATE && statement->name &&
         extended_deallocate(client, statement->name))
         return done(answer, "DEALLOCATE");
-    if (is_own(statement) && (statement->kind == STMT_SET || statement->kind == STMT_RESET))
-        return set_own(client, statement, answer, error);
-    if (is_own(statement) && statement->kind == STMT_SHOW)
-        return show_own(client, statement, answer, error);
-    return LOCAL_NO;
+    if (!statement_is_own(statement))
+        return LOCAL_NO;
+    return statement->kind == STMT_SHOW ? show_own(client, statement, answer, error)
+                                        : set_own(client, statement, answer, error);
 }
 
 /* ---- after a server completed a statement ---- */
