@@ -138,6 +138,12 @@ static void close_asker(struct worker *worker, struct message *message)
     free(errand);
 }
 
+/* The session's worker has ended: there is nothing to cancel. On the asking worker. */
+static void drop_delivery(struct message *message)
+{
+    close_asker(((struct errand *)message)->asking, message);
+}
+
 static void deliver(struct worker *worker, struct message *message)
 {
     struct errand *errand = (struct errand *)message;
@@ -147,6 +153,7 @@ static void deliver(struct worker *worker, struct message *message)
     else
         log_event(LOG_DEBUG, "cancel request for no session of ours");
     errand->message.run = close_asker;
+    errand->message.drop = NULL;
     worker_post(errand->asking, &errand->message);
 }
 
@@ -160,6 +167,7 @@ void cancel_request(struct client *asker, int32_t pid, const unsigned char *secr
     }
     struct errand *errand = mem_alloc(sizeof *errand);
     errand->message.run = deliver;
+    errand->message.drop = drop_delivery;
     errand->pid = pid;
     memcpy(errand->secret, secret, sizeof errand->secret);
     errand->asking = asker->worker;

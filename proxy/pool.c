@@ -113,6 +113,15 @@ static void free_transfer(struct transfer *transfer)
     free(transfer);
 }
 
+/* The receiving worker has ended, and so does the process. */
+static void drop_transfer(struct message *message)
+{
+    struct transfer *transfer = (struct transfer *)message;
+    atomic_fetch_sub(&transfer->server->pool->budget->used, 1);
+    server_discard(transfer->server);
+    free_transfer(transfer);
+}
+
 /* On the receiving worker. */
 static void adopt(struct worker *worker, struct message *message)
 {
@@ -127,6 +136,7 @@ static void adopt(struct worker *worker, struct message *message)
         /* No event loop will ever close it: take it off the books by hand. */
         atomic_fetch_sub(&server->pool->budget->used, 1);
         list_remove(&server->all);
+        server_discard(server);
         return;
     }
     server->pool->nactive++; /* as if just done with a client */
@@ -148,6 +158,7 @@ static void hand_over(struct server *server, int to)
     struct pool *pool = server->pool;
     struct transfer *transfer = mem_alloc(sizeof *transfer);
     transfer->message.run = adopt;
+    transfer->message.drop = drop_transfer;
     transfer->server = server;
     transfer->to = &pool->worker->daemon->workers[to];
     transfer->database = mem_strdup(pool->account->database);
@@ -165,6 +176,15 @@ struct begging {
     struct transfer who; /* database, user, node only */
 };
 
+static void drop_begging(struct message *message)
+{
+    struct begging *begging = (struct begging *)message;
+    node_unref(begging->who.node);
+    free(begging->who.database);
+    free(begging->who.user);
+    free(begging);
+}
+
 /* On every other worker. */
 static void hear_beggar(struct worker *worker, struct message *message)
 {
@@ -179,10 +199,7 @@ static void hear_beggar(struct worker *worker, struct message *message)
     } else if (begging->has_none) {
         pool->beggar = begging->from;
     }
-    node_unref(begging->who.node);
-    free(begging->who.database);
-    free(begging->who.user);
-    free(begging);
+    drop_begging(message);
 }
 
 static void beg(struct pool *pool)
@@ -193,6 +210,7 @@ static void beg(struct pool *pool)
             continue;
         struct begging *begging = mem_alloc(sizeof *begging);
         begging->message.run = hear_beggar;
+        begging->message.drop = drop_begging;
         begging->from = pool->worker->index;
         begging->has_none = pool->nactive + pool->nidle + pool->nstarting == 0;
         begging->who.database = mem_strdup(pool->account->database);

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "pgshunt/arena.h"
 #include "pgshunt/log.h"
@@ -53,6 +54,13 @@ static void free_server(struct conn *conn)
     free(server->cancel_key);
     buffer_release(&server->in);
     free(server);
+}
+
+void server_discard(struct server *server)
+{
+    if (server->conn.fd >= 0)
+        close(server->conn.fd);
+    free_server(&server->conn);
 }
 
 void server_drop(struct server *server, const char *reason)

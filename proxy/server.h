@@ -129,6 +129,9 @@ void server_close(struct server *server, const char *reason);
 /* As server_close, but the client is not told: it has been already. */
 void server_drop(struct server *server, const char *reason);
 
+/* Frees one that is on no event loop and in no pool's books. */
+void server_discard(struct server *server);
+
 struct expect *server_expect(struct server *server, enum expect_kind kind);
 static inline struct expect *server_expected(struct server *server)
 {
