@@ -72,11 +72,11 @@ bool daemon_reload(struct daemon *daemon, char *error, size_t size)
     pthread_mutex_lock(&daemon->topology_lock);
     config_restart_needed(daemon->topology->config, config, names, sizeof names);
     publish(daemon, config);
-    pthread_mutex_unlock(&daemon->topology_lock);
+    log_event(LOG_INFO, "configuration reloaded", LOG_S("file", config->path));
+    pthread_mutex_unlock(&daemon->topology_lock); /* now another reload may free `config` */
     if (names[0])
         log_event(LOG_WARNING, "settings that need a restart were not changed",
                   LOG_S("settings", names));
-    log_event(LOG_INFO, "configuration reloaded", LOG_S("file", config->path));
     return true;
 }
 
@@ -104,19 +104,24 @@ static bool start_workers(struct daemon *daemon, int count)
 
 static bool start_http(struct daemon *daemon)
 {
-    const struct config *config = daemon->topology->config;
+    struct topology *topology = daemon_topology(daemon);
+    const struct config *config = topology->config;
+    bool wanted = config->http_port != 0;
     char error[512];
-    if (!config->http_port)
-        return true;
-    daemon->http = http_start(daemon, config->http_address, config->http_port, error, sizeof error);
-    if (!daemon->http)
+    if (wanted)
+        daemon->http =
+            http_start(daemon, config->http_address, config->http_port, error, sizeof error);
+    if (wanted && !daemon->http)
         log_event(LOG_ERROR, "cannot start", LOG_S("reason", error));
-    return daemon->http != NULL;
+    topology_unref(topology);
+    return !wanted || daemon->http != NULL;
 }
 
 static void begin_drain(struct daemon *daemon)
 {
-    int64_t limit = daemon->topology->config->shutdown_timeout;
+    struct topology *topology = daemon_topology(daemon);
+    int64_t limit = topology->config->shutdown_timeout;
+    topology_unref(topology);
     if (atomic_exchange(&daemon->draining, true))
         return;
     log_event(LOG_INFO, "shutting down: running transactions may finish", LOG_I("limit_ms", limit));
@@ -179,13 +184,15 @@ static void end(struct daemon *daemon)
     log_event(LOG_INFO, "pgshunt has ended");
 }
 
-static void say_started(const struct daemon *daemon)
+static void say_started(struct daemon *daemon)
 {
-    const struct config *config = daemon->topology->config;
+    struct topology *topology = daemon_topology(daemon);
+    const struct config *config = topology->config;
     log_event(LOG_INFO, "pgshunt is ready", LOG_S("version", PGSHUNT_VERSION),
               LOG_S("address", config->listen_address), LOG_I("port", config->listen_port),
               LOG_I("http_port", config->http_port), LOG_I("workers", config->workers),
               LOG_I("databases", config->ndatabases));
+    topology_unref(topology);
 }
 
 int daemon_run(struct config *config)

@@ -260,7 +260,8 @@ static void forget_request(void *arg, struct MHD_Connection *connection, void **
 
 /* ---- start and stop ---- */
 
-static void log_problem(void *arg, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static void log_problem(void *arg, const char *format,
+                                                              va_list args)
 {
     char text[512];
     (void)arg;
