@@ -94,6 +94,8 @@ static const char *merge_words(const struct merge_spec *spec, struct arena *aren
     }
     add_bound(&out, "limit", spec->limit, -1, spec->limit_param);
     add_bound(&out, "offset", spec->offset, 0, spec->offset_param);
+    if (spec->row_source)
+        buffer_printf(&out, "rows in the order of VALUES");
     if (!buffer_length(&out))
         buffer_printf(&out, "append");
     const char *words = arena_strndup(arena, buffer_head(&out), buffer_length(&out));

@@ -383,9 +383,10 @@ enum merge_status merge_run(struct merge *merge, struct buffer *out, size_t room
         merge->state = MERGE_DONE;
     if (merge->state != MERGE_WAIT)
         return merge->state;
-    enum merge_status status = merge->spec->group    ? merge_run_groups(merge, out, room)
-                               : merge->nstream_keys ? merge_run_sorted(merge, out, room)
-                                                     : merge_run_plain(merge, out, room);
+    enum merge_status status = merge->spec->group        ? merge_run_groups(merge, out, room)
+                               : merge->spec->row_source ? merge_run_listed(merge, out, room)
+                               : merge->nstream_keys     ? merge_run_sorted(merge, out, room)
+                                                         : merge_run_plain(merge, out, room);
     if (merge->state == MERGE_WAIT && status == MERGE_DONE)
         merge->state = MERGE_DONE;
     return merge->state == MERGE_WAIT ? status : merge->state;

@@ -96,6 +96,8 @@ struct merge {
     int heap_size;
     bool heap_ready;
 
+    int next_source; /* rows written in the order of spec->row_source */
+
     /* DISTINCT */
     struct pg_order *distinct_orders;   /* one per visible column */
     struct distinct_row *distinct_rows; /* set of canonical rows */
@@ -151,6 +153,7 @@ void merge_write_description(struct merge *merge, struct buffer *out);
 
 /* Each returns MERGE_WAIT, MERGE_FULL or MERGE_DONE, or MERGE_FAILED after merge_fail. */
 enum merge_status merge_run_sorted(struct merge *merge, struct buffer *out, size_t room);
+enum merge_status merge_run_listed(struct merge *merge, struct buffer *out, size_t room);
 enum merge_status merge_run_plain(struct merge *merge, struct buffer *out, size_t room);
 enum merge_status merge_run_groups(struct merge *merge, struct buffer *out, size_t room);
 bool merge_prepare_groups(struct merge *merge);

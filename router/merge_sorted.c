@@ -96,6 +96,61 @@ enum merge_status merge_run_sorted(struct merge *merge, struct buffer *out, size
     return MERGE_DONE;
 }
 
+/* ---- in an order that was known before ---- */
+
+static enum merge_status fail_rows(struct merge *merge, int shard, const char *what)
+{
+    merge_fail(merge, "XX000",
+               "A trigger or rule on the table may leave out or add rows: insert the rows of each "
+               "shard with a statement of their own, or without RETURNING.",
+               "shard %d returned %s rows than it was given", shard, what);
+    return MERGE_FAILED;
+}
+
+/* Once all rows are out: no shard may have another one. */
+static enum merge_status end_of_list(struct merge *merge)
+{
+    bool waiting = false;
+    for (int i = 0; i < merge->nshards; i++) {
+        enum load load = merge_load(merge, i);
+        if (load == LOAD_FAILED)
+            return MERGE_FAILED;
+        if (load == LOAD_NEW || load == LOAD_SAME)
+            return fail_rows(merge, i, "more");
+        waiting |= load == LOAD_WAIT;
+    }
+    return waiting ? MERGE_WAIT : MERGE_DONE;
+}
+
+enum merge_status merge_run_listed(struct merge *merge, struct buffer *out, size_t room)
+{
+    const struct merge_spec *spec = merge->spec;
+    size_t start = buffer_length(out);
+    while (merge->next_source < spec->nrows) {
+        int shard = spec->row_source[merge->next_source];
+        if (shard >= merge->nshards) {
+            merge_fail_spec(merge, "a row of a shard that takes no part");
+            return MERGE_FAILED;
+        }
+        enum load load = merge_load(merge, shard);
+        if (load == LOAD_FAILED)
+            return MERGE_FAILED;
+        if (load == LOAD_WAIT)
+            return MERGE_WAIT;
+        if (load == LOAD_END)
+            return fail_rows(merge, shard, "fewer");
+        if (!merge_emit(merge, &merge->streams[shard].head, out))
+            return MERGE_FAILED;
+        merge->streams[shard].emitted = true;
+        merge->next_source++;
+        if (merge->state != MERGE_WAIT)
+            return merge->state;
+        if (buffer_length(out) - start >= room)
+            return MERGE_FULL;
+    }
+    return end_of_list(merge);
+}
+
 /* ---- without order ---- */
 
 enum merge_status merge_run_plain(struct merge *merge, struct buffer *out, size_t room)

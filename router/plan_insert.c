@@ -131,37 +131,50 @@ void insert_pin(struct planner *p, const struct query *query, int target)
 
 /* ---- several shards ---- */
 
-/* Rows by shard, in their order; rows whose value the server will refuse go with the first shard. */
-static bool split_rows(struct planner *p, const struct query *values, int position,
-                       const struct shard_set *reach, struct plan *plan)
+/* The number each shard of the set has among plan->queries, which are started here. */
+static uint16_t *start_queries(struct planner *p, const struct shard_set *reach, unsigned *first)
 {
-    const struct instance *target = &p->instances[0];
     unsigned nshards = shardmap_shards(p->map);
-    int *rows = arena_array(p->arena, int, values->nrows);
-    unsigned *shard_of = arena_array(p->arena, unsigned, values->nrows);
+    uint16_t *number = arena_array(p->arena, uint16_t, nshards);
+    p->plan->queries = arena_array(p->arena, struct shard_query, shards_count(reach, nshards));
+    for (unsigned s = nshards; s-- > 0;)
+        if (shards_contain(reach, s))
+            *first = s;
+    for (unsigned s = 0; s < nshards; s++)
+        if (shards_contain(reach, s)) {
+            number[s] = (uint16_t)p->plan->nqueries;
+            p->plan->queries[p->plan->nqueries++].shard = s;
+        }
+    return number;
+}
+
+/* Which query takes each row; a row whose value the server will refuse goes with the first shard. */
+static bool split_rows(struct planner *p, const struct query *values, int position,
+                       const struct shard_set *reach, uint16_t *part)
+{
     unsigned first = 0;
-    while (!shards_contain(reach, first))
-        first++;
+    const uint16_t *number = start_queries(p, reach, &first);
     for (int i = 0; i < values->nrows; i++) {
         struct shard_set one;
-        if (!insert_row(p, target, values->rows[i][position], &one))
+        if (!insert_row(p, &p->instances[0], values->rows[i][position], &one))
             return false;
-        shard_of[i] = one.kind == SHARDS_ONE ? one.one : first;
-    }
-    plan->queries = arena_array(p->arena, struct shard_query, shards_count(reach, nshards));
-    for (unsigned s = 0; s < nshards; s++) {
-        int count = 0;
-        for (int i = 0; i < values->nrows; i++)
-            if (shard_of[i] == s)
-                rows[count++] = i;
-        if (!count)
-            continue;
-        struct shard_query *query = &plan->queries[plan->nqueries++];
-        query->shard = s;
-        if (!rewrite_insert(p->statement->text, rows, count, p->arena, query))
-            return false;
+        part[i] = number[one.kind == SHARDS_ONE ? one.one : first];
     }
     return true;
+}
+
+/* RETURNING gives the rows in the order of VALUES, as one Postgres does, where none can be missing. */
+static void order_rows(struct planner *p, const struct query *query, const uint16_t *part,
+                       bool whole)
+{
+    plan_append_rows(p, query);
+    if (!query->nreturning || !whole)
+        return;
+    struct merge_spec *spec = arena_new(p->arena, struct merge_spec);
+    *spec = *p->plan->merge;
+    spec->row_source = part;
+    spec->nrows = query->source->nrows;
+    p->plan->merge = spec;
 }
 
 static void refuse_select_source(struct planner *p)
@@ -190,14 +203,18 @@ void plan_insert(struct planner *p, const struct query *query)
         return;
     struct shard_set reach = plan_reach(p);
     int position = insert_key_position(p, query, &p->instances[0]);
-    if (position < 0 || !split_rows(p, values, position, &reach, p->plan)) {
+    uint16_t *part = arena_array(p->arena, uint16_t, values->nrows);
+    bool whole = false;
+    bool ok = position >= 0 && split_rows(p, values, position, &reach, part);
+    struct rewrite_rows rows = {part, values->nrows, p->plan->nqueries};
+    if (!ok || !rewrite_insert(p->statement->text, &rows, p->arena, p->plan->queries, &whole)) {
         plan_refuse(p, "Insert the rows of each shard with a statement of their own.",
                     "these rows cannot be split by shard");
         return;
     }
     p->plan->kind = PLAN_SCATTER;
     p->plan->mode = SCATTER_WRITE;
-    plan_append_rows(p, query);
+    order_rows(p, query, part, whole);
     p->plan->reason = arena_printf(p->arena, "rows by shard key %s.%s",
                                    target_table(&p->instances[0]), p->instances[0].rule->key);
 }

@@ -7,9 +7,6 @@
 
 #include "router/parse_internal.h"
 
-/* libpg_query exports it without a header. */
-PgQueryProtobuf pg_query_nodes_to_protobuf(const void *obj);
-
 /* As many as the protocol has. */
 #define MAX_PARAMS 65535
 
@@ -24,6 +21,7 @@ static Node *only_statement(List *tree)
 void rewrite_open(struct rewriting *r, const char *text)
 {
     r->text = text;
+    r->nparams = -1;
     r->context = pg_query_enter_memory_context();
     r->parsed = pgtree_parse(text);
     r->statement = r->parsed.error ? NULL : only_statement(r->parsed.tree);
@@ -95,30 +93,34 @@ static void number_params(const char *sql, const int *new_number, struct arena *
     buffer_release(&text);
 }
 
-static void take_params(const char *original, const char *sql, struct arena *arena,
+static void take_params(struct rewriting *r, const char *sql, struct arena *arena,
                         struct shard_query *out)
 {
-    int before = find_params(original, NULL, 0);
+    if (r->nparams < 0)
+        r->nparams = find_params(r->text, NULL, 0);
+    int before = r->nparams, left = 0;
     out->sql = sql;
     out->params = NULL;
     out->nparams = 0;
     if (before == 0)
         return;
-    bool *used = arena_array(arena, bool, before + 1);
+    bool *used = mem_alloc(sizeof *used * ((size_t)before + 1));
+    int *new_number = mem_alloc(sizeof *new_number * ((size_t)before + 1));
     find_params(sql, used, before);
-    int *new_number = arena_array(arena, int, before + 1),
-        *params = arena_array(arena, int, before);
     for (int i = 1; i <= before; i++)
-        if (used[i]) {
-            params[out->nparams++] = i - 1;
-            new_number[i] = out->nparams;
-        }
-    if (out->nparams == before) {
-        out->nparams = 0;
-        return; /* all are there still */
+        left += used[i];
+    if (left < before) {
+        int *params = arena_array(arena, int, left ? left : 1);
+        for (int i = 1; i <= before; i++)
+            if (used[i]) {
+                params[out->nparams++] = i - 1;
+                new_number[i] = out->nparams;
+            }
+        out->params = params;
+        number_params(sql, new_number, arena, out);
     }
-    out->params = params;
-    number_params(sql, new_number, arena, out);
+    free(used);
+    free(new_number);
 }
 
 /*
@@ -137,17 +139,28 @@ static bool means(const char *sql, const List *tree)
     return same;
 }
 
-bool rewrite_close(struct rewriting *r, struct arena *arena, struct shard_query *out)
+PgQueryProtobuf rewrite_pack(struct rewriting *r)
 {
     RawStmt *raw = linitial(r->parsed.tree);
     raw->stmt = r->statement; /* what stands around it (EXPLAIN) is left out */
-    PgQueryProtobuf tree = pg_query_nodes_to_protobuf(r->parsed.tree);
-    PgQueryDeparseResult result = pg_query_deparse_protobuf(tree);
+    return pg_query_nodes_to_protobuf(r->parsed.tree);
+}
+
+bool rewrite_text(struct rewriting *r, PgQueryProtobuf packed, struct arena *arena,
+                  struct shard_query *out)
+{
+    PgQueryDeparseResult result = pg_query_deparse_protobuf(packed);
     bool ok = !result.error && result.query && means(result.query, r->parsed.tree);
-    free(tree.data);
-    close_parser(r);
+    free(packed.data);
     if (ok)
-        take_params(r->text, arena_strdup(arena, result.query), arena, out);
+        take_params(r, arena_strdup(arena, result.query), arena, out);
     pg_query_free_deparse_result(result);
+    return ok;
+}
+
+bool rewrite_close(struct rewriting *r, struct arena *arena, struct shard_query *out)
+{
+    bool ok = rewrite_text(r, rewrite_pack(r), arena, out);
+    close_parser(r);
     return ok;
 }

@@ -36,8 +36,16 @@ struct rewrite_select {
 /* `text` is one SELECT, or an EXPLAIN of one (then the result is the SELECT). Fills sql and params. */
 bool rewrite_select(const char *text, const struct rewrite_select *change, struct arena *arena,
                     struct shard_query *out);
-/* INSERT ... VALUES with only these rows (ascending numbers). */
-bool rewrite_insert(const char *text, const int *rows, int nrows, struct arena *arena,
-                    struct shard_query *out);
+/* INSERT ... VALUES taken apart: row i goes to statement number part[i], in the order they have. */
+struct rewrite_rows {
+    const uint16_t *part;
+    int nrows;  /* as many as the statement has */
+    int nparts; /* each gets one row at least */
+};
+
+/* Fills sql and params of `nparts` queries; their other fields stay. *whole: RETURNING gives a row for
+ * every row of VALUES, as there is no ON CONFLICT that leaves some out. */
+bool rewrite_insert(const char *text, const struct rewrite_rows *rows, struct arena *arena,
+                    struct shard_query *out, bool *whole);
 
 #endif

@@ -6,15 +6,24 @@
 
 #include "router/rewrite.h"
 
+/* libpg_query exports it without a header. */
+PgQueryProtobuf pg_query_nodes_to_protobuf(const void *obj);
+
 struct rewriting {
     const char *text;
     MemoryContext context; /* everything of Postgres' lives here */
     PgQueryInternalParsetreeAndError parsed;
     Node *statement; /* the query inside, also of an EXPLAIN; NULL: there is none */
+    int nparams;     /* highest $n of the text; -1: not counted yet */
 };
 
 void rewrite_open(struct rewriting *r, const char *text);
-/* Turns the changed tree into text and closes. False: it could not be. */
+/* The changed tree in a form that rewrite_text() turns into text. */
+PgQueryProtobuf rewrite_pack(struct rewriting *r);
+/* Frees `packed`; the tree must be again what was packed, for that is checked. False: it could not be. */
+bool rewrite_text(struct rewriting *r, PgQueryProtobuf packed, struct arena *arena,
+                  struct shard_query *out);
+/* Both of these, and closes. */
 bool rewrite_close(struct rewriting *r, struct arena *arena, struct shard_query *out);
 /* Closes without a result; returns false. */
 bool rewrite_abandon(struct rewriting *r);

@@ -26,12 +26,12 @@ enum aggregate_kind {
     AGGREGATE_SUM,   /* partial sums are added, in the type of the partial */
     AGGREGATE_MIN,
     AGGREGATE_MAX,
-    AGGREGATE_AVG,   /* from the hidden columns sum_column and count_column; type: the visible column's */
+    AGGREGATE_AVG, /* from the hidden columns sum_column and count_column; type: the visible column's */
 };
 
 struct merge_column {
     enum aggregate_kind aggregate;
-    int sum_column;   /* AVG: 0-based columns of the shards' result */
+    int sum_column; /* AVG: 0-based columns of the shards' result */
     int count_column;
 };
 
@@ -53,15 +53,20 @@ struct merge_spec {
     struct merge_sort_key *sort;
     const char **sort_names;
     int nsort;
-    bool group;                    /* combine rows with equal group keys (also no GROUP BY at all) */
-    struct merge_column *columns;  /* with group: one per visible column; may go on into hidden ones,
+    bool group;                   /* combine rows with equal group keys (also no GROUP BY at all) */
+    struct merge_column *columns; /* with group: one per visible column; may go on into hidden ones,
                                     * for ORDER BY an aggregate that is not shown */
     int ncolumns;
-    const int *group_keys;         /* columns (hidden ones too) that make a group */
+    const int *group_keys; /* columns (hidden ones too) that make a group */
     int ngroup_keys;
-    bool distinct; /* rows equal in all visible columns are one (sorted or hashed) */
+    bool distinct;  /* rows equal in all visible columns are one (sorted or hashed) */
     int64_t limit;  /* -1: none */
     int64_t offset; /* 0: none */
+    /* For rows that come back in the order they were sent (INSERT ... RETURNING): the shard, as merge_feed()
+     * counts them, that has each row of the result. NULL: no such order. Not with sort or group. A shard
+     * with fewer or more rows than that is an error, XX000. */
+    const uint16_t *row_source;
+    int nrows;
     /* Parameters that give limit and offset: client's $n, 0: none. The caller puts the values above. */
     int limit_param;
     int offset_param;
@@ -98,7 +103,7 @@ bool merge_hungry(const struct merge *merge, int shard);
  * the shards have sent theirs, then DataRows. No CommandComplete: merge_rows() is for that tag. */
 enum merge_status merge_run(struct merge *merge, struct buffer *out, size_t room);
 void merge_want_description(struct merge *merge, bool wanted); /* false unless asked for */
-int64_t merge_rows(const struct merge *merge); /* rows written so far */
+int64_t merge_rows(const struct merge *merge);                 /* rows written so far */
 const struct pg_error *merge_error(const struct merge *merge);
 
 #endif

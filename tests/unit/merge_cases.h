@@ -36,6 +36,10 @@ struct merge_case {
     .group_keys = (const int[]){__VA_ARGS__},                                                      \
     .ngroup_keys = (int)COUNT(((const int[]){__VA_ARGS__}))
 
+#define SOURCES(...)                                                                               \
+    .row_source = (const uint16_t[]){__VA_ARGS__},                                                 \
+    .nrows = (int)COUNT(((const uint16_t[]){__VA_ARGS__}))
+
 static const struct merge_case cases[] = {
     {.name = "sorted by bigint",
      .columns = "id:20 name:25",
@@ -393,6 +397,46 @@ static const struct merge_case cases[] = {
      .spec = {.visible = 1, .limit = -1, .group = true, COLUMNS({AGGREGATE_MAX, 0, 0})},
      .sqlstate = "0A000",
      .message = "min or max"},
+    {.name = "rows in the order they were sent",
+     .columns = "id:20",
+     .shards = {{"1", "4"}, {"2", "3", "6"}, {"5"}},
+     .nshards = 3,
+     .spec = {.visible = 1, .limit = -1, SOURCES(0, 1, 1, 0, 2, 1)},
+     .expected = "1\n2\n3\n4\n5\n6\n"},
+    {.name = "order as sent, with a hidden column and OFFSET",
+     .columns = "id:20 h:25",
+     .shards = {{"2|x"}, {"1|y", "3|z"}},
+     .nshards = 2,
+     .spec = {.visible = 1, .hidden = 1, .limit = -1, .offset = 1, SOURCES(1, 0, 1)},
+     .expected = "2\n3\n"},
+    {.name = "a shard that returns fewer rows than it was sent",
+     .columns = "id:20",
+     .shards = {{"1"}, {"2", "3"}},
+     .nshards = 2,
+     .spec = {.visible = 1, .limit = -1, SOURCES(0, 1, 1, 0)},
+     .sqlstate = "XX000",
+     .message = "shard 0 returned fewer rows"},
+    {.name = "a shard that returns no row at all",
+     .columns = "id:20",
+     .shards = {{"1"}, {NULL}},
+     .nshards = 2,
+     .spec = {.visible = 1, .limit = -1, SOURCES(1, 0)},
+     .sqlstate = "XX000",
+     .message = "shard 1 returned fewer rows"},
+    {.name = "a shard that returns more rows than it was sent",
+     .columns = "id:20",
+     .shards = {{"1", "2"}, {"3"}},
+     .nshards = 2,
+     .spec = {.visible = 1, .limit = -1, SOURCES(0, 1)},
+     .sqlstate = "XX000",
+     .message = "shard 0 returned more rows"},
+    {.name = "a row of a shard that takes no part",
+     .columns = "id:20",
+     .shards = {{"1"}, {"3"}},
+     .nshards = 2,
+     .spec = {.visible = 1, .limit = -1, SOURCES(0, 2)},
+     .sqlstate = "XX000",
+     .message = "takes no part"},
 };
 
 #endif

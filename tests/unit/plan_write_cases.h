@@ -11,8 +11,20 @@ static const struct plan_case write_cases[] = {
     {"INSERT INTO orders VALUES (1, 42)", "s1 P", NULL},
     {"INSERT INTO users (id) VALUES (1), (42)", "s1 P", NULL},
     {"INSERT INTO users (id, name) VALUES (1, 'a'), (2, 'b'), (42, 'c') RETURNING id",
-     "write s1 s2 P: append",
+     "write s1 s2 P: rows in the order of VALUES",
      "INSERT INTO users (id, name) VALUES (1, 'a'), (42, 'c') RETURNING id"},
+    {"INSERT INTO users (id) VALUES (1), (2) ON CONFLICT (id) DO UPDATE SET name = 'x' RETURNING "
+     "id",
+     "write s1 s2 P: rows in the order of VALUES",
+     "INSERT INTO users (id) VALUES (1) ON CONFLICT (id) DO UPDATE SET name = 'x' RETURNING id"},
+    {"INSERT INTO users (id) VALUES (1), (2) ON CONFLICT (id) DO UPDATE SET name = 'x' WHERE false "
+     "RETURNING id",
+     "write s1 s2 P: append",
+     "INSERT INTO users (id) VALUES (1) ON CONFLICT (id) DO UPDATE SET name = 'x' WHERE false "
+     "RETURNING id"},
+    {"INSERT INTO users (id) VALUES (1), (2) ON CONFLICT (id) DO NOTHING RETURNING id",
+     "write s1 s2 P: append",
+     "INSERT INTO users (id) VALUES (1) ON CONFLICT (id) DO NOTHING RETURNING id"},
     {"INSERT INTO users (id) VALUES (1), (2) ON CONFLICT (id) DO NOTHING", "write s1 s2 P",
      "INSERT INTO users (id) VALUES (1) ON CONFLICT (id) DO NOTHING"},
     {"INSERT INTO users (id, name) VALUES (1, 'a'), (2, 'b') ON CONFLICT (id) DO UPDATE SET name = "

@@ -549,6 +549,24 @@ static void test_sessions(void **state)
     }
 }
 
+/* Each row of RETURNING comes from the query that got the row of VALUES in its place. */
+static void test_row_source(void **state)
+{
+    (void)state;
+    static const uint16_t expected[] = {1, 0, 1, 2, 0};
+    struct route_input input = {
+        .statement =
+            parse_one("INSERT INTO users (id) VALUES (1), (3), (42), (2), (3) RETURNING *"),
+        .map = fix.map,
+        .schema = fix.schema};
+    struct plan plan;
+    router_plan(&input, &fix.arena, &plan);
+    assert_int_equal(plan.nqueries, 3);
+    assert_int_equal(plan.merge->nrows, 5);
+    assert_memory_equal(plan.merge->row_source, expected, sizeof expected);
+    assert_string_equal(plan.queries[1].sql, "INSERT INTO users (id) VALUES (1), (42) RETURNING *");
+}
+
 struct flag_case {
     const char *sql;
     bool write;
@@ -776,15 +794,15 @@ static void test_explain(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_keys),         cmocka_unit_test(test_joins),
-        cmocka_unit_test(test_subqueries),   cmocka_unit_test(test_selects),
-        cmocka_unit_test(test_groups),       cmocka_unit_test(test_writes),
-        cmocka_unit_test(test_utilities),    cmocka_unit_test(test_params),
-        cmocka_unit_test(test_limit_values), cmocka_unit_test(test_sessions),
-        cmocka_unit_test(test_write_flag),   cmocka_unit_test(test_one_shard),
-        cmocka_unit_test(test_lists),        cmocka_unit_test(test_without_schema),
-        cmocka_unit_test(test_soundness),    cmocka_unit_test(test_large),
-        cmocka_unit_test(test_explain),
+        cmocka_unit_test(test_keys),           cmocka_unit_test(test_joins),
+        cmocka_unit_test(test_subqueries),     cmocka_unit_test(test_selects),
+        cmocka_unit_test(test_groups),         cmocka_unit_test(test_writes),
+        cmocka_unit_test(test_utilities),      cmocka_unit_test(test_params),
+        cmocka_unit_test(test_limit_values),   cmocka_unit_test(test_sessions),
+        cmocka_unit_test(test_write_flag),     cmocka_unit_test(test_row_source),
+        cmocka_unit_test(test_one_shard),      cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_without_schema), cmocka_unit_test(test_soundness),
+        cmocka_unit_test(test_large),          cmocka_unit_test(test_explain),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -178,56 +178,50 @@ static void test_select(void **state)
 
 struct insert_case {
     const char *sql;
-    int rows[4];
-    int nrows;
-    const char *expected;
+    const char *parts;    /* a digit a row: its part */
+    int which;            /* the part that is looked at */
+    const char *expected; /* NULL: refused */
     const char *params;
+    bool whole; /* RETURNING has every row */
 };
 
 static const struct insert_case insert_cases[] = {
-    {"insert into t (a, b) values (1, 'x'), (2, 'y'), (3, 'z')",
-     {0, 2},
-     2,
-     "INSERT INTO t (a, b) VALUES (1, 'x'), (3, 'z')",
-     NULL},
-    {"insert into t values (1), (2)", {1}, 1, "INSERT INTO t VALUES (2)", NULL},
+    {"insert into t (a, b) values (1, 'x'), (2, 'y'), (3, 'z')", "010", 0,
+     "INSERT INTO t (a, b) VALUES (1, 'x'), (3, 'z')", NULL, true},
+    {"insert into t (a, b) values (1, 'x'), (2, 'y'), (3, 'z')", "010", 1,
+     "INSERT INTO t (a, b) VALUES (2, 'y')", NULL, true},
+    {"insert into t values (1), (2)", "01", 1, "INSERT INTO t VALUES (2)", NULL, true},
     {"insert into s.t as x (a) values (1), (2) on conflict (a) where b do update set a = "
-     "excluded.a + "
-     "x.a where x.c returning *, a + 1 as y",
-     {1},
-     1,
+     "excluded.a + x.a where x.c returning *, a + 1 as y",
+     "01", 1,
      "INSERT INTO s.t AS x (a) VALUES (2) ON CONFLICT (a) WHERE b DO UPDATE SET a = excluded.a + "
-     "x.a "
-     "WHERE x.c RETURNING *, a + 1 AS y",
-     NULL},
-    {"insert into t (a) overriding system value values (1), (2)",
-     {0},
-     1,
-     "INSERT INTO t (a) OVERRIDING SYSTEM VALUE VALUES (1)",
-     NULL},
-    {"insert into t (a, b) values (1, default), (2, null)",
-     {0, 1},
-     2,
-     "INSERT INTO t (a, b) VALUES (1, DEFAULT), (2, NULL)",
-     NULL},
-    {"insert into t values ($1, $2), ($3, $4)", {1}, 1, "INSERT INTO t VALUES ($1, $2)", "2 3"},
-    {"insert into t values ($2, $5), ($1, $5)", {0}, 1, "INSERT INTO t VALUES ($1, $2)", "1 4"},
-    {"insert into t values ($1), ($2) returning $3::int",
-     {0},
-     1,
-     "INSERT INTO t VALUES ($1) RETURNING $2::int",
-     "0 2"},
-    {"explain insert into t values (1), (2)", {0}, 1, "INSERT INTO t VALUES (1)", NULL},
+     "x.a WHERE x.c RETURNING *, a + 1 AS y",
+     NULL, false},
+    {"insert into t values (1), (2) on conflict (a) do update set b = 1 returning a", "10", 0,
+     "INSERT INTO t VALUES (2) ON CONFLICT (a) DO UPDATE SET b = 1 RETURNING a", NULL, true},
+    {"insert into t values (1), (2) on conflict do nothing", "10", 0,
+     "INSERT INTO t VALUES (2) ON CONFLICT DO NOTHING", NULL, false},
+    {"insert into t (a) overriding system value values (1), (2)", "01", 0,
+     "INSERT INTO t (a) OVERRIDING SYSTEM VALUE VALUES (1)", NULL, true},
+    {"insert into t (a, b) values (1, default), (2, null)", "00", 0,
+     "INSERT INTO t (a, b) VALUES (1, DEFAULT), (2, NULL)", NULL, true},
+    {"insert into t values ($1, $2), ($3, $4)", "01", 1, "INSERT INTO t VALUES ($1, $2)", "2 3",
+     true},
+    {"insert into t values ($2, $5), ($1, $5)", "01", 0, "INSERT INTO t VALUES ($1, $2)", "1 4",
+     true},
+    {"insert into t values ($1), ($2) returning $3::int", "01", 0,
+     "INSERT INTO t VALUES ($1) RETURNING $2::int", "0 2", true},
+    {"explain insert into t values (1), (2)", "01", 0, "INSERT INTO t VALUES (1)", NULL, true},
     {"insert into t values ('it''s', E'a\\nb', U&'\\0041', $$d$$, 1e10, -5, b'101', x'1f', true)",
-     {0},
-     1,
-     "INSERT INTO t VALUES ('it''s', 'a\nb', 'A', 'd', 1e10, -5, b'101', x'1f', true)",
-     NULL},
-    {"insert into t values (1)", {3}, 1, NULL, NULL},
-    {"insert into t select 1", {0}, 1, NULL, NULL},
-    {"insert into t default values", {0}, 1, NULL, NULL},
-    {"select 1", {0}, 1, NULL, NULL},
-    {"insert into t values (1", {0}, 1, NULL, NULL},
+     "0", 0, "INSERT INTO t VALUES ('it''s', 'a\nb', 'A', 'd', 1e10, -5, b'101', x'1f', true)",
+     NULL, true},
+    {"insert into t values (1)", "00", 0, NULL, NULL, false},
+    {"insert into t values (1), (2)", "0", 0, NULL, NULL, false},
+    {"insert into t values (1), (2)", "11", 1, NULL, NULL, false},
+    {"insert into t select 1", "0", 0, NULL, NULL, false},
+    {"insert into t default values", "0", 0, NULL, NULL, false},
+    {"select 1", "0", 0, NULL, NULL, false},
+    {"insert into t values (1", "0", 0, NULL, NULL, false},
 };
 
 static void test_insert(void **state)
@@ -235,14 +229,23 @@ static void test_insert(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof insert_cases / sizeof insert_cases[0]; i++) {
         const struct insert_case *c = &insert_cases[i];
-        struct shard_query out = {0};
-        bool ok = rewrite_insert(c->sql, c->rows, c->nrows, &arena, &out);
+        struct shard_query out[2] = {{0}};
+        uint16_t part[8];
+        bool whole = false;
+        struct rewrite_rows rows = {part, (int)strlen(c->parts), 1};
+        for (int k = 0; k < rows.nrows; k++) {
+            part[k] = (uint16_t)(c->parts[k] - '0');
+            rows.nparts = part[k] >= rows.nparts ? part[k] + 1 : rows.nparts;
+        }
+        bool ok = rewrite_insert(c->sql, &rows, &arena, out, &whole);
         if (ok != (c->expected != NULL))
-            fail_msg("%s: %s", c->sql, ok ? out.sql : "refused");
+            fail_msg("%s: %s", c->sql, ok ? out[0].sql : "refused");
         if (!ok)
             continue;
-        assert_string_equal(out.sql, c->expected);
-        check_params(&out, c->params);
+        assert_string_equal(out[c->which].sql, c->expected);
+        check_params(&out[c->which], c->params);
+        if (whole != c->whole)
+            fail_msg("%s: RETURNING has every row: %d", c->sql, whole);
     }
 }
 
