@@ -227,11 +227,11 @@ void conn_close(struct conn *conn, void (*on_closed)(struct conn *conn))
     if (conn->fd < 0)
         return;
     conn->on_closed = on_closed;
-    uv_poll_stop(&conn->poll);
+    /* libuv takes the descriptor off its list once more here: it must not be another thread's yet. */
+    uv_close((uv_handle_t *)&conn->poll, handle_closed);
     close(conn->fd);
     conn->fd = -1;
     buffer_release(&conn->out);
-    uv_close((uv_handle_t *)&conn->poll, handle_closed);
 }
 
 void conn_detach(struct conn *conn, void (*on_detached)(struct conn *conn))

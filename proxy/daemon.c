@@ -91,15 +91,17 @@ void daemon_shutdown(struct daemon *daemon, bool immediately)
 static bool start_workers(struct daemon *daemon, int count)
 {
     char error[512];
+    bool started = true;
     daemon->workers = mem_alloc(sizeof *daemon->workers * (size_t)count);
-    for (int i = 0; i < count; i++) {
-        if (!worker_start(&daemon->workers[i], daemon, i, error, sizeof error)) {
-            log_event(LOG_ERROR, "cannot start", LOG_S("reason", error));
-            return false;
-        }
-        daemon->nworkers = i + 1;
+    pthread_mutex_lock(&daemon->start_lock);
+    for (int i = 0; started && i < count; i++) {
+        started = worker_start(&daemon->workers[i], daemon, i, error, sizeof error);
+        daemon->nworkers += started;
     }
-    return true;
+    pthread_mutex_unlock(&daemon->start_lock);
+    if (!started)
+        log_event(LOG_ERROR, "cannot start", LOG_S("reason", error));
+    return started;
 }
 
 static bool start_http(struct daemon *daemon)
@@ -208,6 +210,7 @@ int daemon_run(struct config *config)
     raise_descriptor_limit();
     block_signals(&set);
     pthread_mutex_init(&daemon.budgets_lock, NULL);
+    pthread_mutex_init(&daemon.start_lock, NULL);
     pthread_mutex_init(&daemon.topology_lock, NULL);
     atomic_store(&daemon.reload_ok, true);
     daemon.topology = topology_new(config, NULL);

@@ -441,6 +441,8 @@ static void *run(void *arg)
     char name[32];
     snprintf(name, sizeof name, "worker %d", worker->index + 1);
     log_thread_name(name);
+    pthread_mutex_lock(&worker->daemon->start_lock);
+    pthread_mutex_unlock(&worker->daemon->start_lock);
     uv_run(&worker->loop, UV_RUN_DEFAULT);
     empty_mailbox(worker);
     uv_loop_close(&worker->loop);

@@ -99,6 +99,7 @@ struct worker {
 struct daemon {
     struct worker *workers;
     int nworkers;
+    pthread_mutex_t start_lock; /* held until all workers are there: none works before */
     struct monitor *monitor;
     atomic_int clients;
     pthread_mutex_t budgets_lock;
