@@ -39,6 +39,7 @@ void attach_route_session(const struct client *client, struct route_session *ses
         .schema_is_fresh = client->request.schema_waited || client->pin_reason ||
                            (client->tx && client->tx->changed_schema),
         .foreign_encoding = has_foreign_encoding(client),
+        .temp_tables = client->pin_reason && strcmp(client->pin_reason, "temporary table") == 0,
     };
     if (client->tx && client->nparticipants == 1)
         session->transaction_shard = (int)client->participants[0]->shard;

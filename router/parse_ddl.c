@@ -6,6 +6,12 @@
 
 #include <string.h>
 
+bool parse_is_temporary(const RangeVar *range)
+{
+    return range->relpersistence == 't' ||
+           (range->schemaname && strcmp(range->schemaname, "pg_temp") == 0);
+}
+
 static void note_range(struct convert *c, const RangeVar *range)
 {
     if (range)
@@ -81,7 +87,7 @@ static void parse_create_table(struct convert *c, const CreateStmt *create)
 {
     struct statement *statement = c->statement;
     statement->kind = STMT_CREATE_TABLE;
-    statement->create_temp = create->relation->relpersistence == 't';
+    statement->create_temp = parse_is_temporary(create->relation);
     statement->create_unlogged = create->relation->relpersistence == 'u';
     note_range(c, create->relation);
     for (int i = 0; i < list_length(create->inhRelations); i++)
@@ -115,14 +121,14 @@ static void parse_alter_table(struct convert *c, const AlterTableStmt *alter)
 static void parse_view(struct convert *c, const ViewStmt *view)
 {
     note_range(c, view->view);
-    c->statement->create_temp = view->view->relpersistence == 't';
+    c->statement->create_temp = parse_is_temporary(view->view);
     parse_query(c, view->query);
 }
 
 static void parse_sequence(struct convert *c, const CreateSeqStmt *create)
 {
     note_range(c, create->sequence);
-    c->statement->create_temp = create->sequence->relpersistence == 't';
+    c->statement->create_temp = parse_is_temporary(create->sequence);
 }
 
 static void parse_drop(struct convert *c, const DropStmt *drop)

@@ -46,6 +46,8 @@ char *parse_copy(const struct convert *c, const char *text); /* NULL stays NULL 
 /* The last name of a qualified one; *qualifier gets the one before it, or NULL. */
 const char *parse_name(const struct convert *c, const List *names, const char **qualifier);
 void parse_note_relation(struct convert *c, const char *schema, const char *name, bool written);
+/* TEMP, or in schema pg_temp. */
+bool parse_is_temporary(const RangeVar *range);
 void parse_note_range(struct convert *c, const RangeVar *range, bool written);
 
 struct expr *parse_expr(struct convert *c, Node *node); /* NULL gives NULL */

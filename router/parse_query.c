@@ -355,7 +355,7 @@ static void parse_into(struct convert *c, struct query *q, const IntoClause *int
 {
     q->into = true;
     c->statement->facts |= FACT_INTO;
-    c->statement->create_temp |= into->rel->relpersistence == 't';
+    c->statement->create_temp |= parse_is_temporary(into->rel);
     c->statement->create_unlogged |= into->rel->relpersistence == 'u';
     parse_note_range(c, into->rel, true);
 }

@@ -392,7 +392,7 @@ static const char *overlooked(const struct planner *p)
         return NULL;
     for (int i = 0; i < statement->nrelations; i++) {
         const struct relation_ref *ref = &statement->relations[i];
-        if (shardmap_table(p->map, ref->schema, ref->name)->class != TABLE_UNSHARDED)
+        if (plan_rule(p, ref->schema, ref->name)->class != TABLE_UNSHARDED)
             return ref->name;
     }
     return NULL;

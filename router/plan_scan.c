@@ -132,7 +132,7 @@ static int new_level(struct planner *p, const struct query *query, enum level_pl
 
 static void note_write(struct planner *p, const struct from_item *target)
 {
-    switch (shardmap_table(p->map, target->schema, target->name)->class) {
+    switch (plan_rule(p, target->schema, target->name)->class) {
     case TABLE_SHARDED:
         if (!p->writes_sharded)
             p->writes_sharded = target;

@@ -2,6 +2,11 @@
 #include "pgshunt/pgtypes.h"
 #include "router/plan_internal.h"
 
+const struct table_rule *plan_rule(const struct planner *p, const char *schema, const char *name)
+{
+    return shardmap_table(p->map, schema, name);
+}
+
 static bool is_cte(const struct cte_names *names, const struct from_item *item)
 {
     if (item->schema)
@@ -63,7 +68,7 @@ static void add_table(struct planner *p, const struct from_item *item, int level
     if (is_cte(ctes, item))
         return;
     p->ntables++;
-    const struct table_rule *rule = shardmap_table(p->map, item->schema, item->name);
+    const struct table_rule *rule = plan_rule(p, item->schema, item->name);
     switch (rule->class) {
     case TABLE_SHARDED:
         add_instance(p, item, rule, level);

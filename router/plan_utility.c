@@ -2,62 +2,63 @@
 #include "router/plan_internal.h"
 
 /*
- * Schema changes go where their tables are: to every shard for sharded and reference tables, to the
- * first shard for the others. What is not about a table (types, functions, roles, extensions, and
- * indexes, views or sequences by name) is made alike on every shard; for an object that was made on
- * the first shard alone, a comment says so: shard=NAME. shard=all sends a change of a table that the
- * configuration does not name (a partition of a sharded table) everywhere.
+ * Schema changes of permanent objects go to every shard, also those of unsharded tables, so that all
+ * schemas stay alike; the rows of an unsharded table are on the first shard alone, so what is about
+ * rows (TRUNCATE, VACUUM, ANALYZE, LOCK) stays there. Temporary objects live on the first shard.
  */
 
 /* The relations a statement names, counted by class. */
 struct named {
     int sharded, reference; /* written */
-    int unsharded;          /* written tables */
-    int objects;            /* written, but no tables: views, sequences, indexes */
-    int read_sharded, read_reference, read_unsharded;
-    const char *first_sharded, *first_unsharded;
+    int unsharded;          /* written */
+    int temporary;          /* written, or read by a view, which is temporary then */
+    int read_sharded, read_reference, read_unsharded, read_temporary;
+    const char *first_sharded, *first_unsharded, *first_temporary;
 };
-
-static bool tag_has(const struct statement *statement, const char *word)
-{
-    return strstr(statement->tag, word) != NULL;
-}
 
 static bool tag_starts(const struct statement *statement, const char *word)
 {
     return strncmp(statement->tag, word, strlen(word)) == 0;
 }
 
-/* Whether the names in the statement are of something else than tables. */
-static bool names_objects(const struct statement *statement)
+static bool creates_view(const struct statement *statement)
 {
-    return tag_has(statement, "VIEW") || tag_has(statement, "SEQUENCE") ||
-           (tag_has(statement, "INDEX") && !tag_starts(statement, "CREATE")) ||
-           strcasestr(statement->text, "reindex index") ||
-           ((tag_has(statement, "GRANT") || tag_has(statement, "REVOKE")) &&
-            strcasestr(statement->text, "on sequence"));
+    return tag_starts(statement, "CREATE") && strstr(statement->tag, "VIEW");
 }
 
-static bool is_object(const struct planner *p, const struct relation_ref *ref)
+/* Whether the first relation named is made by the statement. */
+static bool makes_relation(const struct statement *statement)
 {
-    if (names_objects(p->statement))
-        return true;
-    const struct schema_relation *known =
-        p->schema ? schema_relation(p->schema, ref->schema, ref->name) : NULL;
-    return known && strchr("Svmi", known->kind);
+    return statement->kind == STMT_CREATE_TABLE || statement->kind == STMT_CREATE_TABLE_AS ||
+           creates_view(statement) ||
+           (tag_starts(statement, "CREATE") && strstr(statement->tag, "SEQUENCE"));
 }
 
-static void count_written(const struct planner *p, const struct relation_ref *ref,
-                          enum table_class class, struct named *named)
+static bool names_indexes(const struct statement *statement)
+{
+    return strstr(statement->tag, "INDEX") && !tag_starts(statement, "CREATE");
+}
+
+/* In a session with temporary tables, a relation that the schema does not know is taken for one. */
+static bool is_temporary(const struct planner *p, const struct relation_ref *ref)
+{
+    const struct route_session *session = p->input->session;
+    if (ref->schema)
+        return strncmp(ref->schema, "pg_temp", 7) == 0;
+    if (!session || !session->temp_tables || !p->schema || names_indexes(p->statement) ||
+        (makes_relation(p->statement) && ref->written))
+        return false;
+    return !schema_relation(p->schema, NULL, ref->name);
+}
+
+static void count_written(enum table_class class, bool temporary, struct named *named)
 {
     if (class == TABLE_SHARDED)
         named->sharded++;
     else if (class == TABLE_REFERENCE)
         named->reference++;
-    else if (is_object(p, ref))
-        named->objects++;
     else
-        named->unsharded++;
+        named->unsharded += !temporary;
 }
 
 static void count_read(enum table_class class, struct named *named)
@@ -75,13 +76,19 @@ static struct named count_names(const struct planner *p)
     struct named named = {0};
     for (int i = 0; i < p->statement->nrelations; i++) {
         const struct relation_ref *ref = &p->statement->relations[i];
-        enum table_class class = shardmap_table(p->map, ref->schema, ref->name)->class;
+        enum table_class class = plan_rule(p, ref->schema, ref->name)->class;
+        bool temporary = class == TABLE_UNSHARDED && is_temporary(p, ref);
         if (class == TABLE_SHARDED && !named.first_sharded)
             named.first_sharded = ref->name;
-        if (class == TABLE_UNSHARDED && !named.first_unsharded)
+        if (class == TABLE_UNSHARDED && !temporary && !named.first_unsharded)
             named.first_unsharded = ref->name;
+        if (temporary) {
+            named.temporary += ref->written || creates_view(p->statement);
+            named.read_temporary += !ref->written;
+            named.first_temporary = ref->name;
+        }
         if (ref->written)
-            count_written(p, ref, class, &named);
+            count_written(class, temporary, &named);
         else
             count_read(class, &named);
     }
@@ -97,64 +104,69 @@ static void everywhere(struct planner *p, const char *reason)
     p->plan->reason = reason;
 }
 
-/* Commands that take a list of tables and do the same to each. */
-static bool takes_tables(const struct statement *statement)
+static bool is_about_rows(const struct statement *statement)
 {
-    static const char *const words[] = {"DROP", "TRUNCATE", "VACUUM", "ANALYZE", "GRANT", "REVOKE"};
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
-        if (tag_starts(statement, words[i]))
-            return true;
-    return false;
+    return statement->kind == STMT_TRUNCATE || tag_starts(statement, "VACUUM") ||
+           tag_starts(statement, "ANALYZE");
 }
 
-static void plan_create_view(struct planner *p, const struct named *named)
-{
-    int everywhere_else = named->read_sharded + named->read_reference;
-    if (named->read_unsharded && named->read_sharded)
-        plan_refuse(
-            p, "Build the view over tables that are on the same shards.",
-            "a view over table \"%s\", which is on every shard, and over \"%s\", which is not",
-            named->first_sharded, named->first_unsharded);
-    else if (named->read_unsharded)
-        plan_direct(p, 0, "view over unsharded tables");
-    else
-        everywhere(p, everywhere_else ? "view over tables of every shard" : "schema change");
-}
-
-static void refuse_mixed(struct planner *p, const struct named *named)
+static void refuse_mixed(struct planner *p, const char *first, const char *others)
 {
     plan_refuse(p, "Use a statement for each table.",
-                "%s of \"%s\" together with tables that are on every shard is not supported yet",
-                p->statement->tag, named->first_unsharded);
+                "%s of \"%s\" together with %s is not supported yet", p->statement->tag, first,
+                others);
+}
+
+static void plan_rows(struct planner *p, const struct named *named)
+{
+    int shared = named->sharded + named->reference;
+    if (shared && named->unsharded)
+        refuse_mixed(p, named->first_unsharded, "tables that are on every shard");
+    else if (named->unsharded)
+        plan_direct(p, 0, "rows of unsharded tables");
+    else
+        everywhere(p, shared ? "tables on every shard" : "all tables");
+}
+
+/* A foreign key between rows that are not on the same shards; true: refused. */
+static bool is_torn_foreign_key(struct planner *p, const struct named *named)
+{
+    const struct statement *statement = p->statement;
+    bool about_table = statement->kind == STMT_CREATE_TABLE || tag_starts(statement, "ALTER TABLE");
+    if (!about_table || !strcasestr(statement->text, "references"))
+        return false;
+    if (named->sharded + named->reference && named->read_unsharded) {
+        plan_refuse(
+            p,
+            "Make the other table a reference table, so that every shard has its rows, or do "
+            "without the foreign key.",
+            "a table of every shard cannot refer to \"%s\", which is on shard %s alone",
+            named->first_unsharded, shardmap_shard_name(p->map, 0));
+        return true;
+    }
+    if (named->unsharded && named->read_sharded) {
+        plan_refuse(p, "Do without the foreign key, or shard this table by the same key.",
+                    "a table on shard %s alone cannot refer to rows of sharded table \"%s\"",
+                    shardmap_shard_name(p->map, 0), named->first_sharded);
+        return true;
+    }
+    return false;
 }
 
 static void plan_schema(struct planner *p)
 {
     const struct statement *statement = p->statement;
     struct named named = count_names(p);
-    int shared = named.sharded + named.reference;
+    int permanent = named.sharded + named.reference + named.unsharded;
     if (statement->create_temp)
         plan_direct(p, 0, "temporary object");
-    else if (tag_has(statement, "VIEW") && tag_starts(statement, "CREATE"))
-        plan_create_view(p, &named);
-    else if (shared && named.unsharded && takes_tables(statement))
-        refuse_mixed(p, &named);
-    else if (shared && named.read_unsharded)
-        plan_refuse(
-            p,
-            "Make the other table a reference table, so that every shard has it, or do without "
-            "the foreign key.",
-            "a table of every shard cannot refer to \"%s\", which is on shard %s alone",
-            named.first_unsharded, shardmap_shard_name(p->map, 0));
-    else if (shared)
-        everywhere(p, "schema change of tables on every shard");
-    else if (named.unsharded && named.read_sharded && strcasestr(statement->text, "references"))
-        plan_refuse(p, "Do without the foreign key, or shard this table by the same key.",
-                    "a table on shard %s alone cannot refer to rows of sharded table \"%s\"",
-                    shardmap_shard_name(p->map, 0), named.first_sharded);
-    else if (named.unsharded)
-        plan_direct(p, 0, "schema change of unsharded tables");
-    else
+    else if (named.temporary && permanent && !creates_view(statement))
+        refuse_mixed(p, named.first_temporary, "tables that are not temporary");
+    else if (named.temporary)
+        plan_direct(p, 0, "temporary object");
+    else if (is_about_rows(statement))
+        plan_rows(p, &named);
+    else if (!is_torn_foreign_key(p, &named))
         everywhere(p, "schema change");
 }
 
@@ -206,27 +218,62 @@ static void plan_inner_direct(struct planner *p, const char *what)
         plan_refuse_shape(p, "%s over several shards", what);
 }
 
+/* The others get the same table without rows; a materialized view is refreshed there with its own. */
+static void plan_table_everywhere(struct planner *p)
+{
+    struct plan *plan = p->plan;
+    struct shard_query empty = {0};
+    bool view = creates_view(p->statement);
+    if (!view && !rewrite_no_data(p->statement->text, p->arena, &empty)) {
+        plan_refuse(p, "Create the table first, then fill it with INSERT.",
+                    "this form of %s in a sharded database is not supported yet",
+                    p->statement->tag);
+        return;
+    }
+    everywhere(p, "schema change, its rows on the first shard");
+    for (int i = 1; i < plan->nqueries && !view; i++) {
+        plan->queries[i].sql = empty.sql;
+        plan->queries[i].params = empty.params;
+        plan->queries[i].nparams = empty.nparams;
+    }
+}
+
 static void plan_create_as(struct planner *p)
 {
     const struct statement *outer = p->statement;
+    struct plan *plan = p->plan;
     struct named named = count_names(p);
     if (named.sharded + named.reference) {
         plan_refuse(p, "Create the table first, then fill it with INSERT.",
                     "%s for a table that is on every shard is not supported yet", outer->tag);
         return;
     }
-    plan_inner_direct(p, outer->tag);
-    if (p->plan->kind != PLAN_DIRECT)
+    if (outer->inner && outer->inner->kind == STMT_EXECUTE && !outer->create_temp) {
+        plan_refuse(p, "Use the query itself.",
+                    "%s ... EXECUTE in a sharded database is not supported yet", outer->tag);
         return;
-    if (p->plan->any_shard || p->plan->needs_params) {
-        p->plan->shard = 0;
-        p->plan->any_shard = false;
-    } else if (p->plan->shard != 0) {
+    }
+    if (named.read_temporary && !named.temporary && !outer->create_temp) {
+        plan_refuse(p, "Create the table first, then fill it with INSERT ... SELECT.",
+                    "%s from temporary table \"%s\" in a sharded database is not supported yet",
+                    outer->tag, named.first_temporary);
+        return;
+    }
+    plan_inner_direct(p, outer->tag);
+    p->statement = outer;
+    if (plan->kind != PLAN_DIRECT)
+        return;
+    if (!plan->any_shard && !plan->needs_params && plan->shard != 0) {
         plan_refuse(p, "Create the table first, then fill it from the rows you read.",
                     "%s would leave an unsharded table on shard %s, but they live on shard %s",
-                    outer->tag, shardmap_shard_name(p->map, p->plan->shard),
+                    outer->tag, shardmap_shard_name(p->map, plan->shard),
                     shardmap_shard_name(p->map, 0));
+        return;
     }
+    plan->shard = 0;
+    plan->any_shard = false;
+    if (!outer->create_temp && !named.temporary && !plan->needs_params)
+        plan_table_everywhere(p);
 }
 
 /* ---- COPY, LOCK, CALL ---- */

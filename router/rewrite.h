@@ -48,4 +48,7 @@ struct rewrite_rows {
 bool rewrite_insert(const char *text, const struct rewrite_rows *rows, struct arena *arena,
                     struct shard_query *out, bool *whole);
 
+/* CREATE TABLE AS, or SELECT INTO, that only makes the table. */
+bool rewrite_no_data(const char *text, struct arena *arena, struct shard_query *out);
+
 #endif

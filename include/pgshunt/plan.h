@@ -49,6 +49,7 @@ struct route_session {
     int transaction_shard;/* shard the transaction is on already, -1: none yet */
     bool schema_is_fresh;  /* the schema was read just now: what it does not know is not there */
     bool foreign_encoding; /* client_encoding is neither UTF8 nor SQL_ASCII */
+    bool temp_tables;      /* the session has made temporary tables (on the first shard) */
 };
 
 struct route_input {
@@ -65,7 +66,7 @@ enum plan_kind { PLAN_DIRECT, PLAN_SCATTER, PLAN_REFUSE };
 enum scatter_mode {
     SCATTER_ROWS,   /* a SELECT: rows merged by `merge` */
     SCATTER_WRITE,  /* INSERT/UPDATE/DELETE: row counts added, RETURNING rows appended */
-    SCATTER_UTILITY,/* DDL, TRUNCATE, ...: same on all shards, one tag; notices and rows of one shard */
+    SCATTER_UTILITY,/* DDL, TRUNCATE, ...: on all shards, one tag; tag, notices and rows of the first query */
 };
 
 struct shard_query {

@@ -523,6 +523,19 @@ static const struct session_case session_cases[] = {
     {"SELECT * FROM users", {.key = "x"}, "22P02"},
     {"SELECT * FROM users", {.shard = "s2"}, "s2 R"},
     {"CREATE TABLE users (id int)", {.shard = "s2"}, "s2 P"},
+    {"CREATE INDEX i ON made (x)", {.temp_tables = true}, "s0 P"},
+    {"DROP TABLE made", {.temp_tables = true}, "s0 P"},
+    {"ALTER TABLE made ADD x int", {.temp_tables = true}, "s0 P"},
+    {"ALTER TABLE public.made ADD x int", {.temp_tables = true}, "all s0 s1 s2 P"},
+    {"TRUNCATE made", {.temp_tables = true}, "s0 P"},
+    {"CREATE VIEW v AS SELECT * FROM made", {.temp_tables = true}, "s0 P"},
+    {"CREATE TABLE more (LIKE logs)", {.temp_tables = true}, "all s0 s1 s2 P"},
+    {"CREATE TABLE more AS SELECT * FROM logs", {.temp_tables = true}, "all s0 s1 s2 P"},
+    {"CREATE TABLE more AS SELECT * FROM made", {.temp_tables = true}, "0A000"},
+    {"CREATE TEMP TABLE more AS SELECT * FROM made", {.temp_tables = true}, "s0 P"},
+    {"DROP TABLE made, logs", {.temp_tables = true}, "0A000"},
+    {"DROP TABLE logs", {.temp_tables = true}, "all s0 s1 s2 P"},
+    {"DROP INDEX i", {.temp_tables = true}, "all s0 s1 s2 P"},
     {"SELECT * FROM users", {.shard = "nope"}, "22023"},
     {"SELECT * FROM users", {.shard = ""}, "rows s0 s1 s2 R: append"},
     {"SELECT * FROM users /* pgshunt: shard=s1 */", {.shard = "s2"}, "s1 R"},
@@ -565,6 +578,41 @@ static void test_row_source(void **state)
     assert_int_equal(plan.merge->nrows, 5);
     assert_memory_equal(plan.merge->row_source, expected, sizeof expected);
     assert_string_equal(plan.queries[1].sql, "INSERT INTO users (id) VALUES (1), (42) RETURNING *");
+}
+
+/* Rows of an unsharded table are on the first shard, the table is everywhere. */
+static void test_create_as(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *sql, *others;
+    } cases[] = {
+        {"CREATE TABLE x AS SELECT * FROM logs",
+         "CREATE TABLE x AS SELECT * FROM logs WITH NO DATA"},
+        {"CREATE UNLOGGED TABLE IF NOT EXISTS x (a) AS VALUES (1), (2) WITH DATA",
+         "CREATE UNLOGGED TABLE IF NOT EXISTS x(a) AS VALUES (1), (2) WITH NO DATA"},
+        {"SELECT id, 1 AS one INTO x FROM logs",
+         "CREATE TABLE x AS SELECT id, 1 AS one FROM logs WITH NO DATA"},
+        {"SELECT id INTO x FROM logs UNION SELECT 1",
+         "CREATE TABLE x AS SELECT id FROM logs UNION SELECT 1 WITH NO DATA"},
+        {"CREATE MATERIALIZED VIEW x AS SELECT * FROM logs",
+         "CREATE MATERIALIZED VIEW x AS SELECT * FROM logs"},
+        {"EXPLAIN ANALYZE CREATE TABLE x AS SELECT 1",
+         "EXPLAIN ANALYZE CREATE TABLE x AS SELECT 1 WITH NO DATA"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct route_input input = {
+            .statement = parse_one(cases[i].sql), .map = fix.map, .schema = fix.schema};
+        struct plan plan;
+        router_plan(&input, &fix.arena, &plan);
+        if (plan.kind == PLAN_REFUSE)
+            fail_msg("%s: %s", cases[i].sql, plan.error.message);
+        assert_int_equal(plan.nqueries, 3);
+        assert_int_equal(plan.mode, SCATTER_UTILITY);
+        assert_string_equal(plan.queries[0].sql, cases[i].sql);
+        assert_string_equal(plan.queries[1].sql, cases[i].others);
+        assert_string_equal(plan.queries[2].sql, cases[i].others);
+    }
 }
 
 struct flag_case {
@@ -794,15 +842,16 @@ static void test_explain(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_keys),           cmocka_unit_test(test_joins),
-        cmocka_unit_test(test_subqueries),     cmocka_unit_test(test_selects),
-        cmocka_unit_test(test_groups),         cmocka_unit_test(test_writes),
-        cmocka_unit_test(test_utilities),      cmocka_unit_test(test_params),
-        cmocka_unit_test(test_limit_values),   cmocka_unit_test(test_sessions),
-        cmocka_unit_test(test_write_flag),     cmocka_unit_test(test_row_source),
-        cmocka_unit_test(test_one_shard),      cmocka_unit_test(test_lists),
-        cmocka_unit_test(test_without_schema), cmocka_unit_test(test_soundness),
-        cmocka_unit_test(test_large),          cmocka_unit_test(test_explain),
+        cmocka_unit_test(test_keys),         cmocka_unit_test(test_joins),
+        cmocka_unit_test(test_subqueries),   cmocka_unit_test(test_selects),
+        cmocka_unit_test(test_groups),       cmocka_unit_test(test_writes),
+        cmocka_unit_test(test_utilities),    cmocka_unit_test(test_params),
+        cmocka_unit_test(test_limit_values), cmocka_unit_test(test_sessions),
+        cmocka_unit_test(test_write_flag),   cmocka_unit_test(test_row_source),
+        cmocka_unit_test(test_create_as),    cmocka_unit_test(test_one_shard),
+        cmocka_unit_test(test_lists),        cmocka_unit_test(test_without_schema),
+        cmocka_unit_test(test_soundness),    cmocka_unit_test(test_large),
+        cmocka_unit_test(test_explain),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
