@@ -204,10 +204,12 @@ void batch_release_held(struct client *client)
     ext->nheld = 0;
     for (int i = 0; i < count; i++) {
         bool named = batch_is_named(held[i].name);
-        if (named && server_has_prepared(ext->server, held[i].prepared))
+        if (named && server_has_prepared(ext->server, held[i].prepared)) {
+            held[i].prepared->accepted = true; /* by that server, when another client asked */
             batch_answer_simple(client, '1');
-        else
+        } else {
             send_parse(client, held[i].prepared, named, held[i].name, false);
+        }
         free(held[i].name);
         prepared_unref(ext->names.table, held[i].prepared);
     }

@@ -86,3 +86,19 @@ def test_thousand_statements_of_one_client(proxy):
         raw.ask(SYNC)
         for number in range(0, 1000, 37):
             assert rows(raw.ask(bind("", f"s{number}", [b"1"]), execute(), SYNC)) == [[str(number).encode(), b"1"]]
+
+
+def test_preparing_does_not_wait_for_an_exhausted_pool(cluster):
+    """A text that a server has accepted before is prepared at once: pgbench -M prepared waits for one client's
+    Parse while its other clients hold all servers. The server knows it from a client that has left."""
+    with Proxy(cluster, options={"pool": {"size": 1}, "workers": 1}) as proxy:
+        sql = "SELECT $1::int + 1"
+        with Raw(proxy) as gone:
+            assert rows(gone.ask(parse("s", sql), bind("", "s", [b"1"]), execute(), SYNC)) == [[b"2"]]
+        with Raw(proxy) as holder, Raw(proxy, timeout=5) as other:
+            holder.ask(query("BEGIN"))
+            assert kinds(holder.ask(parse("s", sql), SYNC)) == "1Z"
+            assert rows(holder.ask(bind("", "s", [b"2"]), execute(), SYNC)) == [[b"3"]]
+            assert kinds(other.ask(parse("s", sql), SYNC)) == "1Z"
+            holder.ask(query("COMMIT"))
+            assert rows(other.ask(bind("", "s", [b"3"]), execute(), SYNC)) == [[b"4"]]
