@@ -34,7 +34,7 @@ static void finish(struct cancel *cancel)
     list_remove(&cancel->all);
     conn_close(&cancel->conn, free_cancel);
     if (server && --server->cancels == 0 && server->parked)
-        pool_checkin(server);
+        pool_checkin(server); /* parked servers are nobody's */
 }
 
 static void on_event(struct conn *conn, enum conn_event event)

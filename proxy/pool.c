@@ -347,7 +347,6 @@ static void make_idle(struct pool *pool, struct server *server)
 {
     server->state = SERVER_IDLE;
     server->idle_since = clock_us();
-    server->parked = false;
     list_push_front(&pool->idle, &server->link);
     pool->nidle++;
 }
@@ -365,6 +364,7 @@ void pool_checkin(struct server *server)
         server->parked = true; /* cancel.c brings it here again */
         return;
     }
+    server->parked = false;
     pool->nactive--;
     server->wrote = server->begun = false;
     if (pool->beggar >= 0) {
