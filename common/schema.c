@@ -21,6 +21,7 @@
 struct relation_entry {
     UT_hash_handle hh;
     const struct schema_relation *relation; /* NULL by name alone: ambiguous */
+    const struct schema_relation *any;      /* never NULL */
     int rank;                               /* by name alone: how strongly the name means it */
 };
 
@@ -84,6 +85,10 @@ static const struct schema_relation *copy_relation(struct arena *arena,
     *to = *from;
     to->schema = arena_strdup(arena, from->schema);
     to->name = arena_strdup(arena, from->name);
+    if (from->parent) {
+        to->parent_schema = arena_strdup(arena, from->parent_schema);
+        to->parent = arena_strdup(arena, from->parent);
+    }
     to->columns = arena_array(arena, struct schema_column, from->ncolumns);
     for (int i = 0; i < from->ncolumns; i++) {
         to->columns[i] = from->columns[i];
@@ -109,14 +114,14 @@ static void put_relation_name(struct schema *schema, const struct schema_relatio
     HASH_FIND(hh, schema->relation_names, relation->name, strlen(relation->name), entry);
     if (!entry) {
         entry = arena_new(&schema->arena, struct relation_entry);
-        entry->relation = relation;
+        entry->relation = entry->any = relation;
         entry->rank = rank;
         HASH_ADD_KEYPTR(hh, schema->relation_names, relation->name, strlen(relation->name), entry);
         return;
     }
     bool same = entry->relation && !strcmp(entry->relation->schema, relation->schema);
     if (rank > entry->rank || same) {
-        entry->relation = relation;
+        entry->relation = entry->any = relation;
         entry->rank = rank;
     } else if (rank == entry->rank) {
         entry->relation = NULL;
@@ -137,7 +142,7 @@ void schema_add_relation(struct schema *schema, const struct schema_relation *re
         char *own = arena_strndup(&schema->arena, key.bytes, key.length);
         HASH_ADD_KEYPTR(hh, schema->relations, own, key.length, entry);
     }
-    entry->relation = copy;
+    entry->relation = entry->any = copy;
     put_relation_name(schema, copy);
 }
 
@@ -180,8 +185,8 @@ void schema_set_collation(struct schema *schema, const char *collate, char provi
     schema->collation_provider = provider;
 }
 
-const struct schema_relation *schema_relation(const struct schema *schema, const char *schema_name,
-                                              const char *name)
+static const struct relation_entry *find_relation(const struct schema *schema,
+                                                  const char *schema_name, const char *name)
 {
     struct relation_entry *entry;
     if (schema_name) {
@@ -191,7 +196,21 @@ const struct schema_relation *schema_relation(const struct schema *schema, const
     } else {
         HASH_FIND(hh, schema->relation_names, name, strlen(name), entry);
     }
+    return entry;
+}
+
+const struct schema_relation *schema_relation(const struct schema *schema, const char *schema_name,
+                                              const char *name)
+{
+    const struct relation_entry *entry = find_relation(schema, schema_name, name);
     return entry ? entry->relation : NULL;
+}
+
+const struct schema_relation *schema_relation_any(const struct schema *schema,
+                                                  const char *schema_name, const char *name)
+{
+    const struct relation_entry *entry = find_relation(schema, schema_name, name);
+    return entry ? entry->any : NULL;
 }
 
 const struct schema_column *schema_column(const struct schema_relation *relation, const char *name)

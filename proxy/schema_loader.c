@@ -31,6 +31,7 @@ struct schema_load {
  * One row per column, or one without for a relation that has none. Columns of a domain have the type
  * below all domains, as in result rows. Collation: NULL for the database's default and for types that
  * have none; one made by a user is told by schema and name, so that it is not taken for a built-in.
+ * Kind and persistence of a table with partitions or children tell the worst of those below it.
  */
 static const char relations_sql[] =
     "WITH RECURSIVE domain(oid, base) AS ("
@@ -39,13 +40,25 @@ static const char relations_sql[] =
     " SELECT d.oid, t.typbasetype FROM domain AS d JOIN pg_type AS t ON t.oid = d.base"
     " WHERE t.typtype = 'd'),"
     " leaf AS (SELECT d.oid, d.base FROM domain AS d JOIN pg_type AS t ON t.oid = d.base"
-    " WHERE t.typtype <> 'd')"
-    " SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, a.attname,"
-    " coalesce(l.base, a.atttypid),"
+    " WHERE t.typtype <> 'd'),"
+    " below(root, oid) AS (SELECT inhparent, inhrelid FROM pg_inherits"
+    " UNION SELECT b.root, i.inhrelid FROM below AS b JOIN pg_inherits AS i ON i.inhparent = "
+    "b.oid),"
+    " odd AS (SELECT b.root, bool_or(c.relkind = 'f') AS remote,"
+    " bool_or(c.relpersistence = 'u') AS unlogged"
+    " FROM below AS b JOIN pg_class AS c ON c.oid = b.oid GROUP BY b.root)"
+    " SELECT c.oid, n.nspname, c.relname,"
+    " CASE WHEN c.relkind IN ('r', 'p') AND o.remote THEN 'f' ELSE c.relkind::text END,"
+    " CASE WHEN c.relpersistence = 'p' AND o.unlogged THEN 'u' ELSE c.relpersistence::text END,"
+    " a.attname, coalesce(l.base, a.atttypid),"
     " CASE WHEN co.oid IS NULL OR co.collname = 'default' AND cn.nspname = 'pg_catalog' THEN NULL"
     " WHEN cn.nspname = 'pg_catalog' THEN co.collname::text"
-    " ELSE cn.nspname || '.' || co.collname END"
+    " ELSE cn.nspname || '.' || co.collname END, pn.nspname, pc.relname"
     " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+    " LEFT JOIN odd AS o ON o.root = c.oid"
+    " LEFT JOIN pg_inherits AS h ON h.inhrelid = c.oid AND h.inhseqno = 1"
+    " LEFT JOIN pg_class AS pc ON pc.oid = h.inhparent"
+    " LEFT JOIN pg_namespace AS pn ON pn.oid = pc.relnamespace"
     " LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
     " LEFT JOIN leaf AS l ON l.oid = a.atttypid"
     " LEFT JOIN pg_collation AS co ON co.oid = a.attcollation"
@@ -122,6 +135,11 @@ static void start_relation(struct schema_load *load, uint32_t oid, const PGresul
     load->relation.name = arena_strdup(&load->arena, field(row, 2));
     load->relation.kind = field(row, 3)[0];
     load->relation.persistence = field(row, 4)[0];
+    load->relation.parent_schema = load->relation.parent = NULL;
+    if (field(row, 8) && field(row, 9)) {
+        load->relation.parent_schema = arena_strdup(&load->arena, field(row, 8));
+        load->relation.parent = arena_strdup(&load->arena, field(row, 9));
+    }
 }
 
 static void add_relation_row(struct schema_load *load, const PGresult *row)

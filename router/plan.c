@@ -425,7 +425,7 @@ static bool is_word(char c)
 }
 
 /* A plain scan for names of tables that are not on one shard alone; quotes do not matter. */
-static const char *names_table(const struct shardmap *map, const char *text, struct arena *arena)
+static const char *names_table(const struct planner *p, const char *text)
 {
     while (*text) {
         size_t len = 0;
@@ -435,11 +435,12 @@ static const char *names_table(const struct shardmap *map, const char *text, str
             text++;
             continue;
         }
-        char *exact = arena_strndup(arena, text, len), *folded = arena_strndup(arena, text, len);
+        char *exact = arena_strndup(p->arena, text, len),
+             *folded = arena_strndup(p->arena, text, len);
         for (size_t i = 0; i < len; i++)
             folded[i] = (char)tolower((unsigned char)folded[i]);
-        if (shardmap_table(map, NULL, exact)->class != TABLE_UNSHARDED ||
-            shardmap_table(map, NULL, folded)->class != TABLE_UNSHARDED)
+        if (plan_rule(p, NULL, exact)->class != TABLE_UNSHARDED ||
+            plan_rule(p, NULL, folded)->class != TABLE_UNSHARDED)
             return exact;
         text += len;
     }
@@ -450,7 +451,7 @@ static void plan_unknown(struct planner *p)
 {
     p->plan->node = NODE_CLASS_PRIMARY;
     p->plan->node_reason = "not understood";
-    const char *table = names_table(p->map, p->statement->text, p->arena);
+    const char *table = names_table(p, p->statement->text);
     if (table)
         plan_refuse(
             p,

@@ -176,7 +176,7 @@ bool array_next(struct array_reader *reader, const char **bytes, size_t *length)
 
 /* ---- plan_scan.c, plan_scope.c, plan_join.c ---- */
 
-/* What the configuration says about a table. */
+/* What the configuration says about a table; a partition or child is as its nearest ancestor there. */
 const struct table_rule *plan_rule(const struct planner *p, const char *schema, const char *name);
 /* Fills the planner's tables from a query and everything below it. */
 void plan_scan(struct planner *p, const struct query *query);

@@ -2,9 +2,23 @@
 #include "pgshunt/pgtypes.h"
 #include "router/plan_internal.h"
 
+#define MAX_ANCESTORS 64
+
 const struct table_rule *plan_rule(const struct planner *p, const char *schema, const char *name)
 {
-    return shardmap_table(p->map, schema, name);
+    const struct table_rule *rule = shardmap_table(p->map, schema, name);
+    const struct schema_relation *relation = rule->class == TABLE_UNSHARDED && p->schema
+                                                 ? schema_relation_any(p->schema, schema, name)
+                                                 : NULL;
+    /* Postgres allows no cycles; the bound is for a snapshot taken while tables moved. */
+    for (int depth = 0; relation && relation->parent && depth < MAX_ANCESTORS; depth++) {
+        const struct table_rule *above =
+            shardmap_table(p->map, relation->parent_schema, relation->parent);
+        if (above->class != TABLE_UNSHARDED)
+            return above;
+        relation = schema_relation(p->schema, relation->parent_schema, relation->parent);
+    }
+    return rule;
 }
 
 static bool is_cte(const struct cte_names *names, const struct from_item *item)

@@ -48,7 +48,7 @@ static bool is_temporary(const struct planner *p, const struct relation_ref *ref
     if (!session || !session->temp_tables || !p->schema || names_indexes(p->statement) ||
         (makes_relation(p->statement) && ref->written))
         return false;
-    return !schema_relation(p->schema, NULL, ref->name);
+    return !schema_relation_any(p->schema, NULL, ref->name);
 }
 
 static void count_written(enum table_class class, bool temporary, struct named *named)

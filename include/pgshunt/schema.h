@@ -28,10 +28,13 @@ struct schema_column {
 struct schema_relation {
     const char *schema;
     const char *name;
-    char kind;        /* r table, p partitioned, v view, m matview, f foreign, S sequence */
-    char persistence; /* p permanent, u unlogged, t temporary */
+    char kind;        /* r table, p partitioned, v view, m matview, f foreign, S sequence. A table with a
+                       * foreign one among its partitions or children is f: rows come from elsewhere */
+    char persistence; /* p permanent, u unlogged (also if a partition or child is), t temporary */
     struct schema_column *columns; /* in attnum order, dropped ones left out */
     int ncolumns;
+    const char *parent_schema; /* of what it is a partition or inheritance child of; NULL: of nothing */
+    const char *parent;        /* the nearest; of several parents the first */
 };
 
 struct schema *schema_new(void);
@@ -47,6 +50,9 @@ void schema_free(struct schema *schema);
 /* NULL: unknown. schema_name NULL: unqualified. */
 const struct schema_relation *schema_relation(const struct schema *schema, const char *schema_name,
                                               const char *name);
+/* The same, but where an unqualified name may mean several: one of them, not NULL. */
+const struct schema_relation *schema_relation_any(const struct schema *schema,
+                                                  const char *schema_name, const char *name);
 const struct schema_column *schema_column(const struct schema_relation *relation, const char *name);
 enum volatility schema_function(const struct schema *schema, const char *schema_name,
                                 const char *name);

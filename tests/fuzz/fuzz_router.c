@@ -29,7 +29,12 @@ static void add_table(const char *name, char kind, char persistence)
 {
     struct schema_column columns[] = {
         {"id", 20, true, NULL}, {"user_id", 20, true, NULL}, {"name", 25, true, NULL}};
-    struct schema_relation relation = {"public", name, kind, persistence, columns, 3};
+    struct schema_relation relation = {.schema = "public",
+                                       .name = name,
+                                       .kind = kind,
+                                       .persistence = persistence,
+                                       .columns = columns,
+                                       .ncolumns = 3};
     schema_add_relation(schema, &relation);
 }
 

@@ -88,6 +88,34 @@ static const struct plan_case key_cases[] = {
     {"SELECT * FROM codes WHERE code = 'customer_a'", "s2 R", NULL},
 };
 
+/* A partition named directly is sharded as its ancestor is. */
+static const struct plan_case partition_cases[] = {
+    {"SELECT * FROM orders_2024 WHERE user_id = 42", "s1 R", NULL},
+    {"SELECT * FROM public.orders_2024 WHERE user_id = 42", "s1 R", NULL},
+    {"SELECT * FROM orders_2024", "rows s0 s1 s2 R: append", NULL},
+    {"SELECT * FROM orders_2024_01", "rows s0 s1 s2 R: append", NULL},
+    {"SELECT * FROM parts.orders_2024_01 WHERE user_id = 42", "s1 R", NULL},
+    {"SELECT * FROM nowhere.orders_2024_01 WHERE user_id = 42", "s0 P", NULL},
+    {"SELECT * FROM orders_2025", "rows s0 s1 s2 P: append", NULL},
+    {"SELECT * FROM users u JOIN orders_2024 o ON o.user_id = u.id", "rows s0 s1 s2 R: append",
+     NULL},
+    {"SELECT * FROM logs_1", "s0 R", NULL},
+    {"SELECT * FROM loop", "s0 R", NULL},
+    {"SELECT * FROM countries_eu", "s0 R any", NULL},
+    {"INSERT INTO orders_2024 VALUES (42, 1)", "s1 P", NULL},
+    {"INSERT INTO orders_2024 (id, user_id) VALUES (1, 1), (2, 2)", "write s1 s2 P",
+     "INSERT INTO orders_2024 (id, user_id) VALUES (1, 1)"},
+    {"INSERT INTO orders_2024 (id) VALUES (1)", "23502", "user_id"},
+    {"INSERT INTO countries_eu VALUES (1)", "all s0 s1 s2 P", NULL},
+    {"UPDATE orders_2024_01 SET user_id = 2 WHERE user_id = 42", "0A000", "move"},
+    {"DELETE FROM orders_2024", "write s0 s1 s2 P", NULL},
+    {"TRUNCATE orders_2024", "all s0 s1 s2 P", NULL},
+    {"VACUUM orders_2024", "all s0 s1 s2 P notx", NULL},
+    {"COPY orders_2024 FROM STDIN", "0A000", "COPY FROM"},
+    {"SELEC * FROM orders_2024", "0A000", "not understood"},
+    {"CREATE TABLE x (o bigint REFERENCES orders_2024 (id))", "0A000", "sharded"},
+};
+
 static const struct plan_case join_cases[] = {
     {"SELECT * FROM users u JOIN orders o ON o.user_id = u.id WHERE u.id = 42", "s1 R", NULL},
     {"SELECT * FROM users u JOIN orders o ON o.user_id = u.id WHERE o.user_id = 42", "s1 R", NULL},

@@ -30,8 +30,13 @@ static struct fixture fix;
     do {                                                                                           \
         struct schema_column columns_[] = {__VA_ARGS__};                                           \
         schema_add_relation(                                                                       \
-            fix.schema, &(struct schema_relation){"public", name_, kind_, 'p', columns_,           \
-                                                  (int)(sizeof columns_ / sizeof columns_[0])});   \
+            fix.schema,                                                                            \
+            &(struct schema_relation){.schema = "public",                                          \
+                                      .name = name_,                                               \
+                                      .kind = kind_,                                               \
+                                      .persistence = 'p',                                          \
+                                      .columns = columns_,                                         \
+                                      .ncolumns = (int)(sizeof columns_ / sizeof columns_[0])});   \
     } while (0)
 
 static void add_relations(void)
@@ -49,6 +54,29 @@ static void add_relations(void)
           {"msg", OID_TEXT, true, NULL});
     TABLE("active_users", 'v', {"id", OID_INT8, true, NULL});
     TABLE("log_seq", 'S', {"last_value", OID_INT8, true, NULL});
+}
+
+/* A partition of a partition of orders, and children of an unsharded and of a reference table. */
+static void add_children(void)
+{
+    static struct schema_column columns[] = {{"user_id", OID_INT8, true, NULL},
+                                             {"id", OID_INT8, true, NULL}};
+    static const char *const children[][4] = {{"public", "orders_2024", "public", "orders"},
+                                              {"parts", "orders_2024_01", "public", "orders_2024"},
+                                              {"public", "logs_1", "public", "logs"},
+                                              {"public", "countries_eu", "public", "countries"},
+                                              {"a", "orders_2025", "public", "orders"},
+                                              {"b", "orders_2025", "public", "orders"},
+                                              {"public", "loop", "public", "loop"}};
+    for (size_t i = 0; i < sizeof children / sizeof children[0]; i++)
+        schema_add_relation(fix.schema, &(struct schema_relation){.schema = children[i][0],
+                                                                  .name = children[i][1],
+                                                                  .kind = 'r',
+                                                                  .persistence = 'p',
+                                                                  .columns = columns,
+                                                                  .ncolumns = 2,
+                                                                  .parent_schema = children[i][2],
+                                                                  .parent = children[i][3]});
 }
 
 static int setup(void **state)
@@ -70,6 +98,7 @@ static int setup(void **state)
     fix.schema = schema_new();
     schema_set_collation(fix.schema, "en_US.UTF-8", 'c');
     add_relations();
+    add_children();
     schema_add_function(fix.schema, "pg_catalog", "lower", VOLATILITY_IMMUTABLE);
     schema_add_function(fix.schema, "public", "touch", VOLATILITY_VOLATILE);
     schema_add_function(fix.schema, "public", "geo", VOLATILITY_IMMUTABLE);
@@ -191,6 +220,12 @@ static void test_keys(void **state)
 {
     (void)state;
     RUN(key_cases);
+}
+
+static void test_partitions(void **state)
+{
+    (void)state;
+    RUN(partition_cases);
 }
 
 static void test_joins(void **state)
@@ -842,16 +877,16 @@ static void test_explain(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_keys),         cmocka_unit_test(test_joins),
-        cmocka_unit_test(test_subqueries),   cmocka_unit_test(test_selects),
-        cmocka_unit_test(test_groups),       cmocka_unit_test(test_writes),
-        cmocka_unit_test(test_utilities),    cmocka_unit_test(test_params),
-        cmocka_unit_test(test_limit_values), cmocka_unit_test(test_sessions),
-        cmocka_unit_test(test_write_flag),   cmocka_unit_test(test_row_source),
-        cmocka_unit_test(test_create_as),    cmocka_unit_test(test_one_shard),
-        cmocka_unit_test(test_lists),        cmocka_unit_test(test_without_schema),
-        cmocka_unit_test(test_soundness),    cmocka_unit_test(test_large),
-        cmocka_unit_test(test_explain),
+        cmocka_unit_test(test_keys),           cmocka_unit_test(test_partitions),
+        cmocka_unit_test(test_joins),          cmocka_unit_test(test_subqueries),
+        cmocka_unit_test(test_selects),        cmocka_unit_test(test_groups),
+        cmocka_unit_test(test_writes),         cmocka_unit_test(test_utilities),
+        cmocka_unit_test(test_params),         cmocka_unit_test(test_limit_values),
+        cmocka_unit_test(test_sessions),       cmocka_unit_test(test_write_flag),
+        cmocka_unit_test(test_row_source),     cmocka_unit_test(test_create_as),
+        cmocka_unit_test(test_one_shard),      cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_without_schema), cmocka_unit_test(test_soundness),
+        cmocka_unit_test(test_large),          cmocka_unit_test(test_explain),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -84,7 +84,12 @@ static void test_columns_are_copied(void **state)
     (void)state;
     char name[] = "id", other[] = "label", collation[] = "C";
     struct schema_column columns[] = {{name, 20, true, NULL}, {other, 25, false, collation}};
-    struct schema_relation relation = {"public", "t", 'r', 'u', columns, 2};
+    struct schema_relation relation = {.schema = "public",
+                                       .name = "t",
+                                       .kind = 'r',
+                                       .persistence = 'u',
+                                       .columns = columns,
+                                       .ncolumns = 2};
     struct schema *schema = schema_new();
     schema_add_relation(schema, &relation);
     memset(name, 'x', 2);
@@ -187,10 +192,51 @@ static void test_collation(void **state)
     schema_free(NULL);
 }
 
+static void test_parents(void **state)
+{
+    (void)state;
+    struct schema *schema = schema_new();
+    char parent[] = "events", parent_schema[] = "public";
+    struct schema_relation part = table("parts", "events_1", 'r');
+    part.parent = parent;
+    part.parent_schema = parent_schema;
+    schema_add_relation(schema, &part);
+    add_table(schema, "public", "events", 'p');
+    parent[0] = parent_schema[0] = 'x'; /* copied */
+    const struct schema_relation *found = schema_relation(schema, NULL, "events_1");
+    assert_string_equal(found->parent, "events");
+    assert_string_equal(found->parent_schema, "public");
+    assert_null(schema_relation(schema, "public", "events")->parent);
+    assert_null(schema_relation(schema, "public", "events")->parent_schema);
+    schema_free(schema);
+}
+
+/* A name that may mean several relations is known all the same. */
+static void test_any(void **state)
+{
+    (void)state;
+    struct schema *schema = schema_new();
+    add_table(schema, "b", "events", 'r');
+    add_table(schema, "c", "events", 'r');
+    add_table(schema, "b", "one", 'r');
+    assert_null(schema_relation(schema, NULL, "events"));
+    assert_string_equal(schema_relation_any(schema, NULL, "events")->name, "events");
+    assert_string_equal(schema_relation_any(schema, "c", "events")->schema, "c");
+    assert_ptr_equal(schema_relation_any(schema, NULL, "one"),
+                     schema_relation(schema, NULL, "one"));
+    assert_null(schema_relation_any(schema, NULL, "two"));
+    assert_null(schema_relation_any(schema, "c", "one"));
+    add_table(schema, "public", "events", 'r');
+    assert_string_equal(schema_relation_any(schema, NULL, "events")->schema, "public");
+    schema_free(schema);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_relations_by_name),
+        cmocka_unit_test(test_parents),
+        cmocka_unit_test(test_any),
         cmocka_unit_test(test_order_of_loading_does_not_matter),
         cmocka_unit_test(test_columns_are_copied),
         cmocka_unit_test(test_a_relation_added_again_replaces_the_first),
