@@ -229,8 +229,35 @@ static enum value_state uuid_key(const struct value *value, struct shardkey *key
     return ok ? VALUE_KNOWN : VALUE_INVALID;
 }
 
-static enum value_state text_key(struct planner *p, struct value *value, bool blank_padded,
-                                 enum value_use use, struct shardkey *key)
+bool keyfind_is_foreign(const struct planner *p, const struct keyspace *keyspace, const char *bytes,
+                        size_t length)
+{
+    const struct route_session *session = p->input->session;
+    if (!session || !session->foreign_encoding || keyspace->type != KEY_TEXT)
+        return false;
+    for (size_t i = 0; i < length; i++)
+        if (bytes[i] & 0x80)
+            return true;
+    return false;
+}
+
+static void fail_encoding(struct planner *p, const struct instance *instance)
+{
+    if (p->failed)
+        return;
+    p->failed = arena_new(p->arena, struct pg_error);
+    *p->failed = (struct pg_error){
+        .sqlstate = "0A000",
+        .message = arena_printf(p->arena,
+                                "a value of \"%s\", the shard key of table \"%s\", is not plain "
+                                "ASCII, and client_encoding is not UTF8",
+                                instance->rule->key, instance->rule->name),
+        .hint = KEYFIND_ENCODING_HINT,
+    };
+}
+
+static enum value_state text_key(struct planner *p, const struct instance *instance,
+                                 struct value *value, enum value_use use, struct shardkey *key)
 {
     /* An integer is turned into text when it is stored, but there is no text = integer. */
     if (value->integer || is_integer_type(value->oid)) {
@@ -244,7 +271,11 @@ static enum value_state text_key(struct planner *p, struct value *value, bool bl
                  value->oid == OID_BPCHAR;
     if (!known)
         return VALUE_OPAQUE;
-    uint32_t oid = blank_padded ? OID_BPCHAR : value->oid;
+    if (keyfind_is_foreign(p, instance->rule->keyspace, value->bytes, value->length)) {
+        fail_encoding(p, instance);
+        return VALUE_OPAQUE;
+    }
+    uint32_t oid = instance->blank_padded ? OID_BPCHAR : value->oid;
     bool ok = shardkey_from_binary(KEY_TEXT, oid, value->bytes, value->length, key);
     return ok ? VALUE_KNOWN : VALUE_INVALID;
 }
@@ -257,9 +288,8 @@ static enum value_state value_shard(struct planner *p, const struct instance *in
     const struct keyspace *keyspace = instance->rule->keyspace;
     struct shardkey key;
     enum value_state state = keyspace->type == KEY_BIGINT ? integer_key(value, &key)
-                             : keyspace->type == KEY_UUID
-                                 ? uuid_key(value, &key)
-                                 : text_key(p, value, instance->blank_padded, use, &key);
+                             : keyspace->type == KEY_UUID ? uuid_key(value, &key)
+                                                          : text_key(p, instance, value, use, &key);
     if (state == VALUE_KNOWN)
         *shard = shardmap_shard_of(p->map, keyspace, &key);
     return state;

@@ -178,6 +178,11 @@ static const char *said_key(const struct planner *p)
 static bool hint_shard(struct planner *p, const struct keyspace *keyspace, const char *key,
                        unsigned *shard)
 {
+    if (keyspace && keyfind_is_foreign(p, keyspace, key, strlen(key))) {
+        plan_refuse(p, KEYFIND_ENCODING_HINT,
+                    "pgshunt.key is not plain ASCII, and client_encoding is not UTF8");
+        return false;
+    }
     if (keyspace && keyfind_hint(p->map, keyspace, key, shard))
         return true;
     plan_refuse_state(p, "22P02", "Give the key as text, in the type of the keyspace's key.",
@@ -271,7 +276,7 @@ static void plan_tableless(struct planner *p)
     p->plan->any_shard = !p->plan->write && !lock;
 }
 
-static void refuse_view(struct planner *p)
+void plan_refuse_view(struct planner *p)
 {
     plan_refuse(
         p,
@@ -299,7 +304,7 @@ static void plan_without_sharded(struct planner *p)
     const struct hints hints = read_hints(p->input->statement);
     unsigned shard;
     if (p->view) {
-        refuse_view(p);
+        plan_refuse_view(p);
     } else if (p->writes_reference) {
         plan_reference(p);
     } else if (p->unsharded) {
@@ -351,7 +356,7 @@ static void plan_several(struct planner *p, const struct query *query)
 static void plan_sharded(struct planner *p, const struct query *query)
 {
     if (p->view) {
-        refuse_view(p);
+        plan_refuse_view(p);
         return;
     }
     if (p->writes_reference) {
@@ -364,9 +369,7 @@ static void plan_sharded(struct planner *p, const struct query *query)
     if (p->failed) {
         if (use_said_key(p, query))
             return;
-        p->plan->kind = PLAN_REFUSE;
-        p->plan->error = *p->failed;
-        p->plan->reason = p->failed->message;
+        plan_refuse_failed(p);
         return;
     }
     if (p->pending) {
@@ -466,6 +469,13 @@ static void plan_unknown(struct planner *p)
 
 /* ---- entry ---- */
 
+/* Kinds that read or change rows by a query inside. */
+static bool runs_query(enum statement_kind kind)
+{
+    return kind == STMT_QUERY || kind == STMT_EXPLAIN || kind == STMT_DECLARE_CURSOR ||
+           kind == STMT_COPY_TO || kind == STMT_CREATE_TABLE_AS;
+}
+
 /* Sets what has to be set; the tables stay as they are, they are used up to their counts. */
 static void planner_init(struct planner *p, const struct route_input *input, struct arena *arena,
                          struct plan *plan)
@@ -479,7 +489,9 @@ static void planner_init(struct planner *p, const struct route_input *input, str
     p->ninstances = p->nedges = p->nlevels = p->ntables = 0;
     p->reference = p->unsharded = p->catalog = p->view = NULL;
     p->writes_sharded = p->writes_reference = p->writes_unsharded = NULL;
-    p->pending = p->too_many = false;
+    p->pending = p->too_many = p->has_ctes = false;
+    p->may_wait =
+        !(input->session && input->session->schema_is_fresh) && runs_query(input->statement->kind);
     p->unsafe_join = NULL;
     p->failed = NULL;
 }
@@ -574,7 +586,10 @@ void router_plan_list(const struct statement_list *list, const struct route_inpu
             plan->node_reason = next.node_reason;
             plan->shard = next.shard;
         }
-        if (!join_plan(plan, &next, &placed, arena))
+        bool needs_schema = plan->needs_schema || next.needs_schema;
+        bool joined = join_plan(plan, &next, &placed, arena);
+        plan->needs_schema = needs_schema;
+        if (!joined)
             return;
     }
 }

@@ -134,6 +134,7 @@ static int named_group(struct select_plan *s, const struct expr *expr)
         return -1;
     if (column == 0 && named >= 0)
         return named;
+    s->p->plan->needs_schema |= !s->p->schema && s->p->may_wait;
     plan_refuse(
         s->p, "Group by the position in the select list, or by the expression itself.",
         "GROUP BY \"%s\" over several shards: it may be a column or a name of the select list",

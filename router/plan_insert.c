@@ -40,6 +40,7 @@ static int schema_position(struct planner *p, const struct instance *target)
     for (int i = 0; relation && i < relation->ncolumns; i++)
         if (same_name(relation->columns[i].name, target->rule->key))
             return i;
+    plan_needs_schema(p, item->schema, item->name);
     return POSITION_UNKNOWN;
 }
 

@@ -127,6 +127,8 @@ struct planner {
     /* Targets of INSERT, UPDATE, DELETE, MERGE; first of each class. */
     const struct from_item *writes_sharded, *writes_reference, *writes_unsharded;
     int ntables;             /* tables met, each mention */
+    bool has_ctes;           /* WITH somewhere in what was walked so far */
+    bool may_wait;           /* the session would wait for a fresh schema: see plan_needs_schema */
     bool pending;            /* a parameter is needed that is not bound yet */
     bool too_many;           /* more tables than there is room for */
     const char *unsafe_join; /* why instances must not be joined shard by shard; NULL: they may */
@@ -157,6 +159,11 @@ bool keyfind_in(struct planner *p, const struct instance *instance, const struct
 /* `key = ANY (array)`. */
 bool keyfind_any(struct planner *p, const struct instance *instance, const struct expr *array,
                  struct shard_set *set);
+#define KEYFIND_ENCODING_HINT                                                                      \
+    "Set client_encoding to UTF8 on this connection: keys are found by their bytes in UTF-8."
+/* Whether the text is a key's in an encoding whose bytes are not those the server keeps. */
+bool keyfind_is_foreign(const struct planner *p, const struct keyspace *keyspace, const char *bytes,
+                        size_t length);
 /* Shard of a key given as text by a hint or by the session. */
 bool keyfind_hint(const struct shardmap *map, const struct keyspace *keyspace, const char *text,
                   unsigned *shard);
@@ -178,6 +185,9 @@ bool array_next(struct array_reader *reader, const char **bytes, size_t *length)
 
 /* What the configuration says about a table; a partition or child is as its nearest ancestor there. */
 const struct table_rule *plan_rule(const struct planner *p, const char *schema, const char *name);
+/* Notes that the plan hangs on a relation which the schema does not know; it may have been made a moment
+ * ago. Not where the session said that the schema is fresh, and not for schema changes. */
+void plan_needs_schema(const struct planner *p, const char *schema, const char *name);
 /* Fills the planner's tables from a query and everything below it. */
 void plan_scan(struct planner *p, const struct query *query);
 /* Registers the tables of a FROM item. */
@@ -207,6 +217,10 @@ struct shard_set plan_top_reach(const struct planner *p);
 /* ---- results ---- */
 
 void plan_direct(struct planner *p, unsigned shard, const char *reason);
+/* Refuses with p->failed, which is set. */
+void plan_refuse_failed(struct planner *p);
+/* Refuses because of view p->view. */
+void plan_refuse_view(struct planner *p);
 /* Refuses with 0A000; `message` is a format. */
 void plan_refuse(struct planner *p, const char *hint, const char *message, ...)
     __attribute__((format(printf, 3, 4)));

@@ -22,6 +22,13 @@ void plan_direct(struct planner *p, unsigned shard, const char *reason)
     p->plan->reason = reason;
 }
 
+void plan_refuse_failed(struct planner *p)
+{
+    p->plan->kind = PLAN_REFUSE;
+    p->plan->error = *p->failed;
+    p->plan->reason = p->failed->message;
+}
+
 static void set_refusal(struct planner *p, const char *sqlstate, const char *hint,
                         const char *message, va_list args) __attribute__((format(printf, 4, 0)));
 

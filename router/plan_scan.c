@@ -239,6 +239,7 @@ static void scan_query(struct planner *p, const struct query *q, enum level_plac
 {
     const struct link none = {LINK_NONE, -1, 0};
     struct cte_names names = {q->ctes, q->nctes, ctes};
+    p->has_ctes |= q->nctes > 0;
     scan_ctes(p, q, parent, ctes);
     enum level_place branch = place == LEVEL_SUBLINK ? LEVEL_SUBLINK : LEVEL_OTHER;
     struct scope bare = {.query = q, .parent = parent};

@@ -21,6 +21,12 @@ const struct table_rule *plan_rule(const struct planner *p, const char *schema, 
     return rule;
 }
 
+void plan_needs_schema(const struct planner *p, const char *schema, const char *name)
+{
+    if (p->may_wait && !(p->schema && schema_relation_any(p->schema, schema, name)))
+        p->plan->needs_schema = true;
+}
+
 static bool is_cte(const struct cte_names *names, const struct from_item *item)
 {
     if (item->schema)
@@ -68,6 +74,8 @@ static void add_unsharded(struct planner *p, const struct from_item *item)
 {
     const struct schema_relation *relation =
         p->schema ? schema_relation(p->schema, item->schema, item->name) : NULL;
+    if (p->schema && !is_catalog(item))
+        plan_needs_schema(p, item->schema, item->name); /* it may be a view */
     if (is_catalog(item))
         p->catalog = item->name;
     else if (relation && relation->kind == 'v')
@@ -165,19 +173,39 @@ static const struct from_item *find_qualified(const struct query *query, const s
     return NULL;
 }
 
-const struct schema_column *scope_column(const struct planner *p, const struct from_item *item,
-                                         const char *name)
+/* A CTE may hide a table of that name; then what we say of its columns would be wrong. */
+static bool may_be_cte(const struct planner *p, const struct from_item *item)
+{
+    return !item->schema && p->has_ctes;
+}
+
+/* The table whose columns are asked for; NULL: unknown. */
+static const struct schema_relation *columns_of(const struct planner *p,
+                                                const struct from_item *item)
 {
     if (!p->schema || item->kind != FROM_TABLE)
         return NULL;
     const struct schema_relation *relation = schema_relation(p->schema, item->schema, item->name);
+    if (!relation && !may_be_cte(p, item))
+        plan_needs_schema(p, item->schema, item->name);
+    return relation;
+}
+
+const struct schema_column *scope_column(const struct planner *p, const struct from_item *item,
+                                         const char *name)
+{
+    const struct schema_relation *relation = columns_of(p, item);
     return relation ? schema_column(relation, name) : NULL;
 }
 
-/* A CTE may hide a table of that name; then what we say of its columns would be wrong. */
-static bool may_be_cte(const struct planner *p, const struct from_item *item)
+/* What every table has beside its own columns. */
+static bool is_system_column(const char *name)
 {
-    return !item->schema && (p->statement->facts & FACT_SUBQUERY);
+    static const char *const names[] = {"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (same_name(names[i], name))
+            return true;
+    return false;
 }
 
 static int item_has_column(const struct planner *p, const struct from_item *item, const char *name)
@@ -189,10 +217,10 @@ static int item_has_column(const struct planner *p, const struct from_item *item
     }
     if (item->kind != FROM_TABLE || !p->schema || may_be_cte(p, item))
         return -1;
-    const struct schema_relation *relation = schema_relation(p->schema, item->schema, item->name);
+    const struct schema_relation *relation = columns_of(p, item);
     if (!relation)
         return -1;
-    return schema_column(relation, name) != NULL;
+    return is_system_column(name) || schema_column(relation, name) != NULL;
 }
 
 int scope_has_column(const struct planner *p, const struct query *query, const char *name)

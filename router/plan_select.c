@@ -157,6 +157,7 @@ static void finish(struct select_plan *s, const char *reason)
         return;
     }
     if (s->sorts_default && !p->schema) {
+        p->plan->needs_schema = p->may_wait;
         plan_refuse_state(
             p, "57P03", "Try again in a moment.",
             "the database's collation is not known yet, so rows of several shards cannot "

@@ -13,7 +13,7 @@ struct named {
     int unsharded;          /* written */
     int temporary;          /* written, or read by a view, which is temporary then */
     int read_sharded, read_reference, read_unsharded, read_temporary;
-    const char *first_sharded, *first_unsharded, *first_temporary;
+    const char *first_sharded, *first_shared, *first_unsharded, *first_temporary;
 };
 
 static bool tag_starts(const struct statement *statement, const char *word)
@@ -80,6 +80,8 @@ static struct named count_names(const struct planner *p)
         bool temporary = class == TABLE_UNSHARDED && is_temporary(p, ref);
         if (class == TABLE_SHARDED && !named.first_sharded)
             named.first_sharded = ref->name;
+        if (class != TABLE_UNSHARDED && !named.first_shared)
+            named.first_shared = ref->name;
         if (class == TABLE_UNSHARDED && !temporary && !named.first_unsharded)
             named.first_unsharded = ref->name;
         if (temporary) {
@@ -331,6 +333,36 @@ static void plan_anywhere(struct planner *p, const char *reason)
     p->plan->any_shard = true;
 }
 
+static const char *find_view(const struct planner *p)
+{
+    for (int i = 0; i < p->statement->nrelations && p->schema; i++) {
+        const struct relation_ref *ref = &p->statement->relations[i];
+        const struct schema_relation *relation = schema_relation(p->schema, ref->schema, ref->name);
+        if (relation && relation->kind == 'v')
+            return ref->name;
+    }
+    return NULL;
+}
+
+/* Its executions would go where it was prepared, whatever their parameters say. */
+static void plan_prepare(struct planner *p)
+{
+    struct named named = count_names(p);
+    if (named.sharded + named.read_sharded + named.reference + named.read_reference)
+        plan_refuse(p,
+                    "Use the prepared statements of your driver (of the protocol): each execution "
+                    "goes to the shard of its parameters.",
+                    "PREPARE of a statement about table \"%s\", which is on several shards, is not "
+                    "supported",
+                    named.first_shared);
+    else if ((p->view = find_view(p)))
+        plan_refuse_view(p);
+    else if (named.unsharded + named.read_unsharded)
+        plan_direct(p, 0, "unsharded table");
+    else
+        plan_anywhere(p, "session");
+}
+
 /* One case per kind of statement: the one long switch of this file. */
 void plan_utility(struct planner *p)
 {
@@ -370,6 +402,9 @@ void plan_utility(struct planner *p)
     case STMT_NOTIFY: /* heard only on the server where they are sent */
         plan_direct(p, 0, "notifications: first shard");
         break;
+    case STMT_PREPARE:
+        plan_prepare(p);
+        break;
     case STMT_EMPTY:
     case STMT_BEGIN:
     case STMT_COMMIT:
@@ -385,7 +420,6 @@ void plan_utility(struct planner *p)
     case STMT_RESET:
     case STMT_RESET_ALL:
     case STMT_SHOW:
-    case STMT_PREPARE:
     case STMT_EXECUTE:
     case STMT_DEALLOCATE:
     case STMT_DISCARD:

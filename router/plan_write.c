@@ -60,7 +60,10 @@ static bool assignments_stay(struct planner *p, const struct instance *target,
             continue;
         if (stays(p, target, list[i].expr, shard))
             continue;
-        refuse_key_change(p, target);
+        if (p->failed)
+            plan_refuse_failed(p);
+        else
+            refuse_key_change(p, target);
         return false;
     }
     return true;

@@ -84,6 +84,24 @@ static const struct plan_case select_cases[] = {
 #define COMBINED "rows s0 s1 s2 R: combine "
 
 static const struct plan_case group_cases[] = {
+    /* a name in GROUP BY is a column's if there is one, else that of a select list item */
+    {"SELECT lower(name) AS y, count(*) FROM users GROUP BY y ORDER BY y",
+     COMBINED "count 2 by 1, sort by 1", "SELECT lower(name) AS y, count(*) FROM users GROUP BY y"},
+    {"SELECT date_trunc('year', note::date) AS y, count(*) FROM orders GROUP BY y ORDER BY y DESC",
+     COMBINED "count 2 by 1, sort by 1 DESC",
+     "SELECT date_trunc('year', note::date) AS y, count(*) FROM orders GROUP BY y"},
+    {"SELECT lower(name) AS y, count(*) FROM users u WHERE EXISTS (SELECT 1 FROM orders WHERE "
+     "user_id = u.id) GROUP BY y",
+     COMBINED "count 2 by 1", NULL},
+    {"SELECT lower(name) AS y, count(*) FROM users u JOIN countries c ON c.code = u.country GROUP "
+     "BY y",
+     COMBINED "count 2 by 1", NULL},
+    {"SELECT lower(name) AS ctid, count(*) FROM users GROUP BY ctid", COMBINED "count 2 by 3",
+     "SELECT lower(name) AS ctid, count(*), ctid AS pgshunt_hidden_1 FROM users GROUP BY ctid"},
+    {"SELECT lower(name) AS age, count(*) FROM users GROUP BY age", COMBINED "count 2 by 3",
+     "SELECT lower(name) AS age, count(*), age AS pgshunt_hidden_1 FROM users GROUP BY age"},
+    {"SELECT lower(name) AS y, count(*) FROM users u, generate_series(1, 2) AS g GROUP BY y",
+     "0A000", "may be a column"},
     {"SELECT count(*) FROM users", COMBINED "count 1", NULL},
     {"SELECT count(*) FROM users WHERE id = 42", "s1 R", NULL},
     {"SELECT count(age), sum(age), min(age), max(name) FROM users",

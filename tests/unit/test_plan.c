@@ -93,6 +93,7 @@ static int setup(void **state)
     shardmap_add_table(fix.map, "files", docs, "doc");
     shardmap_add_table(fix.map, "tenants", tenants, "slug");
     shardmap_add_table(fix.map, "codes", tenants, "code");
+    shardmap_add_table(fix.map, "fresh", users, "id"); /* not in the schema */
     shardmap_add_table(fix.map, "countries", -1, NULL);
     fix.one = shardmap_new(&(struct shardmap_builder){names, NULL, 1});
     fix.schema = schema_new();
@@ -650,6 +651,139 @@ static void test_create_as(void **state)
     }
 }
 
+struct schema_case {
+    const char *sql;
+    bool needed, needed_without; /* with the schema / before there is one */
+};
+
+/* What the schema does not know may have been made a moment ago. */
+static const struct schema_case needs_schema_cases[] = {
+    {"SELECT * FROM made", true, false},
+    {"SELECT * FROM public.made", true, false},
+    {"SELECT * FROM logs WHERE id IN (SELECT id FROM made)", true, false},
+    {"INSERT INTO made VALUES (1)", true, false},
+    {"INSERT INTO logs SELECT * FROM made", true, false},
+    {"EXPLAIN SELECT * FROM made", true, false},
+    {"DECLARE c CURSOR FOR SELECT * FROM made", true, false},
+    {"COPY (SELECT * FROM made) TO STDOUT", true, false},
+    {"CREATE TABLE x AS SELECT * FROM made", true, false},
+    {"SELECT * INTO x FROM made", true, false},
+    {"SELECT 1; SELECT * FROM made", true, false},
+    {"SELECT * FROM made; SELECT * FROM users", true, false},
+    {"WITH made AS (SELECT 1) SELECT * FROM made", false, false},
+    {"WITH x AS (SELECT 1) SELECT * FROM made", true, false},
+    {"SELECT * FROM logs", false, false},
+    {"SELECT * FROM orders_2025", false, false}, /* two of the name are known */
+    {"SELECT * FROM pg_class", false, false},
+    {"SELECT * FROM information_schema.tables", false, false},
+    {"SELECT * FROM generate_series(1, 2) AS made", false, false},
+    {"SELECT * FROM active_users", false, false},
+    {"SELECT 1", false, false},
+    /* configured, but not there yet */
+    {"SELECT * FROM fresh WHERE id = 1", false, false},
+    {"INSERT INTO fresh (id) VALUES (1)", false, false},
+    {"INSERT INTO fresh VALUES (1)", true, true},
+    {"SELECT x FROM fresh ORDER BY x", true, true},
+    {"SELECT lower(x) AS y, count(*) FROM fresh GROUP BY y", true, true},
+    {"INSERT INTO users VALUES (1)", false, true},
+    /* schema and utilities */
+    {"CREATE TABLE made (id int)", false, false},
+    {"CREATE INDEX ON made (id)", false, false},
+    {"DROP TABLE made", false, false},
+    {"TRUNCATE made", false, false},
+    {"VACUUM made", false, false},
+    {"LOCK TABLE made", false, false},
+    {"COPY made FROM STDIN", false, false},
+    {"PREPARE q AS SELECT * FROM made", false, false},
+};
+
+static bool needs_schema(const char *sql, const struct schema *schema, bool fresh)
+{
+    struct statement_list list = statement_parse(sql, &fix.arena);
+    struct route_session session = {.schema_is_fresh = fresh, .transaction_shard = -1};
+    struct route_input input = {.map = fix.map, .schema = schema, .session = &session};
+    struct plan plan;
+    router_plan_list(&list, &input, &fix.arena, &plan);
+    return plan.needs_schema;
+}
+
+static void test_needs_schema(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof needs_schema_cases / sizeof needs_schema_cases[0]; i++) {
+        const struct schema_case *c = &needs_schema_cases[i];
+        if (needs_schema(c->sql, fix.schema, false) != c->needed)
+            fail_msg("%s: needs_schema is not %d", c->sql, c->needed);
+        if (needs_schema(c->sql, NULL, false) != c->needed_without)
+            fail_msg("%s: needs_schema without a schema is not %d", c->sql, c->needed_without);
+        assert_false(needs_schema(c->sql, fix.schema, true));
+    }
+}
+
+/* Keys of type text are hashed in UTF-8: in another encoding only ASCII is the same. */
+static void test_foreign_encoding(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *sql;
+        const char *plan, *foreign;
+    } cases[] = {
+        {"SELECT * FROM tenants WHERE slug = '\xe4'", "s2 R", "0A000"},
+        {"SELECT * FROM tenants WHERE slug IN ('a', '\xe4')", NULL, "0A000"},
+        {"SELECT * FROM tenants WHERE slug = ANY ('{\xe4}')", NULL, "0A000"},
+        {"SELECT * FROM tenants WHERE plan = '\xe4'", "rows s0 s1 s2 R: append",
+         "rows s0 s1 s2 R: append"},
+        {"INSERT INTO tenants (slug) VALUES ('\xe4')", NULL, "0A000"},
+        {"INSERT INTO tenants (slug) VALUES ('a'), ('\xe4')", NULL, "0A000"},
+        {"UPDATE tenants SET slug = '\xe4' WHERE slug = 'customer_a'", NULL, "0A000"},
+        {"SELECT * FROM tenants WHERE slug = 'customer_a'", "s2 R", "s2 R"},
+        {"SELECT * FROM users WHERE id = 42 AND name = '\xe4'", "s1 R", "s1 R"},
+        {"/* pgshunt: key=\xe4 */ SELECT * FROM tenants", NULL, "0A000"},
+        {"/* pgshunt: key=customer_a */ SELECT * FROM tenants", "s2 R", "s2 R"},
+    };
+    for (size_t i = 0; i < 2 * sizeof cases / sizeof cases[0]; i++) {
+        bool foreign = i % 2;
+        const char *expected = foreign ? cases[i / 2].foreign : cases[i / 2].plan;
+        struct route_session session = {.foreign_encoding = foreign, .transaction_shard = -1};
+        struct route_input input = {.statement = parse_one(cases[i / 2].sql),
+                                    .map = fix.map,
+                                    .schema = fix.schema,
+                                    .session = &session};
+        struct plan plan;
+        struct text words;
+        router_plan(&input, &fix.arena, &plan);
+        render(&plan, &words);
+        check_sound(cases[i / 2].sql, &plan);
+        if (expected && strcmp(words.bytes, expected) != 0)
+            fail_msg("%s: %s, not %s", cases[i / 2].sql, words.bytes, expected);
+        if (foreign && plan.kind == PLAN_REFUSE &&
+            (!strstr(plan.error.message, "client_encoding") || !strstr(plan.error.hint, "UTF8")))
+            fail_msg("%s: %s", cases[i / 2].sql, plan.error.message);
+    }
+}
+
+static void test_foreign_params(void **state)
+{
+    (void)state;
+    static const struct param values[] = {{"\xe4", 1, false, 0}, {"\xe4", 1, true, OID_TEXT}};
+    for (int i = 0; i < 2; i++) {
+        struct params params = {&values[i], 1};
+        struct route_session session = {.foreign_encoding = true, .transaction_shard = -1};
+        struct route_input input = {.statement = parse_one("SELECT * FROM tenants WHERE slug = $1"),
+                                    .map = fix.map,
+                                    .schema = fix.schema,
+                                    .params = &params,
+                                    .session = &session};
+        struct plan plan;
+        router_plan(&input, &fix.arena, &plan);
+        assert_int_equal(plan.kind, PLAN_REFUSE);
+        assert_string_equal(plan.error.sqlstate, "0A000");
+        session.foreign_encoding = false;
+        router_plan(&input, &fix.arena, &plan);
+        assert_int_equal(plan.kind, PLAN_DIRECT);
+    }
+}
+
 struct flag_case {
     const char *sql;
     bool write;
@@ -884,9 +1018,11 @@ int main(void)
         cmocka_unit_test(test_params),         cmocka_unit_test(test_limit_values),
         cmocka_unit_test(test_sessions),       cmocka_unit_test(test_write_flag),
         cmocka_unit_test(test_row_source),     cmocka_unit_test(test_create_as),
-        cmocka_unit_test(test_one_shard),      cmocka_unit_test(test_lists),
-        cmocka_unit_test(test_without_schema), cmocka_unit_test(test_soundness),
-        cmocka_unit_test(test_large),          cmocka_unit_test(test_explain),
+        cmocka_unit_test(test_needs_schema),   cmocka_unit_test(test_foreign_encoding),
+        cmocka_unit_test(test_foreign_params), cmocka_unit_test(test_one_shard),
+        cmocka_unit_test(test_lists),          cmocka_unit_test(test_without_schema),
+        cmocka_unit_test(test_soundness),      cmocka_unit_test(test_large),
+        cmocka_unit_test(test_explain),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
