@@ -111,27 +111,34 @@ static void keep_for_retry(struct client *client)
     wire_put_query(&request->again, request->sql);
 }
 
+/* The message goes on as it came, out of the receive buffer, unless it had to wait. */
+static void send_message(struct client *client, struct server *server, struct buffer *prefix)
+{
+    const struct request *request = &client->request;
+    size_t len = strlen(request->sql) + 1;
+    if (!request->sql_kept && !buffer_length(prefix)) {
+        conn_send(&server->conn, request->sql - WIRE_HEADER, WIRE_HEADER + len);
+        return;
+    }
+    wire_put_query(prefix, request->sql);
+    conn_send(&server->conn, buffer_head(prefix), buffer_length(prefix));
+    buffer_release(prefix);
+}
+
 static void send_direct(struct client *client, struct server *server)
 {
     struct request *request = &client->request;
     struct buffer prefix = {0};
-    size_t len = strlen(request->sql) + 1;
-    char header[WIRE_HEADER] = {'Q'};
-    wire_set32(header + 1, (uint32_t)len + 4);
     attach_prefix(client, server, &prefix);
     struct expect *expect = server_expect(server, EXPECT_QUERY);
     expect->list = &request->statements;
     expect->write = request->plan.write;
     if (request->plan.node == NODE_CLASS_REPLICA && !client->tx && !server->pinned)
         keep_for_retry(client);
-    struct iovec parts[3] = {{buffer_head(&prefix), buffer_length(&prefix)},
-                             {header, sizeof header},
-                             {(void *)request->sql, len}};
-    int first = buffer_length(&prefix) ? 0 : 1;
     server->request_at = request->started_at;
+    server->unnamed = (struct prepared_key){0}; /* a Query forgets the unnamed statement */
     client->stats->direct++;
-    conn_sendv(&server->conn, parts + first, 3 - first);
-    buffer_release(&prefix);
+    send_message(client, server, &prefix);
 }
 
 static void start_scatter(struct client *client)
