@@ -158,6 +158,7 @@ static void put_swallowed(struct server *server, struct buffer *out, const char 
 {
     wire_put_query(out, sql);
     server_expect(server, EXPECT_QUERY)->swallow = true;
+    server->unnamed = (struct prepared_key){0}; /* a Query forgets the unnamed statement */
 }
 
 static void put_settings(struct client *client, struct server *server, struct buffer *out)

@@ -1,0 +1,57 @@
+"""The unnamed statement and portals of many clients on one server connection."""
+import pytest
+from harness import Proxy
+from support import FLUSH, SYNC, Raw, bind, describe, execute, kinds, parse, query, rows
+
+
+@pytest.fixture(scope="module")
+def narrow(cluster):
+    """One server connection for everybody."""
+    plain = {"name": "plain", "shards": [dict(shard, dbname="plain") for shard in cluster.shard_config()[:1]]}
+    with Proxy(cluster, databases=[plain], options={"pool": {"size": 1}, "workers": 1,
+                                                    "routing": {"read_write_split": False}}) as proxy:
+        proxy.wait_nodes()
+        yield proxy
+
+
+def client(proxy, **parameters):
+    return Raw(proxy, database="plain", **parameters)
+
+
+def test_a_query_between_parse_and_bind(narrow):
+    """Postgres forgets the unnamed statement at a Query: another client's must not cost us ours."""
+    with client(narrow) as one, client(narrow) as other:
+        assert kinds(one.ask(parse("", "SELECT 'one'"), SYNC)) == "1Z"
+        assert rows(other.ask(query("SELECT 'other'"))) == [[b"other"]]
+        assert rows(one.ask(bind("", ""), execute(), SYNC)) == [[b"one"]]
+
+
+def test_settings_between_parse_and_bind(narrow):
+    with client(narrow) as one, client(narrow, application_name="another") as other:
+        assert kinds(one.ask(parse("", "SELECT 'one'"), SYNC)) == "1Z"
+        assert rows(other.ask(parse("", "SHOW application_name"), bind("", ""), execute(), SYNC)) == [[b"another"]]
+        assert rows(one.ask(bind("", ""), execute(), SYNC)) == [[b"one"]]
+        assert rows(one.ask(bind("", ""), execute(), SYNC)) == [[b"one"]]
+
+
+def test_unnamed_statements_of_two_clients(narrow):
+    with client(narrow) as one, client(narrow) as other:
+        one.ask(parse("", "SELECT 1"), describe("S", ""), SYNC)
+        other.ask(parse("", "SELECT 2"), describe("S", ""), SYNC)
+        for _ in range(3):
+            assert rows(one.ask(bind("", ""), execute(), SYNC)) == [[b"1"]]
+            assert rows(other.ask(bind("", ""), execute(), SYNC)) == [[b"2"]]
+
+
+def test_two_unnamed_statements_in_one_batch(narrow):
+    with client(narrow) as one:
+        answers = one.ask(parse("", "SELECT 1"), bind("", ""), execute(),
+                          parse("", "SELECT 2"), bind("", ""), execute(), SYNC)
+        assert rows(answers) == [[b"1"], [b"2"]]
+
+
+def test_flush_and_describe_before_bind(narrow):
+    with client(narrow) as one:
+        one.send(parse("", "SELECT $1::int"), describe("S", ""), FLUSH)
+        assert [one.read()[0] for _ in range(3)] == ["1", "t", "T"]
+        assert rows(one.ask(bind("", "", [b"7"]), execute(), SYNC)) == [[b"7"]]
