@@ -431,5 +431,5 @@ enum reach batch_reach_for_description(struct client *client, struct prepared *p
     unsigned shard = plan->kind == PLAN_DIRECT ? plan->shard : 0;
     if (plan->kind != PLAN_DIRECT && client->nparticipants)
         shard = client->participants[0]->shard;
-    return batch_reach(client, shard, client->tx ? plan->node : NODE_CLASS_REPLICA);
+    return batch_reach(client, shard, plan->node);
 }
