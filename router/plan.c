@@ -401,17 +401,26 @@ static const char *overlooked(const struct planner *p)
     return NULL;
 }
 
+static void refuse_complex(struct planner *p)
+{
+    plan_refuse_state(p, "54001", plan_key_hint(p),
+                      "the statement is too complex to be planned for several shards: %d mentions "
+                      "of sharded tables, %d query levels and %d tables in one FROM are the most",
+                      PLAN_MAX_INSTANCES, PLAN_MAX_LEVELS, PLAN_MAX_FROM);
+}
+
 void plan_query(struct planner *p, const struct query *query)
 {
     plan_scan(p, query);
     const char *hidden = overlooked(p);
-    if (p->too_many || hidden) {
+    bool complex = p->too_many || *p->work > PLAN_MAX_WORK;
+    if (hidden || (complex && p->ninstances)) {
         if (p->ninstances && use_said_key(p, query))
             return;
-        plan_refuse_shape(p,
-                          hidden ? "A subquery over table \"%s\" in such a place"
-                                 : "A statement with more than %s sharded tables",
-                          hidden ? hidden : "48");
+        if (hidden)
+            plan_refuse_shape(p, "A subquery over table \"%s\" in such a place", hidden);
+        else
+            refuse_complex(p);
         return;
     }
     if (p->ninstances)
@@ -508,6 +517,8 @@ void router_plan(const struct route_input *input, struct arena *arena, struct pl
         return;
     }
     struct planner p;
+    long work = 0;
+    p.work = &work;
     planner_init(&p, input, arena, plan);
     const char *shard = hints.shard ? hints.shard : input->session ? input->session->shard : NULL;
     if (shard && *shard)

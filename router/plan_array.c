@@ -46,8 +46,9 @@ static bool open_text(struct array_reader *reader)
 bool array_open(struct array_reader *reader, const char *bytes, size_t length, bool binary,
                 struct arena *arena)
 {
-    *reader =
-        (struct array_reader){.at = bytes, .end = bytes + length, .binary = binary, .arena = arena};
+    *reader = (struct array_reader){.at = bytes, .end = bytes + length, .binary = binary};
+    if (!binary)
+        reader->out = arena_alloc(arena, length + 1); /* no element is longer unescaped */
     return binary ? open_binary(reader) : open_text(reader);
 }
 
@@ -76,7 +77,7 @@ static bool next_text(struct array_reader *reader, const char **bytes, size_t *l
     if (!reader->left)
         return false;
     skip_blanks(reader);
-    char *out = arena_alloc(reader->arena, (size_t)(reader->end - reader->at) + 1);
+    char *out = reader->out;
     size_t n = 0, keep = 0; /* keep: blanks before this came from quotes or escapes */
     bool quoted = false, inside = false;
     for (; reader->at < reader->end && (inside || *reader->at != ','); reader->at++) {
@@ -104,6 +105,7 @@ static bool next_text(struct array_reader *reader, const char **bytes, size_t *l
     reader->at += reader->left;
     *bytes = !quoted && is_null_word(out, n) ? NULL : out;
     *length = n;
+    reader->out += n;
     return !reader->bad;
 }
 

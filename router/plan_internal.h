@@ -30,6 +30,10 @@
 #define PLAN_MAX_INSTANCES 48
 #define PLAN_MAX_EDGES 96
 #define PLAN_MAX_LEVELS 48
+#define PLAN_MAX_FROM 64 /* tables in one FROM */
+#define PLAN_MAX_ITEMS                                                                             \
+    1664 /* in a select list, ORDER BY, GROUP BY; the server takes no more either */
+#define PLAN_MAX_WORK 10000000 /* names compared: about a tenth of a second */
 
 static inline bool same_name(const char *a, const char *b)
 {
@@ -130,7 +134,8 @@ struct planner {
     bool has_ctes;           /* WITH somewhere in what was walked so far */
     bool may_wait;           /* the session would wait for a fresh schema: see plan_needs_schema */
     bool pending;            /* a parameter is needed that is not bound yet */
-    bool too_many;           /* more tables than there is room for */
+    bool too_many;           /* more tables than there is room for: nothing is proven any more */
+    long *work;              /* names compared so far, see PLAN_MAX_WORK */
     const char *unsafe_join; /* why instances must not be joined shard by shard; NULL: they may */
     struct pg_error *failed; /* an error found on the way (INSERT without key value, ...) */
 };
@@ -174,7 +179,7 @@ struct array_reader {
     bool binary, bad;
     int left;      /* binary: elements to come */
     uint32_t type; /* binary: element type */
-    struct arena *arena;
+    char *out;     /* text: where the next element goes */
 };
 bool array_open(struct array_reader *reader, const char *bytes, size_t length, bool binary,
                 struct arena *arena);

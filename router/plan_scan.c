@@ -49,7 +49,7 @@ static struct link sublink_link(const struct walk *w, const struct expr *sublink
                (!sublink->qualifier || same_name(sublink->qualifier, "="));
     bool all = same_name(sublink->name, "ALL") && sublink->qualifier &&
                same_name(sublink->qualifier, "<>");
-    if ((!any && !all) || sublink->nargs != 1)
+    if ((!any && !all) || sublink->nargs != 1 || w->p->too_many)
         return none;
     int i = scope_resolve(w->p, w->scope, sublink->args[0]);
     if (i < 0 || w->p->instances[i].nullable)
@@ -175,6 +175,23 @@ static void apply_link(struct planner *p, const struct scope *scope, struct link
         p->instances[link.instance].set = set;
 }
 
+/* Tables of an item, those inside of joins counted one by one. */
+static int count_tables(const struct from_item *item)
+{
+    if (!item->left && !item->right)
+        return 1;
+    return (item->left ? count_tables(item->left) : 0) +
+           (item->right ? count_tables(item->right) : 0);
+}
+
+static void check_width(struct planner *p, const struct query *q)
+{
+    int tables = 0;
+    for (int i = 0; i < q->nfrom; i++)
+        tables += count_tables(q->from[i]);
+    p->too_many |= tables > PLAN_MAX_FROM;
+}
+
 /* SELECT, UPDATE, DELETE, MERGE: a level with tables and conditions of its own. */
 static void scan_level(struct planner *p, const struct query *q, enum level_place place,
                        const struct scope *parent, const struct cte_names *ctes, struct link link)
@@ -191,8 +208,10 @@ static void scan_level(struct planner *p, const struct query *q, enum level_plac
         scope_add(p, q->from[i], scope.level, ctes);
     scope.end = (short)p->ninstances;
     p->levels[scope.level].end = scope.end;
-    join_conditions(p, &scope);
-    if (link.kind != LINK_NONE)
+    check_width(p, q);
+    if (!p->too_many)
+        join_conditions(p, &scope);
+    if (!p->too_many && link.kind != LINK_NONE)
         apply_link(p, &scope, link);
     if (has_subqueries(p)) {
         struct walk w = {p, &scope, ctes};

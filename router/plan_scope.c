@@ -210,6 +210,7 @@ static bool is_system_column(const char *name)
 
 static int item_has_column(const struct planner *p, const struct from_item *item, const char *name)
 {
+    ++*p->work;
     if (item->kind == FROM_JOIN) {
         int left = item_has_column(p, item->left, name);
         int right = item_has_column(p, item->right, name);
@@ -220,12 +221,15 @@ static int item_has_column(const struct planner *p, const struct from_item *item
     const struct schema_relation *relation = columns_of(p, item);
     if (!relation)
         return -1;
+    *p->work += relation->ncolumns;
     return is_system_column(name) || schema_column(relation, name) != NULL;
 }
 
 int scope_has_column(const struct planner *p, const struct query *query, const char *name)
 {
     int unknown = 0;
+    if (*p->work > PLAN_MAX_WORK)
+        return -1;
     if (query->relation) {
         int has = item_has_column(p, query->relation, name);
         if (has > 0)
@@ -271,7 +275,8 @@ const struct from_item *scope_item(const struct planner *p, const struct query *
 static int resolve_qualified(const struct planner *p, const struct scope *scope,
                              const struct expr *column)
 {
-    for (; scope; scope = scope->parent) {
+    for (; scope && *p->work <= PLAN_MAX_WORK; scope = scope->parent) {
+        *p->work += scope->query->nfrom + 1;
         const struct from_item *item = find_qualified(scope->query, column);
         if (!item)
             continue;
@@ -300,7 +305,7 @@ static int resolve_unqualified(const struct planner *p, const struct scope *scop
             if (!instance->renamed && same_name(instance->rule->key, column->name))
                 return i;
         }
-        if (scope_has_column(p, scope->query, column->name) != 0)
+        if (!scope->parent || scope_has_column(p, scope->query, column->name) != 0)
             return -1;
     }
     return -1;

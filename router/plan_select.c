@@ -23,6 +23,14 @@ static const char *wrong_shape(const struct query *q)
 
 static bool is_refused_shape(struct planner *p, const struct query *q)
 {
+    if (q->ntargets > PLAN_MAX_ITEMS || q->norder_by > PLAN_MAX_ITEMS ||
+        q->ngroup_by > PLAN_MAX_ITEMS) {
+        plan_refuse_state(p, "54001", plan_key_hint(p),
+                          "a select list, ORDER BY or GROUP BY of more than %d items over several "
+                          "shards",
+                          PLAN_MAX_ITEMS);
+        return true;
+    }
     const char *apart = join_not_colocated(p);
     const char *shape = wrong_shape(q);
     if (shape)

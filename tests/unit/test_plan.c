@@ -980,6 +980,70 @@ static void test_large(void **state)
     buffer_release(&sql);
 }
 
+/* "head item0 separator item1 ... tail" */
+struct bound_case {
+    const char *head, *item, *separator, *tail;
+    int count;
+    const char *plan;
+};
+
+static const struct bound_case bound_cases[] = {
+    {"SELECT 1 FROM users u", " , logs l%d", "", " WHERE u.id = 42", 64, "54001"},
+    {"SELECT 1 FROM users u", " , countries l%d", "", " WHERE u.id = 42", 63, "s1 R"},
+    {"SELECT 1 FROM logs l", " , logs l%d", "", " WHERE l.id = 42", 500, "s0 R"},
+    {"SELECT 1 FROM users u", " JOIN countries l%d ON true", "", " WHERE u.id = 42", 64, "54001"},
+    {"", "SELECT %d FROM logs", " UNION ALL ", "", 500, "s0 R"},
+    {"SELECT 1 FROM users WHERE id = 42", " AND EXISTS (SELECT %d FROM users)", "", "", 50,
+     "54001"},
+    {"/* pgshunt: key=42 */ SELECT 1 FROM users WHERE true", " AND EXISTS (SELECT %d FROM users)",
+     "", "", 50, "s1 R"},
+    {"SELECT ", "name AS a%d", ", ", " FROM users", 1664, "rows s0 s1 s2 R: append"},
+    {"SELECT ", "name AS a%d", ", ", " FROM users", 1665, "54001"},
+    {"SELECT name FROM users ORDER BY ", "name || %d", ", ", "", 1665, "54001"},
+    {"SELECT count(*) FROM users GROUP BY ", "age + %d", ", ", "", 1665, "54001"},
+    {"SELECT name FROM users WHERE id = 42 ORDER BY ", "name || %d", ", ", "", 1665, "s1 R"},
+    {"SELECT * FROM users WHERE id = ANY ('{", "%d", ",", "}')", 20000, "rows s0 s1 s2 R: append"},
+    {"SELECT * FROM users WHERE id = 42", " AND age <> %d", "", "", 20000, "s1 R"},
+    {"SELECT * FROM users WHERE ", "id = %d", " OR ", "", 20000, "rows s0 s1 s2 R: append"},
+};
+
+/* However long the statement is, planning takes time and memory in proportion, or it is refused. */
+static void test_bounds(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof bound_cases / sizeof bound_cases[0]; i++) {
+        const struct bound_case *c = &bound_cases[i];
+        struct buffer sql = {0};
+        buffer_append(&sql, c->head, strlen(c->head));
+        for (int k = 0; k < c->count; k++) {
+            char item[64];
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+            snprintf(item, sizeof item, c->item, k);
+#pragma GCC diagnostic pop
+            buffer_append(&sql, item, strlen(item));
+            if (k + 1 < c->count)
+                buffer_append(&sql, c->separator, strlen(c->separator));
+        }
+        buffer_append(&sql, c->tail, strlen(c->tail) + 1);
+        struct route_input input = {
+            .statement = parse_one(buffer_head(&sql)), .map = fix.map, .schema = fix.schema};
+        struct arena arena;
+        struct plan plan;
+        struct text words;
+        arena_init(&arena);
+        router_plan(&input, &arena, &plan);
+        render(&plan, &words);
+        check_sound(c->head, &plan);
+        if (strcmp(words.bytes, c->plan) != 0)
+            fail_msg("case %zu: %s...\n  planned:  %s (%s)\n  expected: %s", i, c->head,
+                     words.bytes, plan.reason, c->plan);
+        assert_true(arena.total <= 100000 + 20 * buffer_length(&sql));
+        arena_free(&arena);
+        buffer_release(&sql);
+    }
+}
+
 static void test_explain(void **state)
 {
     (void)state;
@@ -1022,7 +1086,7 @@ int main(void)
         cmocka_unit_test(test_foreign_params), cmocka_unit_test(test_one_shard),
         cmocka_unit_test(test_lists),          cmocka_unit_test(test_without_schema),
         cmocka_unit_test(test_soundness),      cmocka_unit_test(test_large),
-        cmocka_unit_test(test_explain),
+        cmocka_unit_test(test_bounds),         cmocka_unit_test(test_explain),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
