@@ -98,7 +98,6 @@ struct request {
     int attempts;
     struct node *avoid;  /* node that failed us in this request (not referenced: compared only) */
     struct buffer again; /* retriable: the client's bytes of this request, to be processed again */
-    unsigned next_participant; /* fan-out: plan query whose server is to be attached next */
     int64_t started_at;
 };
 

@@ -270,7 +270,6 @@ void extended_synced(struct client *client)
 void extended_scatter_done(struct client *client, bool failed)
 {
     client->extended->state = failed ? BATCH_FAILED : BATCH_OPEN;
-    client->request.next_participant = 0;
     if (!client->processing)
         client_continue(client);
 }

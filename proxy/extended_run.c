@@ -115,7 +115,6 @@ static bool start_scatter(struct client *client, struct scatter_ask *ask)
         batch_settle(client);
         return false;
     }
-    client->request.next_participant = 0;
     enum attach attached = attach_all(client, &client->request.plan);
     if (attached != ATTACH_READY)
         return attached == ATTACH_FAILED;

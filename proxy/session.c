@@ -189,6 +189,7 @@ void session_lost_server(struct client *client, struct server *server, const cha
     }
     if (!mattered)
         return;
+    pool_cancel_wait(client); /* for another server of the same transaction */
     struct arena *arena = worker_arena_take(client->worker);
     struct pg_error error;
     describe_loss(server, reason, arena, &error);

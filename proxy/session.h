@@ -107,7 +107,7 @@ const char *statement_pin_reason(const struct statement *statement);
 enum attach { ATTACH_READY, ATTACH_WAITING, ATTACH_FAILED };
 /* Gets a server of the shard and class for the client. FAILED: the request was refused already. */
 enum attach attach_shard(struct client *client, unsigned shard, enum node_class class);
-/* All shards of a fan-out plan, from client->request.next_participant on. */
+/* All shards of a fan-out plan. */
 enum attach attach_all(struct client *client, const struct plan *plan);
 /* For greeting a client: any node that answers, the primary of the first shard preferred. */
 struct node *attach_choose_any(struct client *client, const char **why);

@@ -153,16 +153,13 @@ static void start_scatter(struct client *client)
 }
 
 /* Attaches what a fan-out needs, one shard after the other, in their order: so that two fan-outs can
- * never wait for each other. */
+ * never wait for each other. After a wait it starts over: a server attached before may be gone. */
 enum attach attach_all(struct client *client, const struct plan *plan)
 {
-    struct request *request = &client->request;
-    while (request->next_participant < (unsigned)plan->nqueries) {
-        unsigned shard = plan->queries[request->next_participant].shard;
-        enum attach attached = attach_shard(client, shard, plan->node);
+    for (int i = 0; i < plan->nqueries; i++) {
+        enum attach attached = attach_shard(client, plan->queries[i].shard, plan->node);
         if (attached != ATTACH_READY)
             return attached;
-        request->next_participant++;
     }
     return ATTACH_READY;
 }

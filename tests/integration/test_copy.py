@@ -3,6 +3,7 @@ from contextlib import closing
 
 import psycopg2
 import pytest
+from harness.proxy import binary
 from support import SYNC, Raw, bind, describe, execute, fetch, kinds, message, one, parse, query, rows
 
 DONE = message(b"c")
@@ -91,7 +92,8 @@ def test_a_million_rows_and_little_memory(proxy, table):
         cursor = connection.cursor()
         before = resident(proxy)
         cursor.copy_expert("COPY (SELECT g, repeat('y', 100) FROM generate_series(1, 1000000) g) TO STDOUT", sink)
-        assert resident(proxy) - before < 8192, "kilobytes grown by a copy of 100 MB"
+        allowed = 8192 if "asan" not in binary() else 65536  # freed memory stays in its quarantine
+        assert resident(proxy) - before < allowed, "kilobytes grown by a copy of 100 MB"
 
 
 def resident(proxy):
