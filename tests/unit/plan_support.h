@@ -1,0 +1,196 @@
+/* plan_support.h: a sharded database to plan for, and a plan in a few words. */
+#ifndef PGSHUNT_PLAN_SUPPORT_H
+#define PGSHUNT_PLAN_SUPPORT_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "pgshunt/pgtypes.h"
+#include "pgshunt/plan.h"
+
+/*
+ * Three shards with a third of the buckets each. Of the keys used below, 3 lives on s0; 1 and 42 on
+ * s1; 2, 4, 5 and 7 on s2.
+ */
+
+struct fixture {
+    struct shardmap *map, *one;
+    struct schema *schema;
+    struct arena arena;
+};
+
+static struct fixture fix;
+
+#define TABLE(name_, kind_, ...)                                                                   \
+    do {                                                                                           \
+        struct schema_column columns_[] = {__VA_ARGS__};                                           \
+        schema_add_relation(                                                                       \
+            fix.schema,                                                                            \
+            &(struct schema_relation){.schema = "public",                                          \
+                                      .name = name_,                                               \
+                                      .kind = kind_,                                               \
+                                      .persistence = 'p',                                          \
+                                      .columns = columns_,                                         \
+                                      .ncolumns = (int)(sizeof columns_ / sizeof columns_[0])});   \
+    } while (0)
+
+static void add_relations(void)
+{
+    TABLE("users", 'r', {"id", OID_INT8, true, NULL}, {"name", OID_TEXT, true, NULL},
+          {"email", OID_TEXT, false, "C"}, {"nick", OID_TEXT, false, "de_DE"},
+          {"age", OID_INT4, true, NULL}, {"country", OID_TEXT, true, NULL});
+    TABLE("orders", 'r', {"id", OID_INT8, true, NULL}, {"user_id", OID_INT8, true, NULL},
+          {"total", OID_NUMERIC, true, NULL}, {"note", OID_TEXT, true, NULL});
+    TABLE("files", 'r', {"doc", OID_UUID, true, NULL}, {"size", OID_INT8, true, NULL});
+    TABLE("tenants", 'r', {"slug", OID_VARCHAR, true, NULL}, {"plan", OID_TEXT, true, NULL});
+    TABLE("codes", 'r', {"code", OID_BPCHAR, true, NULL}, {"what", OID_TEXT, true, NULL});
+    TABLE("countries", 'r', {"code", OID_TEXT, true, NULL}, {"title", OID_TEXT, true, NULL});
+    TABLE("logs", 'r', {"id", OID_INT8, true, NULL}, {"uid", OID_INT8, true, NULL},
+          {"msg", OID_TEXT, true, NULL});
+    TABLE("active_users", 'v', {"id", OID_INT8, true, NULL});
+    TABLE("log_seq", 'S', {"last_value", OID_INT8, true, NULL});
+}
+
+/* A partition of a partition of orders, and children of an unsharded and of a reference table. */
+static void add_children(void)
+{
+    static struct schema_column columns[] = {{"user_id", OID_INT8, true, NULL},
+                                             {"id", OID_INT8, true, NULL}};
+    static const char *const children[][4] = {{"public", "orders_2024", "public", "orders"},
+                                              {"parts", "orders_2024_01", "public", "orders_2024"},
+                                              {"public", "logs_1", "public", "logs"},
+                                              {"public", "countries_eu", "public", "countries"},
+                                              {"a", "orders_2025", "public", "orders"},
+                                              {"b", "orders_2025", "public", "orders"},
+                                              {"public", "loop", "public", "loop"}};
+    for (size_t i = 0; i < sizeof children / sizeof children[0]; i++)
+        schema_add_relation(fix.schema, &(struct schema_relation){.schema = children[i][0],
+                                                                  .name = children[i][1],
+                                                                  .kind = 'r',
+                                                                  .persistence = 'p',
+                                                                  .columns = columns,
+                                                                  .ncolumns = 2,
+                                                                  .parent_schema = children[i][2],
+                                                                  .parent = children[i][3]});
+}
+
+static int setup(void **state)
+{
+    static const char *names[] = {"s0", "s1", "s2"};
+    (void)state;
+    arena_init(&fix.arena);
+    fix.map = shardmap_new(&(struct shardmap_builder){names, NULL, 3});
+    int users = shardmap_add_keyspace(fix.map, "users", KEY_BIGINT, HASH_XXH64);
+    int docs = shardmap_add_keyspace(fix.map, "docs", KEY_UUID, HASH_XXH64);
+    int tenants = shardmap_add_keyspace(fix.map, "tenants", KEY_TEXT, HASH_XXH64);
+    shardmap_add_table(fix.map, "users", users, "id");
+    shardmap_add_table(fix.map, "orders", users, "user_id");
+    shardmap_add_table(fix.map, "files", docs, "doc");
+    shardmap_add_table(fix.map, "tenants", tenants, "slug");
+    shardmap_add_table(fix.map, "codes", tenants, "code");
+    shardmap_add_table(fix.map, "fresh", users, "id"); /* not in the schema */
+    shardmap_add_table(fix.map, "countries", -1, NULL);
+    fix.one = shardmap_new(&(struct shardmap_builder){names, NULL, 1});
+    fix.schema = schema_new();
+    schema_set_collation(fix.schema, "en_US.UTF-8", 'c');
+    add_relations();
+    add_children();
+    schema_add_function(fix.schema, "pg_catalog", "lower", VOLATILITY_IMMUTABLE);
+    schema_add_function(fix.schema, "public", "touch", VOLATILITY_VOLATILE);
+    schema_add_function(fix.schema, "public", "geo", VOLATILITY_IMMUTABLE);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    shardmap_free(fix.map);
+    shardmap_free(fix.one);
+    schema_free(fix.schema);
+    arena_free(&fix.arena);
+    return 0;
+}
+
+/* ---- a plan in a few words ---- */
+
+struct text {
+    char bytes[4096];
+    size_t length;
+};
+
+static void put(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void put(struct text *text, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(text->bytes + text->length, sizeof text->bytes - text->length, format, args);
+    va_end(args);
+    assert_in_range(n, 0, sizeof text->bytes - text->length - 1);
+    text->length += (size_t)n;
+}
+
+/* "s1 R", "s0 P any", "rows s0 s1 s2 R: sort by 1", "write s1 s2 P", "all s0 s1 s2 P", "0A000". */
+static void render(const struct plan *plan, struct text *out)
+{
+    static const char *const modes[] = {"rows", "write", "all"};
+    out->length = 0;
+    put(out, "%s", "");
+    if (plan->kind == PLAN_REFUSE) {
+        put(out, "%s", plan->error.sqlstate);
+        return;
+    }
+    if (plan->kind == PLAN_SCATTER)
+        put(out, "%s ", modes[plan->mode]);
+    else
+        put(out, "s%u ", plan->shard);
+    for (int i = 0; i < plan->nqueries; i++)
+        put(out, "s%u ", plan->queries[i].shard);
+    put(out, "%s", plan->node == NODE_CLASS_PRIMARY ? "P" : "R");
+    put(out, "%s%s%s", plan->any_shard ? " any" : "", plan->needs_params ? " params" : "",
+        plan->no_transaction ? " notx" : "");
+    if (plan->kind != PLAN_SCATTER || !plan->merge)
+        return;
+    const char **lines;
+    int count = router_explain(plan, fix.map, &fix.arena, &lines);
+    put(out, ": %s", lines[count - 1] + strlen("  merge: "));
+}
+
+static const struct statement *parse_one(const char *sql)
+{
+    struct statement_list list = statement_parse(sql, &fix.arena);
+    assert_int_equal(list.count, 1);
+    return list.items[0];
+}
+
+/* What must hold for every plan there is. */
+static void check_sound(const char *sql, const struct plan *plan)
+{
+    assert_non_null(plan->reason);
+    if (plan->kind == PLAN_REFUSE) {
+        assert_non_null(plan->error.message);
+        assert_int_equal(strlen(plan->error.sqlstate), 5);
+        if (!plan->error.hint)
+            fail_msg("%s: refused without a hint: %s", sql, plan->error.message);
+    }
+    if (plan->kind == PLAN_DIRECT)
+        assert_in_range(plan->shard, 0, 2);
+    if (plan->kind != PLAN_SCATTER)
+        return;
+    assert_in_range(plan->nqueries, 1, 3);
+    assert_int_equal(plan->mode == SCATTER_ROWS, plan->mode == SCATTER_ROWS && plan->merge);
+    for (int i = 0; i < plan->nqueries; i++) {
+        struct statement_list list = statement_parse(plan->queries[i].sql, &fix.arena);
+        if (list.count != 1 || list.items[0]->syntax_error)
+            fail_msg("%s: a shard gets what is no SQL: %s", sql, plan->queries[i].sql);
+    }
+}
+
+#endif
