@@ -155,8 +155,8 @@ def show(shell):
     title("GROUP BY over all shards, with a reference table that every shard has")
     shell.psql("-c", "SELECT c.name, count(*) AS users FROM users u JOIN countries c ON c.code = u.country "
                      "GROUP BY c.name ORDER BY users DESC, c.name")
-    shell.psql("-c", "SELECT item, count(*), sum(amount), avg(amount)::numeric(10,2) FROM orders GROUP BY item "
-                     "ORDER BY item")
+    shell.psql("-c", "SELECT item, count(*), sum(amount), min(amount), max(amount), avg(amount) FROM orders "
+                     "GROUP BY item ORDER BY item")
 
     title("Who is primary, who is behind: the console, a virtual database named pgshunt")
     shell.psql("-d", "pgshunt", "-c", "SHOW NODES")

@@ -115,7 +115,7 @@ def test_bad_reload_keeps_the_old_configuration(cluster):
     with Proxy(cluster) as proxy:
         with open(proxy.config_path) as file:
             good = file.read()
-        proxy.write_config(good.replace("workers = 2;", "workers = 2;\npool = { sise = 1; };"))
+        proxy.write_config(good.replace("workers = 2;", "workers = 2;\nsise = 1;"))
         said = "\n".join(proxy.reload())
         assert "sise" in said or re.search("sise", proxy.log())
         assert proxy.value("SELECT 1") == 1
