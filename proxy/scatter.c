@@ -320,6 +320,9 @@ static void pump(struct scatter *scatter)
             scatter->rows_done = true;
             stop_others(scatter);
         }
+        /* While there is no row the read of a shard that is lost can still be repeated. */
+        if (status == MERGE_WAIT && !merge_rows(scatter->merge))
+            break;
         flush(scatter);
         if (status == MERGE_WAIT)
             break;
