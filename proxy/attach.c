@@ -131,11 +131,10 @@ static enum attach refuse_no_node(struct client *client, const char *why)
     return ATTACH_FAILED;
 }
 
-enum attach attach_shard(struct client *client, unsigned shard, enum node_class class)
+/* One node. FAILED with request->elsewhere set: another one is to be tried. */
+static enum attach try_node(struct client *client, unsigned shard, enum node_class class)
 {
     const char *why = "";
-    if (client_participant(client, shard))
-        return ATTACH_READY;
     struct node *node = choose(client, shard, class, &why);
     if (!node)
         return refuse_no_node(client, why);
@@ -143,13 +142,27 @@ enum attach attach_shard(struct client *client, unsigned shard, enum node_class 
         bool replica = atomic_load(&node->role) == NODE_ROLE_REPLICA;
         *(replica ? &client->stats->reads_on_replica : &client->stats->reads_on_primary) += 1;
     }
-    if (pool_checkout(pool_get(client->account, node), client, shard) == CHECKOUT_READY)
+    client->request.attaching = true;
+    enum checkout checkout = pool_checkout(pool_get(client->account, node), client, shard);
+    client->request.attaching = false;
+    if (checkout == CHECKOUT_READY)
         return ATTACH_READY;
-    if (!client
-             ->waiting_pool) /* the pool has said no already, and the request went on from there */
+    if (!client->waiting_pool) /* the pool has said no already */
         return ATTACH_FAILED;
     client->state = CLIENT_WAITING;
     return ATTACH_WAITING;
+}
+
+enum attach attach_shard(struct client *client, unsigned shard, enum node_class class)
+{
+    if (client_participant(client, shard))
+        return ATTACH_READY;
+    enum attach attached;
+    do {
+        client->request.elsewhere = false;
+        attached = try_node(client, shard, class);
+    } while (attached == ATTACH_FAILED && client->request.elsewhere);
+    return attached;
 }
 
 /* ---- what goes ahead of the first statement ---- */

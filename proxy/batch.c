@@ -63,6 +63,7 @@ void batch_free(struct extended *ext, bool undo)
     batch_drop_held(ext);
     forget_defined(ext, undo);
     buffer_release(&ext->out);
+    buffer_release(&ext->early);
     ext->server = NULL;
     ext->executed_write = ext->failed = false;
     ext->state = BATCH_CLOSED;
@@ -106,8 +107,23 @@ void batch_answer(struct client *client, struct buffer *bytes)
         *bytes = (struct buffer){0};
         return;
     }
+    if (!ext->server) {
+        /* A fan-out may follow, and lose a shard before its first row: then nothing must be out. */
+        buffer_append(&ext->early, buffer_head(bytes), buffer_length(bytes));
+        buffer_release(bytes);
+        return;
+    }
     client->request.forwarded = true;
     client_send_buffer(client, bytes);
+}
+
+void batch_send_early(struct client *client)
+{
+    struct extended *ext = client->extended;
+    if (!buffer_length(&ext->early))
+        return;
+    client->request.forwarded = true;
+    client_send_buffer(client, &ext->early);
 }
 
 void batch_answer_simple(struct client *client, char type)
@@ -141,6 +157,7 @@ void extended_refuse(struct client *client, const struct pg_error *error)
         client->tx->state = TX_FAILED;
     client->state = CLIENT_BUSY;
     client->request.forwarded = true;
+    batch_send_early(client);
     client_send_buffer(client, &bytes);
     if (!client->processing)
         client_continue(client);
@@ -154,6 +171,7 @@ void extended_fail(struct client *client, const struct pg_error *error)
     ext->server = NULL;
     buffer_release(&ext->out);
     batch_drop_held(ext);
+    batch_send_early(client);
     client_error(client, error);
     client->state = CLIENT_BUSY;
     ext->state = BATCH_FAILED;
@@ -299,6 +317,7 @@ enum reach batch_reach(struct client *client, unsigned shard, enum node_class cl
     enum attach attached = attach_shard(client, shard, class);
     if (attached != ATTACH_READY)
         return attached == ATTACH_WAITING ? REACH_WAIT : REACH_FAILED;
+    batch_send_early(client);
     ext->server = client_participant(client, shard);
     attach_prefix(client, ext->server, &ext->out);
     client->stats->direct++;

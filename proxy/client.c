@@ -359,8 +359,12 @@ static bool try_elsewhere(struct client *client)
 {
     struct request *request = &client->request;
     if (!request->planned || request->plan.node != NODE_CLASS_REPLICA || client->tx ||
-        client->nparticipants || request->attempts++ >= 3)
+        (client->nparticipants && request->plan.kind != PLAN_SCATTER) || request->attempts++ >= 3)
         return false;
+    if (request->attaching) {
+        request->elsewhere = true;
+        return true;
+    }
     client->state = CLIENT_BUSY;
     if (extended_in_batch(client))
         extended_continue(client);

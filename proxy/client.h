@@ -96,6 +96,8 @@ struct request {
     int64_t schema_asked_at; /* waits for a schema read after this; 0: does not */
     bool schema_waited;      /* ... and has done so */
     int attempts;
+    bool attaching;      /* attach.c is at it: what fails now it tries elsewhere itself */
+    bool elsewhere;      /* ... and shall */
     struct node *avoid;  /* node that failed us in this request (not referenced: compared only) */
     struct buffer again; /* retriable: the client's bytes of this request, to be processed again */
     int64_t started_at;

@@ -95,6 +95,7 @@ static bool flush_message(struct client *client)
         wire_put_simple(&ext->out, 'H');
         batch_flush(ext);
     }
+    batch_send_early(client);
     return true;
 }
 
@@ -143,6 +144,7 @@ static bool sync_message(struct client *client)
         ext->state = BATCH_SYNCING;
         return true;
     }
+    batch_send_early(client);
     end_batch(client);
     session_ready(client);
     return true;

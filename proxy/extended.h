@@ -41,6 +41,7 @@ struct extended {
     enum batch_state state;
     struct server *server; /* has messages of this batch that are not synced; else NULL */
     struct buffer out;     /* for `server`, not sent yet */
+    struct buffer early;   /* answers of our own, held back while the batch may have to be repeated */
     struct held_parse *held;
     int nheld;
     char **defined; /* names defined in this batch, to be undone if it is repeated */
@@ -64,6 +65,8 @@ struct incoming {
 void batch_flush(struct extended *ext);
 /* An answer of our own, behind the answers still awaited. Takes over `bytes`. */
 void batch_answer(struct client *client, struct buffer *bytes);
+/* What was held back goes out. */
+void batch_send_early(struct client *client);
 void batch_answer_simple(struct client *client, char type);
 void batch_refuse(struct client *client, const char *sqlstate, const char *message);
 void batch_malformed(struct client *client);

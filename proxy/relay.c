@@ -428,12 +428,28 @@ static size_t start_passing(struct walk *walk, const char *at, size_t len, uint3
     return pass_on(walk, at, len);
 }
 
+/* A shard's last words are the loss of that shard: its part of a fan-out may be repeated elsewhere. */
+static bool is_last_word(struct server *server, const char *at, uint32_t length)
+{
+    struct pg_error error;
+    if (at[0] != 'E')
+        return false;
+    wire_read_error(at + WIRE_HEADER, length - 4, &error);
+    if (!is_fatal(&error))
+        return false;
+    snprintf(server->fatal_sqlstate, sizeof server->fatal_sqlstate, "%s", error.sqlstate);
+    lose(server, error.message);
+    return true;
+}
+
 /* One whole message. False: the server is lost or has gone elsewhere. */
 static bool take_message(struct walk *walk, const char *at, uint32_t length)
 {
     const char *end = at + 1 + length;
     if (goes_to_scatter(walk)) {
         cut_out(walk, at, end);
+        if (is_last_word(walk->server, at, length))
+            return false;
         scatter_message(walk->server, at[0], at + WIRE_HEADER, length - 4);
         return walk->server->state == SERVER_ACTIVE;
     }

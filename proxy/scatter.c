@@ -20,6 +20,7 @@
 #include "pgshunt/merge.h"
 #include "pgshunt/wire.h"
 #include "proxy/cancel.h"
+#include "proxy/extended.h"
 #include "proxy/pool.h"
 
 #define OUT_MAX 65536
@@ -199,6 +200,11 @@ void scatter_start(struct client *client, const struct scatter_ask *ask)
     const struct plan *plan = scatter->plan;
     client->scatter = scatter;
     client->stats->scatter++;
+    if (ask->silent) /* goes out with the answer */
+        buffer_append(&scatter->out, buffer_head(&client->extended->early),
+                      buffer_length(&client->extended->early));
+    if (ask->silent)
+        buffer_release(&client->extended->early);
     for (int i = 0; i < scatter->nparts; i++) {
         struct part *part = &scatter->parts[i];
         struct shard_query query = plan->queries[i];
