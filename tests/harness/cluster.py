@@ -300,9 +300,12 @@ class Shard:
         return [node for node in self.nodes if node is not self.primary]
 
     def promote(self, node):
-        """Makes `node` the primary (the old one must have been stopped)."""
+        """Makes `node` the primary (the old one must have been stopped); other replicas follow it."""
         node.promote()
         self.primary = node
+        for other in self.replicas:
+            if other.running():
+                other.set("primary_conninfo", node.dsn("postgres", application_name=other.name))
 
     def follow(self, node):
         """Rebuilds `node` as a replica of the current primary."""
