@@ -99,7 +99,7 @@ static struct node *choose(struct client *client, unsigned shard, enum node_clas
     struct balance_request request = {
         .class = class,
         .max_lag_us = config->max_lag * 1000,
-        .wrote_at_us = config->read_your_writes ? client->wrote_at : 0,
+        .wrote_at_us = config->read_your_writes ? session_wrote_at(client, shard) : 0,
         .exclude = client->request.avoid,
         .seed = &client->worker->random,
         .in_use = node_in_use,

@@ -69,6 +69,7 @@ static void free_client(struct conn *conn)
         free(client->participants);
     topology_unref(client->topology);
     schema_unref(client->schema);
+    free(client->wrote_on);
     free(client->keys);
     free(client->user);
     free(client->database_name);

@@ -71,7 +71,7 @@ struct savepoint {
 struct transaction {
     enum tx_state state;
     char *begin_sql; /* "BEGIN ISOLATION LEVEL ..." */
-    bool implicit; /* of a pipeline over several shards: its Sync ends it */
+    bool implicit;   /* of a pipeline over several shards: its Sync ends it */
     bool read_only;
     bool wrote;
     bool changed_schema; /* to be announced when it commits */
@@ -92,7 +92,7 @@ struct request {
     bool retriable;  /* an autocommit read on a replica: may be repeated elsewhere */
     const char *sql; /* of a Query message: borrowed from the input, copied when it has to wait */
     bool sql_kept;   /* sql is in the arena */
-    struct buffer explain; /* pgshunt's own lines, as DataRows, ahead of the server's EXPLAIN */
+    struct buffer explain;   /* pgshunt's own lines, as DataRows, ahead of the server's EXPLAIN */
     int64_t schema_asked_at; /* waits for a schema read after this; 0: does not */
     bool schema_waited;      /* ... and has done so */
     int attempts;
@@ -145,7 +145,11 @@ struct client {
     struct scatter *scatter;   /* a fan-out under way */
     struct extended *extended; /* prepared statements and the batch under way */
     struct console *console;   /* connected to the admin console */
-    int64_t wrote_at;          /* clock_us when its last write was acknowledged; 0: never */
+    /* clock_us when its last write was acknowledged, 0: never; on any shard, and shard by shard: a dead
+     * primary, which no replica can be measured by, must not keep its reads from the shards where it
+     * has written nothing. */
+    int64_t wrote_at;
+    int64_t *wrote_on; /* by shard; NULL: none */
     const char *pin_reason;
     char *route_key, *route_shard; /* pgshunt.key, pgshunt.shard */
     size_t copy_left;              /* bytes of a CopyData message still to pass on */

@@ -266,7 +266,7 @@ static void follow_status(struct client *client, struct server *server, char sta
         if (client->tx)
             transaction_end(client, server->committed);
         else if (server->wrote)
-            client->wrote_at = clock_us();
+            session_wrote(client, server);
         server->wrote = false;
         break;
     case 'T':

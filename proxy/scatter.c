@@ -414,8 +414,8 @@ static void follow_transaction(struct scatter *scatter)
         failed |= !server || server->tx_status == 'E';
     }
     if (!client->tx) {
-        if (scatter->plan->write)
-            client->wrote_at = clock_us();
+        for (int i = 0; scatter->plan->write && i < scatter->nparts; i++)
+            session_wrote(client, scatter->parts[i].server);
     } else if (ended) {
         transaction_end(client, scatter->commits);
     } else {

@@ -22,6 +22,10 @@ void session_input(struct client *client, const char *data, size_t len);
 void session_resume(struct client *client);
 /* Starts/ends a request. The end detaches what is free, and goes on with further input. */
 void session_begin_request(struct client *client);
+/* A write was acknowledged: on this server's shard (NULL: on whichever). */
+void session_wrote(struct client *client, const struct server *server);
+/* Reads of this shard must see what was written up to then; 0: nothing. */
+int64_t session_wrote_at(const struct client *client, unsigned shard);
 void session_follow_schema(struct client *client); /* takes the newest snapshot */
 void session_end_request(struct client *client);
 /* Processes a request's bytes again after its server was lost; `avoid` is the node that failed. */
@@ -44,8 +48,7 @@ void simple_continue(struct client *client);
 /* Plans once more, after the schema was read again. */
 void simple_replan(struct client *client);
 /* The end of a transaction, on every server that has begun it. */
-void statement_plan_end(struct client *client, bool commit, struct arena *arena,
-                        struct plan *plan);
+void statement_plan_end(struct client *client, bool commit, struct arena *arena, struct plan *plan);
 /* COMMIT and its like when several servers are in the transaction: plans it for all. False: it is not
  * such a case. */
 bool statement_broadcast(struct client *client, const struct statement *statement,
@@ -79,7 +82,7 @@ bool extended_deallocate(struct client *client, const char *name);
 void extended_undefine(struct client *client, const char *name);
 bool extended_in_batch(const struct client *client);
 bool extended_takes_input(const struct client *client); /* the batch waits for its next message */
-void extended_forget_all(struct client *client); /* DISCARD ALL, DEALLOCATE ALL */
+void extended_forget_all(struct client *client);        /* DISCARD ALL, DEALLOCATE ALL */
 
 /* ---- statement.c ---- */
 
@@ -128,8 +131,8 @@ void relay_readable(struct server *server);
 struct scatter_ask {
     const struct statement *statement; /* for what follows its completion; NULL: several */
     bool describe;                     /* the client wants a RowDescription */
-    bool quiet;    /* no CommandComplete */
-    bool silent;   /* part of an extended batch: no ReadyForQuery, extended_scatter_done() instead */
+    bool quiet;                        /* no CommandComplete */
+    bool silent; /* part of an extended batch: no ReadyForQuery, extended_scatter_done() instead */
     const struct params *params;     /* extended: the client's, for queries with parameters */
     const struct prepared *prepared; /* extended: declared types */
     const char *result_formats;      /* Bind's result format codes, count first; NULL: text */

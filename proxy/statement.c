@@ -93,6 +93,20 @@ static void announce_schema_change(struct client *client)
     monitor_schema_changed(client->worker->daemon->monitor, client->database);
 }
 
+/* Every server of the transaction counts. */
+static void note_where_it_wrote(struct client *client)
+{
+    bool noted = false;
+    for (int i = 0; i < client->nparticipants; i++) {
+        if (!client->participants[i]->begun)
+            continue;
+        session_wrote(client, client->participants[i]);
+        noted = true;
+    }
+    if (!noted)
+        session_wrote(client, NULL);
+}
+
 void transaction_end(struct client *client, bool committed)
 {
     struct transaction *tx = client->tx;
@@ -101,7 +115,7 @@ void transaction_end(struct client *client, bool committed)
     if (committed) {
         guc_pending_apply(&tx->settings, &client->guc);
         if (tx->wrote)
-            client->wrote_at = clock_us();
+            note_where_it_wrote(client);
         if (tx->changed_schema)
             announce_schema_change(client);
     }
@@ -427,7 +441,7 @@ static void wrote(struct client *client, struct server *server)
     if (client->tx)
         client->tx->wrote = true;
     else
-        client->wrote_at = clock_us();
+        session_wrote(client, server);
 }
 
 static void pin(struct client *client, struct server *server, const char *reason)

@@ -1,4 +1,7 @@
 """kill -9 of a replica: no client notices. kill -9 of a primary: its writes fail clearly, all else goes on."""
+import os
+import re
+import subprocess
 import time
 from contextlib import closing
 
@@ -6,7 +9,8 @@ import psycopg2
 import pytest
 
 from harness.sample import USERS
-from harness import Cluster, Load, Proxy, wait_until
+from harness import Cluster, Load, Proxy, pg_binary, wait_until
+from harness.cluster import tool_environment
 from support import fetch, one
 
 pytestmark = [pytest.mark.core, pytest.mark.slow]
@@ -57,6 +61,44 @@ def test_killed_replica_costs_no_client_an_error(own_cluster, killable):
             load.wait_progress(100)
     assert load.errors == []
     assert load.done > 500
+
+
+POINT = "\\set id random(1, 400)\nSELECT name FROM users WHERE id = :id;\n"
+FAN_OUT = ("\\set id random(1, 400)\nSELECT count(*) FROM users WHERE n < :id;\n"
+           "SELECT id, name FROM users WHERE n < :id ORDER BY id LIMIT 5;\n")
+WRITE = "\\set id random(1, 400)\nUPDATE users SET n = n + 1 WHERE id = :id;\n"
+
+
+def start_pgbench(proxy, script, mode, *args, clients=8):
+    path = os.path.join(proxy.folder, "script.sql")
+    with open(path, "w") as file:
+        file.write(script)
+    return subprocess.Popen(
+        [pg_binary("pgbench"), "-n", "-M", mode, "-f", path, "-c", str(clients), "-j", "2", *args, proxy.dsn()],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=tool_environment())
+
+
+@pytest.mark.parametrize("mode", ["simple", "extended", "prepared"])
+@pytest.mark.parametrize("script", [POINT, FAN_OUT], ids=["point", "fan-out"])
+def test_pgbench_notices_no_killed_replica(own_cluster, killable, script, mode):
+    """Under load one replica of each shard is killed and comes back: zero errors, in every protocol."""
+    bench = start_pgbench(killable, script, mode, "-T", "5")
+    try:
+        for victim in (own_cluster.shards[0].nodes[1], own_cluster.shards[1].nodes[2]):
+            time.sleep(0.7)
+            assert bench.poll() is None
+            victim.kill9()
+            time.sleep(0.7)
+            victim.start()
+        out = bench.communicate(timeout=60)[0]
+    finally:
+        bench.kill()
+        bench.wait()
+    assert bench.returncode == 0 and not re.search("error:|aborted", out), out[-3000:]
+    assert "number of failed transactions: 0 " in out
+    assert int(re.search(r"actually processed: (\d+)", out)[1]) > 100
+    for node in own_cluster.replicas:
+        wait_until(lambda: state_of(killable, node) == "up", 15.0, "replica back")
 
 
 def test_read_in_flight_is_repeated_elsewhere(own_cluster, killable):
@@ -135,6 +177,44 @@ def test_killed_primary(own_cluster, killable):
     assert writes.errors == []
     # Reads of the dead shard may have been on the primary only if no replica was fresh: there are two.
     assert reads.errors == []
+
+
+@pytest.mark.parametrize("mode", ["simple", "extended", "prepared"])
+def test_pgbench_with_a_killed_primary(own_cluster, killable, mode):
+    """pgbench's clients that write there end with a clear error that names the shard; those of the other shard go on,
+    and so do reads of both; after a restart it runs again on the same proxy."""
+    victim = own_cluster.shards[0].primary
+    alive = [number for number, home in killable.homes.items() if home == 1]
+    ids = ", ".join(str(number) for number in alive[:20])
+    other = f"UPDATE users SET n = n + 1 WHERE id = {alive[0]};\nSELECT count(*) FROM users WHERE id IN ({ids});\n" + POINT
+    goes_on = start_pgbench(killable, other, mode, "-T", "5", clients=4)
+    time.sleep(0.3)  # pgbench has read its script
+    hit = start_pgbench(killable, WRITE, mode, "-T", "5", clients=4)
+    try:
+        time.sleep(1)
+        victim.kill9()
+        time.sleep(1)
+        with pytest.raises(psycopg2.Error) as caught:
+            killable.sql("UPDATE users SET n = n + 1 WHERE id = %s", (next(
+                number for number, home in killable.homes.items() if home == 0),))
+        assert "s0" in str(caught.value) or str(victim.port) in str(caught.value)
+        assert caught.value.diag.message_hint
+        assert killable.value("SELECT count(*) FROM users") == 400
+        failed = hit.communicate(timeout=60)[0]
+        unharmed = goes_on.communicate(timeout=60)[0]
+    finally:
+        for bench in (hit, goes_on):
+            bench.kill()
+            bench.wait()
+        victim.start()
+    assert hit.returncode == 2
+    errors = re.findall(r"ERROR:.*", failed)
+    assert errors and all(str(victim.port) in error or "s0" in error for error in errors), failed[-3000:]
+    assert goes_on.returncode == 0 and "number of failed transactions: 0 " in unharmed, unharmed[-3000:]
+    wait_until(lambda: state_of(killable, victim) == "up", 15.0, "primary back")
+    again = start_pgbench(killable, WRITE, mode, "-t", "30")
+    out = again.communicate(timeout=60)[0]
+    assert again.returncode == 0, out[-3000:]
 
 
 def test_promoted_replica_takes_over(own_cluster, killable):
