@@ -87,7 +87,7 @@ bugprone-posix-return,bugprone-signed-char-misuse,bugprone-terminating-continue,
 
 demo: deps ## show everything at once: 2 shards with replicas, data through the proxy, queries (Ctrl-C ends it)
 	$(Q)$(MAKE) --no-print-directory all
-	$(Q)$(PYTHON) tests/demo/demo.py
+	$(Q)PGSHUNT=$(abspath $(OUT)/pgshunt) $(PYTHON) tests/demo/demo.py
 
 check: deps ## build everything and run all tests (unit, fuzz, integration, drivers); ends with "N passed, N failed"
 	$(Q)$(PYTHON) tests/run $(CHECK)
