@@ -6,6 +6,10 @@
 #include <string.h>
 #include <xxhash.h>
 
+#define UNUSED_MAX 256 /* entries kept that nobody holds */
+#define UNUSED_SIZE_MAX                                                                            \
+    16384 /* ... unless they are larger: values written into SQL do not repeat */
+
 /* Drawn at start: nobody outside can make two texts meet in one entry. */
 static uint64_t secret;
 
@@ -46,8 +50,12 @@ struct prepared *prepared_get(struct prepared_table *table, const char *sql, con
     struct prepared_key key = content_key(sql, types, ntypes);
     struct prepared *prepared;
     HASH_FIND(hh, table->entries, &key, sizeof key, prepared);
-    if (!prepared)
+    if (!prepared) {
         prepared = add_entry(table, &key, sql, types, ntypes);
+    } else if (!prepared->references) {
+        list_remove(&prepared->unused);
+        table->nunused--;
+    }
     return prepared_ref(prepared);
 }
 
@@ -57,11 +65,42 @@ struct prepared *prepared_ref(struct prepared *prepared)
     return prepared;
 }
 
+static void free_entry(struct prepared_table *table, struct prepared *prepared)
+{
+    HASH_DEL(table->entries, prepared);
+    arena_free(&prepared->arena);
+    free(prepared);
+}
+
+static void drop_oldest(struct prepared_table *table)
+{
+    struct prepared *oldest = list_entry(table->unused.prev, struct prepared, unused);
+    list_remove(&oldest->unused);
+    table->nunused--;
+    free_entry(table, oldest);
+}
+
 void prepared_unref(struct prepared_table *table, struct prepared *prepared)
 {
     if (!prepared || --prepared->references > 0)
         return;
-    HASH_DEL(table->entries, prepared);
-    arena_free(&prepared->arena);
-    free(prepared);
+    if (prepared->arena.total > UNUSED_SIZE_MAX) {
+        free_entry(table, prepared);
+        return;
+    }
+    list_push_front(&table->unused, &prepared->unused);
+    if (++table->nunused > UNUSED_MAX)
+        drop_oldest(table);
+}
+
+void prepared_table_init(struct prepared_table *table)
+{
+    *table = (struct prepared_table){0};
+    list_init(&table->unused);
+}
+
+void prepared_table_free(struct prepared_table *table)
+{
+    while (!list_empty(&table->unused))
+        drop_oldest(table);
 }

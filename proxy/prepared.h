@@ -4,7 +4,9 @@
  * A prepared statement is its text and declared parameter types; its name on servers is made from a
  * hash of both, so that all clients of a worker share one, and a server connection that moves between
  * workers keeps its statements' meaning. Entries are reference counted: a client's name for one, and
- * every expected server answer that concerns one, hold a reference.
+ * every expected server answer that concerns one, hold a reference. Entries nobody holds are kept for
+ * a while, the latest used longest: drivers send the same unnamed statement again and again, and it
+ * need not be parsed each time.
  */
 #ifndef PGSHUNT_PROXY_PREPARED_H
 #define PGSHUNT_PROXY_PREPARED_H
@@ -16,6 +18,7 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/plan.h"
 #include "pgshunt/statement.h"
+#include "proxy/list.h"
 
 struct prepared_key {
     uint64_t low, high; /* XXH3 128 of types and text */
@@ -30,14 +33,20 @@ struct prepared {
     int ntypes;
     struct arena arena; /* owns text, types and the parsed statements */
     struct statement_list statements;
-    bool accepted; /* some server has parsed it without complaint */
+    struct list_node unused; /* on the table's list while nobody holds it */
+    bool accepted;           /* some server has parsed it without complaint */
     UT_hash_handle hh;
 };
 
 /* A worker's table of them. */
 struct prepared_table {
     struct prepared *entries;
+    struct list_node unused; /* latest used first */
+    int nunused;
 };
+
+void prepared_table_init(struct prepared_table *table);
+void prepared_table_free(struct prepared_table *table);
 
 /* Once, before any worker starts: a random number that keeps content hashes unpredictable. */
 void prepared_seed(uint64_t random);

@@ -412,6 +412,7 @@ static void free_worker(struct worker *worker)
     pools_free(worker);
     welcomes_forget(worker);
     client_login_forget(worker);
+    prepared_table_free(&worker->prepared);
     free_stats(worker);
     while (worker->nspare_arenas) {
         struct arena *arena = worker->spare_arenas[--worker->nspare_arenas];
@@ -478,6 +479,7 @@ bool worker_start(struct worker *worker, struct daemon *daemon, int index, char 
     list_init(&worker->servers);
     list_init(&worker->cancels);
     list_init(&worker->schema_waiting);
+    prepared_table_init(&worker->prepared);
     pthread_mutex_init(&worker->mailbox_lock, NULL);
     worker->listen_fd = open_listener(worker->topology->config, error, error_size);
     if (worker->listen_fd < 0) {
