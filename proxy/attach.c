@@ -19,6 +19,14 @@ static bool reads_only(const struct client *client)
                      strcmp(value, "true") == 0 || strcmp(value, "'true'") == 0);
 }
 
+/* Hot standby knows no SERIALIZABLE. */
+static bool is_serializable(const struct client *client)
+{
+    const char *value = guc_set_get(&client->guc, "default_transaction_isolation");
+    return (client->tx && strcasestr(client->tx->begin_sql, "serializable")) ||
+           (value && strcasestr(value, "serializable"));
+}
+
 /* Keys of type text are hashed in UTF-8. */
 static bool has_foreign_encoding(const struct client *client)
 {
@@ -32,7 +40,7 @@ void attach_route_session(const struct client *client, struct route_session *ses
     *session = (struct route_session){
         .key = client->route_key,
         .shard = client->route_shard,
-        .force_primary = !client->topology->config->read_write_split,
+        .force_primary = !client->topology->config->read_write_split || is_serializable(client),
         .in_transaction = client->tx != NULL,
         .read_only = reads_only(client),
         .transaction_shard = -1,
@@ -200,7 +208,7 @@ static void put_begin(struct client *client, struct server *server, struct buffe
         struct guc_set now = {0};
         struct buffer sql = {0};
         guc_set_copy(&now, &client->guc);
-        guc_pending_apply(&tx->settings, &now);
+        statement_apply_settings(client, &tx->settings, &now);
         guc_difference(&client->guc, &now, &sql);
         buffer_append(&sql, "", 1);
         put_swallowed(server, out, buffer_head(&sql));

@@ -102,6 +102,7 @@ void batch_flush(struct extended *ext)
 void batch_answer(struct client *client, struct buffer *bytes)
 {
     struct extended *ext = client->extended;
+    batch_accept_held(client); /* their answers come first */
     if (ext->server && ext->server->expect_count) {
         server_expect(ext->server, EXPECT_LOCAL)->answer = *bytes;
         *bytes = (struct buffer){0};
@@ -140,6 +141,8 @@ void extended_refuse(struct client *client, const struct pg_error *error)
     struct extended *ext = client->extended;
     struct buffer bytes = {0};
     wire_put_error(&bytes, error);
+    if (ext->state == BATCH_OPEN)
+        batch_accept_held(client);
     batch_drop_held(ext);
     ext->state = BATCH_FAILED;
     if (ext->server) {
@@ -192,8 +195,15 @@ void batch_refuse(struct client *client, const char *sqlstate, const char *messa
 
 void extended_server_error(struct client *client)
 {
-    if (extended_in_batch(client))
-        client->extended->failed = true;
+    struct extended *ext = client->extended;
+    if (!extended_in_batch(client))
+        return;
+    ext->failed = true;
+    if (ext->state != BATCH_OPEN)
+        return;
+    ext->state = BATCH_FAILED; /* the server skips to Sync: what was not sent need not be */
+    buffer_release(&ext->out);
+    batch_drop_held(ext);
 }
 
 /* ---- parsing ahead of the rest ---- */
@@ -212,6 +222,17 @@ static void send_parse(struct client *client, struct prepared *prepared, bool na
     (void)client;
 }
 
+/* ParseComplete of our own. An error in front of it undoes the name. */
+static void answer_parse(struct client *client, const char *name)
+{
+    struct server *server = client->extended->server;
+    batch_answer_simple(client, '1');
+    if (!server || !server->expect_count)
+        return;
+    int last = (server->expect_head + server->expect_count - 1) & (server->expect_cap - 1);
+    server->expects[last].defines = mem_strdup(name);
+}
+
 /* Answers the Parses that waited: from what the server knows, or by asking it. */
 void batch_release_held(struct client *client)
 {
@@ -224,7 +245,7 @@ void batch_release_held(struct client *client)
         bool named = batch_is_named(held[i].name);
         if (named && server_has_prepared(ext->server, held[i].prepared)) {
             held[i].prepared->accepted = true; /* by that server, when another client asked */
-            batch_answer_simple(client, '1');
+            answer_parse(client, held[i].name);
         } else {
             send_parse(client, held[i].prepared, named, held[i].name, false);
         }
@@ -413,9 +434,14 @@ void batch_plan(struct client *client, const struct prepared *prepared, const st
 /* Answers the Parses that no server was needed for yet, without asking one. */
 void batch_accept_held(struct client *client)
 {
-    for (int i = 0; i < client->extended->nheld; i++)
-        batch_answer_simple(client, '1');
-    batch_drop_held(client->extended);
+    struct extended *ext = client->extended;
+    struct buffer bytes = {0};
+    if (!ext->nheld)
+        return;
+    for (int i = 0; i < ext->nheld; i++)
+        wire_put_simple(&bytes, '1');
+    batch_drop_held(ext);
+    batch_answer(client, &bytes);
 }
 
 bool batch_refuse_failed(struct client *client, const struct prepared *prepared)
@@ -429,9 +455,29 @@ bool batch_refuse_failed(struct client *client, const struct prepared *prepared)
     return true;
 }
 
-struct portal *batch_find_portal(struct client *client, const char *name)
+/* A name of SQL's DECLARE is a portal of the server's: the server judges. */
+static struct portal *find_cursor(struct client *client, const char *name)
+{
+    struct names *names = &client->extended->names;
+    if (!batch_is_named(name) || !client->tx || client->tx->implicit ||
+        client->nparticipants != 1 || !client->participants[0]->begun)
+        return NULL;
+    struct prepared *nothing = prepared_get(names->table, "", NULL, 0);
+    struct portal *portal = names_open(names, name, PORTAL_CURSOR, nothing);
+    prepared_unref(names->table, nothing);
+    portal->shard = client->participants[0]->shard;
+    return portal;
+}
+
+struct portal *batch_portal(struct client *client, const char *name)
 {
     struct portal *portal = names_portal(&client->extended->names, name);
+    return portal ? portal : find_cursor(client, name);
+}
+
+struct portal *batch_find_portal(struct client *client, const char *name)
+{
+    struct portal *portal = batch_portal(client, name);
     if (!portal)
         batch_refuse(client, "34000",
                      arena_printf(client->request.arena, "portal \"%s\" does not exist", name));

@@ -17,6 +17,8 @@
 
 /* Input a busy client may send ahead before its socket is no longer read. */
 #define INPUT_AHEAD_MAX 65536
+/* Answers a client may leave unread before it is not listened to. */
+#define OUTPUT_MAX 262144
 /* How long a client that was told goodbye may take to read it. */
 #define LINGER_US 5000000
 
@@ -54,6 +56,7 @@ static void free_request(struct client *client)
         worker_arena_give(client->worker, client->request.arena);
     buffer_release(&client->request.again);
     buffer_release(&client->request.explain);
+    guc_pending_free(&client->request.settings);
 }
 
 static void free_client(struct conn *conn)
@@ -209,17 +212,25 @@ void client_detach(struct client *client, struct server *server)
 
 /* ---- input ---- */
 
+/* CopyData sent ahead of the server's consent. */
+static bool copies_ahead(const struct client *client)
+{
+    return buffer_length(&client->in) && !client->copy_left && *buffer_head(&client->in) == 'd';
+}
+
 /* Whether more bytes would let the session go on: they may be the rest of a long message. */
 static bool wants_input(const struct client *client)
 {
     return client->state != CLIENT_WAITING &&
-           (client->state != CLIENT_BUSY || extended_takes_input(client));
+           (client->state != CLIENT_BUSY ||
+            (extended_takes_input(client) && !copies_ahead(client)));
 }
 
 /* Waiting and busy clients may send ahead, up to a limit. */
 static void hold_input(struct client *client)
 {
-    bool hold = buffer_length(&client->in) > INPUT_AHEAD_MAX && !wants_input(client);
+    bool hold = (buffer_length(&client->in) > INPUT_AHEAD_MAX && !wants_input(client)) ||
+                conn_queued(&client->conn) > OUTPUT_MAX;
     for (int i = 0; i < client->nparticipants; i++)
         hold |= conn_queued(&client->participants[i]->conn) > INPUT_AHEAD_MAX;
     if (client->state == CLIENT_CLOSED || hold == client->input_held)
@@ -284,6 +295,8 @@ static void on_drained(struct client *client)
     for (int i = 0; i < client->nparticipants; i++)
         if (!client->scatter)
             conn_set_reading(&client->participants[i]->conn, true);
+    if (client->input_held)
+        client_continue(client);
 }
 
 static void on_event(struct conn *conn, enum conn_event event)

@@ -33,37 +33,6 @@ bool extended_takes_input(const struct client *client)
 
 /* ---- Close, Flush, Sync ---- */
 
-static bool close_message(struct client *client, const struct incoming *message)
-{
-    struct extended *ext = client->extended;
-    struct wire_reader reader = wire_reader(message->body, message->len);
-    int kind = wire_read8(&reader);
-    const char *name = wire_read_cstring(&reader);
-    if (reader.bad || (kind != 'S' && kind != 'P')) {
-        batch_malformed(client);
-        return true;
-    }
-    if (kind == 'S') {
-        /* Servers keep the statement: others may use it. */
-        names_undefine(&ext->names, name);
-        batch_answer_simple(client, '3');
-        return true;
-    }
-    struct portal *portal = names_portal(&ext->names, name);
-    if (!portal || portal->kind != PORTAL_SERVER || !client_participant(client, portal->shard)) {
-        names_close(&ext->names, name);
-        batch_answer_simple(client, '3');
-        return true;
-    }
-    enum reach reached = batch_reach(client, portal->shard, NODE_CLASS_REPLICA);
-    if (reached != REACH_READY)
-        return reached == REACH_FAILED;
-    names_close(&ext->names, name);
-    wire_put_close(&ext->out, 'P', name);
-    server_expect(ext->server, EXPECT_CLOSE);
-    return true;
-}
-
 static bool all_accepted(const struct extended *ext)
 {
     for (int i = 0; i < ext->nheld; i++)
@@ -84,6 +53,42 @@ static bool judge_held(struct client *client)
     }
     struct prepared *first = client->extended->held[0].prepared;
     return batch_reach_for_description(client, first) != REACH_WAIT;
+}
+
+static bool close_message(struct client *client, const struct incoming *message)
+{
+    struct extended *ext = client->extended;
+    struct wire_reader reader = wire_reader(message->body, message->len);
+    int kind = wire_read8(&reader);
+    const char *name = wire_read_cstring(&reader);
+    if (reader.bad || (kind != 'S' && kind != 'P')) {
+        batch_malformed(client);
+        return true;
+    }
+    if (!judge_held(client))
+        return false;
+    if (ext->state == BATCH_FAILED)
+        return true;
+    if (kind == 'S') {
+        /* Servers keep the statement: others may use it. */
+        names_undefine(&ext->names, name);
+        batch_answer_simple(client, '3');
+        return true;
+    }
+    struct portal *portal = batch_portal(client, name);
+    if (!portal || (portal->kind != PORTAL_SERVER && portal->kind != PORTAL_CURSOR) ||
+        !client_participant(client, portal->shard)) {
+        names_close(&ext->names, name);
+        batch_answer_simple(client, '3');
+        return true;
+    }
+    enum reach reached = batch_reach(client, portal->shard, NODE_CLASS_REPLICA);
+    if (reached != REACH_READY)
+        return reached == REACH_FAILED;
+    names_close(&ext->names, name);
+    wire_put_close(&ext->out, 'P', name);
+    server_expect(ext->server, EXPECT_CLOSE);
+    return true;
 }
 
 static bool flush_message(struct client *client)
@@ -224,6 +229,48 @@ size_t extended_input(struct client *client, const char *data, size_t len)
 void extended_continue(struct client *client)
 {
     session_resume(client);
+}
+
+/* Postgres makes a Query part of the pipeline's transaction and ends both. Here what came before it is
+ * ended first, which is the same as long as that has written nothing. False: later. */
+bool extended_end_for_query(struct client *client)
+{
+    struct extended *ext = client->extended;
+    if (batch_leaves_writes(client) ||
+        (client->tx && client->tx->implicit && (client->tx->wrote || ext->executed_write))) {
+        client_fatal(client, "0A000", "a Query message in the middle of a pipeline that writes",
+                     "Send a Sync ahead of it.");
+        return false;
+    }
+    if (client->tx && client->tx->implicit && !end_implicit(client))
+        return false;
+    if (!judge_held(client) || ext->state != BATCH_OPEN)
+        return false;
+    if (ext->server) {
+        batch_settle(client);
+        return false;
+    }
+    batch_send_early(client);
+    end_batch(client);
+    session_end_request(client);
+    return true;
+}
+
+bool extended_skips(const struct client *client)
+{
+    return client->extended && client->extended->state == BATCH_FAILED;
+}
+
+bool extended_push(struct client *client)
+{
+    struct extended *ext = client->extended;
+    if (!ext || !ext->server || ext->state != BATCH_OPEN)
+        return false;
+    if (buffer_length(&ext->out)) {
+        wire_put_simple(&ext->out, 'H');
+        batch_flush(ext);
+    }
+    return ext->server->expect_count > 0;
 }
 
 void extended_copy_in(struct client *client, struct server *server)

@@ -79,6 +79,7 @@ static inline bool batch_is_named(const char *name)
 void batch_define(struct extended *ext, const char *name, struct prepared *prepared);
 /* NULL: there is none, the client was told. */
 struct prepared *batch_find_statement(struct client *client, const char *name);
+struct portal *batch_portal(struct client *client, const char *name); /* or NULL */
 struct portal *batch_find_portal(struct client *client, const char *name);
 /* Transaction control, and what concerns pgshunt itself: never needs a server to be parsed. */
 bool batch_is_session_statement(const struct prepared *prepared);

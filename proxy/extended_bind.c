@@ -103,7 +103,8 @@ static bool bind_direct(struct client *client, const struct incoming *message,
     struct extended *ext = client->extended;
     bool named = batch_is_named(bind->statement);
     enum node_class class = plan->node;
-    if (class == NODE_CLASS_REPLICA && !ext->server && !client->tx &&
+    bool in_block = client->tx && !client->tx->implicit;
+    if (class == NODE_CLASS_REPLICA && !ext->server && !in_block &&
         !is_last_statement(message->rest, message->rest_len))
         class = NODE_CLASS_PRIMARY;
     enum reach reached = batch_reach(client, plan->shard, class);

@@ -64,6 +64,7 @@ static bool describe_portal(struct client *client, const char *name)
         portal->describe = true;
         return true;
     case PORTAL_SERVER:
+    case PORTAL_CURSOR:
         break;
     }
     enum reach reached = batch_reach(client, portal->shard, NODE_CLASS_REPLICA);
@@ -239,6 +240,7 @@ bool extended_execute(struct client *client, const struct incoming *message)
     case PORTAL_SCATTER:
         return execute_scatter(client, portal, max_rows);
     case PORTAL_SERVER:
+    case PORTAL_CURSOR:
         break;
     }
     enum reach reached = batch_reach(client, portal->shard, NODE_CLASS_REPLICA);

@@ -20,6 +20,7 @@ struct client_statement {
 enum portal_kind {
     PORTAL_SERVER,  /* bound on the server of `shard` */
     PORTAL_LOCAL,   /* a statement of the session's own: runs at Execute */
+    PORTAL_CURSOR,  /* made by DECLARE, if at all: the transaction's server knows */
     PORTAL_SCATTER, /* runs on several shards at Execute, from the kept Bind message */
 };
 

@@ -226,8 +226,10 @@ static enum verdict error_response(struct walk *walk, const char *message, const
         return lose(server, error.message);
     }
     server->copy_in = false;
-    if (walk->client)
+    if (walk->client) {
         walk->client->stats->errors++;
+        statement_settle(walk->client, server, false);
+    }
     if (head->swallow && head->kind == EXPECT_QUERY) {
         finish_output(walk, message);
         settings_refused(walk, &error);
@@ -251,8 +253,11 @@ static enum verdict error_response(struct walk *walk, const char *message, const
 
 static void open_transaction(struct client *client, struct server *server)
 {
-    if (!client->tx)
+    if (!client->tx) {
         transaction_begin(client, NULL);
+        client->tx->settings = client->request.settings;
+        client->request.settings = (struct guc_pending){0};
+    }
     server->begun = true;
 }
 
@@ -260,13 +265,14 @@ static void open_transaction(struct client *client, struct server *server)
 static void follow_status(struct client *client, struct server *server, char status)
 {
     if (client->tx && server->committed && status == 'T')
-        transaction_end(client, true); /* COMMIT AND CHAIN */
+        transaction_chain(client, true);
     switch (status) {
     case 'I':
         if (client->tx)
             transaction_end(client, server->committed);
         else if (server->wrote)
             session_wrote(client, server);
+        statement_settle(client, server, true);
         server->wrote = false;
         break;
     case 'T':
@@ -312,7 +318,8 @@ static enum verdict parameter_status(struct walk *walk, const char *body, size_t
     if (reader.bad)
         return out_of_step(server, 'S');
     server_set_param(server, name, value);
-    bool told = head && !head->swallow && strcmp(name, "in_hot_standby") != 0;
+    bool told = head && (!head->swallow || head->kind == EXPECT_SYNC) &&
+                strcmp(name, "in_hot_standby") != 0;
     return told ? FORWARD : DROP;
 }
 
@@ -539,7 +546,8 @@ static void walk_and_act(struct server *server, struct buffer *kept, const char 
         scatter_pump(client);
     if (walk.ready && client && server->client == client)
         complete(&walk);
-    else if (client && server->copy_in && server->client == client)
+    else if (client && server->client == client &&
+             (server->copy_in || (extended_takes_input(client) && buffer_length(&client->in))))
         client_continue(client);
 }
 

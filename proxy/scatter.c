@@ -404,6 +404,13 @@ static void put_answer(struct scatter *scatter)
         put_tag(scatter);
 }
 
+static bool chains(const struct scatter *scatter)
+{
+    const struct statement *statement = scatter->statement;
+    return statement && statement->chain &&
+           (statement->kind == STMT_COMMIT || statement->kind == STMT_ROLLBACK);
+}
+
 static void follow_transaction(struct scatter *scatter)
 {
     struct client *client = scatter->client;
@@ -416,6 +423,11 @@ static void follow_transaction(struct scatter *scatter)
     if (!client->tx) {
         for (int i = 0; scatter->plan->write && i < scatter->nparts; i++)
             session_wrote(client, scatter->parts[i].server);
+        if (scatter->parts[0].server)
+            statement_settle(client, scatter->parts[0].server, !failed);
+    } else if (!failed && chains(scatter)) {
+        transaction_chain(client, scatter->commits);
+        client->tx->state = TX_OPEN;
     } else if (ended) {
         transaction_end(client, scatter->commits);
     } else {
@@ -477,7 +489,8 @@ static void advance(struct scatter *scatter)
         if (scatter->failed)
             send_to_all(scatter, "ROLLBACK", SCATTER_ROLLING_BACK);
         else
-            send_to_all(scatter, "COMMIT", SCATTER_COMMITTING);
+            send_to_all(scatter, chains(scatter) ? "COMMIT AND CHAIN" : "COMMIT",
+                        SCATTER_COMMITTING);
     }
     if (!scatter->awaited)
         finish(scatter);
@@ -601,8 +614,11 @@ void scatter_message(struct server *server, char type, const char *body, size_t 
     case 'S': {
         struct wire_reader reader = wire_reader(body, len);
         const char *name = wire_read_cstring(&reader), *value = wire_read_cstring(&reader);
-        if (!reader.bad)
-            server_set_param(server, name, value);
+        if (reader.bad)
+            break;
+        server_set_param(server, name, value);
+        if (index == 0 && strcmp(name, "in_hot_standby") != 0)
+            copy_message(&scatter->out, 'S', body, len);
         break;
     }
     case 'Z':

@@ -10,6 +10,7 @@
  */
 #include "proxy/session.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -119,6 +120,7 @@ void session_end_request(struct client *client)
         worker_arena_give(client->worker, request->arena);
     buffer_release(&request->again);
     buffer_release(&request->explain);
+    guc_pending_free(&request->settings);
     *request = (struct request){0};
     client->state = CLIENT_IDLE;
     release_servers(client);
@@ -280,6 +282,13 @@ static size_t copy_input(struct client *client, struct server *server, const cha
     if (type == 'c' || type == 'f') {
         server->copy_in = false;
         conn_send(&server->conn, data, 1 + (size_t)length);
+    } else if (type != 'H' && type != 'S') {
+        char message[80];
+        snprintf(message, sizeof message, "unexpected message type 0x%02X during COPY from stdin",
+                 (unsigned char)type);
+        client_error(client, &(struct pg_error){.sqlstate = "08P01", .message = message});
+        client_fatal(client, "08P01",
+                     "terminating connection because protocol synchronization was lost", NULL);
     }
     /* Postgres ignores Flush and Sync while it copies in; so do we. */
     return 1 + (size_t)length;
@@ -316,6 +325,13 @@ static void refuse_function_call(struct client *client)
         session_refuse(client, &error);
 }
 
+static void refuse_type(struct client *client, char type)
+{
+    char message[64];
+    snprintf(message, sizeof message, "invalid frontend message type %d", (unsigned char)type);
+    client_fatal(client, "08P01", message, NULL);
+}
+
 static void handle_message(struct client *client, char type, const char *body, size_t len)
 {
     switch (type) {
@@ -332,8 +348,24 @@ static void handle_message(struct client *client, char type, const char *body, s
         if (client->console && is_extended(type))
             console_extended(client, type, body, len);
         else
-            client_fatal(client, "08P01", "unexpected message type from the client", NULL);
+            refuse_type(client, type);
         break;
+    }
+}
+
+/* What is no part of the extended protocol, in the middle of a batch. False: try again later. */
+static bool between(struct client *client, char type)
+{
+    switch (type) {
+    case 'X':
+        client_close(client, "the client ended the session");
+        return false;
+    case 'Q':
+    case 'F':
+        return extended_takes_input(client) && extended_end_for_query(client);
+    default:
+        refuse_type(client, type);
+        return false;
     }
 }
 
@@ -372,15 +404,26 @@ static size_t use_input(struct client *client, const char *data, size_t len)
         return 0;
     if (copying)
         return copy_input(client, copying, data, len);
-    if (data[0] && strchr("dcf", data[0])) { /* leftovers of a COPY that failed: to be ignored */
+    if (data[0] && strchr("dcf", data[0])) {
+        /* Sent right behind the COPY that has not been answered yet: to wait. Else leftovers of one
+         * that failed: to be ignored. */
+        if (client->state == CLIENT_BUSY &&
+            (!extended_takes_input(client) || extended_push(client)))
+            return 0;
         client->copy_left = 1 + (size_t)length;
         return skip_copy_data(client, len);
     }
     if (is_extended(data[0]) && !client->console)
         return extended_input(client, data, len);
-    if (client->state != CLIENT_IDLE || extended_in_batch(client))
-        return 0;
     if (len < 1 + (size_t)length)
+        return 0;
+    if (client->state == CLIENT_BUSY && extended_takes_input(client)) {
+        if (extended_skips(client) && (data[0] == 'Q' || data[0] == 'F'))
+            return 1 + (size_t)length;
+        if (!between(client, data[0]))
+            return 0;
+    }
+    if (client->state != CLIENT_IDLE || extended_in_batch(client))
         return 0;
     handle_message(client, data[0], data + WIRE_HEADER, length - 4);
     return 1 + (size_t)length;

@@ -81,6 +81,11 @@ bool extended_deallocate(struct client *client, const char *name);
 /* Undo of a client statement's definition (its Parse failed or was skipped). */
 void extended_undefine(struct client *client, const char *name);
 bool extended_in_batch(const struct client *client);
+/* A Query in a batch that waits for its next message: ends the batch. False: try again later. */
+bool extended_end_for_query(struct client *client);
+bool extended_skips(const struct client *client); /* everything up to Sync */
+/* Sends what the batch has. True: answers are awaited. */
+bool extended_push(struct client *client);
 bool extended_takes_input(const struct client *client); /* the batch waits for its next message */
 void extended_forget_all(struct client *client);        /* DISCARD ALL, DEALLOCATE ALL */
 
@@ -103,6 +108,13 @@ void statement_completed(struct client *client, struct server *server,
 /* The transaction ended on a server (ReadyForQuery 'I'). */
 void transaction_begin(struct client *client, const struct statement *statement);
 void transaction_end(struct client *client, bool committed);
+/* COMMIT or ROLLBACK AND CHAIN: the next one, of the same kind, has begun where this one was. */
+void transaction_chain(struct client *client, bool committed);
+/* What `set` becomes by these settings; RESET goes back to the startup packet's. */
+void statement_apply_settings(const struct client *client, const struct guc_pending *settings,
+                              struct guc_set *set);
+/* The transaction of statements outside a block ended on a server: their settings count now, or not. */
+void statement_settle(struct client *client, struct server *server, bool committed);
 /* Why this statement needs its server to stay, or NULL. */
 const char *statement_pin_reason(const struct statement *statement);
 

@@ -67,7 +67,8 @@ bool statement_broadcast(struct client *client, const struct statement *statemen
         !(begun > 1 || (failed_here && ends_transaction(statement))))
         return false;
     bool as_rollback = failed && statement->kind == STMT_COMMIT;
-    plan_for_begun(client, as_rollback ? "ROLLBACK" : statement->text, arena, plan);
+    const char *rollback = statement->chain ? "ROLLBACK AND CHAIN" : "ROLLBACK";
+    plan_for_begun(client, as_rollback ? rollback : statement->text, arena, plan);
     return true;
 }
 
@@ -270,6 +271,7 @@ void simple_query(struct client *client, const char *body, size_t len)
     if (client->state != CLIENT_BUSY)
         return;
     request->sql = body;
+    extended_undefine(client, ""); /* as Postgres does */
     request->statements = statement_parse(body, request->arena);
     if (handle_locally(client, &request->statements))
         return;

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "pgshunt/arena.h"
 #include "pgshunt/log.h"
@@ -113,7 +114,7 @@ void transaction_end(struct client *client, bool committed)
     if (!tx)
         return;
     if (committed) {
-        guc_pending_apply(&tx->settings, &client->guc);
+        statement_apply_settings(client, &tx->settings, &client->guc);
         if (tx->wrote)
             note_where_it_wrote(client);
         if (tx->changed_schema)
@@ -132,6 +133,44 @@ void transaction_end(struct client *client, bool committed)
     free(tx->begin_sql);
     free(tx);
     client->tx = NULL;
+}
+
+void transaction_chain(struct client *client, bool committed)
+{
+    char *begin_sql = mem_strdup(client->tx->begin_sql);
+    bool read_only = client->tx->read_only;
+    transaction_end(client, committed);
+    transaction_begin(client, NULL);
+    free(client->tx->begin_sql);
+    client->tx->begin_sql = begin_sql;
+    client->tx->read_only = read_only;
+    for (int i = 0; i < client->nparticipants; i++)
+        client->participants[i]->begun = client->participants[i]->tx_status == 'T';
+}
+
+/* ---- settings made by statements ---- */
+
+void statement_apply_settings(const struct client *client, const struct guc_pending *settings,
+                              struct guc_set *set)
+{
+    for (int i = 0; i < settings->count; i++) {
+        const struct guc *item = &settings->items[i];
+        if (!item->name)
+            guc_set_copy(set, &client->startup);
+        else
+            guc_set_put(set, item->name,
+                        item->value ? item->value : guc_set_get(&client->startup, item->name));
+    }
+}
+
+void statement_settle(struct client *client, struct server *server, bool committed)
+{
+    struct guc_pending *settings = &client->request.settings;
+    if (committed && settings->count) {
+        guc_pending_apply(settings, &server->guc);
+        statement_apply_settings(client, settings, &client->guc);
+    }
+    guc_pending_free(settings);
 }
 
 /* ---- pgshunt.* settings ---- */
@@ -250,21 +289,27 @@ static enum local_outcome done(struct buffer *answer, const char *tag)
     return LOCAL_DONE;
 }
 
+static const char *begin_tag(const struct statement *statement)
+{
+    const char *word = statement->text + strspn(statement->text, " \t\r\n");
+    return strncasecmp(word, "START", 5) == 0 ? "START TRANSACTION" : "BEGIN";
+}
+
 static enum local_outcome begin(struct client *client, const struct statement *statement,
                                 struct buffer *answer)
 {
     if (client->tx && client->tx->implicit) {
         client->tx->implicit = false; /* the pipeline's transaction becomes a block */
-        return done(answer, "BEGIN");
+        return done(answer, begin_tag(statement));
     }
     if (client->tx && client->nparticipants)
         return LOCAL_NO; /* the server warns, as it should */
     if (client->tx) {
         warn(answer, "25001", "there is already a transaction in progress");
-        return done(answer, "BEGIN");
+        return done(answer, begin_tag(statement));
     }
     transaction_begin(client, statement);
-    return done(answer, "BEGIN");
+    return done(answer, begin_tag(statement));
 }
 
 static bool unbegun(const struct client *client)
@@ -280,9 +325,10 @@ static enum local_outcome end_unbegun(struct client *client, const struct statem
                                       struct buffer *answer)
 {
     bool commit = statement->kind == STMT_COMMIT && client->tx->state != TX_FAILED;
-    transaction_end(client, commit);
     if (statement->chain)
-        transaction_begin(client, NULL);
+        transaction_chain(client, commit);
+    else
+        transaction_end(client, commit);
     return done(answer, commit ? "COMMIT" : "ROLLBACK");
 }
 
@@ -399,27 +445,29 @@ enum local_outcome statement_local(struct client *client, const struct statement
 
 /* ---- after a server completed a statement ---- */
 
-static void setting_changed(struct client *client, struct server *server, const char *name,
-                            const char *value)
+/* It counts when its transaction commits: also outside a block there may be an error behind it, in the
+ * same Query or pipeline. */
+static void setting_changed(struct client *client, const char *name, const char *value)
 {
-    if (client->tx) {
-        guc_pending_add(&client->tx->settings, name, value);
-        return;
-    }
-    if (name) {
-        const char *initial = guc_set_get(&client->startup, name);
-        guc_set_put(&server->guc, name, value);
-        guc_set_put(&client->guc, name, value ? value : initial);
-    } else {
-        guc_set_clear(&server->guc);
-        guc_set_copy(&client->guc, &client->startup);
+    guc_pending_add(client->tx ? &client->tx->settings : &client->request.settings, name, value);
+}
+
+/* COMMIT or ROLLBACK carried out: what else is in the same message comes after it. */
+static void ended(struct client *client, struct server *server, const char *tag)
+{
+    if (!client->tx) {
+        statement_settle(client, server, strcmp(tag, "COMMIT") == 0);
+    } else if (strcmp(tag, "ROLLBACK") == 0) {
+        guc_pending_truncate(&client->tx->settings, 0);
+        drop_savepoints(client->tx, 0);
+        client->tx->wrote = client->tx->changed_schema = false;
     }
 }
 
 static void discarded(struct client *client, struct server *server, const char *tag)
 {
     if (strcmp(tag, "DISCARD ALL") == 0) {
-        setting_changed(client, server, NULL, NULL);
+        setting_changed(client, NULL, NULL);
         server->pinned = false;
         client->pin_reason = NULL;
     }
@@ -467,13 +515,17 @@ void statement_completed(struct client *client, struct server *server,
     switch ((int)statement->kind) {
     case STMT_SET:
         if (!statement->is_local)
-            setting_changed(client, server, statement->name, statement->value);
+            setting_changed(client, statement->name, statement->value);
         return;
     case STMT_RESET:
-        setting_changed(client, server, statement->name, NULL);
+        setting_changed(client, statement->name, NULL);
         return;
     case STMT_RESET_ALL:
-        setting_changed(client, server, NULL, NULL);
+        setting_changed(client, NULL, NULL);
+        return;
+    case STMT_COMMIT:
+    case STMT_ROLLBACK:
+        ended(client, server, tag);
         return;
     case STMT_DISCARD:
     case STMT_DEALLOCATE:
