@@ -117,7 +117,7 @@ lint: deps-lint ## build with clang's warnings as errors and run clang-tidy
 	$(Q)$(MAKE) --no-print-directory CC=clang BUILD=$(BUILD)/clang all unit-tests
 	$(Q)printf '%s\n' $(filter %.c,$(SOURCES)) | xargs -n 4 -P 2 sh -c 'for file; do \
 	  clang-tidy --quiet --checks="$(TIDY_CHECKS)" --warnings-as-errors="*" "$$file" -- \
-	    $(CPPFLAGS) $(PG_QUERY_CFLAGS) -std=gnu11 2>/dev/null || exit 255; done' sh
+	    $(subst '"$(VERSION)"',\"$(VERSION)\",$(CPPFLAGS)) $(PG_QUERY_CFLAGS) -std=gnu11 2>/dev/null || bad=1; done; exit $${bad:-0}' sh
 
 install: all ## install the programs, sample configuration, docs and licence under PREFIX (/usr/local), below DESTDIR
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/pgshunt $(DESTDIR)$(PREFIX)/share/pgshunt

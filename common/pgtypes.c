@@ -226,8 +226,9 @@ static int next_bytea_byte(const struct pg_key *key, int32_t *at)
     if (*at >= key->length)
         return -1;
     if (is_hex(key)) {
+        int high = hex_digit(p[0]), low = *at + 1 < key->length ? hex_digit(p[1]) : 0;
         *at += 2;
-        return hex_digit(p[0]) << 4 | hex_digit(p[1]);
+        return high < 0 || low < 0 ? 0 : high << 4 | low; /* no server sends other digits */
     }
     if (*p != '\\') {
         *at += 1;
