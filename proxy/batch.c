@@ -12,6 +12,7 @@
 #include "proxy/schema_wait.h"
 
 #define NO_SUCH_PORTAL "pgshunt_abort"
+#define EARLY_MAX 16384 /* answers held back, at most: then the batch cannot be repeated */
 
 /* ---- names ---- */
 
@@ -112,6 +113,8 @@ void batch_answer(struct client *client, struct buffer *bytes)
         /* A fan-out may follow, and lose a shard before its first row: then nothing must be out. */
         buffer_append(&ext->early, buffer_head(bytes), buffer_length(bytes));
         buffer_release(bytes);
+        if (buffer_length(&ext->early) > EARLY_MAX)
+            batch_send_early(client);
         return;
     }
     client->request.forwarded = true;

@@ -41,7 +41,7 @@ struct extended {
     enum batch_state state;
     struct server *server; /* has messages of this batch that are not synced; else NULL */
     struct buffer out;     /* for `server`, not sent yet */
-    struct buffer early;   /* answers of our own, held back while the batch may have to be repeated */
+    struct buffer early; /* answers of our own, held back while the batch may have to be repeated */
     struct held_parse *held;
     int nheld;
     char **defined; /* names defined in this batch, to be undone if it is repeated */
