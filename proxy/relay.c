@@ -449,7 +449,21 @@ static bool is_last_word(struct server *server, const char *at, uint32_t length)
     return true;
 }
 
-/* One whole message. False: the server is lost or has gone elsewhere. */
+/* The end of a fan-out gives its servers back: the walk goes on without the client, so that what was read
+ * is used up. */
+static bool follow_scatter(struct walk *walk)
+{
+    if (walk->server->state == SERVER_CLOSED)
+        return false;
+    if (walk->server->client != walk->client) {
+        if (walk->client->conn.corked)
+            conn_uncork(&walk->client->conn);
+        walk->client = NULL;
+    }
+    return true;
+}
+
+/* One whole message. False: the server is lost. */
 static bool take_message(struct walk *walk, const char *at, uint32_t length)
 {
     const char *end = at + 1 + length;
@@ -458,7 +472,7 @@ static bool take_message(struct walk *walk, const char *at, uint32_t length)
         if (is_last_word(walk->server, at, length))
             return false;
         scatter_message(walk->server, at[0], at + WIRE_HEADER, length - 4);
-        return walk->server->state == SERVER_ACTIVE;
+        return follow_scatter(walk);
     }
     enum verdict verdict = look_at(walk, at, at + WIRE_HEADER, length - 4);
     if (verdict == DROP)

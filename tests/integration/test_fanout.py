@@ -4,6 +4,8 @@ from contextlib import closing
 import psycopg2
 import pytest
 
+from harness import Proxy
+from harness.sample import USERS
 from support import explain, fetch
 
 pytestmark = pytest.mark.core
@@ -160,6 +162,17 @@ def test_large_result_streams_through(data, app):
     rows = fetch(app, "SELECT id, repeat(md5(id::text), 1250) FROM users ORDER BY id")
     assert [row[0] for row in rows] == list(range(1, 201))
     assert all(len(row[1]) == 40000 for row in rows)
+
+
+def test_nothing_of_a_large_result_stays_behind(cluster, data):
+    """The next statement on the same server connections gets its own answer, wherever the rows were cut by reads."""
+    with Proxy(cluster, keyspaces=[USERS], options={"pool": {"size": 1}, "workers": 1}) as proxy:
+        proxy.wait_nodes()
+        with closing(proxy.connect()) as connection:
+            for size in range(18000, 26000, 200):
+                rows = fetch(connection, f"SELECT id, repeat('x', {size}) FROM users WHERE id < 90 ORDER BY id")
+                assert [row[0] for row in rows] == list(range(1, 90))
+                assert fetch(connection, "SELECT count(*) FROM users") == [(200,)]
 
 
 def test_client_that_leaves_in_the_middle_does_no_harm(data):
