@@ -200,6 +200,23 @@ static void put_identifier(struct buffer *sql, const char *name)
     buffer_append(sql, "\"", 1);
 }
 
+/* What SET LOCAL has set so far holds on every server of the transaction. */
+static void put_locals(struct server *server, struct buffer *out, const struct guc_pending *locals)
+{
+    struct buffer sql = {0};
+    if (!locals->count)
+        return;
+    for (int i = 0; i < locals->count; i++) {
+        const struct guc *item = &locals->items[i];
+        buffer_append(&sql, "SET LOCAL ", 10);
+        put_identifier(&sql, item->name);
+        buffer_printf(&sql, " TO %s;", item->value ? item->value : "DEFAULT");
+    }
+    buffer_append(&sql, "", 1);
+    put_swallowed(server, out, buffer_head(&sql));
+    buffer_release(&sql);
+}
+
 static void put_begin(struct client *client, struct server *server, struct buffer *out)
 {
     struct transaction *tx = client->tx;
@@ -215,6 +232,7 @@ static void put_begin(struct client *client, struct server *server, struct buffe
         buffer_release(&sql);
         guc_set_free(&now);
     }
+    put_locals(server, out, &tx->locals);
     for (int i = 0; i < tx->nsavepoints; i++) {
         struct buffer sql = {0};
         buffer_append(&sql, "SAVEPOINT ", 10);

@@ -64,7 +64,8 @@ enum tx_state {
 
 struct savepoint {
     char *name;
-    int pending; /* length of guc_pending when it was made */
+    int pending; /* lengths of settings and locals when it was made */
+    int locals;
 };
 
 /* Exists only while the client is in a transaction block. */
@@ -78,6 +79,7 @@ struct transaction {
     bool local_route;    /* SET LOCAL pgshunt.*: what was before comes back at the end */
     char *outer_key, *outer_shard;
     struct guc_pending settings;
+    struct guc_pending locals; /* SET LOCAL, for servers that join later */
     struct savepoint *savepoints;
     int nsavepoints;
 };

@@ -25,7 +25,8 @@ static void add_savepoint(struct transaction *tx, const char *name)
 {
     size_t size = sizeof *tx->savepoints * (size_t)(tx->nsavepoints + 1);
     tx->savepoints = mem_realloc(tx->savepoints, size);
-    tx->savepoints[tx->nsavepoints++] = (struct savepoint){mem_strdup(name), tx->settings.count};
+    tx->savepoints[tx->nsavepoints++] =
+        (struct savepoint){mem_strdup(name), tx->settings.count, tx->locals.count};
 }
 
 static void drop_savepoints(struct transaction *tx, int keep)
@@ -47,6 +48,7 @@ static void rollback_to(struct transaction *tx, const char *name)
     if (!savepoint)
         return;
     guc_pending_truncate(&tx->settings, savepoint->pending);
+    guc_pending_truncate(&tx->locals, savepoint->locals);
     drop_savepoints(tx, (int)(savepoint - tx->savepoints) + 1);
     tx->state = TX_OPEN;
 }
@@ -128,6 +130,7 @@ void transaction_end(struct client *client, bool committed)
     }
     restore_route(client);
     guc_pending_free(&tx->settings);
+    guc_pending_free(&tx->locals);
     drop_savepoints(tx, 0);
     free(tx->savepoints);
     free(tx->begin_sql);
@@ -516,6 +519,8 @@ void statement_completed(struct client *client, struct server *server,
     case STMT_SET:
         if (!statement->is_local)
             setting_changed(client, statement->name, statement->value);
+        else if (client->tx)
+            guc_pending_add(&client->tx->locals, statement->name, statement->value);
         return;
     case STMT_RESET:
         setting_changed(client, statement->name, NULL);

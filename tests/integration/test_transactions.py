@@ -207,3 +207,18 @@ def test_several_statements_as_one_transaction(data):
     assert data.value("SELECT count(*) FROM notes WHERE id IN (700, 701)") == 0
     data.sql("BEGIN; INSERT INTO notes VALUES (702, 'c'); ROLLBACK")
     assert fetch(data.connect(), "SELECT count(*) FROM notes WHERE id = 702") == [(0,)]
+
+
+def test_set_local_reaches_servers_that_join_later(data, client):
+    cursor = client.cursor()
+    cursor.execute("BEGIN")
+    cursor.execute("SELECT name FROM users WHERE id = 1")
+    cursor.execute("SET LOCAL work_mem = '3MB'")
+    cursor.execute("SAVEPOINT s")
+    cursor.execute("SET LOCAL work_mem = '5MB'")
+    cursor.execute("ROLLBACK TO s")
+    cursor.execute("SELECT id, current_setting('work_mem') FROM users WHERE id <= 20 ORDER BY id")
+    assert {value for _, value in cursor.fetchall()} == {"3MB"}
+    cursor.execute("COMMIT")
+    cursor.execute("SELECT id, current_setting('work_mem') FROM users WHERE id <= 20 ORDER BY id")
+    assert {value for _, value in cursor.fetchall()} == {"4MB"}
