@@ -74,19 +74,19 @@ struct worker {
     struct topology *topology; /* this worker's reference; swapped by message on reload */
     enum worker_phase phase;
     int64_t drain_until;
-    struct list_node clients; /* all of them */
-    struct list_node servers; /* all of them */
+    struct list_node clients;        /* all of them */
+    struct list_node servers;        /* all of them */
     struct list_node schema_waiting; /* clients, see schema_wait.h */
     int nclients;
     struct client *by_id; /* hash of clients by cancel pid */
     uint32_t next_client;
     uint32_t next_server;
-    uint64_t random; /* state of a cheap generator, for balancing */
+    uint64_t random;          /* state of a cheap generator, for balancing */
     struct account *accounts; /* by database and user; they hold the pools */
     struct database_stats *stats;
     int64_t period_begin, period_end; /* clock_us of the last complete period; 0: none yet */
-    struct welcome *welcomes; /* greetings by (database, user, startup settings) */
-    struct secret *secrets;    /* derived from passwords (client_login.c) */
+    struct welcome *welcomes;         /* greetings by (database, user, startup settings) */
+    struct secret *secrets;           /* derived from passwords (client_login.c) */
     struct prepared_table prepared;
     struct arena *spare_arenas[16]; /* request arenas kept for reuse */
     int nspare_arenas;
@@ -107,9 +107,9 @@ struct daemon {
     atomic_ullong connections; /* accepted since start */
     int64_t started_at;
     atomic_bool draining;
-    atomic_bool reload_ok;  /* the last reload, or the start, was good */
-    atomic_int ended;       /* workers that have ended */
-    struct http *http;      /* NULL: off */
+    atomic_bool reload_ok; /* the last reload, or the start, was good */
+    atomic_int ended;      /* workers that have ended */
+    struct http *http;     /* NULL: off */
     pthread_mutex_t topology_lock;
     struct topology *topology; /* the newest; guarded by the lock */
 };

@@ -54,7 +54,7 @@ struct keyspace_config {
 
 struct database_config {
     const char *name;
-    const char *catalog; /* name of the catalog shard; default: the first */
+    const char *catalog;  /* name of the catalog shard; default: the first */
     const char *user;     /* log in to the servers as this user; "": as the client's user */
     const char *password; /* for `user`; "": from the users file */
     int pool_size;        /* 0: pool.size */
@@ -101,8 +101,8 @@ struct config {
     const char *monitor_user;     /* whom the monitor logs in as */
     const char *monitor_password; /* "": from the users file */
     int max_clients;
-    int64_t max_message;  /* largest Query/Parse/Bind taken, bytes */
-    int64_t max_groups;   /* groups a cross-shard GROUP BY may hold */
+    int64_t max_message; /* largest Query/Parse/Bind taken, bytes */
+    int64_t max_groups;  /* groups a cross-shard GROUP BY may hold */
     enum log_level log_level;
     enum log_format log_format;
     bool log_connections;
@@ -139,7 +139,7 @@ int settings_count(void);
 const struct setting_info *settings_info(int index);
 /* Current value as one would write it, into out. Secrets come as "***". */
 void settings_value(const struct config *config, int index, char *out, size_t size);
-void settings_print_help(FILE *out);      /* --help-config */
-void settings_print_markdown(FILE *out);  /* docs/reference/settings.md */
+void settings_print_help(FILE *out);     /* --help-config */
+void settings_print_markdown(FILE *out); /* docs/reference/settings.md */
 
 #endif

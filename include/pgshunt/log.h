@@ -29,7 +29,8 @@ void log_configure(enum log_level level, enum log_format format);
 /* Name shown in the lines of this thread ("worker 1", "monitor"). */
 void log_thread_name(const char *name);
 bool log_enabled(enum log_level level);
-void log_write(enum log_level level, const char *message, const struct log_field *fields, int count);
+void log_write(enum log_level level, const char *message, const struct log_field *fields,
+               int count);
 
 #define log_event(level, message, ...)                                                             \
     do {                                                                                           \

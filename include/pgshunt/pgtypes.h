@@ -21,13 +21,41 @@
 #include "pgshunt/buffer.h"
 
 enum {
-    OID_BOOL = 16, OID_BYTEA = 17, OID_CHAR = 18, OID_NAME = 19, OID_INT8 = 20, OID_INT2 = 21,
-    OID_INT4 = 23, OID_TEXT = 25, OID_OID = 26, OID_TID = 27, OID_XID = 28, OID_CID = 29,
-    OID_JSON = 114, OID_CIDR = 650, OID_FLOAT4 = 700, OID_FLOAT8 = 701, OID_UNKNOWN = 705,
-    OID_MACADDR8 = 774, OID_MONEY = 790, OID_MACADDR = 829, OID_INET = 869, OID_BPCHAR = 1042,
-    OID_VARCHAR = 1043, OID_DATE = 1082, OID_TIME = 1083, OID_TIMESTAMP = 1114,
-    OID_TIMESTAMPTZ = 1184, OID_INTERVAL = 1186, OID_TIMETZ = 1266, OID_BIT = 1560,
-    OID_VARBIT = 1562, OID_NUMERIC = 1700, OID_UUID = 2950, OID_PG_LSN = 3220, OID_JSONB = 3802,
+    OID_BOOL = 16,
+    OID_BYTEA = 17,
+    OID_CHAR = 18,
+    OID_NAME = 19,
+    OID_INT8 = 20,
+    OID_INT2 = 21,
+    OID_INT4 = 23,
+    OID_TEXT = 25,
+    OID_OID = 26,
+    OID_TID = 27,
+    OID_XID = 28,
+    OID_CID = 29,
+    OID_JSON = 114,
+    OID_CIDR = 650,
+    OID_FLOAT4 = 700,
+    OID_FLOAT8 = 701,
+    OID_UNKNOWN = 705,
+    OID_MACADDR8 = 774,
+    OID_MONEY = 790,
+    OID_MACADDR = 829,
+    OID_INET = 869,
+    OID_BPCHAR = 1042,
+    OID_VARCHAR = 1043,
+    OID_DATE = 1082,
+    OID_TIME = 1083,
+    OID_TIMESTAMP = 1114,
+    OID_TIMESTAMPTZ = 1184,
+    OID_INTERVAL = 1186,
+    OID_TIMETZ = 1266,
+    OID_BIT = 1560,
+    OID_VARBIT = 1562,
+    OID_NUMERIC = 1700,
+    OID_UUID = 2950,
+    OID_PG_LSN = 3220,
+    OID_JSONB = 3802,
     OID_XID8 = 5069,
 };
 
@@ -68,9 +96,9 @@ enum pg_key_kind {
     PG_KEY_NONE,
     PG_KEY_INTEGER,
     PG_KEY_WIDE,
-    PG_KEY_BYTES,          /* memcmp, the shorter first */
-    PG_KEY_COLLATED,       /* strcoll, ties by bytes */
-    PG_KEY_BYTEA_TEXT,     /* hex or escape format */
+    PG_KEY_BYTES,      /* memcmp, the shorter first */
+    PG_KEY_COLLATED,   /* strcoll, ties by bytes */
+    PG_KEY_BYTEA_TEXT, /* hex or escape format */
     PG_KEY_NUMERIC_TEXT,
     PG_KEY_NUMERIC_BINARY,
 };
@@ -103,8 +131,7 @@ bool pg_order_decode(const struct pg_order *order, const char *bytes, int32_t le
 int pg_order_compare_slow(const struct pg_order *order, const struct pg_key *a,
                           const struct pg_key *b);
 /* Appends bytes that are the same exactly when the values are equal. Not for NULL. */
-void pg_order_canonical(const struct pg_order *order, const struct pg_key *key,
-                        struct buffer *out);
+void pg_order_canonical(const struct pg_order *order, const struct pg_key *key, struct buffer *out);
 
 /* Less than, equal to, greater than 0, as the type's btree operator class. Neither may be NULL. */
 static inline int pg_order_compare(const struct pg_order *order, const struct pg_key *a,

@@ -44,9 +44,9 @@ struct route_session {
     const char *key;   /* pgshunt.key, or NULL */
     const char *shard; /* pgshunt.shard, or NULL */
     bool force_primary;
-    bool in_transaction;  /* inside BEGIN ... COMMIT: reads stay on the primary */
-    bool read_only;       /* the transaction, or the session's default, is READ ONLY */
-    int transaction_shard;/* shard the transaction is on already, -1: none yet */
+    bool in_transaction;   /* inside BEGIN ... COMMIT: reads stay on the primary */
+    bool read_only;        /* the transaction, or the session's default, is READ ONLY */
+    int transaction_shard; /* shard the transaction is on already, -1: none yet */
     bool schema_is_fresh;  /* the schema was read just now: what it does not know is not there */
     bool foreign_encoding; /* client_encoding is neither UTF8 nor SQL_ASCII */
     bool temp_tables;      /* the session has made temporary tables (on the first shard) */
@@ -55,8 +55,9 @@ struct route_session {
 struct route_input {
     const struct statement *statement;
     const struct shardmap *map;
-    const struct schema *schema;  /* NULL: not loaded yet; then nothing is provably a read with calls */
-    const struct params *params;  /* NULL: not known (Parse, Describe): see needs_params */
+    const struct schema
+        *schema; /* NULL: not loaded yet; then nothing is provably a read with calls */
+    const struct params *params;         /* NULL: not known (Parse, Describe): see needs_params */
     const struct route_session *session; /* NULL: defaults */
 };
 
@@ -64,9 +65,9 @@ enum plan_kind { PLAN_DIRECT, PLAN_SCATTER, PLAN_REFUSE };
 
 /* How the tags and rows of a scatter become one answer. */
 enum scatter_mode {
-    SCATTER_ROWS,   /* a SELECT: rows merged by `merge` */
-    SCATTER_WRITE,  /* INSERT/UPDATE/DELETE: row counts added, RETURNING rows appended */
-    SCATTER_UTILITY,/* DDL, TRUNCATE, ...: on all shards, one tag; tag, notices and rows of the first query */
+    SCATTER_ROWS,  /* a SELECT: rows merged by `merge` */
+    SCATTER_WRITE, /* INSERT/UPDATE/DELETE: row counts added, RETURNING rows appended */
+    SCATTER_UTILITY, /* DDL, TRUNCATE, ...: on all shards, one tag; tag, notices and rows of the first query */
 };
 
 struct shard_query {
@@ -81,10 +82,10 @@ struct shard_query {
 struct plan {
     enum plan_kind kind;
     enum node_class node;
-    bool write;              /* changes data (for transactions and read-your-writes) */
-    bool any_shard;          /* every shard would answer the same: `shard` is only a default */
-    bool needs_params;       /* routed without parameters it needs: good for Describe only */
-    bool needs_schema;       /* hangs on something the schema does not know: a fresh one may tell more */
+    bool write;        /* changes data (for transactions and read-your-writes) */
+    bool any_shard;    /* every shard would answer the same: `shard` is only a default */
+    bool needs_params; /* routed without parameters it needs: good for Describe only */
+    bool needs_schema; /* hangs on something the schema does not know: a fresh one may tell more */
     bool no_transaction;     /* must not be wrapped in BEGIN (CREATE INDEX CONCURRENTLY, VACUUM) */
     unsigned shard;          /* PLAN_DIRECT */
     const char *reason;      /* why this gear, for EXPLAIN and logs: "key id = 42" */

@@ -15,7 +15,12 @@
 
 struct schema;
 
-enum volatility { VOLATILITY_UNKNOWN, VOLATILITY_IMMUTABLE, VOLATILITY_STABLE, VOLATILITY_VOLATILE };
+enum volatility {
+    VOLATILITY_UNKNOWN,
+    VOLATILITY_IMMUTABLE,
+    VOLATILITY_STABLE,
+    VOLATILITY_VOLATILE
+};
 
 /* pg_class.relkind, as it is there. */
 struct schema_column {
@@ -28,13 +33,14 @@ struct schema_column {
 struct schema_relation {
     const char *schema;
     const char *name;
-    char kind;        /* r table, p partitioned, v view, m matview, f foreign, S sequence. A table with a
+    char kind; /* r table, p partitioned, v view, m matview, f foreign, S sequence. A table with a
                        * foreign one among its partitions or children is f: rows come from elsewhere */
     char persistence; /* p permanent, u unlogged (also if a partition or child is), t temporary */
     struct schema_column *columns; /* in attnum order, dropped ones left out */
     int ncolumns;
-    const char *parent_schema; /* of what it is a partition or inheritance child of; NULL: of nothing */
-    const char *parent;        /* the nearest; of several parents the first */
+    const char
+        *parent_schema; /* of what it is a partition or inheritance child of; NULL: of nothing */
+    const char *parent; /* the nearest; of several parents the first */
 };
 
 struct schema *schema_new(void);

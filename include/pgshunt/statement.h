@@ -22,28 +22,28 @@ struct query;
 #define STATEMENT_MAX_DEPTH 2500
 
 enum expr_kind {
-    EXPR_COLUMN,   /* qualifier.name; schema in `schema` if three parts were given */
-    EXPR_STAR,     /* `*` or qualifier.* */
-    EXPR_PARAM,    /* $number */
-    EXPR_CONST,    /* literal: const_kind, text in `name`, integers also in `number` */
-    EXPR_CAST,     /* args[0] :: name (type name, schema in `qualifier`; typmods dropped) */
-    EXPR_OP,       /* args[0] name args[1]; unary: one argument. LIKE, ILIKE... come as OTHER */
-    EXPR_AND,      /* args, two or more */
-    EXPR_OR,       /* args, two or more */
-    EXPR_NOT,      /* args[0] */
-    EXPR_IN,       /* args[0] IN (args[1..]); negated: NOT IN */
-    EXPR_ANY,      /* args[0] name ANY (args[1]); args[1] an array expression, not a subquery */
-    EXPR_BETWEEN,  /* args[0] BETWEEN args[1] AND args[2] */
-    EXPR_NULL_TEST,/* args[0] IS NULL; negated: IS NOT NULL */
-    EXPR_FUNC,     /* qualifier.name(args); details in `call` */
-    EXPR_SUBLINK,  /* a subquery in `query`; args[0] is the test expression, if there is one; name is
+    EXPR_COLUMN,    /* qualifier.name; schema in `schema` if three parts were given */
+    EXPR_STAR,      /* `*` or qualifier.* */
+    EXPR_PARAM,     /* $number */
+    EXPR_CONST,     /* literal: const_kind, text in `name`, integers also in `number` */
+    EXPR_CAST,      /* args[0] :: name (type name, schema in `qualifier`; typmods dropped) */
+    EXPR_OP,        /* args[0] name args[1]; unary: one argument. LIKE, ILIKE... come as OTHER */
+    EXPR_AND,       /* args, two or more */
+    EXPR_OR,        /* args, two or more */
+    EXPR_NOT,       /* args[0] */
+    EXPR_IN,        /* args[0] IN (args[1..]); negated: NOT IN */
+    EXPR_ANY,       /* args[0] name ANY (args[1]); args[1] an array expression, not a subquery */
+    EXPR_BETWEEN,   /* args[0] BETWEEN args[1] AND args[2] */
+    EXPR_NULL_TEST, /* args[0] IS NULL; negated: IS NOT NULL */
+    EXPR_FUNC,      /* qualifier.name(args); details in `call` */
+    EXPR_SUBLINK, /* a subquery in `query`; args[0] is the test expression, if there is one; name is
                       "EXISTS", "ANY" (also IN), "ALL", "EXPR", "ROW" or "ARRAY", qualifier its operator */
-    EXPR_ROW,      /* (args) */
-    EXPR_ARRAY,    /* ARRAY[args] */
-    EXPR_CASE,     /* args: everything inside, in order */
-    EXPR_DEFAULT,  /* DEFAULT in VALUES or SET */
-    EXPR_COLLATE,  /* args[0] COLLATE name */
-    EXPR_OTHER,    /* anything else; args are the expressions inside, name is the node's name */
+    EXPR_ROW,     /* (args) */
+    EXPR_ARRAY,   /* ARRAY[args] */
+    EXPR_CASE,    /* args: everything inside, in order */
+    EXPR_DEFAULT, /* DEFAULT in VALUES or SET */
+    EXPR_COLLATE, /* args[0] COLLATE name */
+    EXPR_OTHER,   /* anything else; args are the expressions inside, name is the node's name */
 };
 
 enum const_kind { CONST_NULL, CONST_INT, CONST_FLOAT, CONST_STRING, CONST_BOOL, CONST_BITS };
@@ -51,25 +51,25 @@ enum const_kind { CONST_NULL, CONST_INT, CONST_FLOAT, CONST_STRING, CONST_BOOL, 
 struct sort_item {
     struct expr *expr;
     bool descending;
-    bool nulls_first;  /* resolved: explicit or the direction's default */
-    bool using_op;     /* ORDER BY ... USING operator: not understood */
+    bool nulls_first; /* resolved: explicit or the direction's default */
+    bool using_op;    /* ORDER BY ... USING operator: not understood */
 };
 
 /* What a function call has beside its arguments. */
 struct call_detail {
-    bool star;       /* count(*) */
-    bool distinct;   /* count(DISTINCT x) */
+    bool star;     /* count(*) */
+    bool distinct; /* count(DISTINCT x) */
     bool variadic;
     bool within_group;
-    bool over;       /* a window function call */
-    struct expr *filter;          /* FILTER (WHERE ...), or NULL */
-    struct sort_item *order_by;   /* inside the parentheses or WITHIN GROUP */
+    bool over;                  /* a window function call */
+    struct expr *filter;        /* FILTER (WHERE ...), or NULL */
+    struct sort_item *order_by; /* inside the parentheses or WITHIN GROUP */
     int norder_by;
 };
 
 struct expr {
     enum expr_kind kind;
-    int location;          /* byte offset in the statement's text, -1 if unknown */
+    int location; /* byte offset in the statement's text, -1 if unknown */
     const char *name;
     const char *qualifier; /* NULL if none */
     const char *schema;    /* NULL if none */
@@ -78,8 +78,8 @@ struct expr {
     bool negated;
     struct expr **args;
     int nargs;
-    struct query *query;       /* EXPR_SUBLINK */
-    struct call_detail *call;  /* EXPR_FUNC, never NULL there */
+    struct query *query;      /* EXPR_SUBLINK */
+    struct call_detail *call; /* EXPR_FUNC, never NULL there */
 };
 
 /* FROM_OTHER: TABLESAMPLE (the table is `left`), XMLTABLE and JSON_TABLE (`function` holds what is
@@ -94,13 +94,13 @@ struct from_item {
     const char *name;
     const char *alias; /* NULL if none */
     bool lateral;
-    struct query *subquery;   /* FROM_SUBQUERY */
-    struct expr *function;    /* FROM_FUNCTION: the (first) call */
+    struct query *subquery; /* FROM_SUBQUERY */
+    struct expr *function;  /* FROM_FUNCTION: the (first) call */
     /* FROM_JOIN */
     enum join_kind join;
     bool natural;
     struct from_item *left, *right;
-    struct expr *on;          /* NULL with USING/NATURAL/CROSS */
+    struct expr *on; /* NULL with USING/NATURAL/CROSS */
     const char **using_columns;
     int nusing;
     int location;
@@ -108,7 +108,7 @@ struct from_item {
 
 struct target {
     struct expr *expr;
-    const char *alias;  /* AS name; in INSERT/UPDATE: the column assigned */
+    const char *alias; /* AS name; in INSERT/UPDATE: the column assigned */
     int location;
 };
 
@@ -116,10 +116,19 @@ struct cte {
     const char *name;
     struct query *query;
     bool recursive;
-    bool renamed; /* has a column list, `name(a, b) AS (...)`: the query's own column names are hidden */
+    bool
+        renamed; /* has a column list, `name(a, b) AS (...)`: the query's own column names are hidden */
 };
 
-enum query_kind { QUERY_SELECT, QUERY_VALUES, QUERY_SETOP, QUERY_INSERT, QUERY_UPDATE, QUERY_DELETE, QUERY_MERGE };
+enum query_kind {
+    QUERY_SELECT,
+    QUERY_VALUES,
+    QUERY_SETOP,
+    QUERY_INSERT,
+    QUERY_UPDATE,
+    QUERY_DELETE,
+    QUERY_MERGE
+};
 
 /* One query level: SELECT, VALUES, a set operation, or a data-modifying statement. */
 struct query {
@@ -145,8 +154,8 @@ struct query {
     struct expr *limit;  /* NULL: none (also LIMIT ALL) */
     struct expr *offset; /* NULL: none */
     bool with_ties;
-    bool locking;  /* FOR UPDATE / SHARE / NO KEY UPDATE / KEY SHARE */
-    bool into;     /* SELECT INTO */
+    bool locking;               /* FOR UPDATE / SHARE / NO KEY UPDATE / KEY SHARE */
+    bool into;                  /* SELECT INTO */
     struct query *left, *right; /* QUERY_SETOP */
     const char *setop;          /* "UNION ALL", "UNION", "EXCEPT", ... */
     /* QUERY_VALUES: rows of equal length */
@@ -175,13 +184,13 @@ enum statement_kind {
     STMT_PREPARE_TRANSACTION,
     STMT_COMMIT_PREPARED,
     STMT_ROLLBACK_PREPARED,
-    STMT_SET,       /* SET / SET SESSION / SET LOCAL name; also SET TIME ZONE, SET ROLE, ... */
-    STMT_SET_TRANSACTION,  /* SET [SESSION CHARACTERISTICS AS] TRANSACTION */
+    STMT_SET, /* SET / SET SESSION / SET LOCAL name; also SET TIME ZONE, SET ROLE, ... */
+    STMT_SET_TRANSACTION, /* SET [SESSION CHARACTERISTICS AS] TRANSACTION */
     STMT_RESET,
     STMT_RESET_ALL,
     STMT_SHOW,
-    STMT_EXPLAIN,  /* inner statement in `inner`, explain_analyze */
-    STMT_PREPARE,  /* SQL-level; inner, name */
+    STMT_EXPLAIN, /* inner statement in `inner`, explain_analyze */
+    STMT_PREPARE, /* SQL-level; inner, name */
     STMT_EXECUTE,
     STMT_DEALLOCATE, /* name NULL: ALL */
     STMT_DISCARD,
@@ -191,14 +200,14 @@ enum statement_kind {
     STMT_DECLARE_CURSOR, /* inner is the query; cursor_hold */
     STMT_FETCH,          /* also MOVE */
     STMT_CLOSE_CURSOR,
-    STMT_COPY_FROM,  /* copy_table or NULL, copy_columns; copy_stdio */
-    STMT_COPY_TO,    /* copy_table, or inner: COPY (query) TO */
+    STMT_COPY_FROM, /* copy_table or NULL, copy_columns; copy_stdio */
+    STMT_COPY_TO,   /* copy_table, or inner: COPY (query) TO */
     STMT_LOCK,
     STMT_TRUNCATE,
     STMT_CREATE_TABLE,    /* create_temp, create_unlogged; relations has it */
     STMT_CREATE_TABLE_AS, /* also SELECT INTO and CREATE MATERIALIZED VIEW; inner */
-    STMT_DDL,        /* any other utility that changes the schema */
-    STMT_DDL_NO_TX,  /* utilities that refuse to run in a transaction block */
+    STMT_DDL,             /* any other utility that changes the schema */
+    STMT_DDL_NO_TX,       /* utilities that refuse to run in a transaction block */
     STMT_CALL,
     STMT_DO,
     STMT_LOAD,
@@ -224,8 +233,8 @@ enum statement_fact {
     FACT_MODIFYING_CTE = 1 << 0, /* INSERT/UPDATE/DELETE below the top level */
     FACT_LOCKING = 1 << 1,       /* a locking clause at any level */
     FACT_INTO = 1 << 2,
-    FACT_SUBQUERY = 1 << 3,      /* subquery or CTE anywhere */
-    FACT_PARAMS = 1 << 4,        /* uses $n */
+    FACT_SUBQUERY = 1 << 3, /* subquery or CTE anywhere */
+    FACT_PARAMS = 1 << 4,   /* uses $n */
 };
 
 struct hint { /* one `key=value` or word of a pgshunt comment */
@@ -235,18 +244,18 @@ struct hint { /* one `key=value` or word of a pgshunt comment */
 
 struct statement {
     enum statement_kind kind;
-    unsigned facts; /* enum statement_fact bits */
+    unsigned facts;   /* enum statement_fact bits */
     const char *text; /* this statement alone, without the semicolon; NUL-terminated */
     int location;     /* where it starts in what was parsed (may be several statements) */
     int length;
-    const char *tag;  /* first words, for messages and counters: "SELECT", "CREATE TABLE" */
-    struct query *query;      /* STMT_QUERY */
-    struct statement *inner;  /* EXPLAIN, PREPARE, DECLARE, COPY (query), CREATE TABLE AS */
+    const char *tag;         /* first words, for messages and counters: "SELECT", "CREATE TABLE" */
+    struct query *query;     /* STMT_QUERY */
+    struct statement *inner; /* EXPLAIN, PREPARE, DECLARE, COPY (query), CREATE TABLE AS */
     struct relation_ref *relations;
     int nrelations;
     struct function_ref *functions; /* calls, and operators are not listed */
     int nfunctions;
-    int max_param; /* highest $n, 0 if none */
+    int max_param;     /* highest $n, 0 if none */
     const char *name;  /* savepoint, prepared statement, cursor, setting or channel */
     const char *value; /* SET: the right side as SQL ("'a', 'b'", "42"); NULL: TO DEFAULT */
     bool is_local;     /* SET LOCAL */
@@ -264,7 +273,7 @@ struct statement {
     int ncopy_columns;
     struct hint *hints; /* from comments of the form: pgshunt: name=value name2 */
     int nhints;
-    bool syntax_error;  /* the grammar did not understand it: kind is STMT_OTHER, text is whole */
+    bool syntax_error; /* the grammar did not understand it: kind is STMT_OTHER, text is whole */
 };
 
 struct statement_list {

@@ -22,7 +22,7 @@
 #define WIRE_SSL_REQUEST 80877103
 #define WIRE_GSSENC_REQUEST 80877104
 #define WIRE_MESSAGE_MAX 0x3fffffff /* as Postgres: PQ_LARGE_MESSAGE_LIMIT, a gigabyte */
-#define WIRE_STARTUP_MAX 10000 /* as Postgres: MAX_STARTUP_PACKET_LENGTH */
+#define WIRE_STARTUP_MAX 10000      /* as Postgres: MAX_STARTUP_PACKET_LENGTH */
 
 static inline uint32_t wire_get32(const void *p)
 {
@@ -93,7 +93,7 @@ static inline struct wire_reader wire_reader(const char *bytes, size_t len)
 }
 
 int wire_read8(struct wire_reader *reader);
-int wire_read16(struct wire_reader *reader);  /* signed */
+int wire_read16(struct wire_reader *reader); /* signed */
 int32_t wire_read32(struct wire_reader *reader);
 int64_t wire_read64(struct wire_reader *reader);
 /* Points into the message; "" when bad. */
