@@ -157,7 +157,7 @@ static const struct setting_row main_rows[] = {
      HELP("address for metrics, health checks and the status page")},
     {INTEGER(struct config, http_port, "http.port"), DEFAULT("9632"), .without_group = "0", RANGE("0", "65535"), RESTART,
      HELP("port for metrics, health checks and the status page; 0, and where there is no http group: none")},
-    {INTEGER(struct config, workers, "workers"), DEFAULT("0"), RANGE("0", "1024"), RESTART,
+    {INTEGER(struct config, workers, "workers"), DEFAULT("0"), RANGE("0", "128"), RESTART,
      HELP("worker threads; 0: one per core that is available")},
     {DURATION(struct config, shutdown_timeout, "shutdown_timeout"), DEFAULT("30s"), RANGE("0s", "1h"), RELOAD,
      HELP("how long SIGTERM lets running transactions finish")},

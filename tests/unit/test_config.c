@@ -83,7 +83,7 @@ static const struct bad_case bad_files[] = {
     {TRUST "listen = { address = 5; };\n",
      "test.conf:2: found listen.address = 5, an integer; allowed: string, 1 .. 255 bytes"},
     {TRUST "workers = { };\n",
-     "test.conf:2: found workers = { ... }, a group; allowed: integer, 0 .. 1024"},
+     "test.conf:2: found workers = { ... }, a group; allowed: integer, 0 .. 128"},
     {TRUST "log = { connections = 1; };\n",
      "test.conf:2: found log.connections = 1, an integer; allowed: true, false"},
     {TRUST "log = { connections = \"true\"; };\n",
@@ -548,7 +548,7 @@ static void test_include(void **state)
     check_load_fails(path, "%s/inc.conf:2: found pool.size = 0; allowed: integer, 1 .. 10000");
     write_file("inc.conf", "pool = { size = 9; };\n");
     write_file("main.conf", TRUST "@include \"inc.conf\"\nworkers = 2000;\n" DATABASE);
-    check_load_fails(path, "%s/main.conf:3: found workers = 2000; allowed: integer, 0 .. 1024");
+    check_load_fails(path, "%s/main.conf:3: found workers = 2000; allowed: integer, 0 .. 128");
     write_file("inc.conf", "workers = 1;\n");
     check_load_fails(path,
                      "%s/main.conf:3: found a duplicate setting name; allowed: each name once "
