@@ -9,13 +9,15 @@
 #include <unistd.h>
 
 /* Cores this process may run on (affinity and cgroup cpusets count, not what the machine has). */
+#define WORKERS_MOST 128 /* as the setting's range */
+
 static int available_cores(void)
 {
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) != 0)
         return 1;
     int cores = CPU_COUNT(&set);
-    return cores > 0 ? cores : 1;
+    return cores < 1 ? 1 : cores > WORKERS_MOST ? WORKERS_MOST : cores;
 }
 
 static void warn_if_readable(const char *path)
