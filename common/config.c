@@ -8,9 +8,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Cores this process may run on (affinity and cgroup cpusets count, not what the machine has). */
 #define WORKERS_MOST 128 /* as the setting's range */
 
+/* Cores this process may run on (affinity and cgroup cpusets count, not what the machine has). */
 static int available_cores(void)
 {
     cpu_set_t set;
