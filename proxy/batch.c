@@ -66,7 +66,7 @@ void batch_free(struct extended *ext, bool undo)
     buffer_release(&ext->out);
     buffer_release(&ext->early);
     ext->server = NULL;
-    ext->executed_write = ext->failed = false;
+    ext->executed_write = ext->failed = ext->judging = false;
     ext->state = BATCH_CLOSED;
 }
 
@@ -144,7 +144,7 @@ void extended_refuse(struct client *client, const struct pg_error *error)
     struct extended *ext = client->extended;
     struct buffer bytes = {0};
     wire_put_error(&bytes, error);
-    if (ext->state == BATCH_OPEN)
+    if (ext->state == BATCH_OPEN && !ext->judging)
         batch_accept_held(client);
     batch_drop_held(ext);
     ext->state = BATCH_FAILED;

@@ -51,8 +51,11 @@ static bool judge_held(struct client *client)
         batch_accept_held(client);
         return true;
     }
-    struct prepared *first = client->extended->held[0].prepared;
-    return batch_reach_for_description(client, first) != REACH_WAIT;
+    struct extended *ext = client->extended;
+    ext->judging = true;
+    enum reach reached = batch_reach_for_description(client, ext->held[0].prepared);
+    ext->judging = reached == REACH_WAIT;
+    return reached != REACH_WAIT;
 }
 
 static bool close_message(struct client *client, const struct incoming *message)

@@ -48,6 +48,7 @@ struct extended {
     int ndefined;
     bool executed_write; /* an Execute that may write was sent to a server in this batch */
     bool failed;         /* a server reported an error in this batch */
+    bool judging; /* a server is wanted for the held Parses' sake alone: no server, no answer '1' */
 };
 
 /* One message being worked on. */

@@ -83,6 +83,7 @@ def test_parameters_in_text_and_binary(data, form, number):
 def test_integers_of_every_width_land_alike(cluster, data, app, number):
     """Written as a literal, found as a text and as a binary parameter (int2, int4, int8 by its size)."""
     app.cursor().execute(f"INSERT INTO users (id, name) VALUES ({number}, 'wide')")
+    cluster.sync()  # another session reads it below
     try:
         assert fetch(app, f"SELECT id FROM users WHERE id = {number}") == [(number,)]
         with data.connect3() as connection:

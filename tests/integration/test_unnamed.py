@@ -1,4 +1,8 @@
 """The unnamed statement and portals of many clients on one server connection."""
+import struct
+import time
+from contextlib import closing
+
 import pytest
 from harness import Proxy
 from support import FLUSH, SYNC, Raw, bind, describe, execute, kinds, parse, query, rows
@@ -55,3 +59,19 @@ def test_flush_and_describe_before_bind(narrow):
         one.send(parse("", "SELECT $1::int"), describe("S", ""), FLUSH)
         assert [one.read()[0] for _ in range(3)] == ["1", "t", "T"]
         assert rows(one.ask(bind("", "", [b"7"]), execute(), SYNC)) == [[b"7"]]
+
+
+def test_a_parse_that_gets_no_server_is_not_answered(narrow):
+    """Cancelled while it waits for the pool: an error, and no ParseComplete ahead of it."""
+    with client(narrow) as holder, client(narrow) as one:
+        holder.ask(query("BEGIN"))
+        holder.ask(query("SELECT 1"))
+        one.send(parse("", "SELECT 'never parsed before'"), SYNC)
+        time.sleep(0.3)
+        with closing(narrow.socket(5.0)) as canceller:
+            canceller.sendall(struct.pack("!IIII", 16, 80877102, *one.key))
+            assert canceller.recv(1) == b""
+        answers = one.until_ready()
+        assert kinds(answers) == "EZ" and b"C57014\0" in answers[0][1]
+        holder.ask(query("ROLLBACK"))
+        assert rows(one.ask(query("SELECT 2"))) == [[b"2"]]
