@@ -86,6 +86,7 @@ def test_integers_of_every_width_land_alike(cluster, data, app, number):
     cluster.sync()  # another session reads it below
     try:
         assert fetch(app, f"SELECT id FROM users WHERE id = {number}") == [(number,)]
+        cluster.sync()  # other clients read from replicas
         with data.connect3() as connection:
             for form in ("%s", "%b", "%t", "%b::bigint"):
                 sql = f"SELECT id FROM users WHERE id = {form}"
