@@ -110,8 +110,14 @@ def test_who_is_no_longer_admin(cluster):
         proxy.users[0]["admin"] = False
         proxy.write_config()
         console.cursor().execute("RELOAD")
-        with refused("42501"):
-            console.cursor().execute("SHOW POOLS")
+
+        def is_refused():  # workers take the new configuration one by one, just after the answer
+            try:
+                console.cursor().execute("SHOW POOLS")
+            except psycopg2.Error as error:
+                return error.pgcode == "42501"
+            return False
+        wait_until(is_refused, 5.0, "the console to notice")
 
 
 def test_shutdown_command(cluster):
