@@ -1,6 +1,9 @@
 /* cancel.c: finds the session a cancel request means and tells its servers. */
 #include "proxy/cancel.h"
 
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -112,12 +115,25 @@ void cancels_close(struct worker *worker)
     }
 }
 
+/* ---- clients' keys ---- */
+
+size_t cancel_client_key(const struct client *client, unsigned char key[CANCEL_KEY_MAX])
+{
+    const struct daemon *daemon = client->worker->daemon;
+    int64_t session[2] = {client->cancel_pid, client->connected_at};
+    unsigned length = CANCEL_KEY_MAX;
+    HMAC(EVP_sha256(), daemon->cancel_seed, sizeof daemon->cancel_seed,
+         (const unsigned char *)session, sizeof session, key, &length);
+    return client->long_cancel_key ? CANCEL_KEY_MAX : 4;
+}
+
 /* ---- from worker to worker ---- */
 
 struct errand {
     struct message message;
     int32_t pid;
-    unsigned char secret[4];
+    unsigned char secret[CANCEL_KEY_MAX];
+    size_t length;
     struct worker *asking;
     int32_t asker; /* the asking connection's own pid, to find it again */
 };
@@ -148,7 +164,9 @@ static void deliver(struct worker *worker, struct message *message)
 {
     struct errand *errand = (struct errand *)message;
     struct client *client = find_client(worker, errand->pid);
-    if (client && memcmp(client->cancel_secret, errand->secret, sizeof errand->secret) == 0)
+    unsigned char key[CANCEL_KEY_MAX];
+    if (client && cancel_client_key(client, key) == errand->length &&
+        CRYPTO_memcmp(key, errand->secret, errand->length) == 0)
         client_cancel(client);
     else
         log_event(LOG_DEBUG, "cancel request for no session of ours");
@@ -161,7 +179,7 @@ void cancel_request(struct client *asker, int32_t pid, const unsigned char *secr
 {
     struct daemon *daemon = asker->worker->daemon;
     int owner = pid & 0xff;
-    if (owner >= daemon->nworkers || length != 4) {
+    if (owner >= daemon->nworkers || length > CANCEL_KEY_MAX) {
         client_close(asker, "cancel request with a strange key");
         return;
     }
@@ -169,7 +187,8 @@ void cancel_request(struct client *asker, int32_t pid, const unsigned char *secr
     errand->message.run = deliver;
     errand->message.drop = drop_delivery;
     errand->pid = pid;
-    memcpy(errand->secret, secret, sizeof errand->secret);
+    memcpy(errand->secret, secret, length);
+    errand->length = length;
     errand->asking = asker->worker;
     errand->asker = asker->cancel_pid;
     asker->state = CLIENT_CANCELLING;

@@ -11,6 +11,11 @@
 
 #include "proxy/client.h"
 
+#define CANCEL_KEY_MAX 32
+
+/* The secret half of a client's cancel key: 4 bytes, or 32 since protocol 3.2. Made from the process'
+ * seed and the session, so that it needs no place in memory. Returns its length. */
+size_t cancel_client_key(const struct client *client, unsigned char key[CANCEL_KEY_MAX]);
 /* A CancelRequest arrived on `asker`'s connection, which is closed when it was delivered. */
 void cancel_request(struct client *asker, int32_t pid, const unsigned char *secret, size_t length);
 /* Sends a cancel request for what the server does now. */

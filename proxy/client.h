@@ -126,7 +126,6 @@ struct client {
     struct schema_ref *schema;       /* reference; exchanged when its version changed */
     uint64_t schema_version;
     int32_t cancel_pid;
-    unsigned char cancel_secret[4];
     struct sockaddr_storage address;
     uint32_t id;
     int64_t connected_at;
@@ -159,6 +158,7 @@ struct client {
     bool input_held;               /* reading is off: too much input while busy */
     bool processing;               /* in session_process: do not re-enter */
     bool terminate;                /* close once the output is drained */
+    bool long_cancel_key;          /* speaks protocol 3.2 */
     UT_hash_handle hh;             /* worker->by_id, by cancel_pid */
 };
 

@@ -32,13 +32,14 @@ static void log_login(const struct client *client)
 static void greet(struct client *client, const struct buffer *parameters)
 {
     struct buffer out = {0};
+    unsigned char key[CANCEL_KEY_MAX];
     size_t begin = wire_begin(&out, 'R');
     wire_put32(&out, 0);
     wire_end(&out, begin);
     buffer_append(&out, buffer_head(parameters), buffer_length(parameters));
     begin = wire_begin(&out, 'K');
     wire_put32(&out, client->cancel_pid);
-    wire_put_bytes(&out, client->cancel_secret, sizeof client->cancel_secret);
+    wire_put_bytes(&out, key, cancel_client_key(client, key));
     wire_end(&out, begin);
     wire_put_ready(&out, 'I');
     client->state = CLIENT_IDLE;
@@ -323,18 +324,37 @@ static bool admit(struct client *client)
     return true;
 }
 
+/* As Postgres does: before version 3 an error was a type byte and a text. */
+static void refuse_protocol(struct client *client, uint32_t version)
+{
+    char text[120] = "EFATAL:  ", *message = text + 9;
+    snprintf(message, sizeof text - 9,
+             "unsupported frontend protocol %u.%u: server supports 3.0 to 3.2", version >> 16,
+             version & 0xffff);
+    if (version >> 16 < 3) {
+        strcat(text, "\n");
+        client_send(client, text, strlen(text) + 1);
+        client_close(client, message);
+    } else {
+        client_fatal(client, "0A000", message, NULL);
+    }
+}
+
 static void take_startup(struct client *client, const char *body, size_t len)
 {
     struct startup startup;
     struct pg_error error;
     if (!startup_parse(body, len, &client->startup, &startup, &error)) {
-        client_fatal(client, error.sqlstate, error.message, error.hint);
+        if (startup.protocol && startup.protocol >> 16 != 3)
+            refuse_protocol(client, startup.protocol);
+        else
+            client_fatal(client, error.sqlstate, error.message, error.hint);
         return;
     }
     client->user = mem_strdup(startup.user);
     client->database_name = mem_strdup(startup.database);
     guc_set_copy(&client->guc, &client->startup);
-    RAND_bytes(client->cancel_secret, sizeof client->cancel_secret);
+    client->long_cancel_key = startup.protocol >= WIRE_PROTOCOL_3_2;
     if (startup.negotiate) {
         struct buffer out = {0};
         startup_put_negotiation(&out, body, len);

@@ -205,6 +205,7 @@ int daemon_run(struct config *config)
     int workers = config->workers;
     RAND_bytes((unsigned char *)&seed, sizeof seed);
     prepared_seed(seed);
+    RAND_bytes(daemon.cancel_seed, sizeof daemon.cancel_seed);
     log_configure(config->log_level, config->log_format);
     log_thread_name("main");
     raise_descriptor_limit();

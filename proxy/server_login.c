@@ -196,6 +196,17 @@ static void take_key(struct server *server, const char *body, size_t len)
     memcpy(server->cancel_key, body + 4, len - 4);
 }
 
+/* NegotiateProtocolVersion: an older server may speak no newer version than it was asked for. */
+static bool negotiated(struct server *server, const char *body, size_t len)
+{
+    struct wire_reader reader = wire_reader(body, len);
+    uint32_t version = (uint32_t)wire_read32(&reader);
+    bool ok = !reader.bad && version >> 16 == 3 && version <= WIRE_PROTOCOL_3_0;
+    if (!ok)
+        fail(server, "08P01", "the server wants another protocol version than 3.0");
+    return ok;
+}
+
 static bool login_message(struct server *server, char type, const char *body, size_t len)
 {
     switch (type) {
@@ -213,8 +224,9 @@ static bool login_message(struct server *server, char type, const char *body, si
         take_key(server, body, len);
         return true;
     case 'N':
-    case 'v':
         return true;
+    case 'v':
+        return negotiated(server, body, len);
     case 'E': {
         struct pg_error error;
         wire_read_error(body, len, &error);

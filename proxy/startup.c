@@ -68,10 +68,24 @@ static bool parse_options(const char *options, struct guc_set *settings, struct 
     return true;
 }
 
-static bool is_false(const char *value)
+static bool is_one_of(const char *value, const char *const words[4])
 {
-    return strcasecmp(value, "false") == 0 || strcasecmp(value, "off") == 0 ||
-           strcasecmp(value, "no") == 0 || strcmp(value, "0") == 0;
+    for (int i = 0; i < 4; i++)
+        if (strcasecmp(value, words[i]) == 0)
+            return true;
+    return false;
+}
+
+static bool take_replication(const char *value, struct startup *startup, struct pg_error *error)
+{
+    static const char *const yes[4] = {"true", "on", "yes", "1"};
+    static const char *const no[4] = {"false", "off", "no", "0"};
+    if (strcmp(value, "database") == 0 || is_one_of(value, yes))
+        startup->replication = value;
+    else if (!is_one_of(value, no))
+        return fail(error, "22023", "invalid value for parameter \"replication\"",
+                    "Valid values are: \"false\", 0, \"true\", 1, \"database\".");
+    return true;
 }
 
 static bool take_pair(const char *name, const char *value, struct guc_set *settings,
@@ -87,9 +101,8 @@ static bool take_pair(const char *name, const char *value, struct guc_set *setti
         startup->negotiate = true;
     else if (strcmp(name, "replication") != 0)
         put_setting(settings, name, value);
-    else if (!is_false(value))
-        return fail(error, "0A000", "replication connections are not supported yet",
-                    "Connect to the Postgres server itself for replication.");
+    else
+        return take_replication(value, startup, error);
     return true;
 }
 
@@ -99,9 +112,15 @@ bool startup_parse(const char *body, size_t len, struct guc_set *settings, struc
     struct wire_reader reader = wire_reader(body, len);
     int32_t version = wire_read32(&reader);
     *startup = (struct startup){0};
-    if (reader.bad || version >> 16 != 3)
-        return fail(error, "08P01", "unsupported frontend protocol: pgshunt speaks 3.0", NULL);
-    startup->negotiate = (version & 0xffff) != 0;
+    if (reader.bad)
+        return fail(error, "08P01", "malformed startup packet", NULL);
+    startup->protocol = (uint32_t)version;
+    if (startup->protocol >> 16 != 3)
+        return fail(error, "0A000", "unsupported frontend protocol: pgshunt supports 3.0 to 3.2",
+                    NULL);
+    startup->negotiate = startup->protocol > WIRE_PROTOCOL_3_2;
+    if (startup->negotiate)
+        startup->protocol = WIRE_PROTOCOL_3_2;
     for (;;) {
         const char *name = wire_read_cstring(&reader);
         if (!reader.bad && !*name)
@@ -128,7 +147,7 @@ void startup_put_negotiation(struct buffer *out, const char *body, size_t len)
     struct wire_reader reader = wire_reader(body, len);
     struct buffer options = {0};
     int count = 0;
-    wire_read32(&reader);
+    uint32_t version = (uint32_t)wire_read32(&reader);
     for (;;) {
         const char *name = wire_read_cstring(&reader);
         if (reader.bad || !*name)
@@ -140,7 +159,7 @@ void startup_put_negotiation(struct buffer *out, const char *body, size_t len)
         count++;
     }
     size_t begin = wire_begin(out, 'v');
-    wire_put32(out, WIRE_PROTOCOL_3_0);
+    wire_put32(out, version < WIRE_PROTOCOL_3_2 ? version : WIRE_PROTOCOL_3_2);
     wire_put32(out, count);
     wire_put_bytes(out, buffer_head(&options), buffer_length(&options));
     wire_end(out, begin);

@@ -6,22 +6,26 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "pgshunt/buffer.h"
 #include "pgshunt/error.h"
 #include "proxy/guc.h"
 
 struct startup {
-    const char *user;     /* points into the packet */
-    const char *database; /* the user's name if none was given */
-    bool negotiate;       /* asks for a newer minor version or protocol options */
+    const char *user;        /* points into the packet */
+    const char *database;    /* the user's name if none was given */
+    uint32_t protocol;       /* the version asked for, at most 3.2 */
+    bool negotiate;          /* asks for a newer minor version, or for protocol options */
+    const char *replication; /* points into the packet; NULL: an ordinary session */
 };
 
 /* `body`: the packet behind its length, protocol version first. Settings (options included) go into
  * `settings`. */
+/* A version that is not 3: protocol is what was asked for, so that the refusal can be put in its terms. */
 MUST_CHECK bool startup_parse(const char *body, size_t len, struct guc_set *settings,
                               struct startup *startup, struct pg_error *error);
-/* NegotiateProtocolVersion: 3.0, and the options that are not known. */
+/* NegotiateProtocolVersion: the version that will be spoken, and the options that are not known (all). */
 void startup_put_negotiation(struct buffer *out, const char *body, size_t len);
 
 #endif

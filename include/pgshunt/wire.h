@@ -18,6 +18,7 @@
 
 #define WIRE_HEADER 5 /* type byte and length */
 #define WIRE_PROTOCOL_3_0 196608
+#define WIRE_PROTOCOL_3_2 196610 /* the newest we know: cancel keys of up to 256 bytes */
 #define WIRE_CANCEL_REQUEST 80877102
 #define WIRE_SSL_REQUEST 80877103
 #define WIRE_GSSENC_REQUEST 80877104

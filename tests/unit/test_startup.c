@@ -35,7 +35,8 @@ static const struct good_case good[] = {
     {PACKET(V3 "user\0a\0replication\0off\0\0"), "a", "a", false, ""},
     {PACKET("\0\3\0\2"
             "user\0a\0\0"),
-     "a", "a", true, ""},
+     "a", "a", false, ""},
+    {PACKET(V3 "user\0a\0_pq_.x\0y\0\0"), "a", "a", true, ""},
     {PACKET("\0\3\x27\x0f"
             "user\0a\0_pq_.grease\0x\0\0"),
      "a", "a", true, ""},
@@ -69,8 +70,8 @@ struct bad_case {
 
 static const struct bad_case bad[] = {
     {PACKET(""), "08P01"},
-    {PACKET("\0\2\0\0"), "08P01"},
-    {PACKET("\0\4\0\0user\0a\0\0"), "08P01"},
+    {PACKET("\0\2\0\0"), "0A000"},
+    {PACKET("\0\4\0\0user\0a\0\0"), "0A000"},
     {PACKET(V3), "08P01"},
     {PACKET(V3 "\0"), "28000"},
     {PACKET(V3 "user\0\0\0"), "28000"},
@@ -78,7 +79,7 @@ static const struct bad_case bad[] = {
     {PACKET(V3 "user\0a\0"), "08P01"},
     {PACKET(V3 "user\0a\0\0junk"), "08P01"},
     {PACKET(V3 "user\0a\0database"), "08P01"},
-    {PACKET(V3 "user\0a\0replication\0database\0\0"), "0A000"},
+    {PACKET(V3 "user\0a\0replication\0perhaps\0\0"), "22023"},
     {PACKET(V3 "user\0a\0options\0-x\0\0"), "0A000"},
     {PACKET(V3 "user\0a\0options\0-c work_mem\0\0"), "42601"},
     {PACKET(V3 "user\0"
@@ -102,14 +103,26 @@ static void refuses_bad_packets(void **state)
 
 static void negotiates_version_and_options(void **state)
 {
-    static const char packet[] = "\0\3\0\2user\0a\0_pq_.one\0x\0_pq_.two\0y\0\0";
-    static const char expected[] = "v\0\0\0\x1e\0\3\0\0\0\0\0\2_pq_.one\0_pq_.two\0";
-    struct buffer out = {0};
+    /* What Postgres 18 answers: the version asked for, but no newer one than 3.2. */
+    static const struct {
+        const char *packet, *version;
+    } cases[] = {
+        {V3 "user\0a\0_pq_.one\0x\0_pq_.two\0y\0\0", "\0\3\0\0"},
+        {"\0\3\0\1user\0a\0_pq_.one\0x\0_pq_.two\0y\0\0", "\0\3\0\1"},
+        {"\0\3\0\2user\0a\0_pq_.one\0x\0_pq_.two\0y\0\0", "\0\3\0\2"},
+        {"\0\3\x27\x0fuser\0a\0_pq_.one\0x\0_pq_.two\0y\0\0", "\0\3\0\2"},
+    };
+    static const char rest[] = "\0\0\0\2_pq_.one\0_pq_.two\0";
     (void)state;
-    startup_put_negotiation(&out, packet, sizeof packet - 1);
-    assert_int_equal(buffer_length(&out), sizeof expected - 1);
-    assert_memory_equal(buffer_head(&out), expected, sizeof expected - 1);
-    buffer_release(&out);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct buffer out = {0};
+        startup_put_negotiation(&out, cases[i].packet, 4 + 7 + 22 + 1);
+        assert_int_equal(buffer_length(&out), 9 + sizeof rest - 1);
+        assert_memory_equal(buffer_head(&out), "v\0\0\0\x1e", 5);
+        assert_memory_equal(buffer_head(&out) + 5, cases[i].version, 4);
+        assert_memory_equal(buffer_head(&out) + 9, rest, sizeof rest - 1);
+        buffer_release(&out);
+    }
 }
 
 int main(void)
