@@ -94,6 +94,7 @@ struct request {
     bool retriable;  /* an autocommit read on a replica: may be repeated elsewhere */
     const char *sql; /* of a Query message: borrowed from the input, copied when it has to wait */
     bool sql_kept;   /* sql is in the arena */
+    bool function_call;          /* sql is no text but a FunctionCall message */
     struct guc_pending settings; /* made outside a block, by a transaction not ended yet */
     struct buffer explain;   /* pgshunt's own lines, as DataRows, ahead of the server's EXPLAIN */
     int64_t schema_asked_at; /* waits for a schema read after this; 0: does not */

@@ -318,7 +318,8 @@ static enum verdict parameter_status(struct walk *walk, const char *body, size_t
     if (reader.bad)
         return out_of_step(server, 'S');
     server_set_param(server, name, value);
-    bool told = head && (!head->swallow || head->kind == EXPECT_SYNC) &&
+    /* Also between statements, to a client that keeps the server. */
+    bool told = (!head || !head->swallow || head->kind == EXPECT_SYNC) &&
                 strcmp(name, "in_hot_standby") != 0;
     return told ? FORWARD : DROP;
 }
@@ -346,6 +347,16 @@ static enum verdict rows(struct walk *walk, char type, const char *message)
         buffer_release(&walk->client->request.explain);
     }
     return FORWARD;
+}
+
+static enum verdict function_result(struct walk *walk)
+{
+    struct expect *head = server_expected(walk->server);
+    if (!head || head->kind != EXPECT_QUERY)
+        return out_of_step(walk->server, 'V');
+    if (walk->client && !head->swallow)
+        function_call_completed(walk->client, walk->server);
+    return head->swallow ? DROP : FORWARD;
 }
 
 static enum verdict notice(const struct walk *walk)
@@ -391,10 +402,10 @@ static enum verdict look_at(struct walk *walk, const char *message, const char *
         return walk->client && walk->server->pinned ? FORWARD : DROP;
     case 'G':
         return copy_in(walk);
+    case 'V':
+        return function_result(walk);
     case 'H':
     case 'c':
-    case 'W':
-    case 'V':
         return server_expected(walk->server) ? notice(walk) : out_of_step(walk->server, type);
     default:
         return out_of_step(walk->server, type);
@@ -403,9 +414,12 @@ static enum verdict look_at(struct walk *walk, const char *message, const char *
 
 /* ---- the walk ---- */
 
-static bool by_count(const struct walk *walk, char type)
+/* Rows, COPY data, and long ones of what need not be looked into. */
+static bool by_count(const struct walk *walk, char type, uint32_t length)
 {
-    return (type == 'D' || type == 'd') && !(walk->client && walk->client->scatter);
+    bool always = type == 'D' || type == 'd', if_long = type == 'V' || type == 'N';
+    return (always || (if_long && length > IO_BUFFER_SIZE)) &&
+           !(walk->client && walk->client->scatter);
 }
 
 static bool goes_to_scatter(const struct walk *walk)
@@ -495,7 +509,7 @@ static ssize_t walk_bytes(struct walk *walk, const char *data, size_t len)
         if (len - used < WIRE_HEADER)
             break;
         uint32_t length = wire_get32(at + 1);
-        bool counted = by_count(walk, at[0]);
+        bool counted = by_count(walk, at[0], length);
         if (length < 4 || (!counted && length > CONTROL_MESSAGE_MAX)) {
             lose(walk->server, "the server sent a message of an impossible length");
             return -1;

@@ -315,16 +315,6 @@ void console_done(struct client *client)
         client_continue(client);
 }
 
-static void refuse_function_call(struct client *client)
-{
-    struct pg_error error = {.sqlstate = "0A000",
-                             .message = "function call messages are not supported yet",
-                             .hint = "Call the function with SELECT."};
-    session_begin_request(client);
-    if (client->state == CLIENT_BUSY)
-        session_refuse(client, &error);
-}
-
 static void refuse_type(struct client *client, char type)
 {
     char message[64];
@@ -339,7 +329,7 @@ static void handle_message(struct client *client, char type, const char *body, s
         forward_query(client, body, len);
         break;
     case 'F':
-        refuse_function_call(client);
+        function_call(client, body - WIRE_HEADER, WIRE_HEADER + len);
         break;
     case 'X':
         client_close(client, "the client ended the session");

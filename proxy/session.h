@@ -3,6 +3,7 @@
  *
  *   session.c      takes messages off the input and dispatches them; the request's begin and end
  *   simple.c       Query: plan, attach, send
+ *   function_call.c  FunctionCall: the same for a function known by number
  *   extended.c     Parse/Bind/Describe/Execute/Close/Flush/Sync batches
  *   statement.c    statements that are the session's own business (BEGIN, SET, SHOW pgshunt.*, ...)
  *   attach.c       getting servers for a plan; BEGIN and settings sent ahead
@@ -40,6 +41,12 @@ void session_fail(struct client *client, const struct pg_error *error);
 /* Status byte the client is told in ReadyForQuery. */
 char session_status(const struct client *client);
 void session_ready(struct client *client); /* sends ReadyForQuery and ends the request */
+
+/* ---- function_call.c ---- */
+/* A FunctionCall message, header included. */
+void function_call(struct client *client, const char *message, size_t len);
+/* The server has answered it: what follows for the session. */
+void function_call_completed(struct client *client, struct server *server);
 
 /* ---- simple.c ---- */
 void simple_query(struct client *client, const char *body, size_t len);
@@ -105,6 +112,8 @@ enum local_outcome statement_local(struct client *client, const struct statement
  * `write`: the plan did not prove it a read. */
 void statement_completed(struct client *client, struct server *server,
                          const struct statement *statement, const char *tag, bool write);
+/* The server stays with the client, for this reason. */
+void statement_pin(struct client *client, struct server *server, const char *reason);
 /* The transaction ended on a server (ReadyForQuery 'I'). */
 void transaction_begin(struct client *client, const struct statement *statement);
 void transaction_end(struct client *client, bool committed);

@@ -116,6 +116,12 @@ static void keep_for_retry(struct client *client)
 static void send_message(struct client *client, struct server *server, struct buffer *prefix)
 {
     const struct request *request = &client->request;
+    if (request->function_call) {
+        buffer_append(prefix, request->sql, 1 + (size_t)wire_get32(request->sql + 1));
+        conn_send(&server->conn, buffer_head(prefix), buffer_length(prefix));
+        buffer_release(prefix);
+        return;
+    }
     size_t len = strlen(request->sql) + 1;
     if (!request->sql_kept && !buffer_length(prefix)) {
         conn_send(&server->conn, request->sql - WIRE_HEADER, WIRE_HEADER + len);

@@ -495,7 +495,7 @@ static void wrote(struct client *client, struct server *server)
         session_wrote(client, server);
 }
 
-static void pin(struct client *client, struct server *server, const char *reason)
+void statement_pin(struct client *client, struct server *server, const char *reason)
 {
     if (!server->pinned)
         log_event(LOG_DEBUG, "server pinned", LOG_I("client", client->id),
@@ -510,7 +510,7 @@ void statement_completed(struct client *client, struct server *server,
 {
     const char *reason = statement_pin_reason(statement);
     if (reason)
-        pin(client, server, reason);
+        statement_pin(client, server, reason);
     if (changes_schema(statement->kind) && client->tx)
         client->tx->changed_schema = true;
     else if (changes_schema(statement->kind))
