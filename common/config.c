@@ -147,6 +147,62 @@ const struct user_config *config_user(const struct config *config, const char *n
     return bsearch(&wanted, config->users, (size_t)config->nusers, sizeof wanted, compare_users);
 }
 
+/* ---- what holds for one user of one database ---- */
+
+static void lay_over(struct pool_settings *out, const struct pool_settings *own)
+{
+    int64_t *to = (int64_t *)out;
+    const int64_t *from = (const int64_t *)own;
+    for (size_t i = 0; i < sizeof *out / sizeof *to; i++)
+        if (from[i] != SETTING_INHERIT)
+            to[i] = from[i];
+}
+
+void config_pool_settings(const struct config *config, const char *database, const char *user,
+                          struct pool_settings *out)
+{
+    const struct database_config *db = config_database(config, database);
+    const struct user_config *who = config_user(config, user);
+    *out = config->pool;
+    if (db)
+        lay_over(out, &db->pool);
+    if (who)
+        lay_over(out, &who->pool);
+    if (out->min_size > out->size)
+        out->min_size = out->size;
+}
+
+static int64_t own_or(int64_t own, int64_t otherwise)
+{
+    return own == SETTING_INHERIT ? otherwise : own;
+}
+
+int64_t config_database_connections(const struct config *config, const char *database)
+{
+    const struct database_config *db = config_database(config, database);
+    return own_or(db ? db->max_connections : SETTING_INHERIT, config->max_database_connections);
+}
+
+int64_t config_user_connections(const struct config *config, const char *user)
+{
+    const struct user_config *who = config_user(config, user);
+    return own_or(who ? who->max_connections : SETTING_INHERIT, config->max_user_connections);
+}
+
+int64_t config_database_clients(const struct config *config, const char *database)
+{
+    const struct database_config *db = config_database(config, database);
+    return own_or(db ? db->max_clients : SETTING_INHERIT, config->max_database_clients);
+}
+
+int64_t config_user_clients(const struct config *config, const char *user)
+{
+    const struct user_config *who = config_user(config, user);
+    return own_or(who ? who->max_clients : SETTING_INHERIT, config->max_user_clients);
+}
+
+/* ---- two of them ---- */
+
 const char *config_restart_needed(const struct config *old, const struct config *next, char *out,
                                   size_t size)
 {

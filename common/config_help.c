@@ -17,7 +17,7 @@ static bool is_quoted(const struct setting_row *row)
 
 static void default_text(const struct setting_row *row, char *out, size_t size)
 {
-    const char *mark = is_quoted(row) ? "\"" : "";
+    const char *mark = is_quoted(row) && !row->inherits ? "\"" : "";
     if (row->required)
         snprintf(out, size, "required");
     else

@@ -45,6 +45,7 @@ struct setting_row {
     const char *without_group; /* default when the whole group is absent, NULL: initial */
     bool required;
     bool secret;
+    bool inherits; /* left out: SETTING_INHERIT; `initial` names the setting that counts then */
     const struct setting_table *objects;
 };
 

@@ -396,7 +396,7 @@ struct name_search {
     const char *wanted;
     char near[60];
     int distance;
-    char all[500];
+    char all[900];
 };
 
 static void search_name(const char *name, void *context)
@@ -470,7 +470,9 @@ static void store_default(const struct setting_row *row, void *object, bool grou
     int64_t value = 0;
     const char *text =
         !group_present && row->without_group ? row->without_group : row->info.initial;
-    if (row->kind == SETTING_STRING)
+    if (row->inherits)
+        store_number(row, object, SETTING_INHERIT);
+    else if (row->kind == SETTING_STRING)
         *(const char **)member_of(object, row->offset) = text;
     else if (row->kind == SETTING_BOOLEAN)
         *(bool *)member_of(object, row->offset) = strcmp(text, "true") == 0;

@@ -41,12 +41,36 @@
     .count_offset = offsetof(owner, counter), MEMBER(owner, member)
 
 #define DEFAULT(value) .info.initial = value
+#define INHERIT(name) .info.initial = name, .inherits = true
 #define REQUIRED .required = true
 #define RESTART .info.reloadable = false
 #define RELOAD .info.reloadable = true
 #define HELP(text) .info.help = text
 
 /* clang-format off */
+
+/* What a database and a user may set for themselves: the rows of both tables. */
+#define POOL_OVERRIDES(owner)                                                                                          \
+    {CHOICE(owner, pool.mode, "pool_mode", POOL_MODES), INHERIT("pool.mode"), RELOAD,                                  \
+     HELP("how long a client keeps its server connection")},                                                           \
+    {INTEGER(owner, pool.size, "pool_size"), INHERIT("pool.size"), RANGE("1", "10000"), RELOAD,                        \
+     HELP("server connections per database, user and node")},                                                          \
+    {INTEGER(owner, pool.min_size, "min_pool_size"), INHERIT("pool.min_size"), RANGE("0", "10000"), RELOAD,            \
+     HELP("server connections per database, user and node that are kept open")},                                       \
+    {INTEGER(owner, pool.reserve_size, "reserve_pool_size"), INHERIT("pool.reserve_size"), RANGE("0", "10000"), RELOAD,\
+     HELP("more server connections for clients that have waited for reserve_timeout")},                                \
+    {DURATION(owner, pool.reserve_timeout, "reserve_timeout"), INHERIT("pool.reserve_timeout"), RANGE("0s", "1d"), RELOAD, \
+     HELP("a client that has waited so long may have a reserve connection; 0s: none may")},                            \
+    {DURATION(owner, pool.server_idle_timeout, "server_idle_timeout"), INHERIT("pool.server_idle_timeout"), RANGE("0s", "30d"), RELOAD, \
+     HELP("a server connection unused for so long is closed; 0s: never")},                                             \
+    {DURATION(owner, pool.server_lifetime, "server_lifetime"), INHERIT("pool.server_lifetime"), RANGE("0s", "30d"), RELOAD, \
+     HELP("a server connection older than that is closed when it is free; 0s: never")},                                \
+    {DURATION(owner, pool.query_wait_timeout, "query_wait_timeout"), INHERIT("pool.query_wait_timeout"), RANGE("0s", "1d"), RELOAD, \
+     HELP("a client that waits so long for a server connection gets an error; 0s: waits for ever")},                   \
+    {DURATION(owner, pool.query_wait_notify, "query_wait_notify"), INHERIT("pool.query_wait_notify"), RANGE("0s", "1d"), RELOAD, \
+     HELP("a client that waits so long for a server connection is told so by a NOTICE; 0s: never")}
+
+#define POOL_MODES "transaction | session | statement"
 
 static const struct setting_row node_rows[] = {
     {TEXT(struct node_config, host, "host", "1", "255"), REQUIRED, RELOAD,
@@ -127,8 +151,11 @@ static const struct setting_row database_rows[] = {
      HELP("log in to the servers as this user; \"\": as the client's user")},
     {STRING(struct database_config, password, "password"), DEFAULT(""), .secret = true, RELOAD,
      HELP("password of user; \"\": from the users file")},
-    {INTEGER(struct database_config, pool_size, "pool_size"), DEFAULT("0"), RANGE("0", "10000"), RELOAD,
-     HELP("server connections per user and node; 0: pool.size")},
+    POOL_OVERRIDES(struct database_config),
+    {INTEGER(struct database_config, max_connections, "max_connections"), INHERIT("limits.max_database_connections"), RANGE("0", "1000000"), RELOAD,
+     HELP("server connections of all users and nodes together; 0: no limit")},
+    {INTEGER(struct database_config, max_clients, "max_clients"), INHERIT("limits.max_database_clients"), RANGE("0", "1000000"), RELOAD,
+     HELP("clients of this database; one more is refused with 53300; 0: no limit")},
     {OBJECTS(struct database_config, shards, nshards, "shards", &shard_table, "shards"), RANGE("1", "1024"), REQUIRED, RELOAD,
      HELP("where the data is; one shard: an ordinary, unsharded database")},
     {OBJECTS(struct database_config, keyspaces, nkeyspaces, "keyspaces", &keyspace_table, "keyspaces"), RANGE("0", "64"), DEFAULT("none"), RELOAD,
@@ -167,18 +194,32 @@ static const struct setting_row main_rows[] = {
      HELP("file with users and their secrets, as seen from the configuration file; may be left out with method trust only")},
     {DURATION(struct config, login_timeout, "auth.login_timeout"), DEFAULT("1min"), RANGE("1s", "10min"), RELOAD,
      HELP("a client that has not logged in by then is disconnected")},
-    {CHOICE(struct config, pool_mode, "pool.mode", "transaction"), .later = "session | statement", DEFAULT("transaction"), RELOAD,
-     HELP("how long a client keeps its server connection (session and statement come later)")},
-    {INTEGER(struct config, pool_size, "pool.size"), DEFAULT("20"), RANGE("1", "10000"), RELOAD,
+    {CHOICE(struct config, pool.mode, "pool.mode", POOL_MODES), DEFAULT("transaction"), RELOAD,
+     HELP("how long a client keeps its server connection: to the end of the transaction, of the session, or of each statement (transaction blocks are refused then)")},
+    {INTEGER(struct config, pool.size, "pool.size"), DEFAULT("20"), RANGE("1", "10000"), RELOAD,
      HELP("server connections per database, user and node")},
-    {DURATION(struct config, server_idle_timeout, "pool.server_idle_timeout"), DEFAULT("10min"), RANGE("0s", "30d"), RELOAD,
-     HELP("a server connection unused for so long is closed; 0s: never")},
-    {DURATION(struct config, server_lifetime, "pool.server_lifetime"), DEFAULT("1h"), RANGE("0s", "30d"), RELOAD,
-     HELP("a server connection older than that is closed when it is free; 0s: never")},
+    {INTEGER(struct config, pool.min_size, "pool.min_size"), DEFAULT("0"), RANGE("0", "10000"), RELOAD,
+     HELP("server connections per database, user and node that are kept open, once there has been one")},
+    {INTEGER(struct config, pool.reserve_size, "pool.reserve_size"), DEFAULT("0"), RANGE("0", "10000"), RELOAD,
+     HELP("more server connections per database, user and node for clients that have waited for pool.reserve_timeout")},
+    {DURATION(struct config, pool.reserve_timeout, "pool.reserve_timeout"), DEFAULT("5s"), RANGE("0s", "1d"), RELOAD,
+     HELP("a client that has waited so long may have a reserve connection; 0s: none may")},
+    {DURATION(struct config, pool.server_idle_timeout, "pool.server_idle_timeout"), DEFAULT("10min"), RANGE("0s", "30d"), RELOAD,
+     HELP("a server connection unused for so long is closed, down to the minimum; 0s: never")},
+    {DURATION(struct config, pool.server_lifetime, "pool.server_lifetime"), DEFAULT("1h"), RANGE("0s", "30d"), RELOAD,
+     HELP("a server connection older than that, or than up to a fifth less (so that not all end at once), is closed when it is free; 0s: never")},
+    {BOOLEAN(struct config, server_round_robin, "pool.server_round_robin"), DEFAULT("false"), RELOAD,
+     HELP("use idle server connections in turn; false: the one used last first, so that those too many grow old and are closed")},
+    {DURATION(struct config, server_check_delay, "pool.server_check_delay"), DEFAULT("30s"), RANGE("0s", "1d"), RELOAD,
+     HELP("a server connection unused for so long is tested by an empty query before a client gets it; 0s: never tested")},
+    {STRING(struct config, reset_query, "pool.reset_query"), DEFAULT("DISCARD ALL"), RELOAD,
+     HELP("what a server connection runs when the client that had it to itself (pool.mode session) has left; \"\": nothing")},
     {DURATION(struct config, connect_timeout, "pool.connect_timeout"), DEFAULT("15s"), RANGE("10ms", "10min"), RELOAD,
      HELP("time a server has to accept a connection and finish the login")},
-    {DURATION(struct config, query_wait_timeout, "pool.query_wait_timeout"), DEFAULT("2min"), RANGE("0s", "1d"), RELOAD,
+    {DURATION(struct config, pool.query_wait_timeout, "pool.query_wait_timeout"), DEFAULT("2min"), RANGE("0s", "1d"), RELOAD,
      HELP("a client that waits so long for a server connection gets an error; 0s: waits for ever")},
+    {DURATION(struct config, pool.query_wait_notify, "pool.query_wait_notify"), DEFAULT("5s"), RANGE("0s", "1d"), RELOAD,
+     HELP("a client that waits so long for a server connection is told so by a NOTICE; 0s: never")},
     {DURATION(struct config, max_lag, "routing.max_lag"), DEFAULT("1s"), RANGE("0s", "7d"), RELOAD,
      HELP("reads go to a replica only while it is no further behind its primary")},
     {BOOLEAN(struct config, read_your_writes, "routing.read_your_writes"), DEFAULT("true"), RELOAD,
@@ -195,6 +236,18 @@ static const struct setting_row main_rows[] = {
      HELP("password of monitor.user; \"\": from the users file")},
     {INTEGER(struct config, max_clients, "limits.max_clients"), DEFAULT("1000"), RANGE("1", "1000000"), RELOAD,
      HELP("client connections in all; one more is refused with 53300")},
+    {INTEGER(struct config, max_server_connections, "limits.max_server_connections"), DEFAULT("0"), RANGE("0", "1000000"), RELOAD,
+     HELP("server connections in all; when reached, unused ones of other pools make room; 0: no limit")},
+    {INTEGER(struct config, max_node_connections, "limits.max_node_connections"), DEFAULT("0"), RANGE("0", "1000000"), RELOAD,
+     HELP("connections to one server (host and port), whatever the database and user; 0: no limit")},
+    {INTEGER(struct config, max_database_connections, "limits.max_database_connections"), DEFAULT("0"), RANGE("0", "1000000"), RELOAD,
+     HELP("server connections of one database, all users and nodes; a database's max_connections counts before it; 0: no limit")},
+    {INTEGER(struct config, max_user_connections, "limits.max_user_connections"), DEFAULT("0"), RANGE("0", "1000000"), RELOAD,
+     HELP("server connections for one user, all databases and nodes; a user's max_connections counts before it; 0: no limit")},
+    {INTEGER(struct config, max_database_clients, "limits.max_database_clients"), DEFAULT("0"), RANGE("0", "1000000"), RELOAD,
+     HELP("clients of one database; a database's max_clients counts before it; 0: no limit")},
+    {INTEGER(struct config, max_user_clients, "limits.max_user_clients"), DEFAULT("0"), RANGE("0", "1000000"), RELOAD,
+     HELP("clients of one user; a user's max_clients counts before it; 0: no limit")},
     {SIZE(struct config, max_message, "limits.max_message"), DEFAULT("64MB"), RANGE("16kB", "1GB"), RELOAD,
      HELP("largest statement or set of parameters taken from a client")},
     {INTEGER(struct config, max_groups, "limits.max_groups"), DEFAULT("1000000"), RANGE("1", "1000000000"), RELOAD,
@@ -224,6 +277,11 @@ static const struct setting_row user_rows[] = {
      HELP("plain password, or a secret from pg_authid: \"SCRAM-SHA-256$...\" or \"md5...\"; \"\": cannot log in except with method trust")},
     {BOOLEAN(struct user_config, admin, "admin"), DEFAULT("false"), RELOAD,
      HELP("may connect to the console (database pgshunt)")},
+    POOL_OVERRIDES(struct user_config),
+    {INTEGER(struct user_config, max_connections, "max_connections"), INHERIT("limits.max_user_connections"), RANGE("0", "1000000"), RELOAD,
+     HELP("server connections of all databases and nodes together; 0: no limit")},
+    {INTEGER(struct user_config, max_clients, "max_clients"), INHERIT("limits.max_user_clients"), RANGE("0", "1000000"), RELOAD,
+     HELP("clients of this user; one more is refused with 53300; 0: no limit")},
 };
 
 static const struct setting_table user_table = {

@@ -56,7 +56,7 @@ static struct pool_sum sum_pools(const struct report_account *account)
 
 void console_show_pools(struct console_table *table, const struct report *report)
 {
-    const char *mode = console_pool_mode(report->topology->config->pool_mode);
+    const char *mode = console_pool_mode((enum pool_mode)report->topology->config->pool.mode);
     for (const struct report_account *row = report->accounts; row; row = row->hh.next) {
         struct pool_sum sum = sum_pools(row);
         console_text(table, row->database);
@@ -213,12 +213,12 @@ static void put_database(struct console_table *table, const struct report *repor
     console_integer(table, database->shards[0].nodes[0]->port);
     console_text(table, database->shards[0].dbname);
     console_text(table, user && user[0] ? user : NULL);
-    console_integer(table,
-                    database->config->pool_size ? database->config->pool_size : config->pool_size);
+    console_integer(table, database->config->pool.size > 0 ? database->config->pool.size
+                                                           : config->pool.size);
     console_integer(table, 0); /* min_pool_size */
     console_integer(table, 0); /* reserve_pool_size */
-    console_integer(table, config->server_lifetime / 1000);
-    console_text(table, console_pool_mode(config->pool_mode));
+    console_integer(table, config->pool.server_lifetime / 1000);
+    console_text(table, console_pool_mode((enum pool_mode)config->pool.mode));
     put_limits(table, report, database->name);
     buffer_release(&hosts);
 }

@@ -45,7 +45,7 @@ struct account *account_get(struct worker *worker, const char *database, const c
 static int pool_limit(const struct config *config, const char *database)
 {
     const struct database_config *db = config_database(config, database);
-    return db && db->pool_size ? db->pool_size : config->pool_size;
+    return (int)(db && db->pool.size > 0 ? db->pool.size : config->pool.size);
 }
 
 /* The budget shared by all workers; lives as long as the process. */
@@ -387,7 +387,7 @@ void pool_server_ready(struct server *server)
     pool->retry_at = 0;
     pool->nactive++;
     server->state = SERVER_ACTIVE;
-    int64_t lifetime = pool->worker->topology->config->server_lifetime;
+    int64_t lifetime = pool->worker->topology->config->pool.server_lifetime;
     server->expires_at = lifetime ? clock_us() + lifetime * 1000 -
                                         (int64_t)(worker_random(pool->worker) % 1000) * lifetime / 5
                                   : 0;
@@ -441,8 +441,8 @@ static void expire_idle(struct pool *pool, const struct config *config, int64_t 
         struct server *server = list_entry(at, struct server, link);
         if (server->expires_at && now > server->expires_at)
             server_drop(server, "server_lifetime");
-        else if (config->server_idle_timeout &&
-                 now - server->idle_since > config->server_idle_timeout * 1000)
+        else if (config->pool.server_idle_timeout &&
+                 now - server->idle_since > config->pool.server_idle_timeout * 1000)
             server_drop(server, "server_idle_timeout");
     }
 }
@@ -459,9 +459,9 @@ static void expire_starting(struct pool *pool, const struct config *config, int6
 
 static void expire_waiting(struct pool *pool, const struct config *config, int64_t now)
 {
-    while (config->query_wait_timeout && pool->nwaiting) {
+    while (config->pool.query_wait_timeout && pool->nwaiting) {
         struct client *client = list_entry(pool->waiting.next, struct client, waiting);
-        if (now - client->waiting_since < config->query_wait_timeout * 1000)
+        if (now - client->waiting_since < config->pool.query_wait_timeout * 1000)
             return;
         stop_waiting(client);
         client_no_server(client, "53300",

@@ -20,6 +20,24 @@
 enum auth_method { AUTH_TRUST, AUTH_MD5, AUTH_SCRAM };
 enum pool_mode { POOL_TRANSACTION, POOL_SESSION, POOL_STATEMENT };
 
+/*
+ * What the whole process (pool.*), a database and a user may each set: the user's value counts before the
+ * database's, and that before the process'. Every member is an int64_t, so that they are laid over each
+ * other by one loop; SETTING_INHERIT says that nothing was set here. Durations are milliseconds.
+ */
+#define SETTING_INHERIT (-1)
+struct pool_settings {
+    int64_t mode;                /* enum pool_mode */
+    int64_t size;                /* server connections of a pool */
+    int64_t min_size;            /* kept open even if unused */
+    int64_t reserve_size;        /* more for clients that have waited for reserve_timeout */
+    int64_t reserve_timeout;     /* 0: no reserve */
+    int64_t server_idle_timeout; /* 0: never */
+    int64_t server_lifetime;     /* 0: never */
+    int64_t query_wait_timeout;  /* 0: for ever */
+    int64_t query_wait_notify;   /* 0: never */
+};
+
 struct node_config {
     const char *host;
     int port;
@@ -57,7 +75,9 @@ struct database_config {
     const char *catalog;  /* name of the catalog shard; default: the first */
     const char *user;     /* log in to the servers as this user; "": as the client's user */
     const char *password; /* for `user`; "": from the users file */
-    int pool_size;        /* 0: pool.size */
+    struct pool_settings pool;
+    int64_t max_connections; /* server connections of all its pools; SETTING_INHERIT, 0: no limit */
+    int64_t max_clients;     /* logged in; likewise */
     struct shard_config *shards;
     int nshards;
     struct keyspace_config *keyspaces;
@@ -71,6 +91,9 @@ struct user_config {
     const char *name;
     const char *secret; /* plain password, "SCRAM-SHA-256$..." or "md5..." ; "" none */
     bool admin;         /* may connect to the console */
+    struct pool_settings pool;
+    int64_t max_connections; /* as of a database */
+    int64_t max_clients;
     int line;
 };
 
@@ -85,12 +108,11 @@ struct config {
     int workers;   /* resolved: at least 1 */
     enum auth_method auth_method;
     const char *users_file; /* resolved relative to the configuration file; "" none */
-    enum pool_mode pool_mode;
-    int pool_size;
-    int64_t server_idle_timeout;
-    int64_t server_lifetime;
+    struct pool_settings pool;
+    const char *reset_query;    /* run on a server that a session had to itself; "": none */
+    bool server_round_robin;    /* the server idle longest is taken first, not last */
+    int64_t server_check_delay; /* idle for longer: tested before use; 0: never tested */
     int64_t connect_timeout;
-    int64_t query_wait_timeout;
     int64_t login_timeout;
     int64_t shutdown_timeout;
     int64_t max_lag;
@@ -101,6 +123,12 @@ struct config {
     const char *monitor_user;     /* whom the monitor logs in as */
     const char *monitor_password; /* "": from the users file */
     int max_clients;
+    int64_t max_server_connections;   /* in all; 0: no limit */
+    int64_t max_node_connections;     /* to one server (host and port); 0: no limit */
+    int64_t max_database_connections; /* unless a database says otherwise; 0: no limit */
+    int64_t max_user_connections;     /* unless a user says otherwise; 0: no limit */
+    int64_t max_database_clients;
+    int64_t max_user_clients;
     int64_t max_message; /* largest Query/Parse/Bind taken, bytes */
     int64_t max_groups;  /* groups a cross-shard GROUP BY may hold */
     enum log_level log_level;
@@ -122,6 +150,14 @@ struct config *config_load(const char *path, struct config_error *error);
 void config_free(struct config *config);
 const struct database_config *config_database(const struct config *config, const char *name);
 const struct user_config *config_user(const struct config *config, const char *name);
+/* What holds for this user of this database (names of neither need be known): every member has a value. */
+void config_pool_settings(const struct config *config, const char *database, const char *user,
+                          struct pool_settings *out);
+/* Limits of one database and of one user; 0: none. */
+int64_t config_database_connections(const struct config *config, const char *database);
+int64_t config_user_connections(const struct config *config, const char *user);
+int64_t config_database_clients(const struct config *config, const char *database);
+int64_t config_user_clients(const struct config *config, const char *user);
 /* Names of settings whose value differs but that need a restart, separated by ", ". "" if none. */
 const char *config_restart_needed(const struct config *old, const struct config *next, char *out,
                                   size_t size);

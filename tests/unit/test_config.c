@@ -60,15 +60,19 @@ static const struct bad_case bad_files[] = {
      "shutdown_timeout, auth, pool, routing, monitor, limits, log, databases"},
     {TRUST "pool = { max_clients = 5; };\n",
      "test.conf:2: found unknown setting pool.max_clients (did you mean \"limits.max_clients\"?); "
-     "allowed here: mode, size, server_idle_timeout, server_lifetime, connect_timeout, "
-     "query_wait_timeout"},
+     "allowed here: mode, size, min_size, reserve_size, reserve_timeout, server_idle_timeout, "
+     "server_lifetime, server_round_robin, server_check_delay, reset_query, connect_timeout, "
+     "query_wait_timeout, query_wait_notify"},
     {TRUST "databases = ( { name = \"app\";\n shards = ( { name = \"s0\";\n nodes = ( { host = "
            "\"h\"; },\n { hots = \"x\"; } ); } ); } );\n",
      "test.conf:5: found unknown setting databases[0].shards[0].nodes[1].hots (did you mean "
      "\"host\"?); allowed here: host, port, region, weight"},
     {TRUST "databases = ( { name = \"app\"; shard = 1; } );\n",
      "test.conf:2: found unknown setting databases[0].shard (did you mean \"shards\"?); allowed "
-     "here: name, catalog, user, password, pool_size, shards, keyspaces, reference"},
+     "here: name, catalog, user, password, pool_mode, pool_size, min_pool_size, "
+     "reserve_pool_size, reserve_timeout, server_idle_timeout, server_lifetime, "
+     "query_wait_timeout, query_wait_notify, max_connections, max_clients, shards, keyspaces, "
+     "reference"},
     /* types */
     {TRUST "listen = 5;\n",
      "test.conf:2: found listen = 5, an integer; allowed: a group: listen = { ... }"},
@@ -147,14 +151,9 @@ static const struct bad_case bad_files[] = {
     {"auth = {\nmethod = \"hba\"; };\n",
      "test.conf:2: found auth.method = \"hba\", which comes later; only trust | md5 | "
      "scram-sha-256 are available in this version"},
-    {TRUST "pool = { mode = \"session\"; };\n",
-     "test.conf:2: found pool.mode = \"session\", which comes later; only transaction is available "
-     "in this version"},
-    {TRUST "pool = { mode = \"statement\"; };\n",
-     "test.conf:2: found pool.mode = \"statement\", which comes later; only transaction is "
-     "available in this version"},
     {TRUST "pool = { mode = \"query | or\"; };\n",
-     "test.conf:2: found pool.mode = \"query | or\"; allowed: transaction"},
+     "test.conf:2: found pool.mode = \"query | or\"; allowed: transaction | session | "
+     "statement"},
     /* a value is shown on one line, clipped between characters */
     {TRUST "log = { level = \"a\nb\tc\"; };\n",
      "test.conf:2: found log.level = \"a?b?c\"; allowed: debug | info | warning | error"},
@@ -376,12 +375,12 @@ static void check_scalars(const struct config *config)
     assert_int_equal(config->auth_method, AUTH_TRUST);
     assert_string_equal(config->users_file, "");
     assert_int_equal(config->login_timeout, 2000);
-    assert_int_equal(config->pool_mode, POOL_TRANSACTION);
-    assert_int_equal(config->pool_size, 5);
-    assert_int_equal(config->server_idle_timeout, 0);
-    assert_int_equal(config->server_lifetime, 7200000);
+    assert_int_equal(config->pool.mode, POOL_TRANSACTION);
+    assert_int_equal(config->pool.size, 5);
+    assert_int_equal(config->pool.server_idle_timeout, 0);
+    assert_int_equal(config->pool.server_lifetime, 7200000);
     assert_int_equal(config->connect_timeout, 3000);
-    assert_int_equal(config->query_wait_timeout, 4000);
+    assert_int_equal(config->pool.query_wait_timeout, 4000);
     assert_int_equal(config->max_lag, 1500);
     assert_false(config->read_your_writes);
     assert_false(config->read_write_split);
@@ -453,7 +452,7 @@ static void test_everything(void **state)
     assert_string_equal(app->catalog, "s1");
     assert_string_equal(app->user, "u");
     assert_string_equal(app->password, "p");
-    assert_int_equal(app->pool_size, 9);
+    assert_int_equal(app->pool.size, 9);
     assert_int_equal(app->line, 14);
     check_shards(app);
     check_keyspaces(app);
@@ -528,7 +527,7 @@ static void test_include(void **state)
     if (!config)
         fail_msg("%s", error.text);
     assert_int_equal(config->log_level, LOG_WARNING);
-    assert_int_equal(config->pool_size, 3);
+    assert_int_equal(config->pool.size, 3);
     assert_int_equal(config->workers, 2);
     assert_int_equal(config->databases[0].line, 4);
     config_free(config);
@@ -607,6 +606,50 @@ static void test_users_file(void **state)
     config_free(config);
 }
 
+/* The user's value counts before the database's, and that before the process'. */
+static void test_pool_overrides(void **state)
+{
+    (void)state;
+    struct config_error error;
+    struct pool_settings pool;
+    const char *path = write_file(
+        "o.conf", "auth = { users_file = \"users.conf\"; };\n"
+                  "pool = { size = 7; reserve_size = 2; query_wait_timeout = \"9s\"; };\n"
+                  "limits = { max_database_connections = 40; max_user_clients = 30; };\n"
+                  "databases = ( { name = \"app\"; pool_mode = \"session\"; pool_size = 5;\n"
+                  "  min_pool_size = 4; query_wait_timeout = \"0s\"; max_clients = 11;\n"
+                  "  shards = ( " SHARD " ); },\n"
+                  "  { name = \"other\"; max_connections = 0; shards = ( " SHARD " ); } );\n");
+    write_file("users.conf",
+               "users = ( { name = \"a\"; pool_size = 3; max_connections = 6; },\n"
+               "  { name = \"b\"; pool_mode = \"statement\"; max_clients = 2; } );\n");
+    struct config *config = config_load(path, &error);
+    if (!config)
+        fail_msg("%s", error.text);
+    config_pool_settings(config, "app", "a", &pool);
+    assert_int_equal(pool.mode, POOL_SESSION);
+    assert_int_equal(pool.size, 3);
+    assert_int_equal(pool.min_size, 3); /* never more than there may be */
+    assert_int_equal(pool.reserve_size, 2);
+    assert_int_equal(pool.query_wait_timeout, 0);
+    config_pool_settings(config, "app", "b", &pool);
+    assert_int_equal(pool.mode, POOL_STATEMENT);
+    assert_int_equal(pool.size, 5);
+    assert_int_equal(pool.min_size, 4);
+    config_pool_settings(config, "other", "nobody", &pool);
+    assert_memory_equal(&pool, &config->pool, sizeof pool);
+    assert_int_equal(pool.query_wait_timeout, 9000);
+    assert_int_equal(config_database_connections(config, "app"), 40);
+    assert_int_equal(config_database_connections(config, "other"), 0);
+    assert_int_equal(config_user_connections(config, "a"), 6);
+    assert_int_equal(config_user_connections(config, "b"), 0);
+    assert_int_equal(config_database_clients(config, "app"), 11);
+    assert_int_equal(config_database_clients(config, "nowhere"), 0);
+    assert_int_equal(config_user_clients(config, "a"), 30);
+    assert_int_equal(config_user_clients(config, "b"), 2);
+    config_free(config);
+}
+
 static const struct bad_case bad_users[] = {
     {"", "%s/users.conf: found no users; required: the users: ( { name = \"app\"; password = "
          "\"...\"; } )"},
@@ -615,7 +658,9 @@ static const struct bad_case bad_users[] = {
      "name once"},
     {"users = ( { nmae = \"a\"; } );",
      "%s/users.conf:1: found unknown setting users[0].nmae (did you mean \"name\"?); allowed here: "
-     "name, password, admin"},
+     "name, password, admin, pool_mode, pool_size, min_pool_size, reserve_pool_size, "
+     "reserve_timeout, server_idle_timeout, server_lifetime, query_wait_timeout, "
+     "query_wait_notify, max_connections, max_clients"},
     {"users = (\n{ password = \"topsecret\"; } );",
      "%s/users.conf:2: found users[0] without name; required: name of the user"},
     {"users = ( { name = \"a\"; password = 12345; } );",
@@ -724,13 +769,13 @@ static void test_restart_needed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused_files),     cmocka_unit_test(test_nul_byte),
-        cmocka_unit_test(test_unreadable_file),   cmocka_unit_test(test_hostile_text),
-        cmocka_unit_test(test_everything),        cmocka_unit_test(test_workers_default),
-        cmocka_unit_test(test_odd_but_good),      cmocka_unit_test(test_include),
-        cmocka_unit_test(test_include_in_a_list), cmocka_unit_test(test_users_file),
-        cmocka_unit_test(test_bad_users),         cmocka_unit_test(test_readable_by_others),
-        cmocka_unit_test(test_restart_needed),
+        cmocka_unit_test(test_refused_files),      cmocka_unit_test(test_nul_byte),
+        cmocka_unit_test(test_unreadable_file),    cmocka_unit_test(test_hostile_text),
+        cmocka_unit_test(test_everything),         cmocka_unit_test(test_workers_default),
+        cmocka_unit_test(test_odd_but_good),       cmocka_unit_test(test_include),
+        cmocka_unit_test(test_include_in_a_list),  cmocka_unit_test(test_users_file),
+        cmocka_unit_test(test_pool_overrides),     cmocka_unit_test(test_bad_users),
+        cmocka_unit_test(test_readable_by_others), cmocka_unit_test(test_restart_needed),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
