@@ -126,12 +126,18 @@ static bool start_scatter(struct client *client, struct scatter_ask *ask)
     return true;
 }
 
+/* Drivers limit the rows of statements that have none, too (JDBC's executeUpdate asks for one). */
+static bool answers_rows(const struct plan *plan, const struct statement *statement)
+{
+    return plan->mode == SCATTER_ROWS || plan->merge || statement->kind == STMT_EXPLAIN;
+}
+
 static bool execute_scatter(struct client *client, struct portal *portal, int32_t max_rows)
 {
     struct wire_bind bind;
     struct params params;
     struct plan *plan = &client->request.plan;
-    if (max_rows > 0) {
+    if (max_rows > 0 && answers_rows(plan, portal->prepared->statements.items[0])) {
         struct pg_error error = {
             .sqlstate = "0A000",
             .message = "fetching a result of several shards in parts is not supported yet",

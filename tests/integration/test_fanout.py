@@ -6,7 +6,7 @@ import pytest
 
 from harness import Proxy
 from harness.sample import USERS
-from support import explain, fetch
+from support import SYNC, Raw, bind, describe, error_of, execute, explain, fetch, kinds, parse
 
 pytestmark = pytest.mark.core
 
@@ -202,3 +202,14 @@ def test_fan_out_in_a_transaction(data):
         except Exception as error:
             assert error.sqlstate == "0A000" and error.diag.message_hint
         connection.rollback()
+
+
+def test_row_limit_of_a_statement_without_rows(data):
+    """JDBC's executeUpdate() asks for one row of a change; over several shards that limits nothing."""
+    with Raw(data) as raw:
+        answer = raw.ask(parse("", "UPDATE users SET country = country WHERE id <= 20"), bind("", ""), describe("P", ""),
+                         execute("", 1), SYNC)
+        assert kinds(answer) == "12nCZ" and answer[3][1] == b"UPDATE 20\0"
+        for sql in ("UPDATE users SET country = country WHERE id <= 20 RETURNING id", "SELECT id FROM users"):
+            answer = raw.ask(parse("", sql), bind("", ""), execute("", 1), SYNC)
+            assert kinds(answer) == "12EZ" and error_of(answer)["C"] == "0A000"
