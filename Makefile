@@ -88,7 +88,7 @@ TIDY_CHECKS  := -*,clang-analyzer-core.*,clang-analyzer-unix.*,clang-analyzer-de
 bugprone-suspicious-memset-usage,bugprone-suspicious-string-compare,$\
 bugprone-posix-return,bugprone-signed-char-misuse,bugprone-terminating-continue,misc-redundant-expression
 
-.PHONY: demo check bench bench-quick asan tsan fuzz format format-check lint install clean deps help
+.PHONY: demo check check-drivers bench bench-quick asan tsan fuzz format format-check lint install clean deps help
 
 demo: deps ## show everything at once: 2 shards with replicas, data through the proxy, queries (Ctrl-C ends it)
 	$(Q)$(MAKE) --no-print-directory all
@@ -96,6 +96,9 @@ demo: deps ## show everything at once: 2 shards with replicas, data through the 
 
 check: deps ## build everything and run all tests (unit, fuzz, integration, drivers); ends with "N passed, N failed"
 	$(Q)$(PYTHON) tests/run $(CHECK)
+
+check-drivers: deps-drivers all ## run every driver, ORM and tool against pgshunt (installs them first)
+	$(Q)$(PYTHON) tests/run all-drivers
 
 bench: deps-bench all ## measure pgshunt against direct, a bare relay and PgBouncer: a table and a JSON file
 	$(Q)$(PYTHON) tests/bench/bench.py $(BENCH_FLAGS)
@@ -137,9 +140,11 @@ clean: ## remove everything that was built
 deps: ## install the Debian packages that building and testing need and that are missing
 	$(Q)tests/deps.sh build test
 
-.PHONY: deps-bench deps-lint
+.PHONY: deps-bench deps-lint deps-drivers
 deps-bench:
 	$(Q)tests/deps.sh build bench
+deps-drivers:
+	$(Q)tests/deps.sh build test drivers
 deps-lint:
 	$(Q)tests/deps.sh build test lint
 

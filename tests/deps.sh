@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs the Debian packages that building and testing need and that are missing, and nothing else.
 #
-#   tests/deps.sh [GROUP...]     build, test, bench, lint; default: build test
+#   tests/deps.sh [GROUP...]     build, test, drivers, bench, lint; default: build test
 #
 # Quick and silent when nothing is missing. No service is started and no cluster created by what it
 # installs. On a system without dpkg it only says what is needed.
@@ -13,7 +13,10 @@ declare -A groups=(
              libxxhash-dev libconfig-dev libmicrohttpd-dev libjansson-dev uthash-dev libgmp-dev
              libidn-dev libssl-dev"
     [test]="clang clang-format llvm libclang-rt-14-dev libcmocka-dev postgresql-15 postgresql-client-15
-            python3 python3-pytest python3-psycopg python3-psycopg2 procps"
+            python3 python3-pytest python3-psycopg python3-psycopg2 python3-asyncpg
+            libpostgresql-jdbc-java procps"
+    [drivers]="python3-sqlalchemy python3-django ruby-pg php-cli php-pgsql libdbd-pg-perl
+               pgcli prometheus prometheus-pgbouncer-exporter"
     [bench]="postgresql-15 postgresql-client-15 pgbouncer python3 python3-psycopg python3-psycopg2"
     [lint]="clang clang-tidy"
 )
@@ -27,10 +30,14 @@ for group; do
     fi
     # shellcheck disable=SC2206
     wanted+=(${groups[$group]})
-    # Node and npm may come from elsewhere (Debian's npm brings hundreds of packages).
+    # Compilers and runtimes may come from elsewhere (Debian's npm brings hundreds of packages).
     if [ "$group" = test ]; then
         command -v node >/dev/null || wanted+=(nodejs)
         command -v npm >/dev/null || wanted+=(npm ca-certificates)
+        command -v javac >/dev/null || wanted+=(default-jdk-headless)
+    fi
+    if [ "$group" = drivers ]; then
+        command -v go >/dev/null || wanted+=(golang-go ca-certificates)
     fi
 done
 
@@ -79,6 +86,8 @@ apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 NEEDRESTART_S
 "${apt[@]}" install -y --no-install-recommends "$@"
 
 # Under systemd the run level does not keep a service from starting: stop the one that came just now.
-if [ -d /run/systemd/system ] && [[ " $* " == *" pgbouncer "* ]]; then
-    "${as_root[@]}" systemctl disable --now pgbouncer.service
+if [ -d /run/systemd/system ]; then
+    for service in pgbouncer prometheus prometheus-pgbouncer-exporter; do
+        [[ " $* " != *" $service "* ]] || "${as_root[@]}" systemctl disable --now "$service.service"
+    done
 fi

@@ -1,17 +1,20 @@
-"""The drivers log in with SCRAM: a proxy of their own before the data that the shared fixtures load."""
+"""The drivers log in with SCRAM to a proxy of their own: a sharded and a plain database, pools of five servers."""
 import pytest
 
 from harness.sample import USERS
 from harness import Proxy
 
 PASSWORD = "driver's secret"
+POOL_SIZE = 5
 
 
 @pytest.fixture(scope="module")
 def proxy(cluster):
-    options = {"auth": {"method": "scram-sha-256"}}
+    options = {"auth": {"method": "scram-sha-256"}, "pool": {"size": POOL_SIZE}}
     users = [{"name": "postgres", "password": PASSWORD, "admin": True}]
-    with DriverProxy(cluster, keyspaces=[USERS], reference=["countries"], options=options, users=users) as proxy:
+    databases = [{"name": "app", "shards": cluster.shard_config(), "keyspaces": [USERS], "reference": ["countries"]},
+                 {"name": "plain", "shards": [dict(shard, dbname="plain") for shard in cluster.shard_config()[:1]]}]
+    with DriverProxy(cluster, databases=databases, options=options, users=users) as proxy:
         proxy.wait_nodes()
         yield proxy
 

@@ -15,6 +15,9 @@ def node(*args, **environment):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+pytestmark = pytest.mark.core
+
+
 @pytest.fixture(scope="module")
 def results(data):
     found = node(PGSHUNT_PORT=str(data.port), PGSHUNT_USER="postgres", PGSHUNT_PASSWORD=data.password)

@@ -10,6 +10,8 @@ import psycopg2.extras
 import pytest
 from psycopg.rows import dict_row
 
+pytestmark = pytest.mark.core
+
 
 @pytest.fixture
 def client(data):
