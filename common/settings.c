@@ -248,6 +248,8 @@ static const struct setting_row main_rows[] = {
      HELP("clients of one database; a database's max_clients counts before it; 0: no limit")},
     {INTEGER(struct config, max_user_clients, "limits.max_user_clients"), DEFAULT("0"), RANGE("0", "1000000"), RELOAD,
      HELP("clients of one user; a user's max_clients counts before it; 0: no limit")},
+    {INTEGER(struct config, max_replication, "limits.max_replication"), DEFAULT("20"), RANGE("0", "10000"), RELOAD,
+     HELP("replication sessions in all; each has a server connection of its own, outside pool.size")},
     {SIZE(struct config, max_message, "limits.max_message"), DEFAULT("64MB"), RANGE("16kB", "1GB"), RELOAD,
      HELP("largest statement or set of parameters taken from a client")},
     {INTEGER(struct config, max_groups, "limits.max_groups"), DEFAULT("1000000"), RANGE("1", "1000000000"), RELOAD,

@@ -12,6 +12,7 @@
 #include "proxy/console.h"
 #include "proxy/monitor.h"
 #include "proxy/pool.h"
+#include "proxy/replication.h"
 #include "proxy/schema_wait.h"
 #include "proxy/session.h"
 
@@ -29,6 +30,7 @@ const char *client_state_name(enum client_state state)
     case CLIENT_GREETING:
         return "waiting";
     case CLIENT_BUSY:
+    case CLIENT_REPLICATING:
         return "active";
     case CLIENT_CANCELLING:
         return "active_cancel_req";
@@ -45,7 +47,8 @@ bool client_is_idle(const struct client *client)
 {
     return (client->state == CLIENT_IDLE && !client->tx && !client->nparticipants &&
             !extended_in_batch(client) && !buffer_length(&client->in)) ||
-           client->state == CLIENT_STARTUP || client->state == CLIENT_AUTH;
+           client->state == CLIENT_STARTUP || client->state == CLIENT_AUTH ||
+           (client->state == CLIENT_REPLICATING && replication_may_end(client));
 }
 
 /* ---- end ---- */
@@ -111,6 +114,7 @@ void client_close(struct client *client, const char *reason)
     schema_wait_cancel(client);
     scatter_free(client);
     abandon_servers(client);
+    replication_free(client);
     transaction_end(client, false);
     console_free(client);
     list_remove(&client->all);
@@ -152,8 +156,13 @@ void client_fatal(struct client *client, const char *sqlstate, const char *messa
     if (client->state == CLIENT_CLOSED)
         return;
     client_error(client, &error);
+    client_finish(client, message);
+}
+
+void client_finish(struct client *client, const char *reason)
+{
     if (!conn_queued(&client->conn) || client->conn.broken || client->terminate) {
-        client_close(client, message);
+        client_close(client, reason);
         return;
     }
     client->terminate = true;
@@ -221,7 +230,7 @@ static bool copies_ahead(const struct client *client)
 /* Whether more bytes would let the session go on: they may be the rest of a long message. */
 static bool wants_input(const struct client *client)
 {
-    return client->state != CLIENT_WAITING &&
+    return client->state != CLIENT_WAITING && client->state != CLIENT_GREETING &&
            (client->state != CLIENT_BUSY ||
             (extended_takes_input(client) && !copies_ahead(client)));
 }
@@ -249,6 +258,9 @@ static void dispatch(struct client *client, const char *data, size_t len)
     case CLIENT_IDLE:
     case CLIENT_BUSY:
         session_input(client, data, len);
+        break;
+    case CLIENT_REPLICATING:
+        replication_input(client, data, len);
         break;
     case CLIENT_GREETING:
     case CLIENT_WAITING:
@@ -426,6 +438,10 @@ void client_lost_server(struct client *client, struct server *server, const char
     monitor_suspect(client->worker->daemon->monitor, server->pool->node);
     if (client->state == CLIENT_CLOSED || repeat_request(client, server))
         return;
+    if (client->state == CLIENT_REPLICATING) {
+        replication_lost_server(client, reason);
+        return;
+    }
     if (client->state == CLIENT_GREETING) {
         client_fatal(client, "08006", reason, "Connect again.");
         return;

@@ -15,6 +15,7 @@
  *   IDLE        nothing asked; may be inside a transaction (then it has participants)
  *   WAITING     in a pool's queue for a server (client->waiting), its input is held
  *   BUSY        something was sent for it and is not answered whole
+ *   REPLICATING everything is passed through to a server of its own (replication.h)
  *   CANCELLING  a cancel request being delivered
  *   CLOSED      closing; freed in the close callback
  *
@@ -42,6 +43,7 @@
 struct scatter;
 struct extended;
 struct console;
+struct replication;
 
 enum client_state {
     CLIENT_STARTUP,
@@ -50,6 +52,7 @@ enum client_state {
     CLIENT_IDLE,
     CLIENT_WAITING,
     CLIENT_BUSY,
+    CLIENT_REPLICATING,
     CLIENT_CANCELLING,
     CLIENT_CLOSED,
 };
@@ -145,9 +148,10 @@ struct client {
     struct transaction *tx;
     struct guc_set guc;
     struct request request;
-    struct scatter *scatter;   /* a fan-out under way */
-    struct extended *extended; /* prepared statements and the batch under way */
-    struct console *console;   /* connected to the admin console */
+    struct scatter *scatter;         /* a fan-out under way */
+    struct extended *extended;       /* prepared statements and the batch under way */
+    struct console *console;         /* connected to the admin console */
+    struct replication *replication; /* the startup packet asked for it */
     /* clock_us when its last write was acknowledged, 0: never; on any shard, and shard by shard: a dead
      * primary, which no replica can be measured by, must not keep its reads from the shards where it
      * has written nothing. */
@@ -169,6 +173,8 @@ void client_close(struct client *client, const char *reason);
 /* Writes the error and closes when it is out. */
 void client_fatal(struct client *client, const char *sqlstate, const char *message,
                   const char *hint);
+/* Closes when what was written is out. */
+void client_finish(struct client *client, const char *reason);
 bool client_send(struct client *client, const void *bytes, size_t len);
 bool client_send_buffer(struct client *client, struct buffer *bytes); /* and releases it */
 void client_error(struct client *client, const struct pg_error *error);

@@ -14,6 +14,7 @@
 #include "proxy/cancel.h"
 #include "proxy/console.h"
 #include "proxy/pool.h"
+#include "proxy/replication.h"
 #include "proxy/session.h"
 #include "proxy/startup.h"
 #include "proxy/welcome.h"
@@ -29,7 +30,7 @@ static void log_login(const struct client *client)
                   LOG_S("user", client->user), LOG_S("database", client->database_name));
 }
 
-static void greet(struct client *client, const struct buffer *parameters)
+void client_login_greet(struct client *client, const struct buffer *parameters)
 {
     struct buffer out = {0};
     unsigned char key[CANCEL_KEY_MAX];
@@ -55,7 +56,7 @@ static void greet_console(struct client *client)
     struct buffer parameters = {0};
     console_parameters(&parameters);
     client->console = console_new(client);
-    greet(client, &parameters);
+    client_login_greet(client, &parameters);
     buffer_release(&parameters);
 }
 
@@ -71,7 +72,7 @@ void client_login_settled(struct client *client, struct server *server,
     }
     const struct buffer *parameters = welcome_learn(client->worker, client, server);
     client_detach(client, server);
-    greet(client, parameters);
+    client_login_greet(client, parameters);
     pool_checkin(server);
     client_continue(client);
 }
@@ -92,7 +93,7 @@ static void find_greeting(struct client *client)
 {
     const struct buffer *parameters = welcome_find(client->worker, client);
     if (parameters) {
-        greet(client, parameters);
+        client_login_greet(client, parameters);
         return;
     }
     const char *why = "no server is known";
@@ -114,6 +115,8 @@ static void logged_in(struct client *client)
         greet_console(client);
         return;
     }
+    if (client->replication && !replication_find_database(client))
+        return;
     client->topology = topology_ref(client->worker->topology);
     client->database = topology_database(client->topology, client->database_name);
     if (!client->database) {
@@ -127,7 +130,10 @@ static void logged_in(struct client *client)
     }
     client->stats = worker_stats_of(client->worker, client->database_name);
     client->account = account_get(client->worker, client->database_name, client->user);
-    find_greeting(client);
+    if (client->replication)
+        replication_start(client);
+    else
+        find_greeting(client);
 }
 
 /* ---- authentication ---- */
@@ -306,6 +312,10 @@ static bool admit(struct client *client)
     struct worker *worker = client->worker;
     const struct config *config = worker->topology->config;
     if (console_is_name(client->database_name)) {
+        if (client->replication) {
+            client_fatal(client, "0A000", "the admin console has nothing to replicate", NULL);
+            return false;
+        }
         if (may_use_console(client))
             return true;
         client_fatal(client, "42501", "the admin console is for admin users only",
@@ -354,6 +364,8 @@ static void take_startup(struct client *client, const char *body, size_t len)
     client->user = mem_strdup(startup.user);
     client->database_name = mem_strdup(startup.database);
     guc_set_copy(&client->guc, &client->startup);
+    if (startup.replication)
+        client->replication = replication_new(&startup, body, len);
     client->long_cancel_key = startup.protocol >= WIRE_PROTOCOL_3_2;
     if (startup.negotiate) {
         struct buffer out = {0};

@@ -11,6 +11,9 @@ void client_login_server_ready(struct client *client, struct server *server);
 void client_login_settled(struct client *client, struct server *server,
                           const struct pg_error *error);
 
+/* Authenticated: tells the client so, with these ParameterStatus messages; it is IDLE then. */
+void client_login_greet(struct client *client, const struct buffer *parameters);
+
 /* Frees what a worker remembers of passwords. */
 void client_login_forget(struct worker *worker);
 

@@ -9,6 +9,7 @@
 #include "pgshunt/log.h"
 #include "proxy/client.h"
 #include "proxy/monitor.h"
+#include "proxy/replication.h"
 #include "proxy/worker.h"
 
 #define LOGIN_RETRY_US 1000000 /* after a failed login nobody tries again before */
@@ -382,6 +383,10 @@ void pool_checkin(struct server *server)
 void pool_server_ready(struct server *server)
 {
     struct pool *pool = server->pool;
+    if (server->dedicated) {
+        replication_server_ready(server);
+        return;
+    }
     list_remove(&server->link);
     pool->nstarting--;
     pool->retry_at = 0;
@@ -400,6 +405,10 @@ void pool_server_ready(struct server *server)
 void pool_login_failed(struct server *server, const char *sqlstate, const char *message)
 {
     struct pool *pool = server->pool;
+    if (server->dedicated) {
+        replication_login_failed(server, sqlstate, message);
+        return;
+    }
     log_event(LOG_WARNING, "login to server failed", LOG_S("host", pool->node->host),
               LOG_I("port", pool->node->port), LOG_S("user", pool->account->server_user),
               LOG_S("database", pool->node->dbname), LOG_S("sqlstate", sqlstate),
@@ -411,6 +420,8 @@ void pool_login_failed(struct server *server, const char *sqlstate, const char *
 void pool_remove(struct server *server)
 {
     struct pool *pool = server->pool;
+    if (server->dedicated)
+        return;
     list_remove(&server->link);
     switch (server->state) {
     case SERVER_CONNECTING:

@@ -8,6 +8,7 @@
 #include "proxy/client.h"
 #include "proxy/extended.h"
 #include "proxy/pool.h"
+#include "proxy/replication.h"
 #include "proxy/server.h"
 
 /* ---- sums ---- */
@@ -21,6 +22,7 @@ static void add_account(struct report *report, const struct client *client)
         row->waiting++;
         break;
     case CLIENT_BUSY:
+    case CLIENT_REPLICATING:
         row->active++;
         break;
     case CLIENT_STARTUP:
@@ -168,6 +170,7 @@ static void add_client(struct report *report, const struct client *client)
     if (client->waiting_pool)
         row->wait_us = report->now - client->waiting_since;
     row->close_needed = client->terminate;
+    row->replication = replication_name(client);
     row->object = client;
     take_links(report, row, client);
     row->application_name = application_name(report, client);
@@ -211,6 +214,7 @@ static void add_server(struct report *report, const struct server *server)
     row->connected_at = server->connected_at;
     row->request_at = server->request_at;
     row->close_needed = server->discard;
+    row->replication = replication_name(client);
     row->object = server;
     row->remote_pid = server->backend_pid;
     row->prepared_statements = (int)HASH_COUNT(server->statements);

@@ -82,7 +82,8 @@ struct report_connection {
     int64_t request_at;   /* 0: nothing asked yet */
     int64_t wait_us;      /* how long it has been waiting; 0: it is not */
     bool close_needed;
-    const void *object; /* names it, as `links` of others do; never followed */
+    const char *replication; /* none, physical, logical */
+    const void *object;      /* names it, as `links` of others do; never followed */
     const void **links;
     int nlinks;
     int remote_pid;

@@ -11,6 +11,7 @@
 #include "proxy/cancel.h"
 #include "proxy/client.h"
 #include "proxy/pool.h"
+#include "proxy/replication.h"
 #include "proxy/server_login.h"
 #include "proxy/session.h"
 #include "proxy/worker.h"
@@ -53,6 +54,8 @@ static void free_server(struct conn *conn)
     scram_client_free(server->scram);
     free(server->cancel_key);
     buffer_release(&server->in);
+    if (server->dedicated)
+        replication_free_pool(server->pool);
     free(server);
 }
 
@@ -98,7 +101,10 @@ static void login_or_relay(struct server *server)
         break;
     case SERVER_ACTIVE:
     case SERVER_IDLE:
-        relay_readable(server);
+        if (server->dedicated)
+            replication_readable(server);
+        else
+            relay_readable(server);
         break;
     case SERVER_CONNECTING:
     case SERVER_CLOSED:

@@ -97,6 +97,7 @@ struct server {
     bool begun;      /* BEGIN was sent for the client's transaction */
     bool wrote;      /* something that may write was sent in this transaction */
     bool discard;    /* close instead of reusing */
+    bool dedicated;  /* a replication session's: its pool is its own and goes with it */
     bool committed;  /* the last CommandComplete was a COMMIT */
     char fatal[256]; /* why it is lost: its FATAL message, or what we found */
     char fatal_sqlstate[6];

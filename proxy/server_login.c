@@ -9,6 +9,7 @@
 #include "pgshunt/wire.h"
 #include "proxy/client.h"
 #include "proxy/pool.h"
+#include "proxy/replication.h"
 #include "proxy/worker.h"
 
 #define LOGIN_MESSAGE_MAX (1 << 20) /* nothing a server says during login is longer */
@@ -24,15 +25,23 @@ static void put_pair(struct buffer *out, const char *name, const char *value)
     wire_put_cstring(out, value);
 }
 
+static void put_startup(const struct server *server, struct buffer *out)
+{
+    size_t begin = wire_begin(out, 0);
+    wire_put32(out, WIRE_PROTOCOL_3_0);
+    put_pair(out, "user", server->pool->account->server_user);
+    put_pair(out, "database", server->pool->node->dbname);
+    wire_put8(out, 0);
+    wire_end(out, begin);
+}
+
 void server_login_start(struct server *server)
 {
     struct buffer out = {0};
-    size_t begin = wire_begin(&out, 0);
-    wire_put32(&out, WIRE_PROTOCOL_3_0);
-    put_pair(&out, "user", server->pool->account->server_user);
-    put_pair(&out, "database", server->pool->node->dbname);
-    wire_put8(&out, 0);
-    wire_end(&out, begin);
+    if (server->dedicated)
+        replication_put_startup(server, &out);
+    else
+        put_startup(server, &out);
     server->state = SERVER_LOGIN;
     conn_send(&server->conn, buffer_head(&out), buffer_length(&out));
     buffer_release(&out);

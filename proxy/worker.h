@@ -102,6 +102,7 @@ struct daemon {
     pthread_mutex_t start_lock; /* held until all workers are there: none works before */
     struct monitor *monitor;
     atomic_int clients;
+    atomic_int replications;       /* replication sessions: limits.max_replication */
     unsigned char cancel_seed[32]; /* clients' cancel keys are made from it */
     pthread_mutex_t budgets_lock;
     struct budget *budgets;

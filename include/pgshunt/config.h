@@ -129,6 +129,7 @@ struct config {
     int64_t max_user_connections;     /* unless a user says otherwise; 0: no limit */
     int64_t max_database_clients;
     int64_t max_user_clients;
+    int max_replication; /* replication sessions */
     int64_t max_message; /* largest Query/Parse/Bind taken, bytes */
     int64_t max_groups;  /* groups a cross-shard GROUP BY may hold */
     enum log_level log_level;

@@ -341,7 +341,7 @@ static const char everything[] =
     "routing = { max_lag = \"1500ms\"; read_your_writes = false; read_write_split = FALSE;\n"
     "  lag_check_interval = \"50ms\"; check_timeout = \"2s\"; };\n"
     "monitor = { user = \"mon\"; password = \"s3cret\"; };\n"
-    "limits = { max_clients = 77; max_message = \"1MB\"; max_groups = 0x10; };\n"
+    "limits = { max_clients = 77; max_replication = 3; max_message = \"1MB\"; max_groups = 0x10; };\n"
     "log = { level = \"debug\"; format = \"json\"; connections = false; };\n"
     "databases = (\n"
     "  { name = \"app\"; catalog = \"s1\"; user = \"u\"; password = \"p\"; pool_size = 9;\n"
@@ -390,6 +390,7 @@ static void check_scalars(const struct config *config)
     assert_string_equal(config->monitor_password, "s3cret");
     assert_int_equal(config->max_clients, 77);
     assert_int_equal(config->max_message, 1 << 20);
+    assert_int_equal(config->max_replication, 3);
     assert_int_equal(config->max_groups, 16);
     assert_int_equal(config->log_level, LOG_DEBUG);
     assert_int_equal(config->log_format, LOG_FORMAT_JSON);
