@@ -112,7 +112,7 @@ static void put_connection(struct console_table *table, const struct report *rep
     console_text(table, type);
     console_text(table, row->user);
     console_text(table, row->database);
-    console_text(table, row->replication);
+    console_text(table, row->replication ? row->replication : "none");
     console_text(table, row->state);
     console_text(table, row->address);
     console_integer(table, row->port);
