@@ -151,10 +151,12 @@ void parse_inner(struct convert *c, Node *node)
 
 /* NULL: it is nested too deeply, or holds what we do not know. */
 static struct statement *statement_from(const RawStmt *raw, const char *sql, size_t length,
-                                        struct arena *arena)
+                                        struct arena *arena, struct constant_list *constants)
 {
-    struct convert c = {
-        .arena = arena, .sql = sql, .statement = arena_new(arena, struct statement)};
+    struct convert c = {.arena = arena,
+                        .sql = sql,
+                        .statement = arena_new(arena, struct statement),
+                        .constants = constants};
     size_t start = raw->stmt_location > 0 ? (size_t)raw->stmt_location : 0;
     size_t end = raw->stmt_len > 0 ? start + (size_t)raw->stmt_len : length;
     set_text(&c, start, end);
@@ -192,12 +194,12 @@ static void hints_behind(const struct statement_list *list, const char *sql, siz
 }
 
 static struct statement_list convert_all(const List *tree, const char *sql, size_t length,
-                                         struct arena *arena)
+                                         struct arena *arena, struct constant_list *constants)
 {
     struct statement_list list = {.count = list_length(tree)};
     list.items = list.count ? arena_array(arena, struct statement *, list.count) : NULL;
     for (int i = 0; i < list.count; i++) {
-        list.items[i] = statement_from(list_nth(tree, i), sql, length, arena);
+        list.items[i] = statement_from(list_nth(tree, i), sql, length, arena, constants);
         if (!list.items[i])
             return not_understood(sql, length, arena);
     }
@@ -205,7 +207,8 @@ static struct statement_list convert_all(const List *tree, const char *sql, size
     return list;
 }
 
-struct statement_list statement_parse(const char *sql, struct arena *arena)
+static struct statement_list parse_text(const char *sql, struct arena *arena,
+                                        struct constant_list *constants)
 {
     size_t length = strlen(sql);
     struct statement_list list;
@@ -216,13 +219,25 @@ struct statement_list statement_parse(const char *sql, struct arena *arena)
     if (result.error)
         list = not_understood(sql, length, arena);
     else
-        list = convert_all(result.tree, sql, length, arena);
+        list = convert_all(result.tree, sql, length, arena, constants);
     /* Freed one by one: pg_query_exit() would end this thread's parser. */
     free(result.stderr_buffer);
     if (result.error)
         pg_query_free_error(result.error);
     pg_query_exit_memory_context(context);
     return list;
+}
+
+struct statement_list statement_parse(const char *sql, struct arena *arena)
+{
+    return parse_text(sql, arena, NULL);
+}
+
+struct statement_list statement_parse_constants(const char *sql, struct arena *arena,
+                                                struct constant_list *constants)
+{
+    *constants = (struct constant_list){0};
+    return parse_text(sql, arena, constants);
 }
 
 const char *statement_kind_name(enum statement_kind kind)

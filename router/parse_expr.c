@@ -194,9 +194,18 @@ static const char *integer_text(struct convert *c, int64_t number)
     return arena_strndup(c->arena, p, (size_t)(text + sizeof text - 1 - p));
 }
 
+static void note_constant(struct convert *c, struct expr *e)
+{
+    struct constant_list *list = c->constants;
+    list->items = parse_grow(c->arena, list->items, list->count, sizeof(struct expr *));
+    list->items[list->count++] = e;
+}
+
 static struct expr *convert_const(struct convert *c, const A_Const *constant)
 {
     struct expr *e = new_expr(c, EXPR_CONST, constant->location);
+    if (c->constants)
+        note_constant(c, e);
     if (constant->isnull) {
         e->const_kind = CONST_NULL;
         e->name = "NULL";

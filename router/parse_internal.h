@@ -33,6 +33,7 @@ struct convert {
     bool failed; /* too deep, or a node we do not know: the statement counts as not understood */
     struct query *query; /* the level being converted */
     const struct cte_scope *scope;
+    struct constant_list *constants; /* every EXPR_CONST is noted here; NULL: nobody asks */
 };
 
 /* Room for one more of `count` items of `size` bytes: the array, moved when it is full. */

@@ -289,6 +289,15 @@ struct statement_list {
  */
 struct statement_list statement_parse(const char *sql, struct arena *arena);
 
+/* As statement_parse(); `constants` gets every EXPR_CONST made from the text, in the arena. Whatever the
+ * conversion takes from a constant's value goes into its expr and nowhere else (see shape.h). */
+struct constant_list {
+    struct expr **items;
+    int count;
+};
+struct statement_list statement_parse_constants(const char *sql, struct arena *arena,
+                                                struct constant_list *constants);
+
 const char *statement_kind_name(enum statement_kind kind);
 
 #endif
