@@ -55,11 +55,9 @@ bool client_is_idle(const struct client *client)
 
 static void free_request(struct client *client)
 {
-    if (client->request.arena)
-        worker_arena_give(client->worker, client->request.arena);
     buffer_release(&client->request.again);
-    buffer_release(&client->request.explain);
     guc_pending_free(&client->request.settings);
+    session_drop_request(client);
 }
 
 static void free_client(struct conn *conn)

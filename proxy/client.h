@@ -91,6 +91,8 @@ struct transaction {
 struct request {
     struct arena *arena; /* statements and plans; NULL while idle */
     struct statement_list statements;
+    struct shape *shape; /* `statements` is its tree, borrowed from the worker's; NULL: they are the
+                            arena's */
     struct plan plan;
     bool planned;
     bool forwarded;  /* some of the answer has reached the client */

@@ -229,7 +229,7 @@ static void stop_waiting(struct client *client)
     list_remove(&client->waiting);
     pool->nwaiting--;
     client->waiting_pool = NULL;
-    int64_t waited = clock_us() - client->waiting_since;
+    int64_t waited = worker_now(pool->worker) - client->waiting_since;
     pool->wait_us += (uint64_t)waited;
     worker_stats_of(pool->worker, pool->account->database)->wait_us += (uint64_t)waited;
 }
@@ -262,7 +262,7 @@ static void refuse_waiting(struct pool *pool, const char *sqlstate, const char *
 static void assign(struct pool *pool, struct server *server, struct client *client, unsigned shard)
 {
     server->state = SERVER_ACTIVE;
-    server->request_at = clock_us();
+    server->request_at = worker_now(pool->worker);
     pool->nactive++;
     pool->assignments++;
     client_attach(client, server, shard);
@@ -335,7 +335,7 @@ enum checkout pool_checkout(struct pool *pool, struct client *client, unsigned s
     }
     client->waiting_pool = pool;
     client->waiting_shard = shard;
-    client->waiting_since = clock_us();
+    client->waiting_since = worker_now(pool->worker);
     list_push_back(&pool->waiting, &client->waiting);
     pool->nwaiting++;
     feed(pool);
@@ -347,7 +347,7 @@ enum checkout pool_checkout(struct pool *pool, struct client *client, unsigned s
 static void make_idle(struct pool *pool, struct server *server)
 {
     server->state = SERVER_IDLE;
-    server->idle_since = clock_us();
+    server->idle_since = worker_now(pool->worker);
     list_push_front(&pool->idle, &server->link);
     pool->nidle++;
 }
@@ -355,7 +355,7 @@ static void make_idle(struct pool *pool, struct server *server)
 void pool_checkin(struct server *server)
 {
     struct pool *pool = server->pool;
-    bool worn = server->expires_at && clock_us() > server->expires_at;
+    bool worn = server->expires_at && worker_now(pool->worker) > server->expires_at;
     if (server->discard || server->tx_status != 'I' || server->expect_count || worn ||
         pool->retired) {
         server_drop(server, worn ? "server_lifetime" : "not fit for reuse");

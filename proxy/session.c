@@ -16,6 +16,7 @@
 
 #include "pgshunt/arena.h"
 #include "pgshunt/log.h"
+#include "pgshunt/shape.h"
 #include "pgshunt/wire.h"
 #include "proxy/console.h"
 #include "proxy/monitor.h"
@@ -89,7 +90,18 @@ void session_begin_request(struct client *client)
     session_follow_schema(client);
     client->state = CLIENT_BUSY;
     request->arena = worker_arena_take(client->worker);
-    request->started_at = clock_us();
+    request->started_at = worker_now(client->worker);
+}
+
+void session_drop_request(struct client *client)
+{
+    struct request *request = &client->request;
+    if (request->shape)
+        shape_give(client->worker->shapes, request->shape);
+    if (request->arena)
+        worker_arena_give(client->worker, request->arena);
+    buffer_release(&request->explain);
+    *request = (struct request){0};
 }
 
 /* Servers the client does not need to keep go back to their pools. */
@@ -110,18 +122,16 @@ void session_end_request(struct client *client)
 {
     struct request *request = &client->request;
     struct worker_stats *stats = client->stats;
+    uint64_t took = (uint64_t)(worker_now(client->worker) - request->started_at);
     stats->queries++;
-    stats->query_us += (uint64_t)(clock_us() - request->started_at);
+    stats->query_us += took;
     if (!client->tx) {
         stats->transactions++;
-        stats->xact_us += (uint64_t)(clock_us() - request->started_at);
+        stats->xact_us += took;
     }
-    if (request->arena)
-        worker_arena_give(client->worker, request->arena);
     buffer_release(&request->again);
-    buffer_release(&request->explain);
     guc_pending_free(&request->settings);
-    *request = (struct request){0};
+    session_drop_request(client);
     client->state = CLIENT_IDLE;
     release_servers(client);
     if (client->state == CLIENT_IDLE && !client->processing)
@@ -163,9 +173,7 @@ void session_repeat(struct client *client, const struct buffer *again, int attem
     log_event(LOG_DEBUG, "read repeated on another node", LOG_I("client", client->id),
               LOG_S("failed", avoid->host), LOG_I("port", avoid->port));
     extended_reset(client);
-    buffer_release(&request->explain);
-    if (request->arena)
-        worker_arena_give(client->worker, request->arena);
+    session_drop_request(client);
     *request = (struct request){.attempts = attempts, .avoid = avoid};
     client->state = CLIENT_IDLE;
     /* The request goes in front of what has come behind it. */

@@ -29,6 +29,8 @@ void session_wrote(struct client *client, const struct server *server);
 int64_t session_wrote_at(const struct client *client, unsigned shard);
 void session_follow_schema(struct client *client); /* takes the newest snapshot */
 void session_end_request(struct client *client);
+/* Gives back what the request has borrowed, and forgets it; `again` and `settings` are the caller's. */
+void session_drop_request(struct client *client);
 /* Processes a request's bytes again after its server was lost; `avoid` is the node that failed. */
 void session_repeat(struct client *client, const struct buffer *again, int attempts,
                     struct node *avoid);

@@ -5,6 +5,7 @@
 #include <strings.h>
 
 #include "pgshunt/arena.h"
+#include "pgshunt/shape.h"
 #include "pgshunt/wire.h"
 #include "proxy/pool.h"
 #include "proxy/schema_wait.h"
@@ -260,9 +261,30 @@ static bool handle_locally(struct client *client, const struct statement_list *l
     return false;
 }
 
+/* Only a plan that sends the text as it is can do with a borrowed tree: see shape.h. */
+static void parse_for_good(struct client *client)
+{
+    struct request *request = &client->request;
+    shape_give(client->worker->shapes, request->shape);
+    request->shape = NULL;
+    request->statements = statement_parse(request->sql, request->arena);
+}
+
+static void parse(struct client *client, size_t length)
+{
+    struct request *request = &client->request;
+    request->shape = shape_take(client->worker->shapes, request->sql, length);
+    request->statements =
+        request->shape ? request->shape->list : statement_parse(request->sql, request->arena);
+}
+
 void simple_replan(struct client *client)
 {
     plan_query(client);
+    if (client->request.shape && client->request.plan.kind == PLAN_SCATTER) {
+        parse_for_good(client);
+        plan_query(client);
+    }
     if (client->request.plan.needs_schema && schema_wait(client))
         keep_sql(client);
     else
@@ -272,13 +294,12 @@ void simple_replan(struct client *client)
 void simple_query(struct client *client, const char *body, size_t len)
 {
     struct request *request = &client->request;
-    (void)len;
     session_begin_request(client);
     if (client->state != CLIENT_BUSY)
         return;
     request->sql = body;
     extended_undefine(client, ""); /* as Postgres does */
-    request->statements = statement_parse(body, request->arena);
+    parse(client, len - 1);
     if (handle_locally(client, &request->statements))
         return;
     simple_replan(client);

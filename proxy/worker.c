@@ -12,7 +12,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <openssl/rand.h>
+
 #include "pgshunt/log.h"
+#include "pgshunt/shape.h"
 #include "proxy/cancel.h"
 #include "proxy/client.h"
 #include "proxy/client_login.h"
@@ -167,6 +170,7 @@ static void stop_loop(struct worker *worker)
     uv_timer_stop(&worker->tick);
     uv_close((uv_handle_t *)&worker->tick, NULL);
     uv_close((uv_handle_t *)&worker->schema_timer, NULL);
+    uv_close((uv_handle_t *)&worker->turn, NULL);
     pthread_mutex_lock(&worker->mailbox_lock);
     worker->mailbox_closed = true;
     uv_close((uv_handle_t *)&worker->mailbox, NULL);
@@ -342,7 +346,7 @@ static void expire_logins(struct worker *worker, int64_t now)
 static void tick(uv_timer_t *timer)
 {
     struct worker *worker = timer->data;
-    int64_t now = clock_us();
+    int64_t now = worker->now = clock_us();
     pools_tick(worker, now);
     cancels_tick(worker, now);
     if (++worker->ticks % 10 == 0) {
@@ -413,6 +417,7 @@ static void free_worker(struct worker *worker)
     welcomes_forget(worker);
     client_login_forget(worker);
     prepared_table_free(&worker->prepared);
+    shapes_free(worker->shapes);
     free_stats(worker);
     while (worker->nspare_arenas) {
         struct arena *arena = worker->spare_arenas[--worker->nspare_arenas];
@@ -453,6 +458,12 @@ static void *run(void *arg)
     return NULL;
 }
 
+static void forget_time(uv_prepare_t *turn)
+{
+    struct worker *worker = turn->data;
+    worker->now = 0;
+}
+
 static void init_handles(struct worker *worker)
 {
     uv_loop_init(&worker->loop);
@@ -464,8 +475,18 @@ static void init_handles(struct worker *worker)
     uv_timer_init(&worker->loop, &worker->schema_timer);
     worker->schema_timer.data = worker;
     uv_timer_start(&worker->tick, tick, TICK_MS, TICK_MS);
+    uv_prepare_init(&worker->loop, &worker->turn);
+    worker->turn.data = worker;
+    uv_prepare_start(&worker->turn, forget_time);
     uv_async_init(&worker->loop, &worker->mailbox, read_mailbox);
     worker->mailbox.data = worker;
+}
+
+static struct shape_table *create_shapes(void)
+{
+    uint64_t seed;
+    RAND_bytes((unsigned char *)&seed, sizeof seed);
+    return shapes_create(seed);
 }
 
 bool worker_start(struct worker *worker, struct daemon *daemon, int index, char *error,
@@ -487,6 +508,7 @@ bool worker_start(struct worker *worker, struct daemon *daemon, int index, char 
         return false;
     }
     worker->io = mem_alloc(IO_BUFFER_SIZE);
+    worker->shapes = create_shapes();
     init_handles(worker);
     if (pthread_create(&worker->thread, NULL, run, worker) == 0)
         return true;

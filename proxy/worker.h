@@ -20,6 +20,7 @@
 
 struct client;
 struct secret;
+struct shape_table;
 struct welcome;
 struct worker;
 
@@ -66,6 +67,7 @@ struct worker {
     int listen_fd;
     uv_timer_t tick;
     uv_timer_t schema_timer; /* runs while clients wait for a schema */
+    uv_prepare_t turn; /* runs before each wait for events */
     uv_async_t mailbox;
     pthread_mutex_t mailbox_lock;
     struct message *mailbox_first, *mailbox_last;
@@ -81,6 +83,7 @@ struct worker {
     struct client *by_id; /* hash of clients by cancel pid */
     uint32_t next_client;
     uint32_t next_server;
+    int64_t now;              /* see worker_now; 0: not read in this turn yet */
     uint64_t random;          /* state of a cheap generator, for balancing */
     struct account *accounts; /* by database and user; they hold the pools */
     struct database_stats *stats;
@@ -88,6 +91,7 @@ struct worker {
     struct welcome *welcomes;         /* greetings by (database, user, startup settings) */
     struct secret *secrets;           /* derived from passwords (client_login.c) */
     struct prepared_table prepared;
+    struct shape_table *shapes; /* trees of Query messages */
     struct arena *spare_arenas[16]; /* request arenas kept for reuse */
     int nspare_arenas;
     struct list_node cancels; /* cancel requests under way */
@@ -129,6 +133,14 @@ struct arena *worker_arena_take(struct worker *worker);
 void worker_arena_give(struct worker *worker, struct arena *arena);
 struct worker_stats *worker_stats_of(struct worker *worker, const char *database);
 uint64_t worker_random(struct worker *worker);
+/* clock_us, read once in each turn of the event loop: for statistics and idle times. What has to be
+ * ordered against other threads' clocks takes clock_us() itself. */
+static inline int64_t worker_now(struct worker *worker)
+{
+    if (!worker->now)
+        worker->now = clock_us();
+    return worker->now;
+}
 
 /*
  * Runs `visit` once on every worker's own thread (one after another, so `arg` needs no lock), then
