@@ -30,9 +30,10 @@ static void warn_if_readable(const char *path)
 
 static bool has_passwords(const struct config *config)
 {
-    bool found = config->monitor_password[0];
+    bool found = config->monitor_password[0] || config->auth_query_password[0];
     for (int i = 0; i < config->ndatabases; i++)
-        found = found || config->databases[i].password[0];
+        found = found || config->databases[i].password[0] ||
+                config->databases[i].auth_query_password[0];
     return found;
 }
 

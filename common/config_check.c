@@ -151,17 +151,28 @@ bool config_check_user(struct config_reader *reader, config_setting_t *group, vo
                          user->name);
 }
 
+static bool looks_users_up(const struct config *config)
+{
+    bool found = config->auth_query_user[0];
+    for (int i = 0; i < config->ndatabases; i++)
+        found = found || config->databases[i].auth_query_user[0];
+    return found;
+}
+
 bool config_check_main(struct config_reader *reader, config_setting_t *group, void *object)
 {
     struct config *config = object;
-    if (config->auth_method != AUTH_TRUST && !config->users_file[0]) {
+    if (config->auth_method != AUTH_TRUST && !config->users_file[0] && !looks_users_up(config)) {
         config_setting_t *auth = config_setting_get_member(group, "auth");
+        char method[32];
+        config_choice_name("trust | md5 | scram-sha-256 | password", (int)config->auth_method,
+                           method, sizeof method);
         return config_refuse(
             reader, auth ? member_or_group(auth, "method") : group,
             "found auth.method = \"%s\" without auth.users_file; allowed: "
-            "users_file = \"users.conf\" with users and their secrets, or method = "
-            "\"trust\"",
-            config->auth_method == AUTH_MD5 ? "md5" : "scram-sha-256");
+            "users_file = \"users.conf\" with users and their secrets, query_user = \"...\" to "
+            "look them up in the servers, or method = \"trust\"",
+            method);
     }
     if (config->http_port == config->listen_port &&
         strcmp(config->http_address, config->listen_address) == 0)

@@ -27,7 +27,7 @@ static bool md5_hex(const void *a, size_t a_len, const void *b, size_t b_len, ch
     return ok;
 }
 
-static bool is_md5_secret(const char *secret)
+bool md5_is_secret(const char *secret)
 {
     return strlen(secret) == MD5_SECRET_LENGTH && strncmp(secret, "md5", 3) == 0 &&
            strspn(secret + 3, "0123456789abcdef") == MD5_HEX;
@@ -40,7 +40,7 @@ bool md5_response(const char *secret, const char *user, const unsigned char salt
     char inner[MD5_HEX + 1];
     if (scram_secret_parse(secret, &scram))
         return false;
-    if (is_md5_secret(secret))
+    if (md5_is_secret(secret))
         memcpy(inner, secret + 3, sizeof(inner));
     else if (!md5_hex(secret, strlen(secret), user, strlen(user), inner))
         return false;
@@ -48,4 +48,10 @@ bool md5_response(const char *secret, const char *user, const unsigned char salt
     bool ok = md5_hex(inner, MD5_HEX, salt, 4, out + 3);
     OPENSSL_cleanse(inner, sizeof(inner));
     return ok;
+}
+
+bool md5_secret(const char *password, const char *user, char *out)
+{
+    memcpy(out, "md5", 3);
+    return md5_hex(password, strlen(password), user, strlen(user), out + 3);
 }

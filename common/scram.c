@@ -287,6 +287,26 @@ bool scram_secret_make(const char *password, struct scram_secret *secret)
     return ok;
 }
 
+bool scram_secret_verify(const struct scram_secret *secret, const char *password,
+                         struct scram_keys *keys)
+{
+    struct derived derived;
+    unsigned char stored_key[SCRAM_KEY_LENGTH];
+    bool ok = derive_keys(password, secret->salt, (size_t)secret->salt_length, secret->iterations,
+                          &derived) &&
+              hash(derived.client_key, stored_key) && same(stored_key, secret->stored_key);
+    *keys = (struct scram_keys){.present = ok};
+    if (ok) {
+        memcpy(keys->client_key, derived.client_key, SCRAM_KEY_LENGTH);
+        memcpy(keys->server_key, secret->server_key, SCRAM_KEY_LENGTH);
+        keys->iterations = secret->iterations;
+        memcpy(keys->salt, secret->salt, sizeof(keys->salt));
+        keys->salt_length = secret->salt_length;
+    }
+    OPENSSL_cleanse(&derived, sizeof(derived));
+    return ok;
+}
+
 /* Known to this process alone: whoever could compute the salt of a name could tell which users exist. */
 static unsigned char mock_key[SCRAM_KEY_LENGTH];
 

@@ -8,6 +8,12 @@
 #include <stdio.h>
 #include <string.h>
 
+/* VALID UNTIL counts, and goes with the answer, so that no cache outlives it. */
+#define CONFIG_AUTH_QUERY                                                                          \
+    "SELECT rolname, CASE WHEN rolvaliduntil <= now() THEN NULL ELSE rolpassword END, "            \
+    "CASE WHEN isfinite(rolvaliduntil) THEN extract(epoch FROM rolvaliduntil - now()) END "        \
+    "FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin"
+
 #define COUNT(rows) ((int)(sizeof(rows) / sizeof(rows)[0]))
 #define MEMBER(owner, member)                                                                      \
     .offset = offsetof(owner, member), .width = sizeof(((owner *)0)->member)
@@ -156,6 +162,14 @@ static const struct setting_row database_rows[] = {
      HELP("server connections of all users and nodes together; 0: no limit")},
     {INTEGER(struct database_config, max_clients, "max_clients"), INHERIT("limits.max_database_clients"), RANGE("0", "1000000"), RELOAD,
      HELP("clients of this database; one more is refused with 53300; 0: no limit")},
+    {TEXT(struct database_config, auth_query_user, "auth_user", "0", "63"), DEFAULT(""), RELOAD,
+     HELP("user that looks users up for this database; \"\": auth.query_user")},
+    {STRING(struct database_config, auth_query_password, "auth_password"), DEFAULT(""), .secret = true, RELOAD,
+     HELP("password of auth_user; \"\": from the users file")},
+    {STRING(struct database_config, auth_query_dbname, "auth_dbname"), DEFAULT(""), RELOAD,
+     HELP("database on the servers that the look-up runs in; \"\": auth.query_dbname")},
+    {STRING(struct database_config, auth_query, "auth_query"), DEFAULT(""), RELOAD,
+     HELP("finds a user; \"\": auth.query")},
     {OBJECTS(struct database_config, shards, nshards, "shards", &shard_table, "shards"), RANGE("1", "1024"), REQUIRED, RELOAD,
      HELP("where the data is; one shard: an ordinary, unsharded database")},
     {OBJECTS(struct database_config, keyspaces, nkeyspaces, "keyspaces", &keyspace_table, "keyspaces"), RANGE("0", "64"), DEFAULT("none"), RELOAD,
@@ -188,12 +202,26 @@ static const struct setting_row main_rows[] = {
      HELP("worker threads; 0: one per core that is available")},
     {DURATION(struct config, shutdown_timeout, "shutdown_timeout"), DEFAULT("30s"), RANGE("0s", "1h"), RELOAD,
      HELP("how long SIGTERM lets running transactions finish")},
-    {CHOICE(struct config, auth_method, "auth.method", "trust | md5 | scram-sha-256"), .later = "cert | hba", DEFAULT("scram-sha-256"), RELOAD,
+    {CHOICE(struct config, auth_method, "auth.method", "trust | md5 | scram-sha-256 | password"), .later = "cert | hba", DEFAULT("scram-sha-256"), RELOAD,
      HELP("how clients prove who they are; trust: not at all (cert and hba come later)")},
     {STRING(struct config, users_file, "auth.users_file"), DEFAULT(""), RELOAD,
      HELP("file with users and their secrets, as seen from the configuration file; may be left out with method trust only")},
     {DURATION(struct config, login_timeout, "auth.login_timeout"), DEFAULT("1min"), RANGE("1s", "10min"), RELOAD,
      HELP("a client that has not logged in by then is disconnected")},
+    {DURATION(struct config, failure_delay, "auth.failure_delay"), DEFAULT("0s"), RANGE("0s", "1min"), RELOAD,
+     HELP("a client with a wrong password is told so after this, which slows guessing down")},
+    {TEXT(struct config, auth_query_user, "auth.query_user", "0", "63"), DEFAULT(""), RELOAD,
+     HELP("user that looks up in the servers' catalog who is not in the users file; \"\": nobody is looked up")},
+    {STRING(struct config, auth_query_password, "auth.query_password"), DEFAULT(""), .secret = true, RELOAD,
+     HELP("password of auth.query_user; \"\": from the users file")},
+    {STRING(struct config, auth_query_dbname, "auth.query_dbname"), DEFAULT(""), RELOAD,
+     HELP("database on the servers that auth.query runs in; \"\": that of the first shard")},
+    {STRING(struct config, auth_query, "auth.query"), DEFAULT(CONFIG_AUTH_QUERY), RELOAD,
+     HELP("finds a user, $1: its name, its secret (NULL: no password login) and, if there is a third column, for how many seconds the password is valid (NULL: for ever)")},
+    {DURATION(struct config, auth_query_timeout, "auth.query_timeout"), DEFAULT("5s"), RANGE("10ms", "1min"), RELOAD,
+     HELP("time a server has to accept the connection for auth.query, and to answer it")},
+    {DURATION(struct config, auth_query_cache, "auth.query_cache"), DEFAULT("1min"), RANGE("0s", "1d"), RELOAD,
+     HELP("how long a found secret is believed (not beyond VALID UNTIL); who is not found is looked up again after 2s")},
     {CHOICE(struct config, pool.mode, "pool.mode", POOL_MODES), DEFAULT("transaction"), RELOAD,
      HELP("how long a client keeps its server connection: to the end of the transaction, of the session, or of each statement (transaction blocks are refused then)")},
     {INTEGER(struct config, pool.size, "pool.size"), DEFAULT("20"), RANGE("1", "10000"), RELOAD,
@@ -216,6 +244,12 @@ static const struct setting_row main_rows[] = {
      HELP("what a server connection runs when the client that had it to itself (pool.mode session) has left; \"\": nothing")},
     {DURATION(struct config, connect_timeout, "pool.connect_timeout"), DEFAULT("15s"), RANGE("10ms", "10min"), RELOAD,
      HELP("time a server has to accept a connection and finish the login")},
+    {DURATION(struct config, login_retry, "pool.login_retry"), DEFAULT("1s"), RANGE("10ms", "1h"), RELOAD,
+     HELP("pause after a failed login to a server; doubles with each failure in a row, a fifth more or less")},
+    {DURATION(struct config, login_retry_max, "pool.login_retry_max"), DEFAULT("15s"), RANGE("10ms", "1h"), RELOAD,
+     HELP("longest pause after failed logins; cut short when the monitor reaches the server again")},
+    {INTEGER(struct config, max_logins, "pool.max_logins"), DEFAULT("32"), RANGE("0", "10000"), RELOAD,
+     HELP("logins under way at once per node, of all workers; more wait their turn; 0: no limit")},
     {DURATION(struct config, pool.query_wait_timeout, "pool.query_wait_timeout"), DEFAULT("2min"), RANGE("0s", "1d"), RELOAD,
      HELP("a client that waits so long for a server connection gets an error; 0s: waits for ever")},
     {DURATION(struct config, pool.query_wait_notify, "pool.query_wait_notify"), DEFAULT("5s"), RANGE("0s", "1d"), RELOAD,

@@ -8,6 +8,7 @@
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
 #include "proxy/cancel.h"
+#include "proxy/client_auth.h"
 #include "proxy/client_login.h"
 #include "proxy/console.h"
 #include "proxy/monitor.h"
@@ -74,7 +75,6 @@ static void free_client(struct conn *conn)
     topology_unref(client->topology);
     schema_unref(client->schema);
     free(client->wrote_on);
-    free(client->keys);
     free(client->user);
     free(client->database_name);
     free(client->route_key);
@@ -108,6 +108,7 @@ void client_close(struct client *client, const char *reason)
         log_event(LOG_INFO, "client left", LOG_I("client", client->id),
                   LOG_S("user", client->user ? client->user : ""), LOG_S("reason", reason));
     client->state = CLIENT_CLOSED;
+    client_auth_free(client);
     pool_cancel_wait(client);
     schema_wait_cancel(client);
     scatter_free(client);

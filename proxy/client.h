@@ -40,6 +40,7 @@
 #include "proxy/topology.h"
 #include "proxy/worker.h"
 
+struct client_auth;
 struct scatter;
 struct extended;
 struct console;
@@ -137,12 +138,12 @@ struct client {
     int64_t connected_at;
     int64_t deadline; /* login must be done by, 0: none */
     /* login */
+    struct client_auth *auth; /* owned; until the client is known */
     struct scram_server *scram;
-    struct scram_keys *keys; /* proven by this client, for its servers; NULL */
-    unsigned char salt[4];   /* md5 */
-    bool scram_started;      /* client-first was taken */
-    uint8_t negotiations;    /* encryption requests answered */
-    struct guc_set startup;  /* settings from the startup packet: what RESET goes back to */
+    unsigned char salt[4];  /* md5 */
+    bool scram_started;     /* client-first was taken */
+    uint8_t negotiations;   /* encryption requests answered */
+    struct guc_set startup; /* settings from the startup packet: what RESET goes back to */
     /* session */
     struct server **participants;
     int nparticipants;

@@ -12,6 +12,7 @@
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
 #include "proxy/cancel.h"
+#include "proxy/client_auth.h"
 #include "proxy/console.h"
 #include "proxy/pool.h"
 #include "proxy/replication.h"
@@ -107,7 +108,7 @@ static void find_greeting(struct client *client)
         client_login_server_ready(client, client->participants[0]);
 }
 
-static void logged_in(struct client *client)
+void client_login_accept(struct client *client)
 {
     scram_server_free(client->scram);
     client->scram = NULL;
@@ -137,16 +138,6 @@ static void logged_in(struct client *client)
 }
 
 /* ---- authentication ---- */
-
-static void refuse_password(struct client *client)
-{
-    char message[256];
-    snprintf(message, sizeof message, "password authentication failed for user \"%.100s\"",
-             client->user);
-    log_event(LOG_WARNING, "password authentication failed", LOG_S("user", client->user),
-              LOG_S("database", client->database_name));
-    client_fatal(client, "28P01", message, NULL);
-}
 
 /* A worker's derived secrets: PBKDF2 on a plain password takes milliseconds. */
 struct secret {
@@ -184,7 +175,7 @@ static bool derive_secret(struct worker *worker, const struct user_config *user,
         free_secret(worker, known);
     bool ok = strncmp(user->secret, "SCRAM-SHA-256$", 14) == 0
                   ? scram_secret_parse(user->secret, out)
-                  : strncmp(user->secret, "md5", 3) != 0 && scram_secret_make(user->secret, out);
+                  : !md5_is_secret(user->secret) && scram_secret_make(user->secret, out);
     if (!ok)
         return false;
     known = mem_alloc(sizeof *known);
@@ -195,7 +186,7 @@ static bool derive_secret(struct worker *worker, const struct user_config *user,
     return true;
 }
 
-static void ask(struct client *client, int kind, const void *more, size_t len)
+void client_login_ask(struct client *client, int kind, const void *more, size_t len)
 {
     struct buffer out = {0};
     size_t begin = wire_begin(&out, 'R');
@@ -205,34 +196,14 @@ static void ask(struct client *client, int kind, const void *more, size_t len)
     client_send_buffer(client, &out);
 }
 
-static void start_scram(struct client *client, const struct user_config *user)
+void client_login_start_scram(struct client *client, const struct user_config *user)
 {
     struct scram_secret secret;
     bool known = user && user->secret[0] && derive_secret(client->worker, user, &secret);
     if (!known)
         scram_secret_mock(client->user, &secret);
     client->scram = scram_server_new(&secret, !known);
-    ask(client, 10, "SCRAM-SHA-256\0", 15);
-}
-
-static bool is_scram_secret(const struct user_config *user)
-{
-    return user && strncmp(user->secret, "SCRAM-SHA-256$", 14) == 0;
-}
-
-static void start_authentication(struct client *client)
-{
-    const struct config *config = client->worker->topology->config;
-    const struct user_config *user = config_user(config, client->user);
-    client->state = CLIENT_AUTH;
-    if (config->auth_method == AUTH_TRUST) {
-        logged_in(client);
-    } else if (config->auth_method == AUTH_SCRAM || is_scram_secret(user)) {
-        start_scram(client, user);
-    } else {
-        RAND_bytes(client->salt, sizeof client->salt);
-        ask(client, 5, client->salt, sizeof client->salt);
-    }
+    client_login_ask(client, 10, "SCRAM-SHA-256\0", 15);
 }
 
 /* First SASL message: mechanism, length, client-first; later ones are bare. */
@@ -251,52 +222,32 @@ static bool scram_payload(bool first, const char **body, size_t *len)
     return true;
 }
 
-static void scram_message(struct client *client, const char *body, size_t len)
+void client_login_scram_message(struct client *client, const char *body, size_t len)
 {
     struct buffer reply = {0};
+    struct scram_keys keys;
     enum scram_result result = SCRAM_MALFORMED;
     if (scram_payload(!client->scram_started, &body, &len))
         result = scram_server_step(client->scram, body, len, &reply);
     client->scram_started = true;
     switch (result) {
     case SCRAM_CONTINUE:
-        ask(client, 11, buffer_head(&reply), buffer_length(&reply));
+        client_login_ask(client, 11, buffer_head(&reply), buffer_length(&reply));
         break;
     case SCRAM_OK:
-        ask(client, 12, buffer_head(&reply), buffer_length(&reply));
-        client->keys = mem_alloc(sizeof *client->keys);
-        scram_server_keys(client->scram, client->keys);
-        logged_in(client);
+        client_login_ask(client, 12, buffer_head(&reply), buffer_length(&reply));
+        scram_server_keys(client->scram, &keys);
+        client_auth_scram_passed(client, &keys);
+        OPENSSL_cleanse(&keys, sizeof keys);
         break;
     case SCRAM_FAILED:
-        refuse_password(client);
+        client_auth_refuse(client);
         break;
     case SCRAM_MALFORMED:
         client_fatal(client, "08P01", "malformed SCRAM message", NULL);
         break;
     }
     buffer_release(&reply);
-}
-
-static void md5_message(struct client *client, const char *body, size_t len)
-{
-    const struct user_config *user = config_user(client->worker->topology->config, client->user);
-    char expected[MD5_SECRET_LENGTH + 1];
-    bool ok = user && user->secret[0] && len == MD5_SECRET_LENGTH + 1 &&
-              md5_response(user->secret, client->user, client->salt, expected) &&
-              CRYPTO_memcmp(expected, body, MD5_SECRET_LENGTH) == 0;
-    if (ok)
-        logged_in(client);
-    else
-        refuse_password(client);
-}
-
-static void password_message(struct client *client, const char *body, size_t len)
-{
-    if (client->scram)
-        scram_message(client, body, len);
-    else
-        md5_message(client, body, len);
 }
 
 /* ---- startup ---- */
@@ -373,7 +324,7 @@ static void take_startup(struct client *client, const char *body, size_t len)
         client_send_buffer(client, &out);
     }
     if (admit(client))
-        start_authentication(client);
+        client_auth_begin(client);
 }
 
 /* An untyped packet: SSLRequest, GSSENCRequest, CancelRequest or startup. */
@@ -407,7 +358,7 @@ static bool next_packet(struct client *client)
 {
     const char *head = buffer_head(&client->in);
     size_t have = buffer_length(&client->in), type = client->state == CLIENT_AUTH;
-    if (client->terminate || have < type + 4)
+    if (client->terminate || have < type + 4 || client_auth_is_waiting(client))
         return false;
     uint32_t length = wire_get32(head + type);
     uint32_t most = type ? PASSWORD_MESSAGE_MAX : WIRE_STARTUP_MAX;
@@ -420,7 +371,7 @@ static bool next_packet(struct client *client)
     if (!type)
         startup_packet(client, head + 4, length - 4);
     else if (head[0] == 'p')
-        password_message(client, head + 5, length - 4);
+        client_auth_message(client, head + 5, length - 4);
     else
         client_fatal(client, "08P01", "expected a password message", NULL);
     if (client->state == CLIENT_CLOSED)
@@ -436,8 +387,18 @@ void client_login_input(struct client *client, const char *data, size_t len)
         continue;
     if (client->state == CLIENT_CLOSED)
         return;
+    if (client_auth_is_waiting(client) && buffer_length(&client->in) > PASSWORD_MESSAGE_MAX) {
+        client_fatal(client, "08P01", "unexpected data during authentication", NULL);
+        return;
+    }
     if (!buffer_length(&client->in))
         buffer_release(&client->in);
     if (client->state == CLIENT_IDLE)
         client_continue(client);
+}
+
+void client_login_resume(struct client *client)
+{
+    if (client->state != CLIENT_CLOSED)
+        client_login_input(client, "", 0);
 }

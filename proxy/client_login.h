@@ -14,6 +14,18 @@ void client_login_settled(struct client *client, struct server *server,
 /* Authenticated: tells the client so, with these ParameterStatus messages; it is IDLE then. */
 void client_login_greet(struct client *client, const struct buffer *parameters);
 
+/* ---- for client_auth.c ---- */
+
+/* An authentication request. */
+void client_login_ask(struct client *client, int kind, const void *more, size_t len);
+/* `user` NULL: a mock exchange, which fails at its end. */
+void client_login_start_scram(struct client *client, const struct user_config *user);
+void client_login_scram_message(struct client *client, const char *body, size_t len);
+/* The client is who it says. */
+void client_login_accept(struct client *client);
+/* Goes on with what has arrived while the client was waiting. */
+void client_login_resume(struct client *client);
+
 /* Frees what a worker remembers of passwords. */
 void client_login_forget(struct worker *worker);
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "pgshunt/log.h"
+#include "proxy/auth_query.h"
 #include "proxy/http.h"
 #include "proxy/monitor.h"
 #include "proxy/prepared.h"
@@ -51,6 +52,7 @@ static void publish(struct daemon *daemon, struct config *config)
     topology_unref(old);
     log_configure(config->log_level, config->log_format);
     monitor_set_topology(daemon->monitor, topology);
+    auth_query_set_topology(daemon->auth_query, topology);
     for (int i = 0; i < daemon->nworkers; i++)
         worker_set_topology(&daemon->workers[i], topology);
 }
@@ -179,8 +181,10 @@ static void end(struct daemon *daemon)
         http_stop(daemon->http);
     for (int i = 0; i < daemon->nworkers; i++)
         worker_join(&daemon->workers[i]);
+    auth_query_stop(daemon->auth_query);
     monitor_stop(daemon->monitor);
     free_budgets(daemon);
+    credentials_free(&daemon->credentials);
     free(daemon->workers);
     topology_unref(daemon->topology);
     log_event(LOG_INFO, "pgshunt has ended");
@@ -211,13 +215,15 @@ int daemon_run(struct config *config)
     raise_descriptor_limit();
     block_signals(&set);
     pthread_mutex_init(&daemon.budgets_lock, NULL);
+    credentials_init(&daemon.credentials);
     pthread_mutex_init(&daemon.start_lock, NULL);
     pthread_mutex_init(&daemon.topology_lock, NULL);
     atomic_store(&daemon.reload_ok, true);
     daemon.topology = topology_new(config, NULL);
     daemon.monitor = monitor_start(daemon.topology);
-    if (!daemon.monitor) {
-        log_event(LOG_ERROR, "cannot start", LOG_S("reason", "no thread for the monitor"));
+    daemon.auth_query = auth_query_start(daemon.topology);
+    if (!daemon.monitor || !daemon.auth_query) {
+        log_event(LOG_ERROR, "cannot start", LOG_S("reason", "no thread for monitor or look-ups"));
         topology_unref(daemon.topology);
         return 1;
     }

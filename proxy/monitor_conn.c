@@ -335,6 +335,13 @@ void monitor_conn_query(struct monitor_conn *conn, const char *sql, bool by_row,
     sent(conn, ok, timeout_ms);
 }
 
+void monitor_conn_query_with(struct monitor_conn *conn, const char *sql, const char *value,
+                             int64_t timeout_ms)
+{
+    int ok = PQsendQueryParams(conn->pg, sql, 1, NULL, &value, NULL, NULL, 0);
+    sent(conn, ok, timeout_ms);
+}
+
 void monitor_conn_prepare(struct monitor_conn *conn, const char *name, const char *sql,
                           int64_t timeout_ms)
 {
@@ -348,18 +355,26 @@ void monitor_conn_execute(struct monitor_conn *conn, const char *name, int64_t t
 
 /* ---- opening ---- */
 
-struct monitor_login monitor_login(const struct config *config, const char *application)
+struct monitor_login monitor_login_as(const struct config *config, const char *user,
+                                      const char *password, const char *dbname,
+                                      const char *application)
 {
-    struct monitor_login login = {config->monitor_user, config->monitor_password, application};
+    struct monitor_login login = {user, password, application, dbname};
     if (!login.password || !*login.password) {
-        const struct user_config *user = config_user(config, login.user);
-        login.password = user && user->secret ? user->secret : "";
+        const struct user_config *known = config_user(config, login.user);
+        login.password = known && known->secret ? known->secret : "";
         /* A stored SCRAM or md5 secret proves a password, it is none. */
         if (strncmp(login.password, "SCRAM-SHA-256$", 14) == 0 ||
             (strncmp(login.password, "md5", 3) == 0 && strlen(login.password) == 35))
             login.password = "";
     }
     return login;
+}
+
+struct monitor_login monitor_login(const struct config *config, const char *application)
+{
+    return monitor_login_as(config, config->monitor_user, config->monitor_password, NULL,
+                            application);
 }
 
 /*
@@ -399,7 +414,7 @@ static PGconn *start(struct node *node, const struct monitor_login *login, int64
     const char *const values[] = {node->host,
                                   hostaddr,
                                   port,
-                                  node->dbname,
+                                  login->dbname && *login->dbname ? login->dbname : node->dbname,
                                   login->user,
                                   login->password,
                                   login->application,

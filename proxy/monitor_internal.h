@@ -39,10 +39,16 @@ struct monitor_login {
     const char *user;
     const char *password; /* "": none known */
     const char *application;
+    const char *dbname; /* NULL, "": the node's */
 };
 
 /* Whom the monitor logs in as, from the configuration (points into it). */
 struct monitor_login monitor_login(const struct config *config, const char *application);
+
+/* The same for any user; `password` "": the users file's, if it is a plain one. */
+struct monitor_login monitor_login_as(const struct config *config, const char *user,
+                                      const char *password, const char *dbname,
+                                      const char *application);
 
 /*
  * Starts to connect to the address `node` has now. The outcome always comes as an event, from the loop,
@@ -56,6 +62,9 @@ void monitor_conn_close(struct monitor_conn *conn);
 /* Each sends one query; events follow. With `by_row` every row comes as a result of its own. */
 void monitor_conn_query(struct monitor_conn *conn, const char *sql, bool by_row,
                         int64_t timeout_ms);
+/* ... with one parameter, $1, as text. */
+void monitor_conn_query_with(struct monitor_conn *conn, const char *sql, const char *value,
+                             int64_t timeout_ms);
 void monitor_conn_prepare(struct monitor_conn *conn, const char *name, const char *sql,
                           int64_t timeout_ms);
 void monitor_conn_execute(struct monitor_conn *conn, const char *name, int64_t timeout_ms);

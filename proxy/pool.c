@@ -8,11 +8,10 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/log.h"
 #include "proxy/client.h"
-#include "proxy/monitor.h"
+#include "proxy/login_gate.h"
 #include "proxy/replication.h"
+#include "proxy/server_secret.h"
 #include "proxy/worker.h"
-
-#define LOGIN_RETRY_US 1000000 /* after a failed login nobody tries again before */
 
 static void feed(struct pool *pool);
 
@@ -39,6 +38,7 @@ struct account *account_get(struct worker *worker, const char *database, const c
     fresh->database = fresh->key;
     fresh->user = fresh->key + db_size;
     fresh->server_user = server_user(worker, database, user);
+    fresh->credential = credential_get(&worker->daemon->credentials, database, user);
     HASH_ADD(hh, worker->accounts, key, size, fresh);
     return fresh;
 }
@@ -281,47 +281,52 @@ static void serve_first(struct pool *pool, struct server *server)
 
 static void refuse_as_failed(struct pool *pool)
 {
-    struct node *node = pool->node;
     char message[512];
-    snprintf(message, sizeof message, "cannot connect to %s:%d, database \"%s\": %s", node->host,
-             node->port, node->dbname, pool->last_error ? pool->last_error : "unknown reason");
-    refuse_waiting(pool, pool->last_sqlstate, message,
-                   "See SHOW NODES on the admin console; pgshunt tries again by itself.");
+    const char *hint = login_refusal(pool, message, sizeof message);
+    refuse_waiting(pool, pool->last_sqlstate, message, hint);
 }
 
-static void start_failed(struct pool *pool, const char *sqlstate, const char *message)
+static bool start_one(struct pool *pool)
 {
-    free(pool->last_error);
-    pool->last_error = mem_strdup(message);
-    snprintf(pool->last_sqlstate, sizeof pool->last_sqlstate, "%s", sqlstate);
-    pool->retry_at = clock_us() + LOGIN_RETRY_US;
-    atomic_fetch_add(&pool->node->connect_failures, 1);
-    monitor_suspect(pool->worker->daemon->monitor, pool->node);
+    struct server *server = server_start(pool);
+    if (!server) {
+        login_gate_leave(pool);
+        atomic_fetch_sub(&pool->budget->used, 1);
+        login_failed(pool, NULL, "08006", "connection refused or address unknown");
+        return false;
+    }
+    list_push_back(&pool->starting, &server->link);
+    pool->nstarting++;
+    return true;
 }
 
 /* Starts what the waiting clients need and the limits allow. */
 static void feed(struct pool *pool)
 {
     bool starved = false;
-    while (pool->nstarting < pool->nwaiting && !starved && pool->retry_at <= clock_us()) {
-        if (!budget_take(pool->budget)) {
-            starved = true;
+    while (pool->nstarting < pool->nwaiting && login_may_try(pool, clock_us()) &&
+           login_gate_enter(pool)) {
+        starved = !budget_take(pool->budget);
+        if (starved)
+            login_gate_leave(pool);
+        if (starved || !start_one(pool))
             break;
-        }
-        struct server *server = server_start(pool);
-        if (!server) {
-            atomic_fetch_sub(&pool->budget->used, 1);
-            start_failed(pool, "08006", "connection refused or address unknown");
-            break;
-        }
-        list_push_back(&pool->starting, &server->link);
-        pool->nstarting++;
     }
     if (pool->nwaiting && !pool->nstarting && !pool->nactive && !pool->nidle && !starved &&
-        pool->retry_at > clock_us())
+        !login_may_try(pool, clock_us()) && !login_is_worth_waiting(pool))
         refuse_as_failed(pool);
     if (starved)
         beg(pool);
+}
+
+/* A login at this pool's node has ended: others may have waited for that. */
+static void feed_gated(struct pool *ended)
+{
+    login_gate_leave(ended);
+    for (struct account *account = ended->worker->accounts; account; account = account->hh.next)
+        for (struct pool *pool = account->pools; pool; pool = pool->next)
+            if (login_gate_is_due(pool, ended))
+                feed(pool);
 }
 
 enum checkout pool_checkout(struct pool *pool, struct client *client, unsigned shard)
@@ -389,7 +394,7 @@ void pool_server_ready(struct server *server)
     }
     list_remove(&server->link);
     pool->nstarting--;
-    pool->retry_at = 0;
+    login_forget_failure(pool);
     pool->nactive++;
     server->state = SERVER_ACTIVE;
     int64_t lifetime = pool->worker->topology->config->pool.server_lifetime;
@@ -400,6 +405,7 @@ void pool_server_ready(struct server *server)
               LOG_S("host", pool->node->host), LOG_I("port", pool->node->port),
               LOG_S("user", pool->account->server_user), LOG_I("pid", server->backend_pid));
     pool_checkin(server);
+    feed_gated(pool);
 }
 
 void pool_login_failed(struct server *server, const char *sqlstate, const char *message)
@@ -413,7 +419,8 @@ void pool_login_failed(struct server *server, const char *sqlstate, const char *
               LOG_I("port", pool->node->port), LOG_S("user", pool->account->server_user),
               LOG_S("database", pool->node->dbname), LOG_S("sqlstate", sqlstate),
               LOG_S("reason", message));
-    start_failed(pool, sqlstate, message);
+    server_secret_refused(server, sqlstate);
+    login_failed(pool, server, sqlstate, message);
     server_drop(server, message);
 }
 
@@ -422,6 +429,7 @@ void pool_remove(struct server *server)
     struct pool *pool = server->pool;
     if (server->dedicated)
         return;
+    bool was_starting = server->state == SERVER_CONNECTING || server->state == SERVER_LOGIN;
     list_remove(&server->link);
     switch (server->state) {
     case SERVER_CONNECTING:
@@ -441,6 +449,8 @@ void pool_remove(struct server *server)
     atomic_fetch_sub(&pool->budget->used, 1);
     if (pool->nwaiting)
         feed(pool);
+    if (was_starting)
+        feed_gated(pool);
 }
 
 /* ---- upkeep ---- */
@@ -545,6 +555,7 @@ void pools_reload(struct worker *worker)
     for (struct account *account = worker->accounts; account; account = account->hh.next) {
         for (struct pool *pool = account->pools; pool; pool = pool->next) {
             pool->retired = !node_is_configured(worker->topology, pool->node);
+            login_forget_failure(pool);
             atomic_store(&pool->budget->limit,
                          pool_limit(worker->topology->config, account->database));
             if (pool->retired)

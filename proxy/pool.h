@@ -24,6 +24,7 @@
 
 struct worker;
 struct client;
+struct credential;
 
 struct budget {
     char *key; /* node id, database, user */
@@ -37,7 +38,8 @@ struct account {
     struct worker *worker;
     char *database;
     char *user;
-    char *server_user; /* whom to log in to servers as */
+    char *server_user;             /* whom to log in to servers as */
+    struct credential *credential; /* what clients' logins gave us for the servers; the process' */
     struct pool *pools;
     UT_hash_handle hh; /* worker->accounts, by name "database\0user" in `key` */
     int key_length;
@@ -52,11 +54,17 @@ struct pool {
     struct budget *budget;
     struct list_node idle, starting, waiting;
     int nidle, nstarting, nwaiting, nactive;
-    int beggar;       /* worker to get the next free server, -1: none */
-    bool retired;     /* the node has left the configuration: freed when empty */
-    int64_t retry_at; /* after a failed login: no new try before this */
-    char *last_error; /* why the last login failed; given to clients */
+    int beggar;   /* worker to get the next free server, -1: none */
+    bool retired; /* the node has left the configuration: freed when empty */
+    /* the last failed login (login_gate.h) */
+    int failures;            /* in a row */
+    int64_t failed_at;       /* clock_us */
+    int64_t retry_at;        /* no new try before this */
+    unsigned failed_version; /* of the account's credential */
+    char *last_error;        /* owned; given to clients */
     char last_sqlstate[6];
+    const char *last_hint; /* static; NULL: none of its own */
+    bool gated;            /* wanted to start a login while too many were under way */
     /* counters for STATS, POOLS and metrics */
     uint64_t assignments;
     uint64_t wait_us;

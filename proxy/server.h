@@ -109,6 +109,7 @@ struct server {
     int nparams;
     /* login */
     struct scram_client *scram;
+    uint8_t secret_source; /* enum secret_source */
     int32_t backend_pid;
     unsigned char *cancel_key; /* as long as the server made it */
     int cancel_key_length;

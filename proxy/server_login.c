@@ -7,9 +7,9 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
-#include "proxy/client.h"
 #include "proxy/pool.h"
 #include "proxy/replication.h"
+#include "proxy/server_secret.h"
 #include "proxy/worker.h"
 
 #define LOGIN_MESSAGE_MAX (1 << 20) /* nothing a server says during login is longer */
@@ -47,19 +47,6 @@ void server_login_start(struct server *server)
     buffer_release(&out);
 }
 
-/* The plain password or md5 secret we may use, or NULL. */
-static const char *server_password(const struct server *server)
-{
-    const struct topology *topology = server->worker->topology;
-    const struct database_config *db =
-        config_database(topology->config, server->pool->account->database);
-    if (db && db->user[0] && db->password[0])
-        return db->password;
-    const struct user_config *user =
-        config_user(topology->config, server->pool->account->server_user);
-    return user && user->secret[0] ? user->secret : NULL;
-}
-
 static void send_message(struct server *server, char type, const struct buffer *body)
 {
     struct buffer out = {0};
@@ -78,16 +65,28 @@ static void send_password(struct server *server, const char *password)
     buffer_release(&body);
 }
 
-static bool answer_md5(struct server *server, const char *secret, const unsigned char salt[4])
+static bool answer_md5(struct server *server, const struct server_secret *secret,
+                       const unsigned char salt[4])
 {
     char response[MD5_SECRET_LENGTH + 1];
-    if (!secret || strncmp(secret, "SCRAM-SHA-256$", 14) == 0 ||
-        !md5_response(secret, server->pool->account->server_user, salt, response)) {
-        fail(server, "28P01", "the server wants an md5 password and the users file has none");
+    if (!secret->text ||
+        !md5_response(secret->text, server->pool->account->server_user, salt, response)) {
+        fail(server, "28P01",
+             "the server wants an md5 password, and neither a plain nor an md5 one is known");
         return false;
     }
     send_password(server, response);
     return true;
+}
+
+static bool answer_clear(struct server *server, const struct server_secret *secret)
+{
+    if (server_secret_is_plain(secret)) {
+        send_password(server, secret->text);
+        return true;
+    }
+    fail(server, "28P01", "the server wants a password in clear text, and no plain one is known");
+    return false;
 }
 
 static bool offers_scram(const char *body, size_t len)
@@ -102,30 +101,22 @@ static bool offers_scram(const char *body, size_t len)
     }
 }
 
-/* The first client that waits for this pool may have proven keys that also open the server. */
-static const struct scram_keys *waiting_keys(const struct server *server)
+static bool start_scram(struct server *server, const struct server_secret *secret, const char *body,
+                        size_t len)
 {
-    list_each(at, following, &server->pool->waiting)
-    {
-        struct client *client = list_entry(at, struct client, waiting);
-        if (client->keys && client->keys->present)
-            return client->keys;
-    }
-    return NULL;
-}
-
-static bool start_scram(struct server *server, const char *secret, const char *body, size_t len)
-{
-    bool plain =
-        secret && strncmp(secret, "SCRAM-SHA-256$", 14) != 0 && strncmp(secret, "md5", 3) != 0;
-    const struct scram_keys *keys = plain ? NULL : waiting_keys(server);
-    if (!offers_scram(body, len) || (!plain && !keys) || server->scram) {
-        fail(server, "28P01",
-             "the server wants SCRAM-SHA-256 and the users file has no plain password to answer "
-             "with");
+    bool plain = server_secret_is_plain(secret), proven = secret->source == SECRET_PROVEN;
+    if (!offers_scram(body, len) || server->scram) {
+        fail(server, "08P01", "the server offers no SASL mechanism that pgshunt knows");
         return false;
     }
-    server->scram = scram_client_new(plain ? secret : NULL, keys);
+    if (!plain && !proven) {
+        fail(
+            server, "28P01",
+            "the server wants SCRAM-SHA-256, and neither a plain password is known nor keys that a "
+            "client's login has proven");
+        return false;
+    }
+    server->scram = scram_client_new(plain ? secret->text : NULL, proven ? &secret->keys : NULL);
     struct buffer first = {0}, out = {0};
     scram_client_first(server->scram, &first);
     wire_put_cstring(&out, "SCRAM-SHA-256");
@@ -143,10 +134,12 @@ static bool continue_scram(struct server *server, const char *body, size_t len)
     bool ok = server->scram && scram_client_final(server->scram, body, len, &out);
     if (ok)
         send_message(server, 'p', &out);
-    else
+    else if (server->secret_source == SECRET_PROVEN)
         fail(server, "28P01",
-             "SCRAM exchange with the server failed (a malformed message, or its "
-             "secret has another salt than ours)");
+             "the server's SCRAM secret has another salt or iteration count than the one the "
+             "client's password was checked with");
+    else
+        fail(server, "08P01", "the server sent a malformed SCRAM message");
     buffer_release(&out);
     return ok;
 }
@@ -155,7 +148,27 @@ static bool finish_scram(struct server *server, const char *body, size_t len)
 {
     bool ok = server->scram && scram_client_verify(server->scram, body, len);
     if (!ok)
-        fail(server, "28P01", "the server could not prove that it knows the SCRAM secret");
+        fail(server, "08P01", "the server could not prove that it knows the SCRAM secret");
+    return ok;
+}
+
+/* The first question: it needs a secret. */
+static bool answer(struct server *server, int kind, struct wire_reader *reader)
+{
+    struct server_secret secret;
+    const char *salt = kind == 5 ? wire_read_bytes(reader, 4) : NULL;
+    bool ok = false;
+    server_secret_find(server, &secret);
+    server->secret_source = (uint8_t)secret.source;
+    if (kind == 3)
+        ok = answer_clear(server, &secret);
+    else if (kind == 10)
+        ok = start_scram(server, &secret, reader->at, wire_left(reader));
+    else if (salt)
+        ok = answer_md5(server, &secret, (const unsigned char *)salt);
+    else
+        fail(server, "08P01", "the server sent a malformed authentication request");
+    server_secret_release(&secret);
     return ok;
 }
 
@@ -163,35 +176,22 @@ static bool authenticate(struct server *server, const char *body, size_t len)
 {
     struct wire_reader reader = wire_reader(body, len);
     int32_t kind = wire_read32(&reader);
-    const char *secret = server_password(server);
     switch (reader.bad ? -1 : kind) {
     case 0:
         return true;
     case 3:
-        if (secret && strncmp(secret, "SCRAM-SHA-256$", 14) != 0 &&
-            strncmp(secret, "md5", 3) != 0) {
-            send_password(server, secret);
-            return true;
-        }
-        fail(server, "28P01", "the server wants a password and the users file has no plain one");
-        return false;
-    case 5: {
-        const char *salt = wire_read_bytes(&reader, 4);
-        if (salt)
-            return answer_md5(server, secret, (const unsigned char *)salt);
-        break;
-    }
+    case 5:
     case 10:
-        return start_scram(server, secret, reader.at, wire_left(&reader));
+        return answer(server, kind, &reader);
     case 11:
         return continue_scram(server, reader.at, wire_left(&reader));
     case 12:
         return finish_scram(server, reader.at, wire_left(&reader));
     default:
-        break;
+        fail(server, "08P01",
+             "the server asked for an authentication method that is not supported");
+        return false;
     }
-    fail(server, "08P01", "the server asked for an authentication method that is not supported");
-    return false;
 }
 
 static void take_key(struct server *server, const char *body, size_t len)

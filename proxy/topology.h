@@ -47,6 +47,7 @@ struct node {
     _Atomic int64_t checked_at;   /* clock_us() of the last answer */
     atomic_long checks_failed;    /* counters for metrics */
     atomic_long connect_failures; /* by workers: failed logins and broken connections */
+    atomic_int logins;            /* under way by workers (login_gate.h) */
     atomic_int timeline;          /* highest timeline seen here; 0: unknown */
     /* A writable node that another one outranks (see shard_primary()): never written to. */
     atomic_bool fenced;

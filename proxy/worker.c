@@ -18,6 +18,7 @@
 #include "pgshunt/shape.h"
 #include "proxy/cancel.h"
 #include "proxy/client.h"
+#include "proxy/client_auth.h"
 #include "proxy/client_login.h"
 #include "proxy/report.h"
 #include "proxy/welcome.h"
@@ -349,6 +350,7 @@ static void tick(uv_timer_t *timer)
     int64_t now = worker->now = clock_us();
     pools_tick(worker, now);
     cancels_tick(worker, now);
+    client_auth_tick(worker, now);
     if (++worker->ticks % 10 == 0) {
         expire_logins(worker, now);
         report_tick(worker, now);
@@ -499,6 +501,7 @@ bool worker_start(struct worker *worker, struct daemon *daemon, int index, char 
     list_init(&worker->clients);
     list_init(&worker->servers);
     list_init(&worker->cancels);
+    list_init(&worker->refused);
     list_init(&worker->schema_waiting);
     prepared_table_init(&worker->prepared);
     pthread_mutex_init(&worker->mailbox_lock, NULL);

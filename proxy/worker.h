@@ -12,12 +12,14 @@
 #include <uv.h>
 
 #include "pgshunt/arena.h"
+#include "proxy/credentials.h"
 #include "proxy/list.h"
 #include "proxy/monitor.h"
 #include "proxy/pool.h"
 #include "proxy/prepared.h"
 #include "proxy/topology.h"
 
+struct auth_query;
 struct client;
 struct secret;
 struct shape_table;
@@ -79,6 +81,7 @@ struct worker {
     struct list_node clients;        /* all of them */
     struct list_node servers;        /* all of them */
     struct list_node schema_waiting; /* clients, see schema_wait.h */
+    struct list_node refused;        /* struct client_auth: to be told so after a delay */
     int nclients;
     struct client *by_id; /* hash of clients by cancel pid */
     uint32_t next_client;
@@ -105,12 +108,14 @@ struct daemon {
     int nworkers;
     pthread_mutex_t start_lock; /* held until all workers are there: none works before */
     struct monitor *monitor;
+    struct auth_query *auth_query; /* looks users up */
     atomic_int clients;
     atomic_int replications;       /* replication sessions: limits.max_replication */
     unsigned char cancel_seed[32]; /* clients' cancel keys are made from it */
     pthread_mutex_t budgets_lock;
     struct budget *budgets;
-    atomic_ullong connections; /* accepted since start */
+    struct credentials credentials; /* for logins to servers */
+    atomic_ullong connections;      /* accepted since start */
     int64_t started_at;
     atomic_bool draining;
     atomic_bool reload_ok; /* the last reload, or the start, was good */

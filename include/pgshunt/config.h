@@ -17,7 +17,7 @@
 #include "pgshunt/log.h"
 #include "pgshunt/shardkey.h"
 
-enum auth_method { AUTH_TRUST, AUTH_MD5, AUTH_SCRAM };
+enum auth_method { AUTH_TRUST, AUTH_MD5, AUTH_SCRAM, AUTH_PASSWORD };
 enum pool_mode { POOL_TRANSACTION, POOL_SESSION, POOL_STATEMENT };
 
 /*
@@ -78,6 +78,10 @@ struct database_config {
     struct pool_settings pool;
     int64_t max_connections; /* server connections of all its pools; SETTING_INHERIT, 0: no limit */
     int64_t max_clients;     /* logged in; likewise */
+    const char *auth_query;  /* "": auth.query, and so on */
+    const char *auth_query_user;
+    const char *auth_query_password;
+    const char *auth_query_dbname;
     struct shard_config *shards;
     int nshards;
     struct keyspace_config *keyspaces;
@@ -113,7 +117,17 @@ struct config {
     bool server_round_robin;    /* the server idle longest is taken first, not last */
     int64_t server_check_delay; /* idle for longer: tested before use; 0: never tested */
     int64_t connect_timeout;
+    int64_t login_retry;     /* pause after a failed login to a server */
+    int64_t login_retry_max; /* ... which doubles up to this */
+    int max_logins;          /* logins under way per node; 0: no limit */
     int64_t login_timeout;
+    int64_t failure_delay;
+    const char *auth_query;      /* SQL: name, secret, seconds it is valid */
+    const char *auth_query_user; /* "": users are not looked up, but where a database says so */
+    const char *auth_query_password;
+    const char *auth_query_dbname; /* "": the shard's */
+    int64_t auth_query_timeout;
+    int64_t auth_query_cache;
     int64_t shutdown_timeout;
     int64_t max_lag;
     bool read_your_writes;

@@ -36,6 +36,9 @@ struct scram_keys {
 MUST_CHECK bool scram_secret_parse(const char *text, struct scram_secret *secret);
 /* Secret of a plain password with a fresh random salt (4096 iterations). */
 MUST_CHECK bool scram_secret_make(const char *password, struct scram_secret *secret);
+/* Whether a plain password is the secret's; if so, `keys` are what a login with it would have proven. */
+MUST_CHECK bool scram_secret_verify(const struct scram_secret *secret, const char *password,
+                                    struct scram_keys *keys);
 /* A secret for a user who does not exist, the same every time for the same name, so that the exchange
  * looks alike (as Postgres' mock authentication). */
 void scram_secret_mock(const char *user, struct scram_secret *secret);
@@ -68,6 +71,10 @@ MUST_CHECK bool scram_client_verify(struct scram_client *client, const char *mes
 
 /* ---- md5 ---- */
 
+/* "md5" and 32 lower-case hex digits, as pg_authid has it. */
+bool md5_is_secret(const char *text);
+/* The secret of a plain password, into out[MD5_SECRET_LENGTH + 1]. */
+MUST_CHECK bool md5_secret(const char *password, const char *user, char *out);
 /* "md5" + hex(md5(hex(md5(password user)) salt)) into out[MD5_SECRET_LENGTH + 1]. `secret` is a plain
  * password or an "md5..." secret. */
 MUST_CHECK bool md5_response(const char *secret, const char *user, const unsigned char salt[4],
