@@ -8,12 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* VALID UNTIL counts, and goes with the answer, so that no cache outlives it. */
-#define CONFIG_AUTH_QUERY                                                                          \
-    "SELECT rolname, CASE WHEN rolvaliduntil <= now() THEN NULL ELSE rolpassword END, "            \
-    "CASE WHEN isfinite(rolvaliduntil) THEN extract(epoch FROM rolvaliduntil - now()) END "        \
-    "FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin"
-
 #define COUNT(rows) ((int)(sizeof(rows) / sizeof(rows)[0]))
 #define MEMBER(owner, member)                                                                      \
     .offset = offsetof(owner, member), .width = sizeof(((owner *)0)->member)
@@ -216,8 +210,8 @@ static const struct setting_row main_rows[] = {
      HELP("password of auth.query_user; \"\": from the users file")},
     {STRING(struct config, auth_query_dbname, "auth.query_dbname"), DEFAULT(""), RELOAD,
      HELP("database on the servers that auth.query runs in; \"\": that of the first shard")},
-    {STRING(struct config, auth_query, "auth.query"), DEFAULT(CONFIG_AUTH_QUERY), RELOAD,
-     HELP("finds a user, $1: its name, its secret (NULL: no password login) and, if there is a third column, for how many seconds the password is valid (NULL: for ever)")},
+    {STRING(struct config, auth_query, "auth.query"), DEFAULT(""), RELOAD,
+     HELP("SQL that finds user $1: its name, its secret (NULL: no password login) and, if there is a third column, for how many seconds the password is valid (NULL: for ever); \"\": asks pg_authid")},
     {DURATION(struct config, auth_query_timeout, "auth.query_timeout"), DEFAULT("5s"), RANGE("10ms", "1min"), RELOAD,
      HELP("time a server has to accept the connection for auth.query, and to answer it")},
     {DURATION(struct config, auth_query_cache, "auth.query_cache"), DEFAULT("1min"), RANGE("0s", "1d"), RELOAD,

@@ -21,6 +21,12 @@
 #define COLUMN_SECRET 1
 #define COLUMN_VALID 2
 
+/* VALID UNTIL counts, and goes with the answer, so that no cache outlives it. */
+static const char default_query[] =
+    "SELECT rolname, CASE WHEN rolvaliduntil <= now() THEN NULL ELSE rolpassword END,"
+    " CASE WHEN isfinite(rolvaliduntil) THEN extract(epoch FROM rolvaliduntil - now()) END"
+    " FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin";
+
 enum seat_state {
     SEAT_OFF,        /* no connection */
     SEAT_CONNECTING, /* to nodes[tried - 1] */
@@ -64,7 +70,7 @@ static const struct database *database_of(const struct seat *seat)
 static const char *query_text(const struct seat *seat)
 {
     const struct config *config = seat->query->topology->config;
-    return either(database_of(seat)->config->auth_query, config->auth_query);
+    return either(either(database_of(seat)->config->auth_query, config->auth_query), default_query);
 }
 
 static struct monitor_login login_of(const struct seat *seat)

@@ -62,7 +62,7 @@ static const struct bad_case bad_files[] = {
      "test.conf:2: found unknown setting pool.max_clients (did you mean \"limits.max_clients\"?); "
      "allowed here: mode, size, min_size, reserve_size, reserve_timeout, server_idle_timeout, "
      "server_lifetime, server_round_robin, server_check_delay, reset_query, connect_timeout, "
-     "query_wait_timeout, query_wait_notify"},
+     "login_retry, login_retry_max, max_logins, query_wait_timeout, query_wait_notify"},
     {TRUST "databases = ( { name = \"app\";\n shards = ( { name = \"s0\";\n nodes = ( { host = "
            "\"h\"; },\n { hots = \"x\"; } ); } ); } );\n",
      "test.conf:5: found unknown setting databases[0].shards[0].nodes[1].hots (did you mean "
@@ -71,8 +71,8 @@ static const struct bad_case bad_files[] = {
      "test.conf:2: found unknown setting databases[0].shard (did you mean \"shards\"?); allowed "
      "here: name, catalog, user, password, pool_mode, pool_size, min_pool_size, "
      "reserve_pool_size, reserve_timeout, server_idle_timeout, server_lifetime, "
-     "query_wait_timeout, query_wait_notify, max_connections, max_clients, shards, keyspaces, "
-     "reference"},
+     "query_wait_timeout, query_wait_notify, max_connections, max_clients, auth_user, "
+     "auth_password, auth_dbname, auth_query, shards, keyspaces, reference"},
     /* types */
     {TRUST "listen = 5;\n",
      "test.conf:2: found listen = 5, an integer; allowed: a group: listen = { ... }"},
@@ -144,13 +144,13 @@ static const struct bad_case bad_files[] = {
      "test.conf:2: found log.format = \"xml\"; allowed: logfmt | json"},
     {"auth = { method = \"scram\"; };\n",
      "test.conf:1: found auth.method = \"scram\" (did you mean \"scram-sha-256\"?); allowed: trust "
-     "| md5 | scram-sha-256"},
+     "| md5 | scram-sha-256 | password"},
     {"auth = { method = \"cert\"; };\n",
      "test.conf:1: found auth.method = \"cert\", which comes later; only trust | md5 | "
-     "scram-sha-256 are available in this version"},
+     "scram-sha-256 | password are available in this version"},
     {"auth = {\nmethod = \"hba\"; };\n",
      "test.conf:2: found auth.method = \"hba\", which comes later; only trust | md5 | "
-     "scram-sha-256 are available in this version"},
+     "scram-sha-256 | password are available in this version"},
     {TRUST "pool = { mode = \"query | or\"; };\n",
      "test.conf:2: found pool.mode = \"query | or\"; allowed: transaction | session | "
      "statement"},
@@ -268,10 +268,13 @@ static const struct bad_case bad_files[] = {
      "with the password in the users file"},
     {"\nauth = {\n};\n" DATABASE,
      "test.conf:2: found auth.method = \"scram-sha-256\" without auth.users_file; allowed: "
-     "users_file = \"users.conf\" with users and their secrets, or method = \"trust\""},
+     "users_file = \"users.conf\" with users and their secrets, query_user = \"...\" to look them "
+     "up "
+     "in the servers, or method = \"trust\""},
     {"auth = {\nmethod = \"md5\"; };\n" DATABASE,
      "test.conf:2: found auth.method = \"md5\" without auth.users_file; allowed: users_file = "
-     "\"users.conf\" with users and their secrets, or method = \"trust\""},
+     "\"users.conf\" with users and their secrets, query_user = \"...\" to look them up in the "
+     "servers, or method = \"trust\""},
     {TRUST "http = {\nport = 6432; };\n" DATABASE,
      "test.conf:3: found http.port = 6432, the same as listen.port; allowed: another port"},
     {"auth = {\nusers_file = \"/nonexistent/users.conf\"; };\n" DATABASE,
@@ -341,7 +344,8 @@ static const char everything[] =
     "routing = { max_lag = \"1500ms\"; read_your_writes = false; read_write_split = FALSE;\n"
     "  lag_check_interval = \"50ms\"; check_timeout = \"2s\"; };\n"
     "monitor = { user = \"mon\"; password = \"s3cret\"; };\n"
-    "limits = { max_clients = 77; max_replication = 3; max_message = \"1MB\"; max_groups = 0x10; };\n"
+    "limits = { max_clients = 77; max_replication = 3; max_message = \"1MB\"; max_groups = 0x10; "
+    "};\n"
     "log = { level = \"debug\"; format = \"json\"; connections = false; };\n"
     "databases = (\n"
     "  { name = \"app\"; catalog = \"s1\"; user = \"u\"; password = \"p\"; pool_size = 9;\n"
