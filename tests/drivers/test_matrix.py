@@ -20,6 +20,7 @@ and prints a line for each: "ok NAME" or "failed NAME: what went wrong". The cas
 """
 import collections
 import os
+import re
 import subprocess
 import sys
 
@@ -49,6 +50,12 @@ DRIVERS = [
            core=True),
     driver("JDBC", "java", ["java", "-XX:TieredStopAtLevel=1", "-cp", "{build}:" + JAR, "Driver"],
            BASE + "batch copy cursor cancel listen sharded", core=True),
+    driver("pgx", "go", ["{build}/pgx"], BASE + "batch copy cancel listen sharded"),
+    driver("lib/pq", "go", ["{build}/libpq"], BASE + "copy cancel listen sharded"),
+    driver("Ruby pg", "ruby", ["ruby", "pg.rb"], BASE + "batch copy cursor cancel listen sharded"),
+    driver("PHP pgsql", "php", ["php", "pgsql.php"], BASE + "copy cursor cancel listen sharded"),
+    driver("PHP PDO", "php", ["php", "pdo.php"], BASE + "copy cursor listen sharded"),
+    driver("DBD::Pg", "perl", ["perl", "dbd_pg.pl"], BASE + "copy cursor cancel listen sharded"),
     driver("node pg", "node", ["node", "pg.js"], BASE + "batch copy cursor cancel listen sharded", core=True),
 ]
 
@@ -58,6 +65,7 @@ BUILD = {
     "c": [["cc", "-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-I/usr/include/postgresql", "-o",
            "{build}/libpq", "libpq.c", "-lpq", "-lpthread"]],
     "java": [["javac", "-Xlint:all", "-Werror", "-cp", JAR, "-d", "{build}", "Driver.java"]],
+    "go": [["go", "build", "-o", "{build}/", "./pgx", "./libpq"]],
 }
 
 
@@ -76,35 +84,39 @@ def environment(proxy, table):
 
 
 def run(argv, folder, env, limit=150):
-    done = subprocess.run(argv, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, errors="replace", timeout=limit)
-    return done.returncode, done.stdout
+    try:
+        done = subprocess.run(argv, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, errors="replace", timeout=limit)
+        return done.returncode, done.stdout
+    except subprocess.TimeoutExpired as late:
+        return None, (late.stdout or b"").decode(errors="replace") + f"\ndid not end in {limit} s"
 
 
 @pytest.fixture(scope="module")
 def programs(cluster, data, tmp_path_factory):
     """Runs a driver's program once, compiling it first; gives {case: None or what went wrong} and its output."""
-    build = str(tmp_path_factory.mktemp("drivers"))
-    built, results = set(), {}
+    top, built, results = tmp_path_factory.mktemp("drivers"), set(), {}
 
-    def filled(argv):
-        return [part.replace("{build}", build) for part in argv]
+    def filled(argv, folder):
+        build = top / folder
+        build.mkdir(exist_ok=True)
+        return [part.replace("{build}", str(build)) for part in argv]
 
     def results_of(driver):
         if driver.name not in results:
-            results[driver.name] = None, "did not end in time"
+            results[driver.name] = None, "could not be built or started: see the first case"
             folder = os.path.basename(driver.folder)
             if folder not in built:
                 built.add(folder)
                 for command in BUILD.get(folder, []):
-                    code, output = run(filled(command), driver.folder, environment(data, ""), 300)
+                    code, output = run(filled(command, folder), driver.folder, environment(data, ""), 300)
                     assert code == 0, output
-            table = "matrix_" + "".join(letter for letter in driver.name.lower() if letter.isalnum())
+            table = "matrix_" + re.sub(r"\W+", "_", driver.name.lower())
             primary = cluster.shards[0].primary
             primary.sql(f"CREATE TABLE {table} (id bigint PRIMARY KEY, who int, body text CHECK (body <> 'refused'))",
                         dbname="plain")
             cluster.sync()
-            code, output = run(filled(driver.command), driver.folder, environment(data, table))
+            code, output = run(filled(driver.command, folder), driver.folder, environment(data, table))
             results[driver.name] = code, output
         return results[driver.name]
 
