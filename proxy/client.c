@@ -424,6 +424,7 @@ static bool repeat_request(struct client *client, struct server *server)
         scatter_abandon(client);
     struct buffer again = request->again;
     request->again = (struct buffer){0};
+    simple_again(client, &again);
     request->avoid = server->pool->node;
     int attempts = request->attempts;
     client->stats->retries++;

@@ -54,6 +54,8 @@ void function_call_completed(struct client *client, struct server *server);
 void simple_query(struct client *client, const char *body, size_t len);
 /* Goes on after a server was attached (or attaches the next one). */
 void simple_continue(struct client *client);
+/* A Query message to be processed again, into the request's (empty) `again`, if it is not there yet. */
+void simple_again(const struct client *client, struct buffer *message);
 /* Plans once more, after the schema was read again. */
 void simple_replan(struct client *client);
 /* The end of a transaction, on every server that has begun it. */

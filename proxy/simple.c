@@ -104,13 +104,22 @@ static void keep_sql(struct client *client)
     request->sql_kept = true;
 }
 
-/* A copy of the message, to ask another node if this one dies before it answers. */
+/* To ask another node if this one dies before it answers: a copy of the message, unless a borrowed
+ * statement has the text until then. */
 static void keep_for_retry(struct client *client)
 {
     struct request *request = &client->request;
     request->retriable = true;
     buffer_clear(&request->again);
-    wire_put_query(&request->again, request->sql);
+    if (!request->shape)
+        wire_put_query(&request->again, request->sql);
+}
+
+void simple_again(const struct client *client, struct buffer *message)
+{
+    const struct request *request = &client->request;
+    if (!buffer_length(message) && request->shape)
+        wire_put_query(message, request->shape->list.items[0]->text);
 }
 
 /* The message goes on as it came, out of the receive buffer, unless it had to wait. */

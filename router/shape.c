@@ -25,6 +25,7 @@ enum {
     GROUPS_MAX = 512,
     TREES_MAX = 2048, /* of all groups */
     SEEN_SLOTS = 1024,
+    GUESSES = 8, /* shapes used last that a text is held against first */
 };
 
 /* Marks in keys: control characters, which outline() takes in no text. */
@@ -41,6 +42,12 @@ struct outline {
     int nliterals;
     size_t key_length;
     char key[TEXT_MAX];
+};
+
+/* What stands between two literals of a key, and the mark behind it (0: the key ends). */
+struct piece {
+    uint16_t length;
+    char mark;
 };
 
 /* A constant of the tree and the literal it comes from. */
@@ -74,6 +81,7 @@ struct group {
     bool evicted;  /* in no table: freed with its last tree */
     struct group *prev, *next;
     UT_hash_handle hh;
+    struct piece pieces[LITERALS_MAX + 1];
     size_t key_length;
     char key[];
 };
@@ -149,22 +157,50 @@ static size_t solid_before(const struct cursor *c, size_t at)
     return at;
 }
 
-static bool add_literal(struct cursor *c, size_t length, bool string)
+static void note_literal(struct cursor *c, size_t length, bool string)
 {
     struct outline *out = c->out;
     size_t before = solid_before(c, c->at);
-    if (out->nliterals == LITERALS_MAX)
-        return false;
     out->literals[out->nliterals++] = (struct literal){
         .at = (uint32_t)c->at,
         .length = (uint32_t)length,
         .minus = before > 0 && c->sql[before - 1] == '-' ? (int)before - 1 : -1,
         .string = string,
     };
+    c->at += length;
+}
+
+static bool add_literal(struct cursor *c, size_t length, bool string)
+{
+    struct outline *out = c->out;
+    if (out->nliterals == LITERALS_MAX)
+        return false;
     keep(c);
     out->key[out->key_length++] = string ? MARK_STRING : MARK_NUMBER;
-    c->kept = c->at += length;
+    note_literal(c, length, string);
+    c->kept = c->at;
     return true;
+}
+
+/* Bytes of the plain integer that stands here, 0: it is no such number. */
+static size_t number_length(const struct cursor *c)
+{
+    size_t n = 0;
+    while (class_of(after(c, n)) == DIGIT)
+        n++;
+    char next = after(c, n);
+    return n <= DIGITS_MAX && next != '.' && class_of(next) != WORD ? n : 0;
+}
+
+/* Bytes of the string that stands here, quotes included; 0: it is none, or not a plain one. */
+static size_t string_length(const struct cursor *c)
+{
+    const char *start = c->sql + c->at;
+    if (after(c, 0) != '\'')
+        return 0;
+    const char *close = memchr(start + 1, '\'', c->length - c->at - 1);
+    size_t length = close ? (size_t)(close - start) + 1 : 0;
+    return after(c, length) == '\'' || memchr(start, '\\', length) ? 0 : length;
 }
 
 /* An identifier or keyword. With a quote right behind it, it is the prefix of a special string. */
@@ -180,12 +216,9 @@ static bool take_word(struct cursor *c)
 /* A plain integer is a literal; any other number stays in the key. */
 static bool take_number(struct cursor *c)
 {
-    size_t n = 1;
-    while (class_of(after(c, n)) == DIGIT)
-        n++;
-    char next = after(c, n);
+    size_t n = number_length(c);
     bool behind_point = c->at > 0 && c->sql[c->at - 1] == '.';
-    if (n <= DIGITS_MAX && !behind_point && next != '.' && class_of(next) != WORD)
+    if (n && !behind_point)
         return add_literal(c, n, false);
     while (after(c, n) == '.' || class_of(after(c, n)) == DIGIT)
         n++;
@@ -197,14 +230,9 @@ static bool take_number(struct cursor *c)
 
 static bool take_string(struct cursor *c)
 {
-    const char *start = c->sql + c->at;
-    const char *close = memchr(start + 1, '\'', c->length - c->at - 1);
-    size_t before = solid_before(c, c->at);
+    size_t length = string_length(c), before = solid_before(c, c->at);
     /* U&'...', or the continuation of a string on the line before. */
-    if (!close || (before > 0 && (c->sql[before - 1] == '\'' || c->sql[before - 1] == '&')))
-        return false;
-    size_t length = (size_t)(close - start) + 1;
-    if (after(c, length) == '\'' || memchr(start, '\\', length))
+    if (!length || (before > 0 && (c->sql[before - 1] == '\'' || c->sql[before - 1] == '&')))
         return false;
     return add_literal(c, length, true);
 }
@@ -268,13 +296,49 @@ static bool outline(const char *sql, size_t length, struct outline *out)
     struct cursor c = {.sql = sql, .length = length, .out = out};
     out->nliterals = 0;
     out->key_length = 0;
-    if (length == 0 || length > TEXT_MAX)
+    if (length == 0)
         return false;
     while (c.at < length)
         if (!take(&c))
             return false;
     keep(&c);
     return true;
+}
+
+static void cut_into_pieces(const struct outline *out, struct piece *pieces)
+{
+    int n = 0;
+    size_t start = 0;
+    for (size_t i = 0; i < out->key_length; i++) {
+        char ch = out->key[i];
+        if (ch != MARK_NUMBER && ch != MARK_STRING)
+            continue;
+        pieces[n++] = (struct piece){.length = (uint16_t)(i - start), .mark = ch};
+        start = i + 1;
+    }
+    pieces[n] = (struct piece){.length = (uint16_t)(out->key_length - start)};
+}
+
+/* The same for a text that may be of the shape `key`. What stands around a literal is equal then, so only
+ * the literals themselves are looked at. Much faster, where it is. */
+static bool outline_as(const char *key, const struct piece *pieces, const char *sql, size_t length,
+                       struct outline *out)
+{
+    struct cursor c = {.sql = sql, .length = length, .out = out};
+    out->nliterals = 0;
+    for (;; pieces++) {
+        if (length - c.at < pieces->length || memcmp(key, sql + c.at, pieces->length) != 0)
+            return false;
+        c.at += pieces->length;
+        key += pieces->length + 1u;
+        if (!pieces->mark)
+            return c.at == length;
+        bool string = pieces->mark == MARK_STRING;
+        size_t n = string ? string_length(&c) : number_length(&c);
+        if (!n)
+            return false;
+        note_literal(&c, n, string);
+    }
 }
 
 /* ---- trees ---- */
@@ -440,12 +504,36 @@ static struct group *group_create(struct shape_table *table, const struct outlin
     struct group *group = mem_alloc(sizeof *group + out->key_length);
     if (table->ngroups == GROUPS_MAX)
         group_evict(table, table->recent);
+    cut_into_pieces(out, group->pieces);
     group->key_length = out->key_length;
     memcpy(group->key, out->key, out->key_length);
     HASH_ADD_KEYPTR_BYHASHVALUE(hh, table->groups, group->key, group->key_length, hash, group);
     DL_APPEND(table->recent, group);
     table->ngroups++;
     return group;
+}
+
+static void mark_used(struct shape_table *table, struct group *group)
+{
+    if (!group->next)
+        return;
+    DL_DELETE(table->recent, group);
+    DL_APPEND(table->recent, group);
+}
+
+/* One of the shapes used last, if the text is of one. */
+static struct group *group_guess(struct shape_table *table, const char *sql, size_t length,
+                                 struct outline *out)
+{
+    struct group *group = table->recent ? table->recent->prev : NULL;
+    for (int i = 0; group && i < GUESSES; i++) {
+        if (outline_as(group->key, group->pieces, sql, length, out)) {
+            mark_used(table, group);
+            return group;
+        }
+        group = group == table->recent ? NULL : group->prev;
+    }
+    return NULL;
 }
 
 /* A shape met for the first time is only remembered: most texts with many literals never come again. */
@@ -456,10 +544,7 @@ static struct group *group_find(struct shape_table *table, const struct outline 
     unsigned hash = (unsigned)full;
     HASH_FIND_BYHASHVALUE(hh, table->groups, out->key, out->key_length, hash, group);
     if (group) {
-        if (group->next) {
-            DL_DELETE(table->recent, group);
-            DL_APPEND(table->recent, group);
-        }
+        mark_used(table, group);
         return group;
     }
     uint64_t *seen = &table->seen[(full >> 32) % SEEN_SLOTS];
@@ -488,9 +573,11 @@ void shapes_free(struct shape_table *table)
 struct shape *shape_take(struct shape_table *table, const char *sql, size_t length)
 {
     struct outline out;
-    if (!outline(sql, length, &out))
+    if (length > TEXT_MAX)
         return NULL;
-    struct group *group = group_find(table, &out);
+    struct group *group = group_guess(table, sql, length, &out);
+    if (!group && outline(sql, length, &out))
+        group = group_find(table, &out);
     if (!group || group->unusable)
         return NULL;
     struct tree *tree = group->free;
