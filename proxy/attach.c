@@ -6,13 +6,15 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/wire.h"
 #include "proxy/balance.h"
+#include "proxy/pins.h"
 #include "proxy/pool.h"
+#include "proxy/reported.h"
 
 /* ---- routing ---- */
 
 static bool reads_only(const struct client *client)
 {
-    const char *value = guc_set_get(&client->guc, "default_transaction_read_only");
+    const char *value = guc_set_get(client->guc, "default_transaction_read_only");
     if (client->tx)
         return client->tx->read_only;
     return value && (strcmp(value, "'on'") == 0 || strcmp(value, "on") == 0 ||
@@ -22,7 +24,7 @@ static bool reads_only(const struct client *client)
 /* Hot standby knows no SERIALIZABLE. */
 static bool is_serializable(const struct client *client)
 {
-    const char *value = guc_set_get(&client->guc, "default_transaction_isolation");
+    const char *value = guc_set_get(client->guc, "default_transaction_isolation");
     return (client->tx && strcasestr(client->tx->begin_sql, "serializable")) ||
            (value && strcasestr(value, "serializable"));
 }
@@ -30,13 +32,14 @@ static bool is_serializable(const struct client *client)
 /* Keys of type text are hashed in UTF-8. */
 static bool has_foreign_encoding(const struct client *client)
 {
-    const char *value = guc_set_get(&client->guc, "client_encoding");
+    const char *value = guc_set_get(client->guc, "client_encoding");
     return value && !strcasestr(value, "utf8") && !strcasestr(value, "utf-8") &&
            !strcasestr(value, "unicode") && !strcasestr(value, "sql_ascii");
 }
 
 void attach_route_session(const struct client *client, struct route_session *session)
 {
+    uint32_t pins = pins_of(client);
     *session = (struct route_session){
         .key = client->route_key,
         .shard = client->route_shard,
@@ -44,10 +47,10 @@ void attach_route_session(const struct client *client, struct route_session *ses
         .in_transaction = client->tx != NULL,
         .read_only = reads_only(client),
         .transaction_shard = -1,
-        .schema_is_fresh = client->request.schema_waited || client->pin_reason ||
-                           (client->tx && client->tx->changed_schema),
+        .schema_is_fresh =
+            client->request.schema_waited || pins || (client->tx && client->tx->changed_schema),
         .foreign_encoding = has_foreign_encoding(client),
-        .temp_tables = client->pin_reason && strcmp(client->pin_reason, "temporary table") == 0,
+        .temp_tables = (pins >> PIN_TEMPORARY & 1) != 0,
     };
     if (client->tx && client->nparticipants == 1)
         session->transaction_shard = (int)client->participants[0]->shard;
@@ -182,73 +185,135 @@ static void put_swallowed(struct server *server, struct buffer *out, const char 
     server->unnamed = (struct prepared_key){0}; /* a Query forgets the unnamed statement */
 }
 
-static void put_settings(struct client *client, struct server *server, struct buffer *out)
+static void append_text(struct buffer *sql, const char *text)
 {
-    struct buffer sql = {0};
-    guc_difference(&server->guc, &client->guc, &sql);
-    buffer_append(&sql, "", 1);
-    put_swallowed(server, out, buffer_head(&sql));
-    buffer_release(&sql);
-    guc_set_copy(&server->guc, &client->guc);
+    buffer_append(sql, text, strlen(text));
 }
 
-static void put_identifier(struct buffer *sql, const char *name)
+/* DISCARD ALL: whatever is there goes. */
+static bool discards_all(const struct client *client)
 {
-    buffer_append(sql, "\"", 1);
-    for (; *name; name++)
-        buffer_append(sql, *name == '"' ? "\"\"" : name, *name == '"' ? 2 : 1);
-    buffer_append(sql, "\"", 1);
+    const struct statement_list *list = &client->request.statements;
+    return list->count == 1 && list->items[0]->kind == STMT_DISCARD &&
+           strcmp(list->items[0]->name, "ALL") == 0;
 }
 
-/* What SET LOCAL has set so far holds on every server of the transaction. */
-static void put_locals(struct server *server, struct buffer *out, const struct guc_pending *locals)
+static bool is_ascii(const struct buffer *text)
 {
+    for (const char *p = buffer_head(text); p < buffer_head(text) + buffer_length(text); p++)
+        if ((unsigned char)*p >= 0x80)
+            return false;
+    return true;
+}
+
+/* The client's bytes are in its own encoding: so must the server take them from here on. */
+static void put_encoding(struct client *client, struct server *server, struct buffer *out)
+{
+    struct guc_set *changed = NULL;
     struct buffer sql = {0};
-    if (!locals->count)
-        return;
-    for (int i = 0; i < locals->count; i++) {
-        const struct guc *item = &locals->items[i];
-        buffer_append(&sql, "SET LOCAL ", 10);
-        put_identifier(&sql, item->name);
-        buffer_printf(&sql, " TO %s;", item->value ? item->value : "DEFAULT");
+    guc_set_assign(&changed, server->guc);
+    guc_set_put(&changed, "client_encoding", guc_set_get(client->guc, "client_encoding"));
+    guc_difference(server->guc, changed, &sql);
+    if (buffer_length(&sql)) {
+        buffer_append(&sql, "", 1);
+        put_swallowed(server, out, buffer_head(&sql));
     }
-    buffer_append(&sql, "", 1);
-    put_swallowed(server, out, buffer_head(&sql));
+    guc_set_release(&changed);
     buffer_release(&sql);
 }
 
-static void put_begin(struct client *client, struct server *server, struct buffer *out)
+/*
+ * The settings stand in a transaction of their own: where one of them is refused, it stays open and
+ * failed, and the statement that is already on its way behind them fails with it, instead of running
+ * as somebody else or under other settings.
+ */
+static void put_settings(struct client *client, struct server *server, struct buffer *out,
+                         struct buffer *sql)
+{
+    append_text(sql, "BEGIN;");
+    guc_difference(server->guc, client->guc, sql);
+    append_text(sql, "COMMIT;");
+    if (!is_ascii(sql))
+        put_encoding(client, server, out);
+    guc_set_assign(&server->guc, client->guc);
+}
+
+/* What has been said in the transaction so far, savepoints in their places. */
+static void put_history(const struct transaction *tx, struct buffer *sql)
+{
+    int done = 0;
+    for (int i = 0; i < tx->nsavepoints; i++) {
+        guc_pending_sql(&tx->settings, done, tx->savepoints[i].pending, sql);
+        done = tx->savepoints[i].pending;
+        append_text(sql, "SAVEPOINT ");
+        guc_append_identifier(sql, tx->savepoints[i].name);
+        append_text(sql, ";");
+    }
+    guc_pending_sql(&tx->settings, done, tx->settings.count, sql);
+}
+
+static void put_begin(struct client *client, struct server *server, struct buffer *sql)
 {
     struct transaction *tx = client->tx;
-    put_swallowed(server, out, tx->begin_sql);
-    if (tx->settings.count) {
-        struct guc_set now = {0};
-        struct buffer sql = {0};
-        guc_set_copy(&now, &client->guc);
-        statement_apply_settings(client, &tx->settings, &now);
-        guc_difference(&client->guc, &now, &sql);
-        buffer_append(&sql, "", 1);
-        put_swallowed(server, out, buffer_head(&sql));
-        buffer_release(&sql);
-        guc_set_free(&now);
-    }
-    put_locals(server, out, &tx->locals);
-    for (int i = 0; i < tx->nsavepoints; i++) {
-        struct buffer sql = {0};
-        buffer_append(&sql, "SAVEPOINT ", 10);
-        put_identifier(&sql, tx->savepoints[i].name);
-        buffer_append(&sql, "", 1);
-        put_swallowed(server, out, buffer_head(&sql));
-        buffer_release(&sql);
-    }
+    append_text(sql, tx->begin_sql);
+    append_text(sql, ";");
+    put_history(tx, sql);
     server->begun = true;
     tx->state = TX_OPEN;
 }
 
+/*
+ * A RESET in a transaction has taken servers back to their own defaults, where the client's are those of
+ * its startup packet: they are set again on every server of the transaction, as settings of it.
+ */
+static void go_back_to_startup(struct client *client)
+{
+    struct transaction *tx = client->tx;
+    struct buffer sql = {0};
+    int from = tx->settings.count;
+    for (int i = 0; i < guc_set_count(client->startup); i++) {
+        const struct guc *item = &client->startup->items[i];
+        const struct guc_change *last = guc_pending_last(&tx->settings, item->name);
+        if (last && (last->kind != GUC_SET || !last->value))
+            guc_pending_add(&tx->settings, false, item->name, item->value);
+    }
+    tx->went_back = false;
+    guc_pending_sql(&tx->settings, from, tx->settings.count, &sql);
+    buffer_append(&sql, "", 1);
+    for (int i = 0; i < client->nparticipants && tx->settings.count > from; i++) {
+        struct server *server = client->participants[i];
+        struct buffer out = {0};
+        if (!server->begun)
+            continue;
+        put_swallowed(server, &out, buffer_head(&sql));
+        conn_send(&server->conn, buffer_head(&out), buffer_length(&out));
+        buffer_release(&out);
+    }
+    buffer_release(&sql);
+}
+
+/* Nothing has to go ahead: the client hears now of parameters that are other here. */
+static void tell_parameters(struct client *client, struct server *server)
+{
+    struct buffer out = {0};
+    if (client->state != CLIENT_GREETING && reported_tell(client, server, &out))
+        client_send_buffer(client, &out);
+}
+
 void attach_prefix(struct client *client, struct server *server, struct buffer *out)
 {
-    if (!server->begun && !guc_set_equal(&server->guc, &client->guc))
-        put_settings(client, server, out);
+    struct buffer sql = {0};
+    if (client->tx && client->tx->went_back && client->tx->state == TX_OPEN)
+        go_back_to_startup(client);
+    if (!server->begun && server->guc != client->guc && !discards_all(client))
+        put_settings(client, server, out, &sql);
     if (client->tx && !server->begun)
-        put_begin(client, server, out);
+        put_begin(client, server, &sql);
+    if (buffer_length(&sql)) {
+        buffer_append(&sql, "", 1);
+        put_swallowed(server, out, buffer_head(&sql));
+        buffer_release(&sql);
+    } else if (!server->expect_count) {
+        tell_parameters(client, server);
+    }
 }

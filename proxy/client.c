@@ -66,8 +66,9 @@ static void free_client(struct conn *conn)
     struct client *client = list_entry(conn, struct client, conn);
     free_request(client);
     extended_free(client);
-    guc_set_free(&client->guc);
-    guc_set_free(&client->startup);
+    guc_set_release(&client->guc);
+    guc_set_release(&client->startup);
+    guc_set_release(&client->heard);
     scram_server_free(client->scram);
     buffer_release(&client->in);
     if (client->participants != client->inline_participant)
@@ -87,11 +88,14 @@ static void abandon_servers(struct client *client)
 {
     while (client->nparticipants) {
         struct server *server = client->participants[client->nparticipants - 1];
-        bool clean = !server->expect_count && server->tx_status == 'I' && !server->pinned &&
+        bool clean = (!server->expect_count || server->probing) && server->tx_status == 'I' &&
                      !server->skip && !server->copy_in;
         if (clean) {
             client_detach(client, server);
-            pool_checkin(server);
+            if (server->pinned || server->probing)
+                server_reset(server);
+            else
+                pool_checkin(server);
         } else {
             if (server->expect_count)
                 cancel_server(server);

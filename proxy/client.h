@@ -68,8 +68,7 @@ enum tx_state {
 
 struct savepoint {
     char *name;
-    int pending; /* lengths of settings and locals when it was made */
-    int locals;
+    int pending; /* length of settings when it was made */
 };
 
 /* Exists only while the client is in a transaction block. */
@@ -82,8 +81,9 @@ struct transaction {
     bool changed_schema; /* to be announced when it commits */
     bool local_route;    /* SET LOCAL pgshunt.*: what was before comes back at the end */
     char *outer_key, *outer_shard;
-    struct guc_pending settings;
-    struct guc_pending locals; /* SET LOCAL, for servers that join later */
+    struct guc_pending
+        settings;   /* of the session and SET LOCAL, also for servers that join later */
+    bool went_back; /* a RESET left servers without what the startup packet says: to be set again */
     struct savepoint *savepoints;
     int nsavepoints;
 };
@@ -140,16 +140,17 @@ struct client {
     /* login */
     struct client_auth *auth; /* owned; until the client is known */
     struct scram_server *scram;
-    unsigned char salt[4];  /* md5 */
-    bool scram_started;     /* client-first was taken */
-    uint8_t negotiations;   /* encryption requests answered */
-    struct guc_set startup; /* settings from the startup packet: what RESET goes back to */
+    unsigned char salt[4];   /* md5 */
+    bool scram_started;      /* client-first was taken */
+    uint8_t negotiations;    /* encryption requests answered */
+    struct guc_set *startup; /* settings from the startup packet: what RESET goes back to */
     /* session */
     struct server **participants;
     int nparticipants;
     struct server *inline_participant[1];
     struct transaction *tx;
-    struct guc_set guc;
+    struct guc_set *guc;   /* settings it has made, startup's included */
+    struct guc_set *heard; /* parameters it was told of (ParameterStatus) */
     struct request request;
     struct scatter *scatter;         /* a fan-out under way */
     struct extended *extended;       /* prepared statements and the batch under way */
@@ -159,8 +160,9 @@ struct client {
      * primary, which no replica can be measured by, must not keep its reads from the shards where it
      * has written nothing. */
     int64_t wrote_at;
-    int64_t *wrote_on; /* by shard; NULL: none */
-    const char *pin_reason;
+    int64_t *wrote_on;             /* by shard; NULL: none */
+    uint32_t pins_told;            /* reasons a NOTICE is due for; see pins.h */
+    bool pin_noticed;              /* ... and was given */
     char *route_key, *route_shard; /* pgshunt.key, pgshunt.shard */
     size_t copy_left;              /* bytes of a CopyData message still to pass on */
     bool input_held;               /* reading is off: too much input while busy */

@@ -66,7 +66,7 @@ void client_login_settled(struct client *client, struct server *server,
 {
     if (error) {
         client_detach(client, server);
-        server_drop(server, "the client's settings were refused");
+        server_reset(server);
         client_fatal(client, error->sqlstate, error->message,
                      "The setting came with the startup packet (connection string, options).");
         return;
@@ -314,7 +314,7 @@ static void take_startup(struct client *client, const char *body, size_t len)
     }
     client->user = mem_strdup(startup.user);
     client->database_name = mem_strdup(startup.database);
-    guc_set_copy(&client->guc, &client->startup);
+    guc_set_assign(&client->guc, client->startup);
     if (startup.replication)
         client->replication = replication_new(&startup, body, len);
     client->long_cancel_key = startup.protocol >= WIRE_PROTOCOL_3_2;

@@ -282,9 +282,7 @@ void extended_copy_in(struct client *client, struct server *server)
     while (server->expect_count > 1) {
         int last = (server->expect_head + --server->expect_count) & (server->expect_cap - 1);
         struct expect *expect = &server->expects[last];
-        prepared_unref(&client->worker->prepared, expect->prepared);
-        free((char *)expect->defines);
-        buffer_release(&expect->answer);
+        server_expect_release(server, expect);
     }
     if (ext->state == BATCH_SYNCING)
         ext->state = BATCH_OPEN;

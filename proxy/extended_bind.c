@@ -98,7 +98,7 @@ static bool is_last_statement(const char *data, size_t len)
 /* A statement bound for one server. False: try again later. */
 static bool bind_direct(struct client *client, const struct incoming *message,
                         const struct wire_bind *bind, struct prepared *prepared,
-                        const struct plan *plan)
+                        const struct params *params, const struct plan *plan)
 {
     struct extended *ext = client->extended;
     bool named = batch_is_named(bind->statement);
@@ -117,6 +117,7 @@ static bool bind_direct(struct client *client, const struct incoming *message,
     struct portal *portal = names_open(&ext->names, bind->portal, PORTAL_SERVER, prepared);
     portal->shard = plan->shard;
     portal->write = plan->write;
+    portal->settings = statement_set_configs(prepared, params);
     statement_explain_rows(client,
                            prepared->statements.count ? prepared->statements.items[0] : NULL, plan,
                            &client->request.explain);
@@ -172,7 +173,7 @@ bool extended_bind(struct client *client, const struct incoming *message)
         batch_answer_simple(client, '2');
         return true;
     case PLAN_DIRECT:
-        return bind_direct(client, message, &bind, prepared, plan);
+        return bind_direct(client, message, &bind, prepared, &params, plan);
     }
     return true;
 }

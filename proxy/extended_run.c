@@ -89,8 +89,8 @@ bool extended_describe(struct client *client, const struct incoming *message)
 
 /* ---- Execute ---- */
 
-static void send_execute(struct client *client, const char *portal, int32_t max_rows,
-                         struct prepared *prepared, bool write)
+static struct expect *send_execute(struct client *client, const char *portal, int32_t max_rows,
+                                   struct prepared *prepared, bool write)
 {
     struct extended *ext = client->extended;
     size_t begin = wire_begin(&ext->out, 'E');
@@ -102,6 +102,7 @@ static void send_execute(struct client *client, const char *portal, int32_t max_
     expect->list = &expect->prepared->statements;
     expect->write = write;
     ext->executed_write |= write;
+    return expect;
 }
 
 /* Runs a fan-out: first everything before it has to be answered. */
@@ -252,6 +253,8 @@ bool extended_execute(struct client *client, const struct incoming *message)
     enum reach reached = batch_reach(client, portal->shard, NODE_CLASS_REPLICA);
     if (reached != REACH_READY)
         return reached == REACH_FAILED;
-    send_execute(client, name, max_rows, portal->prepared, portal->write);
+    struct expect *expect = send_execute(client, name, max_rows, portal->prepared, portal->write);
+    expect->settings = portal->settings;
+    portal->settings = NULL; /* a portal is executed whole, or again where it was suspended */
     return true;
 }

@@ -12,6 +12,7 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/wire.h"
 #include "proxy/console.h"
+#include "proxy/pins.h"
 
 /* The statement whose way every function call takes: a volatile function without a table. */
 #define STAND_IN "SELECT pg_catalog.lo_creat(0)"
@@ -61,8 +62,8 @@ void function_call(struct client *client, const char *message, size_t len)
 
 /* ---- answered ---- */
 
-/* Built-in functions (pg_proc.dat; their numbers never change) that leave something in the session. */
-static const char *pin_reason(uint32_t function)
+/* Built-in functions (pg_proc.dat; their numbers never change) that leave something in the session. -1: none. */
+static int pin_reason(uint32_t function)
 {
     switch (function) {
     case 2880: /* pg_advisory_lock and its kin, with one key and with two */
@@ -73,13 +74,13 @@ static const char *pin_reason(uint32_t function)
     case 2887:
     case 2888:
     case 2889:
-        return "session advisory lock";
+        return PIN_LOCK;
     case 1599:
-        return "setseed()";
+        return PIN_SEED;
     case 2078:
-        return "set_config()";
+        return PIN_SET_CONFIG;
     default:
-        return NULL;
+        return -1;
     }
 }
 
@@ -90,9 +91,9 @@ void function_call_completed(struct client *client, struct server *server)
         return;
     struct wire_reader reader =
         wire_reader(request->sql + WIRE_HEADER, wire_get32(request->sql + 1) - 4);
-    const char *reason = pin_reason((uint32_t)wire_read32(&reader));
-    if (reason)
-        statement_pin(client, server, reason);
+    int reason = pin_reason((uint32_t)wire_read32(&reader));
+    if (reason >= 0)
+        pin(client, server, (enum pin_reason)reason);
     server->wrote = true;
     if (client->tx)
         client->tx->wrote = true;

@@ -4,7 +4,10 @@
  * SQL that makes the server's settings the client's.
  *
  * A set remembers what differs from the server's own defaults: name and value as SQL ("'UTC'", "42",
- * "'a', 'b'"). Sets carry a hash of their content, so that comparing equal ones costs one compare.
+ * "'a', 'b'"). Sets are immutable and interned in one table of the process: equal sets are one object,
+ * held by reference count, so that thousands of clients with the same settings share one, and comparing
+ * sets is comparing pointers. The empty set is NULL. The parameters that servers report (ParameterStatus)
+ * are kept in such sets too, with plain values.
  *
  * Settings made inside a transaction are provisional: they count for the client at commit and are
  * forgotten at rollback (to a savepoint: down to its mark).
@@ -12,49 +15,79 @@
 #ifndef PGSHUNT_PROXY_GUC_H
 #define PGSHUNT_PROXY_GUC_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <uthash.h>
 
 #include "pgshunt/buffer.h"
 
 struct guc {
-    char *name;  /* lower case */
-    char *value; /* SQL; NULL: reset to default (only in provisional lists) */
+    const char *name;  /* lower case */
+    const char *value; /* SQL */
 };
 
+/* One allocation: the items' texts are behind them. */
 struct guc_set {
-    struct guc *items; /* sorted by name */
+    atomic_int references;
     int count;
-    int capacity;
-    uint64_t hash; /* 0 for the empty set */
+    uint64_t hash;
+    UT_hash_handle hh;
+    struct guc items[]; /* sorted by name */
 };
 
-/* value NULL removes the setting. */
-void guc_set_put(struct guc_set *set, const char *name, const char *value);
-/* A plain (unquoted) value, as startup packets have it. */
-void guc_set_put_text(struct guc_set *set, const char *name, const char *text);
-const char *guc_set_get(const struct guc_set *set, const char *name);
-void guc_set_clear(struct guc_set *set); /* RESET ALL */
-void guc_set_copy(struct guc_set *to, const struct guc_set *from);
-void guc_set_free(struct guc_set *set);
-static inline bool guc_set_equal(const struct guc_set *a, const struct guc_set *b)
+/* The set becomes the one with this setting; value NULL removes it. */
+void guc_set_put(struct guc_set **set, const char *name, const char *value);
+/* A plain (unquoted) value, as startup packets and set_config() have it. */
+void guc_set_put_text(struct guc_set **set, const char *name, const char *text);
+const char *guc_set_get(const struct guc_set *set, const char *name); /* or NULL */
+void guc_set_assign(struct guc_set **to, struct guc_set *from); /* takes a reference of its own */
+void guc_set_release(struct guc_set **set);                     /* it is empty then */
+static inline int guc_set_count(const struct guc_set *set)
 {
-    return a->hash == b->hash && a->count == b->count;
+    return set ? set->count : 0;
 }
+/* Sets alive in the process, for tests. */
+int guc_sets_alive(void);
+
+/*
+ * What RESET ALL leaves of a set: the role and the session authorization. `DISCARD ALL` leaves nothing.
+ */
+void guc_set_reset_all(struct guc_set **set);
 /* Appends "SET a TO 'x';RESET b;..." that turns `from` into `to`. */
 void guc_difference(const struct guc_set *from, const struct guc_set *to, struct buffer *sql);
+/* A plain text as a value, to be freed: what guc_set_put_text() would store. */
+char *guc_text_value(const char *name, const char *text);
 
-/* Settings of a transaction not yet committed, in order. */
+enum guc_change_kind { GUC_SET, GUC_RESET_ALL, GUC_DISCARD_ALL };
+
+/* One change of a transaction not yet committed. */
+struct guc_change {
+    enum guc_change_kind kind;
+    bool local;  /* ends with the transaction */
+    char *name;  /* SET */
+    char *value; /* SET: SQL; NULL: reset to the default */
+};
+
+/* They are in order. */
 struct guc_pending {
-    struct guc *items;
+    struct guc_change *items;
     int count;
     int capacity;
 };
 
-/* name NULL: RESET ALL. value NULL: reset. */
-void guc_pending_add(struct guc_pending *pending, const char *name, const char *value);
+void guc_pending_add(struct guc_pending *pending, bool local, const char *name, const char *value);
+void guc_pending_add_kind(struct guc_pending *pending, enum guc_change_kind kind);
 void guc_pending_truncate(struct guc_pending *pending, int count);
-void guc_pending_apply(const struct guc_pending *pending, struct guc_set *set);
+/* What the set is after a commit. A reset goes back to `startup`: the client's own, or NULL for a server. */
+void guc_pending_apply(const struct guc_pending *pending, const struct guc_set *startup,
+                       struct guc_set **set);
+/* The last change for the session that concerns this setting, or NULL. */
+const struct guc_change *guc_pending_last(const struct guc_pending *pending, const char *name);
+/* Appends the SQL of changes [from, to): for a server that joins the transaction. */
+void guc_pending_sql(const struct guc_pending *pending, int from, int to, struct buffer *sql);
 void guc_pending_free(struct guc_pending *pending);
+
+void guc_append_identifier(struct buffer *sql, const char *name);
 
 #endif

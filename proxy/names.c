@@ -67,6 +67,10 @@ static void free_portal(struct names *names, struct portal *portal)
     prepared_unref(names->table, portal->prepared);
     buffer_release(&portal->bind);
     free(portal->name);
+    if (portal->settings) {
+        guc_pending_free(portal->settings);
+        free(portal->settings);
+    }
     free(portal);
 }
 

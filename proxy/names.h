@@ -8,6 +8,7 @@
 #include <uthash.h>
 
 #include "pgshunt/plan.h"
+#include "proxy/guc.h"
 #include "proxy/prepared.h"
 
 /* A statement name of the client's; the unnamed one has the name "". */
@@ -30,8 +31,9 @@ struct portal {
     struct prepared *prepared; /* reference */
     unsigned shard;
     bool write;
-    bool describe;      /* SCATTER: the client asked for the description */
-    struct buffer bind; /* SCATTER: body of the Bind message */
+    bool describe;                /* SCATTER: the client asked for the description */
+    struct buffer bind;           /* SCATTER: body of the Bind message */
+    struct guc_pending *settings; /* SERVER: what its calls of set_config() set; owned, or NULL */
     UT_hash_handle hh;
 };
 

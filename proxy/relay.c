@@ -16,7 +16,9 @@
 #include "pgshunt/wire.h"
 #include "proxy/client_login.h"
 #include "proxy/monitor.h"
+#include "proxy/pins.h"
 #include "proxy/pool.h"
+#include "proxy/reported.h"
 
 /* Nothing but rows and COPY data may be longer. */
 #define CONTROL_MESSAGE_MAX (64 * 1024 * 1024)
@@ -162,6 +164,8 @@ static enum verdict command_complete(struct walk *walk, const char *body, size_t
         body[len - 1] != '\0')
         return out_of_step(server, 'C');
     bool swallow = head->swallow;
+    if (head->probe)
+        pins_probed(server, wire_tag_rows(body));
     if (!swallow && walk->client) {
         const struct statement *statement = next_statement(head);
         if (strcmp(body, "COMMIT") == 0 || strcmp(body, "PREPARE TRANSACTION") == 0)
@@ -202,13 +206,18 @@ static void settings_refused(struct walk *walk, const struct pg_error *error)
     struct client *client = walk->client;
     struct server *server = walk->server;
     struct pg_error copy = *error;
+    if (!client) { /* of a server that is being reset: what led to this is over */
+        server->discard |= strcmp(error->sqlstate, "25P02") != 0;
+        return;
+    }
     if (client->state == CLIENT_GREETING) {
         client_login_settled(client, server, error);
         return;
     }
     copy.hint = "A session setting or BEGIN could not be carried over to the server; the statement "
-                "was not run in this transaction.";
-    server_drop(server, "settings refused");
+                "was not run. DISCARD ALL forgets the session's settings.";
+    client_detach(client, server);
+    server_reset(server);
     if (client->tx)
         client->tx->state = TX_FAILED;
     session_fail(client, &copy);
@@ -229,6 +238,14 @@ static enum verdict error_response(struct walk *walk, const char *message, const
     if (walk->client) {
         walk->client->stats->errors++;
         statement_settle(walk->client, server, false);
+    }
+    if (head->probe) {
+        server->probing = false;
+        return DROP;
+    }
+    if (head->swallow && head->kind == EXPECT_QUERY && !walk->client) {
+        settings_refused(walk, &error);
+        return DROP;
     }
     if (head->swallow && head->kind == EXPECT_QUERY) {
         finish_output(walk, message);
@@ -287,6 +304,30 @@ static void follow_status(struct client *client, struct server *server, char sta
     server->committed = false;
 }
 
+/* Ahead of the client's ReadyForQuery, and of what follows settings of ours. */
+static void tell_parameters(struct walk *walk, const char *message)
+{
+    struct buffer out = {0};
+    struct client *client = walk->client;
+    if (client->state == CLIENT_GREETING || client->scatter ||
+        !reported_tell(client, walk->server, &out))
+        return;
+    bool forwarded = client->request.forwarded; /* it is no part of the answer */
+    bool nothing_before = walk->run == message;
+    insert(walk, message, &out);
+    if (nothing_before)
+        client->request.forwarded = forwarded;
+    buffer_release(&out);
+}
+
+static void probed(struct walk *walk)
+{
+    struct server *server = walk->server;
+    server->probing = false;
+    if (walk->client && !server->pinned && walk->client->state == CLIENT_IDLE)
+        walk->ready = true;
+}
+
 static enum verdict ready_for_query(struct walk *walk, const char *body, size_t len)
 {
     struct server *server = walk->server;
@@ -294,14 +335,19 @@ static enum verdict ready_for_query(struct walk *walk, const char *body, size_t 
     if (!head || len != 1 || !strchr("ITE", body[0]) ||
         (head->kind != EXPECT_QUERY && head->kind != EXPECT_SYNC))
         return out_of_step(server, 'Z');
-    bool swallow = head->swallow, synced = head->kind == EXPECT_SYNC;
+    bool swallow = head->swallow, synced = head->kind == EXPECT_SYNC, probe = head->probe;
     server->tx_status = body[0];
     server->copy_in = false;
     server_expect_pop(server);
-    if (!walk->client)
+    if (probe)
+        probed(walk);
+    if (!walk->client || probe)
         return DROP;
     if (!swallow || synced)
         follow_status(walk->client, server, body[0]);
+    else
+        reported_ours(server);
+    tell_parameters(walk, body - WIRE_HEADER);
     walk->ready |= !swallow || walk->client->state == CLIENT_GREETING || synced;
     return swallow ? DROP : FORWARD;
 }
@@ -317,11 +363,11 @@ static enum verdict parameter_status(struct walk *walk, const char *body, size_t
     const char *value = wire_read_cstring(&reader);
     if (reader.bad)
         return out_of_step(server, 'S');
-    server_set_param(server, name, value);
-    /* Also between statements, to a client that keeps the server. */
-    bool told = (!head || !head->swallow || head->kind == EXPECT_SYNC) &&
-                strcmp(name, "in_hot_standby") != 0;
-    return told ? FORWARD : DROP;
+    reported_take(server, name, value, head != NULL);
+    /* Told with the next ReadyForQuery, if it is news; between statements at once. */
+    if (walk->client && !head)
+        tell_parameters(walk, body - WIRE_HEADER);
+    return DROP;
 }
 
 static enum verdict copy_in(struct walk *walk)
@@ -536,6 +582,8 @@ static void complete(struct walk *walk)
     struct client *client = walk->client;
     if (client->state == CLIENT_GREETING)
         client_login_settled(client, walk->server, NULL);
+    else if (client->state == CLIENT_IDLE) /* a server it was pinned to is free now */
+        session_release_servers(client);
     else if (extended_in_batch(client))
         extended_synced(client);
     else if (client->state == CLIENT_BUSY)
@@ -570,6 +618,8 @@ static void walk_and_act(struct server *server, struct buffer *kept, const char 
     if (!buffer_length(&server->in))
         buffer_release(&server->in);
     struct client *client = walk.client;
+    if (server->resetting && server->state == SERVER_ACTIVE)
+        server_reset_step(server);
     if (client && server->client == client && client->scatter)
         scatter_pump(client);
     if (walk.ready && client && server->client == client)

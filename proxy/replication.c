@@ -9,7 +9,9 @@
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
 #include "proxy/client_login.h"
+#include "proxy/pins.h"
 #include "proxy/pool.h"
+#include "proxy/reported.h"
 #include "proxy/session.h"
 
 /* Bytes one side has not taken yet before the other is read no more. */
@@ -78,7 +80,7 @@ bool replication_may_end(const struct client *client)
 /* A pgshunt.* setting of the startup packet, as plain text in the request's buffer; NULL: none. */
 static const char *own_setting(const struct client *client, const char *name, struct buffer *text)
 {
-    const char *value = guc_set_get(&client->startup, name);
+    const char *value = guc_set_get(client->startup, name);
     size_t len = value ? strlen(value) : 0;
     if (len < 2 || value[0] != '\'')
         return NULL;
@@ -277,12 +279,11 @@ void replication_server_ready(struct server *server)
     struct buffer parameters = {0};
     list_remove(&client->waiting);
     server->state = SERVER_ACTIVE;
-    for (int i = 0; i < server->nparams; i++)
-        wire_put_parameter_status(&parameters, server->params[i].name, server->params[i].value);
+    reported_tell(client, server, &parameters);
     client_login_greet(client, &parameters);
     buffer_release(&parameters);
     client->state = CLIENT_REPLICATING;
-    client->pin_reason = "replication";
+    pin(client, server, PIN_REPLICATION);
     struct buffer in = client->in;
     client->in = (struct buffer){0};
     if (buffer_length(&in))

@@ -153,7 +153,7 @@ static void take_links(struct report *report, struct report_connection *row,
 
 static const char *application_name(struct report *report, const struct client *client)
 {
-    const char *value = guc_set_get(&client->guc, "application_name");
+    const char *value = guc_set_get(client->guc, "application_name");
     return value ? report_unquote(&report->arena, value) : "";
 }
 

@@ -22,6 +22,7 @@
 #include "proxy/cancel.h"
 #include "proxy/extended.h"
 #include "proxy/pool.h"
+#include "proxy/reported.h"
 
 #define OUT_MAX 65536
 
@@ -425,6 +426,9 @@ static void follow_transaction(struct scatter *scatter)
             session_wrote(client, scatter->parts[i].server);
         if (scatter->parts[0].server)
             statement_settle(client, scatter->parts[0].server, !failed);
+        for (int i = 0; i < scatter->nparts; i++)
+            if (scatter->parts[i].server)
+                reported_settle(client, scatter->parts[i].server, NULL);
     } else if (!failed && chains(scatter)) {
         transaction_chain(client, scatter->commits);
         client->tx->state = TX_OPEN;
@@ -452,6 +456,8 @@ static void finish(struct scatter *scatter)
     put_answer(scatter);
     note_completion(scatter);
     follow_transaction(scatter);
+    if (scatter->parts[0].server)
+        reported_tell(client, scatter->parts[0].server, &scatter->out);
     flush(scatter);
     for (int i = 0; i < scatter->nparts; i++)
         if (scatter->parts[i].server)
@@ -616,9 +622,7 @@ void scatter_message(struct server *server, char type, const char *body, size_t 
         const char *name = wire_read_cstring(&reader), *value = wire_read_cstring(&reader);
         if (reader.bad)
             break;
-        server_set_param(server, name, value);
-        if (index == 0 && strcmp(name, "in_hot_standby") != 0)
-            copy_message(&scatter->out, 'S', body, len);
+        reported_take(server, name, value, true);
         break;
     }
     case 'Z':

@@ -45,12 +45,10 @@ static void free_server(struct conn *conn)
     }
     server_expect_clear(server);
     free(server->expects);
-    for (int i = 0; i < server->nparams; i++) {
-        free(server->params[i].name);
-        free(server->params[i].value);
-    }
-    free(server->params);
-    guc_set_free(&server->guc);
+    guc_set_release(&server->reported);
+    guc_set_release(&server->settled);
+    guc_set_release(&server->defaults);
+    guc_set_release(&server->guc);
     scram_client_free(server->scram);
     free(server->cancel_key);
     buffer_release(&server->in);
@@ -161,11 +159,15 @@ struct server *server_start(struct pool *pool)
 
 /* ---- expectations ---- */
 
-static void expect_release(struct server *server, struct expect *expect)
+void server_expect_release(struct server *server, struct expect *expect)
 {
     prepared_unref(&server->worker->prepared, expect->prepared);
     free((char *)expect->defines);
     buffer_release(&expect->answer);
+    if (expect->settings) {
+        guc_pending_free(expect->settings);
+        free(expect->settings);
+    }
 }
 
 static void expects_grow(struct server *server)
@@ -191,7 +193,7 @@ struct expect *server_expect(struct server *server, enum expect_kind kind)
 
 void server_expect_pop(struct server *server)
 {
-    expect_release(server, server_expected(server));
+    server_expect_release(server, server_expected(server));
     server->expect_head = (server->expect_head + 1) & (server->expect_cap - 1);
     server->expect_count--;
 }
@@ -239,26 +241,4 @@ void server_forget_prepared(struct server *server)
         free(mark);
     }
     server->unnamed = (struct prepared_key){0};
-}
-
-void server_set_param(struct server *server, const char *name, const char *value)
-{
-    for (int i = 0; i < server->nparams; i++) {
-        if (strcmp(server->params[i].name, name) == 0) {
-            free(server->params[i].value);
-            server->params[i].value = mem_strdup(value);
-            return;
-        }
-    }
-    size_t size = sizeof *server->params * (size_t)(server->nparams + 1);
-    server->params = mem_realloc(server->params, size);
-    server->params[server->nparams++] = (struct server_param){mem_strdup(name), mem_strdup(value)};
-}
-
-const char *server_param(const struct server *server, const char *name)
-{
-    for (int i = 0; i < server->nparams; i++)
-        if (strcmp(server->params[i].name, name) == 0)
-            return server->params[i].value;
-    return NULL;
 }

@@ -66,13 +66,10 @@ struct expect {
     const struct statement_list *list; /* QUERY: statements, for effects; EXECUTE: one */
     int done;                          /* QUERY: statements completed */
     bool write;                        /* QUERY, EXECUTE: not proven to be a read */
+    bool probe;                        /* QUERY: of pins.c */
+    struct guc_pending *settings;      /* EXECUTE: what its calls of set_config() set; owned */
     struct buffer
         answer; /* LOCAL: bytes for the client; else, if any: replaces the error awaited */
-};
-
-struct server_param { /* last value of a reported parameter */
-    char *name;
-    char *value;
 };
 
 struct server {
@@ -91,22 +88,28 @@ struct server {
     bool skip_forward; /* ... to the client, or thrown away */
     struct expect *expects;
     int expect_head, expect_count, expect_cap;
-    char tx_status;  /* of the last ReadyForQuery: I, T, E */
-    bool copy_in;    /* in COPY FROM STDIN: the client's bytes go through */
-    bool pinned;     /* stays with the client until it leaves */
-    bool begun;      /* BEGIN was sent for the client's transaction */
-    bool wrote;      /* something that may write was sent in this transaction */
-    bool discard;    /* close instead of reusing */
-    bool dedicated;  /* a replication session's: its pool is its own and goes with it */
-    bool committed;  /* the last CommandComplete was a COMMIT */
-    char fatal[256]; /* why it is lost: its FATAL message, or what we found */
+    char tx_status; /* of the last ReadyForQuery: I, T, E */
+    bool copy_in;   /* in COPY FROM STDIN: the client's bytes go through */
+    bool pinned;    /* stays with the client: `pins` says why */
+    bool probing;   /* it is being asked whether the pins still hold */
+    bool resetting; /* see server_reset() */
+    uint32_t pins, new_pins,
+        doubtful_pins; /* bits of enum pin_reason: all; of the transaction under
+                                               way; that may have ended. See pins.h */
+    bool begun;        /* BEGIN was sent for the client's transaction */
+    bool wrote;        /* something that may write was sent in this transaction */
+    bool discard;      /* close instead of reusing */
+    bool dedicated;    /* a replication session's: its pool is its own and goes with it */
+    bool committed;    /* the last CommandComplete was a COMMIT */
+    char fatal[256];   /* why it is lost: its FATAL message, or what we found */
     char fatal_sqlstate[6];
     /* session state carried */
-    struct guc_set guc;
+    struct guc_set *guc;
     struct prepared_mark *statements; /* named ones that are there */
     struct prepared_key unnamed;      /* content of its unnamed statement; zero: none of ours */
-    struct server_param *params;
-    int nparams;
+    struct guc_set *reported;         /* parameters it reports, plain values; see reported.h */
+    struct guc_set *settled;          /* ... when its last transaction ended */
+    struct guc_set *defaults;         /* ... without settings of a client */
     /* login */
     struct scram_client *scram;
     uint8_t secret_source; /* enum secret_source */
@@ -140,6 +143,7 @@ static inline struct expect *server_expected(struct server *server)
     return server->expect_count ? &server->expects[server->expect_head] : NULL;
 }
 void server_expect_pop(struct server *server);
+void server_expect_release(struct server *server, struct expect *expect); /* what it owns */
 /* Drops everything awaited before the next SYNC (Postgres skips to it after an error); undoes what
  * the dropped entries had announced. */
 void server_expect_skip(struct server *server);
@@ -148,8 +152,13 @@ void server_expect_clear(struct server *server);
 bool server_has_prepared(const struct server *server, const struct prepared *prepared);
 void server_mark_prepared(struct server *server, const struct prepared *prepared);
 void server_forget_prepared(struct server *server); /* DISCARD ALL, DEALLOCATE ALL */
-void server_set_param(struct server *server, const char *name, const char *value);
-const char *server_param(const struct server *server, const char *name);
+/*
+ * It has no client any more and may carry a session's leavings: rolls back, DISCARD ALL, then to its
+ * pool. It stays ACTIVE meanwhile. Closed if anything is in the way.
+ */
+void server_reset(struct server *server);
+/* While it is being reset: a ReadyForQuery came, all that is awaited has, or there was an error. */
+void server_reset_step(struct server *server);
 
 const char *server_state_name(enum server_state state);
 

@@ -9,6 +9,7 @@
 #include "pgshunt/wire.h"
 #include "proxy/pool.h"
 #include "proxy/replication.h"
+#include "proxy/reported.h"
 #include "proxy/server_secret.h"
 #include "proxy/worker.h"
 
@@ -226,7 +227,7 @@ static bool login_message(struct server *server, char type, const char *body, si
         const char *name = wire_read_cstring(&reader);
         const char *value = wire_read_cstring(&reader);
         if (!reader.bad)
-            server_set_param(server, name, value);
+            reported_take(server, name, value, true);
         return true;
     }
     case 'K':
@@ -245,6 +246,7 @@ static bool login_message(struct server *server, char type, const char *body, si
     case 'Z':
         scram_client_free(server->scram);
         server->scram = NULL;
+        reported_login(server);
         pool_server_ready(server);
         return false;
     default:

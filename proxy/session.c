@@ -20,6 +20,7 @@
 #include "pgshunt/wire.h"
 #include "proxy/console.h"
 #include "proxy/monitor.h"
+#include "proxy/pins.h"
 #include "proxy/pool.h"
 
 /* ---- requests ---- */
@@ -104,13 +105,14 @@ void session_drop_request(struct client *client)
     *request = (struct request){0};
 }
 
-/* Servers the client does not need to keep go back to their pools. */
-static void release_servers(struct client *client)
+void session_release_servers(struct client *client)
 {
     if (client->tx)
         return;
     for (int i = client->nparticipants - 1; i >= 0; i--) {
         struct server *server = client->participants[i];
+        if (server->doubtful_pins && !server->expect_count)
+            pins_probe(client, server);
         if (server->expect_count || server->pinned)
             continue;
         client_detach(client, server);
@@ -133,7 +135,9 @@ void session_end_request(struct client *client)
     guc_pending_free(&request->settings);
     session_drop_request(client);
     client->state = CLIENT_IDLE;
-    release_servers(client);
+    if (client->pins_told)
+        pins_notice(client);
+    session_release_servers(client);
     if (client->state == CLIENT_IDLE && !client->processing)
         client_continue(client);
 }

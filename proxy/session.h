@@ -5,7 +5,9 @@
  *   simple.c       Query: plan, attach, send
  *   function_call.c  FunctionCall: the same for a function known by number
  *   extended.c     Parse/Bind/Describe/Execute/Close/Flush/Sync batches
- *   statement.c    statements that are the session's own business (BEGIN, SET, SHOW pgshunt.*, ...)
+ *   statement.c    statements that are the session's own business (BEGIN, SET, ...), and what follows others
+ *   transaction.c  the transaction block: savepoints, provisional settings, the end
+ *   own_settings.c SET and SHOW of pgshunt.*
  *   attach.c       getting servers for a plan; BEGIN and settings sent ahead
  *   relay.c        a server's answers on their way to the client
  *   scatter.c      answers of several shards made one
@@ -29,6 +31,8 @@ void session_wrote(struct client *client, const struct server *server);
 int64_t session_wrote_at(const struct client *client, unsigned shard);
 void session_follow_schema(struct client *client); /* takes the newest snapshot */
 void session_end_request(struct client *client);
+/* Servers the client does not need to keep go back to their pools. */
+void session_release_servers(struct client *client);
 /* Gives back what the request has borrowed, and forgets it; `again` and `settings` are the caller's. */
 void session_drop_request(struct client *client);
 /* Processes a request's bytes again after its server was lost; `avoid` is the node that failed. */
@@ -100,7 +104,22 @@ bool extended_push(struct client *client);
 bool extended_takes_input(const struct client *client); /* the batch waits for its next message */
 void extended_forget_all(struct client *client);        /* DISCARD ALL, DEALLOCATE ALL */
 
-/* ---- statement.c ---- */
+/* ---- transaction.c ---- */
+
+void transaction_begin(struct client *client, const struct statement *statement);
+/* The transaction ended, on all its servers. */
+void transaction_end(struct client *client, bool committed);
+/* COMMIT or ROLLBACK AND CHAIN: the next one, of the same kind, has begun where this one was. */
+void transaction_chain(struct client *client, bool committed);
+struct savepoint *transaction_savepoint(struct transaction *tx, const char *name); /* or NULL */
+void transaction_add_savepoint(struct transaction *tx, const char *name);
+void transaction_release_savepoint(struct transaction *tx, const char *name);
+void transaction_rollback_to(struct transaction *tx, const char *name);
+void transaction_drop_savepoints(struct transaction *tx, int keep);
+/* Everybody is to hear that the schema is another. */
+void transaction_schema_changed(struct client *client);
+
+/* ---- own_settings.c and statement.c ---- */
 
 /* SET, RESET or SHOW of a pgshunt.* setting. */
 bool statement_is_own(const struct statement *statement);
@@ -110,26 +129,19 @@ enum local_outcome {
     LOCAL_DONE,    /* answered: bytes are in `answer` (without ReadyForQuery) */
     LOCAL_REFUSED, /* `error` says why */
 };
+enum local_outcome own_setting_statement(struct client *client, const struct statement *statement,
+                                         struct buffer *answer, struct pg_error *error);
 enum local_outcome statement_local(struct client *client, const struct statement *statement,
                                    struct buffer *answer, struct pg_error *error);
 /* A server has completed this statement (CommandComplete `tag`): what follows for the session.
  * `write`: the plan did not prove it a read. */
 void statement_completed(struct client *client, struct server *server,
                          const struct statement *statement, const char *tag, bool write);
-/* The server stays with the client, for this reason. */
-void statement_pin(struct client *client, struct server *server, const char *reason);
-/* The transaction ended on a server (ReadyForQuery 'I'). */
-void transaction_begin(struct client *client, const struct statement *statement);
-void transaction_end(struct client *client, bool committed);
-/* COMMIT or ROLLBACK AND CHAIN: the next one, of the same kind, has begun where this one was. */
-void transaction_chain(struct client *client, bool committed);
-/* What `set` becomes by these settings; RESET goes back to the startup packet's. */
-void statement_apply_settings(const struct client *client, const struct guc_pending *settings,
-                              struct guc_set *set);
 /* The transaction of statements outside a block ended on a server: their settings count now, or not. */
 void statement_settle(struct client *client, struct server *server, bool committed);
-/* Why this statement needs its server to stay, or NULL. */
-const char *statement_pin_reason(const struct statement *statement);
+/* What a portal's calls of set_config() will set: to be freed by the caller; NULL: nothing that is known. */
+struct guc_pending *statement_set_configs(const struct prepared *prepared,
+                                          const struct params *params);
 
 /* ---- attach.c ---- */
 enum attach { ATTACH_READY, ATTACH_WAITING, ATTACH_FAILED };

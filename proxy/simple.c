@@ -35,6 +35,7 @@ static bool goes_to_all(const struct statement *statement)
     case STMT_ROLLBACK_TO:
     case STMT_SET:
     case STMT_RESET:
+    case STMT_RESET_ALL:
     case STMT_SET_TRANSACTION:
         return true;
     default:

@@ -2,9 +2,11 @@
 #include "proxy/startup.h"
 
 #include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
+#include "pgshunt/arena.h"
 #include "pgshunt/wire.h"
 
 static bool fail(struct pg_error *error, const char *sqlstate, const char *message,
@@ -15,57 +17,14 @@ static bool fail(struct pg_error *error, const char *sqlstate, const char *messa
     return false;
 }
 
-static void put_setting(struct guc_set *settings, const char *name, const char *value)
+void startup_put_setting(struct guc_set **settings, const char *name, const char *value)
 {
-    char lower[128];
-    size_t len = strlen(name);
-    if (!len || len >= sizeof lower)
-        return;
-    for (size_t i = 0; i <= len; i++)
-        lower[i] = (char)tolower((unsigned char)name[i]);
-    guc_set_put_text(settings, lower, value);
-}
-
-/* One word of `options`: backslash escapes the next character. Returns behind it. */
-static const char *option_word(const char *at, char *word, size_t size)
-{
-    size_t len = 0;
-    while (isspace((unsigned char)*at))
-        at++;
-    for (; *at && !isspace((unsigned char)*at); at++) {
-        if (*at == '\\' && at[1])
-            at++;
-        if (len + 1 < size)
-            word[len++] = *at;
-    }
-    word[len] = '\0';
-    return at;
-}
-
-/* "-c name=value", "-cname=value" and "--name=value"; nothing else has a meaning for a session. */
-static bool parse_options(const char *options, struct guc_set *settings, struct pg_error *error)
-{
-    char word[1024];
-    for (const char *at = option_word(options, word, sizeof word); word[0];
-         at = option_word(at, word, sizeof word)) {
-        char *setting = word;
-        if (strcmp(word, "-c") == 0)
-            at = option_word(at, word, sizeof word);
-        else if (strncmp(word, "--", 2) == 0 || strncmp(word, "-c", 2) == 0)
-            setting += 2;
-        else
-            return fail(error, "0A000", "unsupported word in startup parameter \"options\"",
-                        "Use -c name=value.");
-        char *equals = strchr(setting, '=');
-        if (!equals)
-            return fail(error, "42601", "startup parameter \"options\" needs -c name=value", NULL);
-        *equals = '\0';
-        for (char *p = setting; *p; p++)
-            if (*p == '-')
-                *p = '_';
-        put_setting(settings, setting, equals + 1);
-    }
-    return true;
+    char *lower = mem_strdup(name);
+    for (char *p = lower; *p; p++)
+        *p = (char)tolower((unsigned char)*p);
+    if (*lower)
+        guc_set_put_text(settings, lower, value);
+    free(lower);
 }
 
 static bool is_one_of(const char *value, const char *const words[4])
@@ -88,7 +47,7 @@ static bool take_replication(const char *value, struct startup *startup, struct 
     return true;
 }
 
-static bool take_pair(const char *name, const char *value, struct guc_set *settings,
+static bool take_pair(const char *name, const char *value, struct guc_set **settings,
                       struct startup *startup, struct pg_error *error)
 {
     if (strcmp(name, "user") == 0)
@@ -96,17 +55,30 @@ static bool take_pair(const char *name, const char *value, struct guc_set *setti
     else if (strcmp(name, "database") == 0)
         startup->database = value;
     else if (strcmp(name, "options") == 0)
-        return parse_options(value, settings, error);
+        startup->options = value;
     else if (strncmp(name, "_pq_.", 5) == 0)
         startup->negotiate = true;
     else if (strcmp(name, "replication") != 0)
-        put_setting(settings, name, value);
+        startup_put_setting(settings, name, value);
     else
         return take_replication(value, startup, error);
     return true;
 }
 
-bool startup_parse(const char *body, size_t len, struct guc_set *settings, struct startup *startup,
+/* As if they came first: the packet's other parameters count more, whatever their order. */
+static bool take_options(struct guc_set **settings, struct startup *startup, struct pg_error *error)
+{
+    struct guc_set *merged = NULL;
+    bool ok = startup_take_options(startup->options, startup, &merged, error);
+    for (int i = 0; ok && i < guc_set_count(*settings); i++)
+        guc_set_put(&merged, (*settings)->items[i].name, (*settings)->items[i].value);
+    if (ok)
+        guc_set_assign(settings, merged);
+    guc_set_release(&merged);
+    return ok;
+}
+
+bool startup_parse(const char *body, size_t len, struct guc_set **settings, struct startup *startup,
                    struct pg_error *error)
 {
     struct wire_reader reader = wire_reader(body, len);
@@ -131,6 +103,8 @@ bool startup_parse(const char *body, size_t len, struct guc_set *settings, struc
         if (!take_pair(name, value, settings, startup, error))
             return false;
     }
+    if (startup->options && !take_options(settings, startup, error))
+        return false;
     if (wire_left(&reader))
         return fail(error, "08P01", "malformed startup packet: bytes after its end", NULL);
     if (!startup->user || !*startup->user)

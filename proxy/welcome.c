@@ -6,41 +6,39 @@
 
 #include "pgshunt/arena.h"
 #include "pgshunt/wire.h"
+#include "proxy/reported.h"
 
 #define WELCOMES_MAX 1000 /* kinds kept; hostile variety of settings must not fill memory */
 
 struct welcome {
     char *key;
     struct buffer messages;
+    struct guc_set *heard; /* what they tell */
     UT_hash_handle hh;
 };
 
 static char *welcome_key(const struct client *client, struct buffer *key)
 {
     buffer_printf(key, "%s\n%s\n", client->database_name, client->user);
-    for (int i = 0; i < client->startup.count; i++)
-        buffer_printf(key, "%s\n%s\n", client->startup.items[i].name,
-                      client->startup.items[i].value);
+    for (int i = 0; i < guc_set_count(client->startup); i++)
+        buffer_printf(key, "%s\n%s\n", client->startup->items[i].name,
+                      client->startup->items[i].value);
     return buffer_head(key);
 }
 
-const struct buffer *welcome_find(struct worker *worker, const struct client *client)
+const struct buffer *welcome_find(struct worker *worker, struct client *client)
 {
     struct buffer key = {0};
     struct welcome *welcome;
     HASH_FIND_STR(worker->welcomes, welcome_key(client, &key), welcome);
     buffer_release(&key);
+    if (welcome)
+        guc_set_assign(&client->heard, welcome->heard);
     return welcome ? &welcome->messages : NULL;
 }
 
-/* A client talks to primaries and replicas in turn: it is told that it can write. */
-static const char *told_value(const struct server_param *param)
-{
-    return strcmp(param->name, "in_hot_standby") == 0 ? "off" : param->value;
-}
-
-const struct buffer *welcome_learn(struct worker *worker, const struct client *client,
-                                   const struct server *server)
+const struct buffer *welcome_learn(struct worker *worker, struct client *client,
+                                   struct server *server)
 {
     if (HASH_COUNT(worker->welcomes) >= WELCOMES_MAX)
         welcomes_forget(worker);
@@ -48,9 +46,9 @@ const struct buffer *welcome_learn(struct worker *worker, const struct client *c
     struct welcome *welcome = mem_alloc(sizeof *welcome);
     welcome->key = mem_strdup(welcome_key(client, &key));
     buffer_release(&key);
-    for (int i = 0; i < server->nparams; i++)
-        wire_put_parameter_status(&welcome->messages, server->params[i].name,
-                                  told_value(&server->params[i]));
+    guc_set_release(&client->heard); /* it has heard nothing yet */
+    reported_tell(client, server, &welcome->messages);
+    guc_set_assign(&welcome->heard, client->heard);
     HASH_ADD_KEYPTR(hh, worker->welcomes, welcome->key, strlen(welcome->key), welcome);
     return &welcome->messages;
 }
@@ -63,6 +61,7 @@ void welcomes_forget(struct worker *worker)
         HASH_DEL(worker->welcomes, welcome);
         free(welcome->key);
         buffer_release(&welcome->messages);
+        guc_set_release(&welcome->heard);
         free(welcome);
     }
 }

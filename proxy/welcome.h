@@ -13,11 +13,11 @@
 
 struct welcome;
 
-/* The greeting's ParameterStatus messages, or NULL: not known yet. */
-const struct buffer *welcome_find(struct worker *worker, const struct client *client);
+/* The greeting's ParameterStatus messages, or NULL: not known yet. The client counts as told. */
+const struct buffer *welcome_find(struct worker *worker, struct client *client);
 /* Learns it from a server that carries the client's settings. */
-const struct buffer *welcome_learn(struct worker *worker, const struct client *client,
-                                   const struct server *server);
+const struct buffer *welcome_learn(struct worker *worker, struct client *client,
+                                   struct server *server);
 void welcomes_forget(struct worker *worker);
 
 #endif

@@ -15,6 +15,7 @@
 #include "proxy/credentials.h"
 #include "proxy/list.h"
 #include "proxy/monitor.h"
+#include "proxy/pins.h"
 #include "proxy/pool.h"
 #include "proxy/prepared.h"
 #include "proxy/topology.h"
@@ -83,6 +84,7 @@ struct worker {
     struct list_node schema_waiting; /* clients, see schema_wait.h */
     struct list_node refused;        /* struct client_auth: to be told so after a delay */
     int nclients;
+    uint64_t pins[PIN_REASONS]; /* servers pinned since start, by reason */
     struct client *by_id; /* hash of clients by cancel pid */
     uint32_t next_client;
     uint32_t next_server;

@@ -290,12 +290,34 @@ static bool parse_ddl_detail(struct convert *c, Node *node)
     }
 }
 
+/* A name written as pg_temp.name. */
+static bool is_temporary_name(const List *names)
+{
+    return list_length(names) > 1 && IsA(linitial(names), String) &&
+           strcmp(strVal(linitial(names)), "pg_temp") == 0;
+}
+
 void parse_ddl(struct convert *c, Node *node)
 {
     c->statement->kind = STMT_DDL;
     if (parse_ddl_detail(c, node))
         return;
     switch ((int)nodeTag(node)) {
+    case T_CreateFunctionStmt:
+        c->statement->create_temp = is_temporary_name(((CreateFunctionStmt *)node)->funcname);
+        break;
+    case T_DefineStmt:
+        c->statement->create_temp = is_temporary_name(((DefineStmt *)node)->defnames);
+        break;
+    case T_CreateDomainStmt:
+        c->statement->create_temp = is_temporary_name(((CreateDomainStmt *)node)->domainname);
+        break;
+    case T_CreateEnumStmt:
+        c->statement->create_temp = is_temporary_name(((CreateEnumStmt *)node)->typeName);
+        break;
+    case T_CompositeTypeStmt:
+        c->statement->create_temp = parse_is_temporary(((CompositeTypeStmt *)node)->typevar);
+        break;
     case T_CreatedbStmt:
     case T_DropdbStmt:
     case T_CreateTableSpaceStmt:

@@ -5,6 +5,7 @@
  * by Postgres' own raw_expression_tree_walker, so that no call, parameter or subquery is ever missed.
  */
 #include "router/parse_internal.h"
+#include "pgshunt/session_function.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -417,6 +418,8 @@ static struct expr *convert_call(struct convert *c, const FuncCall *call)
         parse_discard(c, (Node *)call->over);
     }
     struct statement *statement = c->statement;
+    if (session_function(e->name))
+        statement->facts |= FACT_SESSION;
     statement->functions = parse_grow(c->arena, statement->functions, statement->nfunctions,
                                       sizeof *statement->functions);
     statement->functions[statement->nfunctions++] =

@@ -116,6 +116,8 @@ struct config {
     const char *reset_query;    /* run on a server that a session had to itself; "": none */
     bool server_round_robin;    /* the server idle longest is taken first, not last */
     int64_t server_check_delay; /* idle for longer: tested before use; 0: never tested */
+    bool pin_notice;
+    const char *pin_functions; /* names, also "schema.name", separated by commas or blanks */
     int64_t connect_timeout;
     int64_t login_retry;     /* pause after a failed login to a server */
     int64_t login_retry_max; /* ... which doubles up to this */

@@ -235,6 +235,7 @@ enum statement_fact {
     FACT_INTO = 1 << 2,
     FACT_SUBQUERY = 1 << 3, /* subquery or CTE anywhere */
     FACT_PARAMS = 1 << 4,   /* uses $n */
+    FACT_SESSION = 1 << 5,  /* calls a function of session_function.h */
 };
 
 struct hint { /* one `key=value` or word of a pgshunt comment */

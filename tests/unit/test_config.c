@@ -60,7 +60,8 @@ static const struct bad_case bad_files[] = {
      "shutdown_timeout, auth, pool, routing, monitor, limits, log, databases"},
     {TRUST "pool = { max_clients = 5; };\n",
      "test.conf:2: found unknown setting pool.max_clients (did you mean \"limits.max_clients\"?); "
-     "allowed here: mode, size, min_size, reserve_size, reserve_timeout, server_idle_timeout, "
+     "allowed here: mode, size, pin_notice, pin_functions, min_size, reserve_size, "
+     "reserve_timeout, server_idle_timeout, "
      "server_lifetime, server_round_robin, server_check_delay, reset_query, connect_timeout, "
      "login_retry, login_retry_max, max_logins, query_wait_timeout, query_wait_notify"},
     {TRUST "databases = ( { name = \"app\";\n shards = ( { name = \"s0\";\n nodes = ( { host = "

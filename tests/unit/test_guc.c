@@ -20,92 +20,91 @@ static void expect_difference(const struct guc_set *from, const struct guc_set *
 
 static void difference_sets_and_resets(void **state)
 {
-    struct guc_set a = {0}, b = {0};
+    struct guc_set *a = NULL, *b = NULL;
     (void)state;
     guc_set_put(&a, "timezone", "'UTC'");
     guc_set_put(&a, "work_mem", "'4MB'");
     guc_set_put(&b, "work_mem", "'8MB'");
     guc_set_put(&b, "role", "'app'");
-    expect_difference(&a, &a, "");
-    expect_difference(&a, &b, "SET role TO 'app';RESET timezone;SET work_mem TO '8MB';");
-    guc_set_free(&a);
-    guc_set_free(&b);
+    expect_difference(a, a, "");
+    expect_difference(a, b, "RESET timezone;SET work_mem TO '8MB';SET role TO 'app';");
+    guc_set_release(&a);
+    guc_set_release(&b);
 }
 
 static void equal_sets_have_equal_hashes(void **state)
 {
-    struct guc_set a = {0}, b = {0};
+    struct guc_set *a = NULL, *b = NULL;
     (void)state;
     guc_set_put(&a, "x", "1");
     guc_set_put(&a, "y", "2");
     guc_set_put(&b, "y", "2");
-    assert_false(guc_set_equal(&a, &b));
+    assert_false(a == b);
     guc_set_put(&b, "x", "3");
-    assert_false(guc_set_equal(&a, &b));
+    assert_false(a == b);
     guc_set_put(&b, "x", "1");
-    assert_true(guc_set_equal(&a, &b));
+    assert_true(a == b);
     guc_set_put(&a, "x", NULL);
     guc_set_put(&a, "y", NULL);
-    assert_int_equal(a.count, 0);
-    assert_true(a.hash == 0);
-    guc_set_free(&a);
-    guc_set_free(&b);
+    assert_null(a);
+    guc_set_release(&a);
+    guc_set_release(&b);
 }
 
 static void startup_text_is_quoted(void **state)
 {
-    struct guc_set set = {0}, none = {0};
+    struct guc_set *set = NULL, *none = NULL;
     (void)state;
     guc_set_put_text(&set, "application_name", "it's; DROP TABLE x");
-    expect_difference(&none, &set, "SET application_name TO 'it''s; DROP TABLE x';");
-    guc_set_clear(&set);
+    expect_difference(none, set, "SET application_name TO 'it''s; DROP TABLE x';");
+    guc_set_release(&set);
     guc_set_put_text(&set, "datestyle", "back\\slash'");
-    expect_difference(&none, &set, "SET datestyle TO  E'back\\\\slash''';");
-    guc_set_clear(&set);
+    expect_difference(none, set, "SET datestyle TO  E'back\\\\slash''';");
+    guc_set_release(&set);
     guc_set_put_text(&set, "search_path", "a, b");
-    expect_difference(&none, &set, "SELECT pg_catalog.set_config('search_path','a, b',false);");
-    guc_set_clear(&set);
+    expect_difference(none, set, "SELECT pg_catalog.set_config('search_path','a, b',false);");
+    guc_set_release(&set);
     guc_set_put_text(&set, "My\"Odd", "1");
-    expect_difference(&none, &set, "SET \"My\"\"Odd\" TO '1';");
-    guc_set_free(&set);
+    expect_difference(none, set, "SET \"My\"\"Odd\" TO '1';");
+    guc_set_release(&set);
 }
 
 static void pending_settings_follow_the_transaction(void **state)
 {
-    struct guc_set set = {0};
+    struct guc_set *set = NULL;
     struct guc_pending pending = {0};
     (void)state;
     guc_set_put(&set, "a", "1");
-    guc_pending_add(&pending, "a", "2");
-    guc_pending_add(&pending, "b", "3");
-    guc_pending_add(&pending, "c", "4");
+    guc_pending_add(&pending, false, "a", "2");
+    guc_pending_add(&pending, false, "b", "3");
+    guc_pending_add(&pending, false, "c", "4");
     guc_pending_truncate(&pending, 2); /* rolled back to a savepoint */
-    guc_pending_apply(&pending, &set);
-    assert_string_equal(guc_set_get(&set, "a"), "2");
-    assert_string_equal(guc_set_get(&set, "b"), "3");
-    assert_null(guc_set_get(&set, "c"));
-    guc_pending_add(&pending, NULL, NULL); /* RESET ALL */
-    guc_pending_apply(&pending, &set);
-    assert_int_equal(set.count, 0);
+    guc_pending_apply(&pending, NULL, &set);
+    assert_string_equal(guc_set_get(set, "a"), "2");
+    assert_string_equal(guc_set_get(set, "b"), "3");
+    assert_null(guc_set_get(set, "c"));
+    guc_pending_add_kind(&pending, GUC_RESET_ALL);
+    guc_pending_apply(&pending, NULL, &set);
+    assert_null(set);
     guc_pending_free(&pending);
-    guc_set_free(&set);
+    guc_set_release(&set);
 }
 
 static void copies_are_independent(void **state)
 {
-    struct guc_set a = {0}, b = {0};
+    struct guc_set *a = NULL, *b = NULL;
     (void)state;
     for (int i = 0; i < 40; i++) {
         char name[8] = {'n', (char)('a' + i % 26), (char)('a' + i / 26), 0};
         guc_set_put(&a, name, "1");
     }
-    guc_set_copy(&b, &a);
-    assert_true(guc_set_equal(&a, &b));
-    guc_set_clear(&a);
-    assert_int_equal(b.count, 40);
-    expect_difference(&b, &b, "");
-    guc_set_free(&a);
-    guc_set_free(&b);
+    guc_set_assign(&b, a);
+    assert_true(a == b);
+    guc_set_release(&a);
+    assert_int_equal(b->count, 40);
+    expect_difference(b, b, "");
+    guc_set_release(&a);
+    guc_set_release(&b);
 }
 
 int main(void)

@@ -32,6 +32,19 @@ static const struct good_case good[] = {
      "SET lock_timeout TO '5';SET work_mem TO '8MB';"},
     {PACKET(V3 "user\0a\0options\0-cx.y=a\\ b\0\0"), "a", "a", false, "SET x.y TO 'a b';"},
     {PACKET(V3 "user\0a\0options\0  \0\0"), "a", "a", false, ""},
+    {PACKET(V3 "user\0a\0options\0-c\ta=1 -cb=2 --c-d=3\n-c e==\\\\ -c f=\0\0"), "a", "a", false,
+     "SET a TO '1';SET b TO '2';SET c_d TO '3';SET e TO  E'=\\\\';SET f TO '';"},
+    {PACKET(V3 "user\0a\0options\0-eS 64 -fs -f h -t pa\0\0"), "a", "a", false,
+     "SET datestyle TO 'euro';SET enable_hashjoin TO 'false';SET enable_seqscan TO 'false';"
+     "SET log_parser_stats TO 'true';SET work_mem TO '64';"},
+    {PACKET(V3 "a.b\0packet\0user\0a\0options\0-c a.b=options -c a.b=again\0\0"), "a", "a", false,
+     "SET a.b TO 'packet';"},
+    {PACKET(V3 "user\0a\0options\0-c a=1 -c A=2\0\0"), "a", "a", false, "SET a TO '2';"},
+    {PACKET(V3 "user\0a\0options\0-c search_path=a,\\ \"B\"\0\0"), "a", "a", false,
+     "SELECT pg_catalog.set_config('search_path','a, \"B\"',false);"},
+    {PACKET(V3 "user\0a\0role\0r\0session_authorization\0s\0work_mem\0"
+               "1\0\0"),
+     "a", "a", false, "SET work_mem TO '1';SET session_authorization TO 's';SET role TO 'r';"},
     {PACKET(V3 "user\0a\0replication\0off\0\0"), "a", "a", false, ""},
     {PACKET("\0\3\0\2"
             "user\0a\0\0"),
@@ -46,7 +59,7 @@ static void takes_good_packets(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
-        struct guc_set settings = {0}, none = {0};
+        struct guc_set *settings = NULL;
         struct startup startup;
         struct pg_error error;
         struct buffer sql = {0};
@@ -54,11 +67,11 @@ static void takes_good_packets(void **state)
         assert_string_equal(startup.user, good[i].user);
         assert_string_equal(startup.database, good[i].database);
         assert_int_equal(startup.negotiate, good[i].negotiate);
-        guc_difference(&none, &settings, &sql);
+        guc_difference(NULL, settings, &sql);
         buffer_append(&sql, "", 1);
         assert_string_equal(buffer_head(&sql), good[i].settings);
         buffer_release(&sql);
-        guc_set_free(&settings);
+        guc_set_release(&settings);
     }
 }
 
@@ -80,8 +93,15 @@ static const struct bad_case bad[] = {
     {PACKET(V3 "user\0a\0\0junk"), "08P01"},
     {PACKET(V3 "user\0a\0database"), "08P01"},
     {PACKET(V3 "user\0a\0replication\0perhaps\0\0"), "22023"},
-    {PACKET(V3 "user\0a\0options\0-x\0\0"), "0A000"},
+    {PACKET(V3 "user\0a\0options\0-x\0\0"), "42601"},
     {PACKET(V3 "user\0a\0options\0-c work_mem\0\0"), "42601"},
+    {PACKET(V3 "user\0a\0options\0-c\0\0"), "42601"},
+    {PACKET(V3 "user\0a\0options\0--=x\0\0"), "42601"},
+    {PACKET(V3 "user\0a\0options\0word\0\0"), "42601"},
+    {PACKET(V3 "user\0a\0options\0-f x\0\0"), "42601"},
+    {PACKET(V3 "user\0a\0options\0-S\0\0"), "42601"},
+    {PACKET(V3 "user\0a\0options\0-\0\0"), "42601"},
+    {PACKET(V3 "user\0a\0options\0--\0\0"), "42601"},
     {PACKET(V3 "user\0"
                "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\0\0"),
      "42622"},
@@ -91,13 +111,13 @@ static void refuses_bad_packets(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        struct guc_set settings = {0};
+        struct guc_set *settings = NULL;
         struct startup startup;
         struct pg_error error = {0};
         assert_false(startup_parse(bad[i].packet, bad[i].length, &settings, &startup, &error));
         assert_string_equal(error.sqlstate, bad[i].sqlstate);
         assert_string_equal(error.severity, "FATAL");
-        guc_set_free(&settings);
+        guc_set_release(&settings);
     }
 }
 

@@ -1,0 +1,151 @@
+/* transaction.c: a client's transaction block: its begin, its savepoints, and what its end brings into
+ * effect or forgets. */
+#include "proxy/session.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "pgshunt/arena.h"
+#include "proxy/monitor.h"
+#include "proxy/reported.h"
+
+/* ---- savepoints ---- */
+
+struct savepoint *transaction_savepoint(struct transaction *tx, const char *name)
+{
+    for (int i = tx->nsavepoints - 1; i >= 0; i--)
+        if (strcmp(tx->savepoints[i].name, name) == 0)
+            return &tx->savepoints[i];
+    return NULL;
+}
+
+void transaction_add_savepoint(struct transaction *tx, const char *name)
+{
+    size_t size = sizeof *tx->savepoints * (size_t)(tx->nsavepoints + 1);
+    tx->savepoints = mem_realloc(tx->savepoints, size);
+    tx->savepoints[tx->nsavepoints++] = (struct savepoint){mem_strdup(name), tx->settings.count};
+}
+
+void transaction_drop_savepoints(struct transaction *tx, int keep)
+{
+    while (tx->nsavepoints > keep)
+        free(tx->savepoints[--tx->nsavepoints].name);
+}
+
+void transaction_release_savepoint(struct transaction *tx, const char *name)
+{
+    struct savepoint *savepoint = transaction_savepoint(tx, name);
+    if (savepoint)
+        transaction_drop_savepoints(tx, (int)(savepoint - tx->savepoints));
+}
+
+void transaction_rollback_to(struct transaction *tx, const char *name)
+{
+    struct savepoint *savepoint = transaction_savepoint(tx, name);
+    if (!savepoint)
+        return;
+    guc_pending_truncate(&tx->settings, savepoint->pending);
+    transaction_drop_savepoints(tx, (int)(savepoint - tx->savepoints) + 1);
+    tx->state = TX_OPEN;
+}
+
+/* ---- begin and end ---- */
+
+static char *begin_sql(const struct statement *statement)
+{
+    const char *options = statement && statement->begin_options ? statement->begin_options : "";
+    struct buffer sql = {0};
+    buffer_printf(&sql, *options ? "BEGIN %s" : "BEGIN%s", options);
+    char *copy = mem_strdup(buffer_head(&sql));
+    buffer_release(&sql);
+    return copy;
+}
+
+static bool read_only_by_default(const struct client *client)
+{
+    const char *value = guc_set_get(client->guc, "default_transaction_read_only");
+    return value && strstr(value, "on") != NULL;
+}
+
+void transaction_begin(struct client *client, const struct statement *statement)
+{
+    struct transaction *tx = mem_alloc(sizeof *tx);
+    tx->state = TX_DEFERRED;
+    tx->begin_sql = begin_sql(statement);
+    tx->read_only = statement && !statement->tx_read_write &&
+                    (statement->tx_read_only || read_only_by_default(client));
+    client->tx = tx;
+}
+
+static void restore_route(struct client *client)
+{
+    struct transaction *tx = client->tx;
+    if (!tx->local_route)
+        return;
+    free(client->route_key);
+    free(client->route_shard);
+    client->route_key = tx->outer_key;
+    client->route_shard = tx->outer_shard;
+}
+
+void transaction_schema_changed(struct client *client)
+{
+    topology_schema_changes(client->database);
+    monitor_schema_changed(client->worker->daemon->monitor, client->database);
+}
+
+/* Every server of the transaction counts. */
+static void note_where_it_wrote(struct client *client)
+{
+    bool noted = false;
+    for (int i = 0; i < client->nparticipants; i++) {
+        if (!client->participants[i]->begun)
+            continue;
+        session_wrote(client, client->participants[i]);
+        noted = true;
+    }
+    if (!noted)
+        session_wrote(client, NULL);
+}
+
+void transaction_end(struct client *client, bool committed)
+{
+    struct transaction *tx = client->tx;
+    if (!tx)
+        return;
+    if (committed) {
+        guc_pending_apply(&tx->settings, client->startup, &client->guc);
+        if (tx->wrote)
+            note_where_it_wrote(client);
+        if (tx->changed_schema)
+            transaction_schema_changed(client);
+    }
+    for (int i = 0; i < client->nparticipants; i++) {
+        struct server *server = client->participants[i];
+        if (server->begun && committed)
+            guc_pending_apply(&tx->settings, NULL, &server->guc);
+        if (server->begun)
+            reported_settle(client, server, committed ? &tx->settings : NULL);
+        server->begun = false;
+    }
+    restore_route(client);
+    guc_pending_free(&tx->settings);
+    transaction_drop_savepoints(tx, 0);
+    free(tx->savepoints);
+    free(tx->begin_sql);
+    free(tx);
+    client->tx = NULL;
+}
+
+void transaction_chain(struct client *client, bool committed)
+{
+    char *begin_sql = mem_strdup(client->tx->begin_sql);
+    bool read_only = client->tx->read_only;
+    transaction_end(client, committed);
+    transaction_begin(client, NULL);
+    free(client->tx->begin_sql);
+    client->tx->begin_sql = begin_sql;
+    client->tx->read_only = read_only;
+    for (int i = 0; i < client->nparticipants; i++)
+        client->participants[i]->begun = client->participants[i]->tx_status == 'T';
+}
