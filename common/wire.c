@@ -319,6 +319,9 @@ static void store_error_field(struct pg_error *error, int field, const char *tex
     case 'H':
         error->hint = text;
         break;
+    case 'R':
+        error->routine = text;
+        break;
     case 'P':
         error->position = error_position(text);
         break;

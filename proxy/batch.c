@@ -28,17 +28,6 @@ static void forget_defined(struct extended *ext, bool undo)
     ext->ndefined = 0;
 }
 
-void batch_drop_held(struct extended *ext)
-{
-    for (int i = 0; i < ext->nheld; i++) {
-        free(ext->held[i].name);
-        prepared_unref(ext->names.table, ext->held[i].prepared);
-    }
-    free(ext->held);
-    ext->held = NULL;
-    ext->nheld = 0;
-}
-
 void extended_undefine(struct client *client, const char *name)
 {
     if (client->extended)
@@ -49,6 +38,18 @@ void extended_forget_all(struct client *client)
 {
     if (client->extended)
         names_forget_statements(&client->extended->names);
+}
+
+void extended_restore(struct client *client, const char *name, struct prepared *prepared)
+{
+    if (client->extended)
+        names_define(&client->extended->names, name, prepared_ref(prepared));
+}
+
+void extended_close_portals(struct client *client)
+{
+    if (client->extended)
+        names_close_all(&client->extended->names);
 }
 
 bool extended_deallocate(struct client *client, const char *name)
@@ -66,7 +67,7 @@ void batch_free(struct extended *ext, bool undo)
     buffer_release(&ext->out);
     buffer_release(&ext->early);
     ext->server = NULL;
-    ext->executed_write = ext->failed = ext->judging = false;
+    ext->executed_write = ext->failed = ext->judging = ext->described = ext->unsafe = false;
     ext->state = BATCH_CLOSED;
 }
 
@@ -128,6 +129,17 @@ void batch_send_early(struct client *client)
         return;
     client->request.forwarded = true;
     client_send_buffer(client, &ext->early);
+}
+
+void batch_emit_heads(struct client *client)
+{
+    struct server *server = client->extended->server;
+    struct expect *head;
+    while (server && (head = server_expected(server)) && head->kind == EXPECT_LOCAL) {
+        client->request.forwarded = true;
+        client_send_buffer(client, &head->answer);
+        server_expect_pop(server);
+    }
 }
 
 void batch_answer_simple(struct client *client, char type)
@@ -209,93 +221,6 @@ void extended_server_error(struct client *client)
     batch_drop_held(ext);
 }
 
-/* ---- parsing ahead of the rest ---- */
-
-static void send_parse(struct client *client, struct prepared *prepared, bool named,
-                       const char *defines, bool swallow)
-{
-    struct extended *ext = client->extended;
-    wire_put_parse(&ext->out, named ? prepared->server_name : "", prepared->sql, prepared->types,
-                   prepared->ntypes);
-    struct expect *expect = server_expect(ext->server, EXPECT_PARSE);
-    expect->prepared = prepared_ref(prepared);
-    expect->unnamed = !named;
-    expect->swallow = swallow;
-    expect->defines = defines ? mem_strdup(defines) : NULL;
-    (void)client;
-}
-
-/* ParseComplete of our own. An error in front of it undoes the name. */
-static void answer_parse(struct client *client, const char *name)
-{
-    struct server *server = client->extended->server;
-    batch_answer_simple(client, '1');
-    if (!server || !server->expect_count)
-        return;
-    int last = (server->expect_head + server->expect_count - 1) & (server->expect_cap - 1);
-    server->expects[last].defines = mem_strdup(name);
-}
-
-/* Answers the Parses that waited: from what the server knows, or by asking it. */
-void batch_release_held(struct client *client)
-{
-    struct extended *ext = client->extended;
-    struct held_parse *held = ext->held;
-    int count = ext->nheld;
-    ext->held = NULL;
-    ext->nheld = 0;
-    for (int i = 0; i < count; i++) {
-        bool named = batch_is_named(held[i].name);
-        if (named && server_has_prepared(ext->server, held[i].prepared)) {
-            held[i].prepared->accepted = true; /* by that server, when another client asked */
-            answer_parse(client, held[i].name);
-        } else {
-            send_parse(client, held[i].prepared, named, held[i].name, false);
-        }
-        free(held[i].name);
-        prepared_unref(ext->names.table, held[i].prepared);
-    }
-    free(held);
-}
-
-static bool same_key(const struct prepared_key *a, const struct prepared_key *b)
-{
-    return a->low == b->low && a->high == b->high;
-}
-
-/* Whether a Parse of it is among those sent in this batch and not answered yet. */
-static bool parse_under_way(const struct server *server, const struct prepared *prepared,
-                            bool named, bool *other_unnamed)
-{
-    bool found = false;
-    for (int i = 0; i < server->expect_count; i++) {
-        const struct expect *expect =
-            &server->expects[(server->expect_head + i) & (server->expect_cap - 1)];
-        if (expect->kind != EXPECT_PARSE || expect->unnamed == named)
-            continue;
-        if (!named)
-            *other_unnamed = found = false;
-        if (same_key(&expect->prepared->key, &prepared->key))
-            found = true;
-        else
-            *other_unnamed = true;
-    }
-    return found;
-}
-
-/* Makes sure that the server has the statement by the time it reads what follows. */
-void batch_ensure_prepared(struct client *client, struct prepared *prepared, bool named)
-{
-    struct server *server = client->extended->server;
-    bool other = false;
-    if (parse_under_way(server, prepared, named, &other))
-        return;
-    if (named ? server_has_prepared(server, prepared)
-              : !other && same_key(&server->unnamed, &prepared->key))
-        return;
-    send_parse(client, prepared, named, NULL, true);
-}
-
 /* ---- choosing the server ---- */
 
 /* All answers awaited from the batch's server must come before what follows: it is synced. */
@@ -341,9 +266,12 @@ enum reach batch_reach(struct client *client, unsigned shard, enum node_class cl
     enum attach attached = attach_shard(client, shard, class);
     if (attached != ATTACH_READY)
         return attached == ATTACH_WAITING ? REACH_WAIT : REACH_FAILED;
-    batch_send_early(client);
     ext->server = client_participant(client, shard);
     attach_prefix(client, ext->server, &ext->out);
+    if (buffer_length(&ext->early)) { /* goes out with what the server answers, or not at all */
+        server_expect(ext->server, EXPECT_LOCAL)->answer = ext->early;
+        ext->early = (struct buffer){0};
+    }
     client->stats->direct++;
     batch_release_held(client);
     return REACH_READY;
@@ -370,16 +298,31 @@ bool batch_is_session_statement(const struct prepared *prepared)
     }
 }
 
-void batch_hold_parse(struct client *client, const char *name, struct prepared *prepared)
+bool batch_too_many(struct client *client, const struct prepared *more)
 {
-    struct extended *ext = client->extended;
-    ext->held = mem_realloc(ext->held, sizeof *ext->held * (size_t)(ext->nheld + 1));
-    ext->held[ext->nheld++] = (struct held_parse){mem_strdup(name), prepared_ref(prepared)};
+    const struct names *names = &client->extended->names;
+    const struct config *config = client->topology->config;
+    size_t size = more ? more->arena.total : 0;
+    bool many = more && names_count(names) >= config->client_statements;
+    if (!many && names->memory + size <= (size_t)config->client_statement_memory)
+        return false;
+    struct pg_error error = {
+        .sqlstate = "53400",
+        .message = many ? "this client has too many prepared statements"
+                        : "this client's prepared statements and portals take too much memory",
+        .hint = many ? "Close those no longer needed, or raise limits.client_statements."
+                     : "Close those no longer needed, or raise limits.client_statement_memory."};
+    client->stats->refused++;
+    extended_refuse(client, &error);
+    return true;
 }
 
-void batch_define(struct extended *ext, const char *name, struct prepared *prepared)
+void batch_define(struct client *client, const char *name, struct prepared *prepared)
 {
+    struct extended *ext = client->extended;
     names_define(&ext->names, name, prepared_ref(prepared));
+    if (client->request.incomplete) /* it will not be repeated */
+        return;
     ext->defined = mem_realloc(ext->defined, sizeof *ext->defined * (size_t)(ext->ndefined + 1));
     ext->defined[ext->ndefined++] = mem_strdup(name);
 }
@@ -432,19 +375,6 @@ void batch_plan(struct client *client, const struct prepared *prepared, const st
     else
         *plan = (struct plan){.kind = PLAN_DIRECT, .any_shard = true, .node = NODE_CLASS_REPLICA};
     request->planned = true;
-}
-
-/* Answers the Parses that no server was needed for yet, without asking one. */
-void batch_accept_held(struct client *client)
-{
-    struct extended *ext = client->extended;
-    struct buffer bytes = {0};
-    if (!ext->nheld)
-        return;
-    for (int i = 0; i < ext->nheld; i++)
-        wire_put_simple(&bytes, '1');
-    batch_drop_held(ext);
-    batch_answer(client, &bytes);
 }
 
 bool batch_refuse_failed(struct client *client, const struct prepared *prepared)

@@ -25,6 +25,21 @@ bool extended_in_batch(const struct client *client)
     return client->extended && client->extended->state != BATCH_CLOSED;
 }
 
+static bool defines_in_batch(const struct extended *ext, const struct prepared *prepared)
+{
+    for (int i = 0; i < ext->ndefined; i++)
+        if (names_statement(&ext->names, ext->defined[i]) == prepared)
+            return true;
+    return false;
+}
+
+bool extended_may_repeat(const struct client *client, const struct prepared *prepared)
+{
+    const struct extended *ext = client->extended;
+    return (ext->state == BATCH_OPEN || ext->state == BATCH_SYNCING) &&
+           (ext->described || defines_in_batch(ext, prepared));
+}
+
 bool extended_takes_input(const struct client *client)
 {
     return client->extended &&
@@ -33,10 +48,12 @@ bool extended_takes_input(const struct client *client)
 
 /* ---- Close, Flush, Sync ---- */
 
-static bool all_accepted(const struct extended *ext)
+static bool all_accepted(const struct client *client)
 {
+    const struct extended *ext = client->extended;
+    uint64_t judge = ext->nheld ? batch_judge(client) : 0;
     for (int i = 0; i < ext->nheld; i++)
-        if (!ext->held[i].prepared->accepted)
+        if (ext->held[i].prepared->accepted != judge)
             return false;
     return true;
 }
@@ -47,7 +64,7 @@ static bool judge_held(struct client *client)
 {
     if (!client->extended->nheld)
         return true;
-    if (!client->extended->server && all_accepted(client->extended)) {
+    if (!client->extended->server && all_accepted(client)) {
         batch_accept_held(client);
         return true;
     }
@@ -56,6 +73,28 @@ static bool judge_held(struct client *client)
     enum reach reached = batch_reach_for_description(client, ext->held[0].prepared);
     ext->judging = reached == REACH_WAIT;
     return reached != REACH_WAIT;
+}
+
+/* Servers keep the statement: others may use it. An error ahead of the Close brings the name back. */
+static void close_statement(struct client *client, const char *name)
+{
+    struct extended *ext = client->extended;
+    struct prepared *prepared = names_statement(&ext->names, name);
+    bool awaited = ext->server && ext->server->expect_count;
+    if (prepared)
+        prepared_ref(prepared);
+    names_undefine(&ext->names, name);
+    batch_answer_simple(client, '3');
+    if (!prepared)
+        return;
+    if (awaited) {
+        struct expect *answer = server_last_expected(ext->server);
+        answer->defines = mem_strdup(name);
+        answer->restores = true;
+        answer->prepared = prepared;
+    } else {
+        prepared_unref(ext->names.table, prepared);
+    }
 }
 
 static bool close_message(struct client *client, const struct incoming *message)
@@ -73,9 +112,7 @@ static bool close_message(struct client *client, const struct incoming *message)
     if (ext->state == BATCH_FAILED)
         return true;
     if (kind == 'S') {
-        /* Servers keep the statement: others may use it. */
-        names_undefine(&ext->names, name);
-        batch_answer_simple(client, '3');
+        close_statement(client, name);
         return true;
     }
     struct portal *portal = batch_portal(client, name);
@@ -100,6 +137,7 @@ static bool flush_message(struct client *client)
     if (!judge_held(client))
         return false;
     if (ext->server && ext->state == BATCH_OPEN) {
+        batch_emit_heads(client);
         wire_put_simple(&ext->out, 'H');
         batch_flush(ext);
     }
@@ -197,11 +235,13 @@ static void open_batch(struct client *client)
 static void keep_for_retry(struct client *client, const char *data, size_t len)
 {
     struct request *request = &client->request;
-    bool worth_it = !client->tx && (!client->extended->server || request->retriable);
-    if (worth_it && request->arena && buffer_length(&request->again) + len < OUT_MAX)
+    if (!client->tx && request->arena && !request->incomplete &&
+        buffer_length(&request->again) + len < OUT_MAX) {
         buffer_append(&request->again, data, len);
-    else
+    } else {
+        request->incomplete = true;
         request->retriable = false;
+    }
 }
 
 size_t extended_input(struct client *client, const char *data, size_t len)
@@ -269,6 +309,7 @@ bool extended_push(struct client *client)
     struct extended *ext = client->extended;
     if (!ext || !ext->server || ext->state != BATCH_OPEN)
         return false;
+    batch_emit_heads(client);
     if (buffer_length(&ext->out)) {
         wire_put_simple(&ext->out, 'H');
         batch_flush(ext);
@@ -279,11 +320,8 @@ bool extended_push(struct client *client)
 void extended_copy_in(struct client *client, struct server *server)
 {
     struct extended *ext = client->extended;
-    while (server->expect_count > 1) {
-        int last = (server->expect_head + --server->expect_count) & (server->expect_cap - 1);
-        struct expect *expect = &server->expects[last];
-        server_expect_release(server, expect);
-    }
+    while (server->expect_count > 1)
+        server_expect_unsend(server);
     if (ext->state == BATCH_SYNCING)
         ext->state = BATCH_OPEN;
 }
@@ -300,6 +338,7 @@ static void settled(struct client *client)
         client_detach(client, server);
         pool_checkin(server);
     }
+    client->request.incomplete = true;
     client->request.retriable = false;
     if (!client->processing)
         client_continue(client);

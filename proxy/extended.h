@@ -48,6 +48,8 @@ struct extended {
     int ndefined;
     bool executed_write; /* an Execute that may write was sent to a server in this batch */
     bool failed;         /* a server reported an error in this batch */
+    bool described;      /* the batch asks for a description */
+    bool unsafe;  /* it has bound more than reads on a replica: not to be repeated elsewhere */
     bool judging; /* a server is wanted for the held Parses' sake alone: no server, no answer '1' */
 };
 
@@ -68,6 +70,8 @@ void batch_flush(struct extended *ext);
 void batch_answer(struct client *client, struct buffer *bytes);
 /* What was held back goes out. */
 void batch_send_early(struct client *client);
+/* Answers of our own that nothing of the server's stands in front of. */
+void batch_emit_heads(struct client *client);
 void batch_answer_simple(struct client *client, char type);
 void batch_refuse(struct client *client, const char *sqlstate, const char *message);
 void batch_malformed(struct client *client);
@@ -77,7 +81,14 @@ static inline bool batch_is_named(const char *name)
 {
     return name[0] != '\0';
 }
-void batch_define(struct extended *ext, const char *name, struct prepared *prepared);
+/* The server's name for the client's `name` of it. */
+static inline const char *batch_server_name(const struct prepared *prepared, const char *name)
+{
+    return batch_is_named(name) || prepared->prepare_sql ? prepared->server_name : "";
+}
+/* Refuses what would go beyond what one client may hold: one more statement, or (NULL) a portal. */
+bool batch_too_many(struct client *client, const struct prepared *more);
+void batch_define(struct client *client, const char *name, struct prepared *prepared);
 /* NULL: there is none, the client was told. */
 struct prepared *batch_find_statement(struct client *client, const char *name);
 struct portal *batch_portal(struct client *client, const char *name); /* or NULL */
@@ -87,9 +98,16 @@ bool batch_is_session_statement(const struct prepared *prepared);
 /* In a failed transaction that no server knows of: refuses, true. */
 bool batch_refuse_failed(struct client *client, const struct prepared *prepared);
 
+/* ---- batch_prepare.c ---- */
+
+/* Of the client's search_path: the same text may mean other tables under another. 0: the server's own. */
+uint32_t batch_path(const struct client *client);
+/* Who would judge a text alike: the same user in the same schema with the same settings. */
+uint64_t batch_judge(const struct client *client);
 void batch_hold_parse(struct client *client, const char *name, struct prepared *prepared);
 void batch_drop_held(struct extended *ext);
-/* Answers the Parses that waited: from what the server knows, or by asking it. */
+/* Answers the Parses that waited: from what the server knows, or by asking it. Answers of our own wait in
+ * the server's queue for what comes behind them. */
 void batch_release_held(struct client *client);
 /* ... without asking one. */
 void batch_accept_held(struct client *client);

@@ -42,8 +42,8 @@ bool extended_parse(struct client *client, const struct incoming *message)
         batch_refuse(
             client, "42P05",
             arena_printf(client->request.arena, "prepared statement \"%s\" already exists", name));
-    } else {
-        batch_define(ext, name, prepared);
+    } else if (!batch_too_many(client, prepared)) {
+        batch_define(client, name, prepared);
         if (batch_is_session_statement(prepared))
             batch_answer_simple(client, '1');
         else
@@ -74,7 +74,7 @@ static void keep_scatter(struct client *client, const struct incoming *message,
     struct portal *portal =
         names_open(&client->extended->names, bind->portal, PORTAL_SCATTER, prepared);
     portal->write = plan->write;
-    buffer_append(&portal->bind, message->body, message->len);
+    names_keep_bind(&client->extended->names, portal, message->body, message->len);
 }
 
 /* True if the batch ends behind this one statement, as far as can be seen: then it may run on a
@@ -110,10 +110,11 @@ static bool bind_direct(struct client *client, const struct incoming *message,
     enum reach reached = batch_reach(client, plan->shard, class);
     if (reached != REACH_READY)
         return reached == REACH_FAILED;
-    client->request.retriable = class == NODE_CLASS_REPLICA && !client->tx && !ext->server->pinned;
+    ext->unsafe |= class != NODE_CLASS_REPLICA || client->tx || ext->server->pinned;
+    client->request.retriable = !ext->unsafe && !client->request.incomplete;
     batch_ensure_prepared(client, prepared, named);
-    put_bind(&ext->out, bind, named ? prepared->server_name : "", message);
-    server_expect(ext->server, EXPECT_BIND);
+    put_bind(&ext->out, bind, batch_server_name(prepared, bind->statement), message);
+    server_expect(ext->server, EXPECT_BIND)->prepared = prepared_ref(prepared);
     struct portal *portal = names_open(&ext->names, bind->portal, PORTAL_SERVER, prepared);
     portal->shard = plan->shard;
     portal->write = plan->write;
@@ -147,7 +148,7 @@ bool extended_bind(struct client *client, const struct incoming *message)
     }
     client->stats->binds++;
     struct prepared *prepared = batch_find_statement(client, bind.statement);
-    if (!prepared || batch_refuse_failed(client, prepared))
+    if (!prepared || batch_refuse_failed(client, prepared) || batch_too_many(client, NULL))
         return true;
     if (batch_is_session_statement(prepared)) {
         names_open(&client->extended->names, bind.portal, PORTAL_LOCAL, prepared);

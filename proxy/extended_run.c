@@ -45,8 +45,8 @@ static bool describe_statement(struct client *client, const char *name)
     if (reached != REACH_READY)
         return reached == REACH_FAILED;
     batch_ensure_prepared(client, prepared, batch_is_named(name));
-    wire_put_describe(&ext->out, 'S', batch_is_named(name) ? prepared->server_name : "");
-    server_expect(ext->server, EXPECT_DESCRIBE);
+    wire_put_describe(&ext->out, 'S', batch_server_name(prepared, name));
+    server_expect(ext->server, EXPECT_DESCRIBE)->prepared = prepared_ref(prepared);
     return true;
 }
 
@@ -84,6 +84,7 @@ bool extended_describe(struct client *client, const struct incoming *message)
         batch_malformed(client);
         return true;
     }
+    client->extended->described = true;
     return kind == 'S' ? describe_statement(client, name) : describe_portal(client, name);
 }
 
@@ -121,7 +122,7 @@ static bool start_scatter(struct client *client, struct scatter_ask *ask)
     if (attached != ATTACH_READY)
         return attached == ATTACH_FAILED;
     client->request.retriable = client->request.plan.node == NODE_CLASS_REPLICA && !client->tx &&
-                                buffer_length(&client->request.again) > 0;
+                                !ext->unsafe && !client->request.incomplete;
     ext->state = BATCH_SCATTER;
     scatter_start(client, ask);
     return true;

@@ -2,11 +2,24 @@
 #include "proxy/names.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "pgshunt/arena.h"
 
+/* Shared texts count for each who holds them: a limit that nobody can get around. */
+static size_t statement_cost(const struct client_statement *statement)
+{
+    return sizeof *statement + strlen(statement->name) + statement->prepared->arena.total;
+}
+
+static size_t portal_cost(const struct portal *portal)
+{
+    return sizeof *portal + strlen(portal->name) + portal->bind.cap;
+}
+
 static void free_statement(struct names *names, struct client_statement *statement)
 {
+    names->memory -= statement_cost(statement);
     HASH_DEL(names->statements, statement);
     prepared_unref(names->table, statement->prepared);
     free(statement->name);
@@ -24,13 +37,16 @@ void names_define(struct names *names, const char *name, struct prepared *prepar
 {
     struct client_statement *statement = find_statement(names, name);
     if (statement) {
+        names->memory -= statement_cost(statement);
         prepared_unref(names->table, statement->prepared);
         statement->prepared = prepared;
+        names->memory += statement_cost(statement);
         return;
     }
     statement = mem_alloc(sizeof *statement);
     statement->name = mem_strdup(name);
     statement->prepared = prepared;
+    names->memory += statement_cost(statement);
     HASH_ADD_KEYPTR(hh, names->statements, statement->name, strlen(statement->name), statement);
 }
 
@@ -63,6 +79,7 @@ struct portal *names_portal(const struct names *names, const char *name)
 
 static void free_portal(struct names *names, struct portal *portal)
 {
+    names->memory -= portal_cost(portal);
     HASH_DEL(names->portals, portal);
     prepared_unref(names->table, portal->prepared);
     buffer_release(&portal->bind);
@@ -93,6 +110,7 @@ struct portal *names_open(struct names *names, const char *name, enum portal_kin
 {
     struct portal *portal = names_portal(names, name);
     if (portal) {
+        names->memory -= portal_cost(portal);
         prepared_unref(names->table, portal->prepared);
         buffer_release(&portal->bind);
     } else {
@@ -104,5 +122,13 @@ struct portal *names_open(struct names *names, const char *name, enum portal_kin
     portal->prepared = prepared_ref(prepared);
     portal->describe = portal->write = false;
     portal->shard = 0;
+    names->memory += portal_cost(portal);
     return portal;
+}
+
+void names_keep_bind(struct names *names, struct portal *portal, const char *body, size_t len)
+{
+    names->memory -= portal_cost(portal);
+    buffer_append(&portal->bind, body, len);
+    names->memory += portal_cost(portal);
 }

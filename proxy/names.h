@@ -39,6 +39,7 @@ struct portal {
 
 struct names {
     struct prepared_table *table; /* the worker's, for references */
+    size_t memory;                /* that the statements and portals take, roughly */
     struct client_statement *statements;
     struct portal *portals;
 };
@@ -51,6 +52,12 @@ struct prepared *names_statement(const struct names *names, const char *name); /
 struct portal *names_open(struct names *names, const char *name, enum portal_kind kind,
                           struct prepared *prepared);
 struct portal *names_portal(const struct names *names, const char *name);
+/* Keeps the Bind message's body for a portal over several shards. */
+void names_keep_bind(struct names *names, struct portal *portal, const char *body, size_t len);
+static inline int names_count(const struct names *names)
+{
+    return (int)HASH_COUNT(names->statements);
+}
 void names_close(struct names *names, const char *name);
 void names_close_all(struct names *names);
 void names_forget_statements(struct names *names);

@@ -18,10 +18,18 @@ void prepared_seed(uint64_t random)
     secret = random;
 }
 
-static struct prepared_key content_key(const char *sql, const uint32_t *types, int ntypes)
+void prepared_name(const struct prepared_key *key, char name[PREPARED_NAME_SIZE])
 {
-    XXH64_hash_t seed =
-        ntypes ? XXH3_64bits_withSeed(types, sizeof *types * (size_t)ntypes, secret) : secret;
+    snprintf(name, PREPARED_NAME_SIZE, "pgshunt_%012llx%016llx",
+             (unsigned long long)key->high & 0xffffffffffffULL, (unsigned long long)key->low);
+}
+
+static struct prepared_key content_key(uint64_t kind, const char *sql, const uint32_t *types,
+                                       int ntypes)
+{
+    XXH64_hash_t seed = kind;
+    if (ntypes)
+        seed = XXH3_64bits_withSeed(types, sizeof *types * (size_t)ntypes, kind);
     XXH128_hash_t hash = XXH3_128bits_withSeed(sql, strlen(sql), seed);
     return (struct prepared_key){hash.low64, hash.high64};
 }
@@ -38,23 +46,39 @@ static struct prepared *add_entry(struct prepared_table *table, const struct pre
         memcpy(prepared->types, types, sizeof *types * (size_t)ntypes);
     prepared->ntypes = ntypes;
     prepared->statements = statement_parse(prepared->sql, &prepared->arena);
-    snprintf(prepared->server_name, sizeof prepared->server_name, "pgshunt_%012llx%016llx",
-             (unsigned long long)key->high & 0xffffffffffffULL, (unsigned long long)key->low);
+    prepared_name(key, prepared->server_name);
     HASH_ADD(hh, table->entries, key, sizeof prepared->key, prepared);
+    return prepared;
+}
+
+static struct prepared *find_entry(struct prepared_table *table, const struct prepared_key *key)
+{
+    struct prepared *prepared;
+    HASH_FIND(hh, table->entries, key, sizeof *key, prepared);
+    if (prepared && !prepared->references) {
+        list_remove(&prepared->unused);
+        table->nunused--;
+    }
     return prepared;
 }
 
 struct prepared *prepared_get(struct prepared_table *table, const char *sql, const uint32_t *types,
                               int ntypes)
 {
-    struct prepared_key key = content_key(sql, types, ntypes);
-    struct prepared *prepared;
-    HASH_FIND(hh, table->entries, &key, sizeof key, prepared);
+    struct prepared_key key = content_key(secret, sql, types, ntypes);
+    struct prepared *prepared = find_entry(table, &key);
+    return prepared_ref(prepared ? prepared : add_entry(table, &key, sql, types, ntypes));
+}
+
+struct prepared *prepared_get_sql(struct prepared_table *table, const char *sql, const char *tail)
+{
+    /* Another kind of hash: no Parse can have the same key. */
+    struct prepared_key key = content_key(~secret, tail, NULL, 0);
+    struct prepared *prepared = find_entry(table, &key);
     if (!prepared) {
-        prepared = add_entry(table, &key, sql, types, ntypes);
-    } else if (!prepared->references) {
-        list_remove(&prepared->unused);
-        table->nunused--;
+        prepared = add_entry(table, &key, sql, NULL, 0);
+        prepared->prepare_sql =
+            arena_printf(&prepared->arena, "PREPARE %s %s", prepared->server_name, tail);
     }
     return prepared_ref(prepared);
 }
@@ -67,9 +91,11 @@ struct prepared *prepared_ref(struct prepared *prepared)
 
 static void free_entry(struct prepared_table *table, struct prepared *prepared)
 {
+    struct prepared *uses = prepared->uses;
     HASH_DEL(table->entries, prepared);
     arena_free(&prepared->arena);
     free(prepared);
+    prepared_unref(table, uses);
 }
 
 static void drop_oldest(struct prepared_table *table)

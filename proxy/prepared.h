@@ -24,17 +24,26 @@ struct prepared_key {
     uint64_t low, high; /* XXH3 128 of types and text */
 };
 
+#define PREPARED_NAME_SIZE 40
+/* "pgshunt_" and the hash in hex: what servers know it as. */
+void prepared_name(const struct prepared_key *key, char name[PREPARED_NAME_SIZE]);
+
 struct prepared {
     struct prepared_key key;
     int references;
-    char server_name[40]; /* "pgshunt_" and the hash in hex */
+    char server_name[PREPARED_NAME_SIZE];
     const char *sql;
+    /* Made by SQL's PREPARE: "PREPARE server_name (types) AS sql"; else NULL, and it is sent by Parse. */
+    const char *prepare_sql;
+    struct prepared *uses; /* `sql` is an EXECUTE of this one: reference; or NULL */
     uint32_t *types;
     int ntypes;
     struct arena arena; /* owns text, types and the parsed statements */
     struct statement_list statements;
     struct list_node unused; /* on the table's list while nobody holds it */
-    bool accepted;           /* some server has parsed it without complaint */
+    uint64_t
+        accepted; /* for whom a server has parsed it without complaint (batch_judge); 0: nobody */
+    unsigned generation; /* how often a server found that its result has changed its shape */
     UT_hash_handle hh;
 };
 
@@ -53,13 +62,9 @@ void prepared_seed(uint64_t random);
 /* The entry for this content, parsed once, with a reference for the caller. */
 struct prepared *prepared_get(struct prepared_table *table, const char *sql, const uint32_t *types,
                               int ntypes);
+/* The same for SQL's PREPARE: `sql` is the query, `tail` what follows the name: "(types) AS sql". */
+struct prepared *prepared_get_sql(struct prepared_table *table, const char *sql, const char *tail);
 struct prepared *prepared_ref(struct prepared *prepared);
 void prepared_unref(struct prepared_table *table, struct prepared *prepared);
-
-/* The set of prepared statements a server connection has under their server names. */
-struct prepared_mark {
-    struct prepared_key key;
-    UT_hash_handle hh;
-};
 
 #endif

@@ -15,6 +15,7 @@
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
 #include "proxy/client_login.h"
+#include "proxy/extended.h"
 #include "proxy/monitor.h"
 #include "proxy/pins.h"
 #include "proxy/pool.h"
@@ -33,6 +34,9 @@ struct walk {
     struct client *client; /* NULL: the server is idle or parked */
     const char *run; /* bytes not yet handed to the client, up to the message being looked at */
     bool ready;      /* the client's ReadyForQuery has come */
+    /* A ParameterDescription that answers of our own still have to go in front of: an error may follow, and
+     * all of it be asked again. */
+    const char *undecided;
 };
 
 /* ---- output ---- */
@@ -85,6 +89,9 @@ static void finish_output(struct walk *walk, const char *end)
 static void local_answers(struct walk *walk, const char *at)
 {
     struct expect *head;
+    if (walk->undecided)
+        at = walk->undecided;
+    walk->undecided = NULL;
     while ((head = server_expected(walk->server)) && head->kind == EXPECT_LOCAL) {
         insert(walk, at, &head->answer);
         server_expect_pop(walk->server);
@@ -105,13 +112,17 @@ static enum verdict out_of_step(struct server *server, char type)
     return lose(server, "the server sent a message out of step with the protocol");
 }
 
-static void parsed(struct server *server, const struct expect *expect)
+/* The server has it now. */
+static void parsed(struct walk *walk, const struct expect *expect)
 {
-    expect->prepared->accepted = true;
+    struct prepared *prepared = expect->prepared;
+    if (!prepared)
+        return;
+    prepared->accepted = walk->client ? batch_judge(walk->client) : 0;
     if (expect->unnamed)
-        server->unnamed = expect->prepared->key;
+        walk->server->unnamed = prepared->key;
     else
-        server_mark_prepared(server, expect->prepared);
+        marks_add(&walk->server->marks, prepared, walk->client ? batch_path(walk->client) : 0);
 }
 
 /* An answer that ends an expectation of this kind. */
@@ -123,7 +134,9 @@ static enum verdict completes(struct walk *walk, enum expect_kind kind, char typ
         return out_of_step(server, type);
     enum verdict verdict = head->swallow ? DROP : FORWARD;
     if (kind == EXPECT_PARSE)
-        parsed(server, head);
+        parsed(walk, head);
+    if (kind == EXPECT_CLOSE && head->swallow)
+        marks_closed(&server->marks, &head->key);
     server_expect_pop(server);
     (void)end;
     return verdict;
@@ -166,6 +179,8 @@ static enum verdict command_complete(struct walk *walk, const char *body, size_t
     bool swallow = head->swallow;
     if (head->probe)
         pins_probed(server, wire_tag_rows(body));
+    if (head->prepares)
+        parsed(walk, head);
     if (!swallow && walk->client) {
         const struct statement *statement = next_statement(head);
         if (strcmp(body, "COMMIT") == 0 || strcmp(body, "PREPARE TRANSACTION") == 0)
@@ -223,11 +238,40 @@ static void settings_refused(struct walk *walk, const struct pg_error *error)
     session_fail(client, &copy);
 }
 
+/* Postgres' "cached plan must not change result type": the server's copy of a statement is out of date,
+ * and so are those that other servers have. */
+static bool finds_outdated(const struct expect *head, const struct pg_error *error)
+{
+    if (!head->prepared || strcmp(error->sqlstate, "0A000") != 0 || !error->routine ||
+        strcmp(error->routine, "RevalidateCachedQuery") != 0)
+        return false;
+    head->prepared->generation++;
+    if (head->prepared->uses)
+        head->prepared->uses->generation++;
+    return true;
+}
+
+/* The batch or query is asked again, with the statement prepared anew, when the server is ready. */
+static void repeat_when_ready(struct walk *walk)
+{
+    struct server *server = walk->server;
+    walk->client->request.repeat = true;
+    if (server_expected(server)->kind == EXPECT_QUERY) {
+        server_expected(server)->swallow = true;
+        return;
+    }
+    server_expect_skip(server);
+    if (server_expected(server))
+        server_expected(server)->swallow = true;
+    else
+        batch_settle(walk->client);
+}
+
 static enum verdict error_response(struct walk *walk, const char *message, const char *body,
                                    size_t len)
 {
     struct server *server = walk->server;
-    struct expect *head = server_expected(server);
+    struct expect *head = server_awaits(server);
     struct pg_error error;
     wire_read_error(body, len, &error);
     if (is_fatal(&error) || !head) {
@@ -235,6 +279,15 @@ static enum verdict error_response(struct walk *walk, const char *message, const
         return lose(server, error.message);
     }
     server->copy_in = false;
+    if (finds_outdated(head, &error) && walk->client &&
+        session_may_repeat(walk->client, head->prepared)) {
+        walk->run = message; /* what stands before it is of the same batch, and not out yet */
+        walk->undecided = NULL;
+        repeat_when_ready(walk);
+        return DROP;
+    }
+    local_answers(walk, message);
+    head = server_expected(server);
     if (walk->client) {
         walk->client->stats->errors++;
         statement_settle(walk->client, server, false);
@@ -253,7 +306,8 @@ static enum verdict error_response(struct walk *walk, const char *message, const
         walk->client = NULL;
         return LOST;
     }
-    enum verdict verdict = head->swallow && head->kind != EXPECT_PARSE ? DROP : FORWARD;
+    bool hidden = head->swallow && head->kind != EXPECT_PARSE && !head->prepares;
+    enum verdict verdict = hidden ? DROP : FORWARD;
     if (buffer_length(&head->answer)) {
         insert(walk, message, &head->answer);
         verdict = DROP;
@@ -343,12 +397,13 @@ static enum verdict ready_for_query(struct walk *walk, const char *body, size_t 
         probed(walk);
     if (!walk->client || probe)
         return DROP;
-    if (!swallow || synced)
+    if (!swallow || synced || walk->client->request.repeat)
         follow_status(walk->client, server, body[0]);
     else
         reported_ours(server);
     tell_parameters(walk, body - WIRE_HEADER);
-    walk->ready |= !swallow || walk->client->state == CLIENT_GREETING || synced;
+    walk->ready |= !swallow || walk->client->state == CLIENT_GREETING || synced ||
+                   walk->client->request.repeat;
     return swallow ? DROP : FORWARD;
 }
 
@@ -407,7 +462,7 @@ static enum verdict function_result(struct walk *walk)
 
 static enum verdict notice(const struct walk *walk)
 {
-    struct expect *head = server_expected(walk->server);
+    struct expect *head = server_awaits(walk->server);
     return head && head->swallow ? DROP : FORWARD;
 }
 
@@ -416,6 +471,10 @@ static enum verdict look_at(struct walk *walk, const char *message, const char *
 {
     const char *end = body + len;
     char type = message[0];
+    if (type == 't')
+        walk->undecided = message;
+    else if (type != 'E') /* which may be hidden, and they with it */
+        local_answers(walk, message);
     switch (type) {
     case 'D':
     case 'd':
@@ -428,7 +487,7 @@ static enum verdict look_at(struct walk *walk, const char *message, const char *
     case 'n':
         return description(walk, type, end);
     case 't':
-        return server_expected(walk->server) ? notice(walk) : out_of_step(walk->server, type);
+        return server_awaits(walk->server) ? notice(walk) : out_of_step(walk->server, type);
     case '1':
         return parse_complete(walk, end);
     case '2':
@@ -537,7 +596,7 @@ static bool take_message(struct walk *walk, const char *at, uint32_t length)
     enum verdict verdict = look_at(walk, at, at + WIRE_HEADER, length - 4);
     if (verdict == DROP)
         cut_out(walk, at, end);
-    if (verdict != LOST)
+    if (verdict != LOST && !walk->undecided)
         local_answers(walk, end);
     return verdict != LOST;
 }
@@ -580,7 +639,9 @@ static ssize_t walk_bytes(struct walk *walk, const char *data, size_t len)
 static void complete(struct walk *walk)
 {
     struct client *client = walk->client;
-    if (client->state == CLIENT_GREETING)
+    if (client->request.repeat)
+        session_ask_again(client);
+    else if (client->state == CLIENT_GREETING)
         client_login_settled(client, walk->server, NULL);
     else if (client->state == CLIENT_IDLE) /* a server it was pinned to is free now */
         session_release_servers(client);
@@ -609,6 +670,8 @@ static void walk_and_act(struct server *server, struct buffer *kept, const char 
         lost(&walk);
         return;
     }
+    if (walk.undecided)
+        local_answers(&walk, walk.undecided);
     /* An incomplete message waits, uncounted, for its rest; the client gets what is before it. */
     finish_output(&walk, data + used);
     if (kept == &server->in)

@@ -217,7 +217,7 @@ static void add_server(struct report *report, const struct server *server)
     row->replication = replication_name(client);
     row->object = server;
     row->remote_pid = server->backend_pid;
-    row->prepared_statements = (int)HASH_COUNT(server->statements);
+    row->prepared_statements = server->marks.count;
     row->id = server->id;
     if (!client)
         return;

@@ -32,18 +32,108 @@ const char *server_state_name(enum server_state state)
     return "?";
 }
 
+/* ---- expectations ---- */
+
+void server_expect_release(struct server *server, struct expect *expect)
+{
+    if (expect->kind == EXPECT_PARSE || expect->prepares)
+        *(expect->unnamed ? &server->parsing_unnamed : &server->parsing) -= 1;
+    prepared_unref(&server->worker->prepared, expect->prepared);
+    free((char *)expect->defines);
+    buffer_release(&expect->answer);
+    if (expect->settings) {
+        guc_pending_free(expect->settings);
+        free(expect->settings);
+    }
+}
+
+static void expects_grow(struct server *server)
+{
+    int cap = server->expect_cap ? server->expect_cap * 2 : 8;
+    struct expect *grown = mem_alloc(sizeof *grown * (size_t)cap);
+    for (int i = 0; i < server->expect_count; i++)
+        grown[i] = server->expects[(server->expect_head + i) % server->expect_cap];
+    free(server->expects);
+    server->expects = grown;
+    server->expect_cap = cap;
+    server->expect_head = 0;
+}
+
+struct expect *server_expect(struct server *server, enum expect_kind kind)
+{
+    if (server->expect_count == server->expect_cap)
+        expects_grow(server);
+    int at = (server->expect_head + server->expect_count++) & (server->expect_cap - 1);
+    server->expects[at] = (struct expect){.kind = kind};
+    return &server->expects[at];
+}
+
+void server_expect_pop(struct server *server)
+{
+    server_expect_release(server, server_expected(server));
+    server->expect_head = (server->expect_head + 1) & (server->expect_cap - 1);
+    server->expect_count--;
+}
+
+static struct expect *expect_at(struct server *server, int index)
+{
+    return &server->expects[(server->expect_head + index) & (server->expect_cap - 1)];
+}
+
+struct expect *server_awaits(struct server *server)
+{
+    for (int i = 0; i < server->expect_count; i++)
+        if (expect_at(server, i)->kind != EXPECT_LOCAL)
+            return expect_at(server, i);
+    return NULL;
+}
+
+/* It will not be carried out: what was taken for granted is taken back. */
+static void undo(struct server *server, struct expect *expect)
+{
+    if (expect->kind == EXPECT_CLOSE && expect->swallow)
+        marks_kept(&server->marks, &expect->key);
+    if (!expect->defines || !server->client)
+        return;
+    if (expect->restores)
+        extended_restore(server->client, expect->defines, expect->prepared);
+    else
+        extended_undefine(server->client, expect->defines);
+}
+
+/* The last first, so that of a name closed and defined anew the older meaning is left. */
+void server_expect_skip(struct server *server)
+{
+    int count = 0;
+    while (count < server->expect_count && expect_at(server, count)->kind != EXPECT_SYNC)
+        count++;
+    for (int i = count - 1; i >= 0; i--)
+        undo(server, expect_at(server, i));
+    while (count--)
+        server_expect_pop(server);
+}
+
+void server_expect_unsend(struct server *server)
+{
+    struct expect *last = server_last_expected(server);
+    undo(server, last);
+    server_expect_release(server, last);
+    server->expect_count--;
+}
+
+void server_expect_clear(struct server *server)
+{
+    while (server->expect_count)
+        server_expect_pop(server);
+}
+
 /* ---- life ---- */
 
 static void free_server(struct conn *conn)
 {
     struct server *server = list_entry(conn, struct server, conn);
-    struct prepared_mark *mark, *next;
-    HASH_ITER(hh, server->statements, mark, next)
-    {
-        HASH_DEL(server->statements, mark);
-        free(mark);
-    }
     server_expect_clear(server);
+    marks_clear(&server->marks);
     free(server->expects);
     guc_set_release(&server->reported);
     guc_set_release(&server->settled);
@@ -70,6 +160,8 @@ void server_drop(struct server *server, const char *reason)
         return;
     log_event(LOG_DEBUG, "server connection closed", LOG_I("server", server->id),
               LOG_S("reason", reason));
+    for (int i = server->expect_count - 1; i >= 0; i--)
+        undo(server, expect_at(server, i));
     if (server->client)
         client_detach(server->client, server);
     if (server->cancels)
@@ -145,6 +237,7 @@ struct server *server_start(struct pool *pool)
     server->id = ++worker->next_server * WORKERS_MAX + (uint32_t)worker->index;
     server->tx_status = 'I';
     list_init(&server->link);
+    marks_init(&server->marks);
     server->state = SERVER_CONNECTING;
     server->connected_at = clock_us();
     if (!node_address(pool->node, &address, &length) ||
@@ -157,88 +250,10 @@ struct server *server_start(struct pool *pool)
     return server;
 }
 
-/* ---- expectations ---- */
-
-void server_expect_release(struct server *server, struct expect *expect)
-{
-    prepared_unref(&server->worker->prepared, expect->prepared);
-    free((char *)expect->defines);
-    buffer_release(&expect->answer);
-    if (expect->settings) {
-        guc_pending_free(expect->settings);
-        free(expect->settings);
-    }
-}
-
-static void expects_grow(struct server *server)
-{
-    int cap = server->expect_cap ? server->expect_cap * 2 : 8;
-    struct expect *grown = mem_alloc(sizeof *grown * (size_t)cap);
-    for (int i = 0; i < server->expect_count; i++)
-        grown[i] = server->expects[(server->expect_head + i) % server->expect_cap];
-    free(server->expects);
-    server->expects = grown;
-    server->expect_cap = cap;
-    server->expect_head = 0;
-}
-
-struct expect *server_expect(struct server *server, enum expect_kind kind)
-{
-    if (server->expect_count == server->expect_cap)
-        expects_grow(server);
-    int at = (server->expect_head + server->expect_count++) & (server->expect_cap - 1);
-    server->expects[at] = (struct expect){.kind = kind};
-    return &server->expects[at];
-}
-
-void server_expect_pop(struct server *server)
-{
-    server_expect_release(server, server_expected(server));
-    server->expect_head = (server->expect_head + 1) & (server->expect_cap - 1);
-    server->expect_count--;
-}
-
-void server_expect_skip(struct server *server)
-{
-    struct expect *expect;
-    while ((expect = server_expected(server)) && expect->kind != EXPECT_SYNC) {
-        if (expect->defines && server->client)
-            extended_undefine(server->client, expect->defines);
-        server_expect_pop(server);
-    }
-}
-
-void server_expect_clear(struct server *server)
-{
-    while (server->expect_count)
-        server_expect_pop(server);
-}
-
 /* ---- what it carries ---- */
-
-bool server_has_prepared(const struct server *server, const struct prepared *prepared)
-{
-    struct prepared_mark *mark;
-    HASH_FIND(hh, server->statements, &prepared->key, sizeof prepared->key, mark);
-    return mark != NULL;
-}
-
-void server_mark_prepared(struct server *server, const struct prepared *prepared)
-{
-    if (server_has_prepared(server, prepared))
-        return;
-    struct prepared_mark *mark = mem_alloc(sizeof *mark);
-    mark->key = prepared->key;
-    HASH_ADD(hh, server->statements, key, sizeof mark->key, mark);
-}
 
 void server_forget_prepared(struct server *server)
 {
-    struct prepared_mark *mark, *next;
-    HASH_ITER(hh, server->statements, mark, next)
-    {
-        HASH_DEL(server->statements, mark);
-        free(mark);
-    }
+    marks_clear(&server->marks);
     server->unnamed = (struct prepared_key){0};
 }

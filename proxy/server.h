@@ -28,6 +28,7 @@
 #include "proxy/conn.h"
 #include "proxy/guc.h"
 #include "proxy/list.h"
+#include "proxy/marks.h"
 #include "proxy/prepared.h"
 #include "proxy/topology.h"
 
@@ -50,19 +51,22 @@ enum expect_kind {
     EXPECT_BIND,     /* BindComplete */
     EXPECT_DESCRIBE, /* (ParameterDescription and) RowDescription or NoData */
     EXPECT_EXECUTE,  /* rows, then CommandComplete, EmptyQueryResponse or PortalSuspended */
-    EXPECT_CLOSE,    /* CloseComplete */
+    EXPECT_CLOSE,    /* CloseComplete; of our own: the mark of `key` goes */
     EXPECT_SYNC,     /* ReadyForQuery */
     EXPECT_LOCAL,    /* nothing from the server: our own `answer`, in its place in the order */
 };
 
-/* One answer awaited. Owns `answer`, a reference on `prepared` and on `defines`. */
+/* One answer awaited. Owns `answer`, `defines` and a reference on `prepared`. */
 struct expect {
     enum expect_kind kind;
-    bool swallow;                      /* the client did not ask this: nothing of it is forwarded */
-    struct prepared *prepared;         /* PARSE: on the server under its own name once answered;
+    bool swallow;              /* the client did not ask this: nothing of it is forwarded */
+    struct prepared *prepared; /* PARSE: on the server under its own name once answered;
                                            EXECUTE: whose statement takes effect */
-    const char *defines;               /* PARSE: client's name it defines, undone on failure */
-    bool unnamed;                      /* PARSE: into the server's unnamed statement */
+    const char *defines; /* client's name it defines (PARSE, LOCAL), undone when it is skipped */
+    bool restores;       /* ... or has closed: when it is skipped, it is `prepared` again */
+    bool unnamed;        /* PARSE: into the server's unnamed statement */
+    bool prepares;       /* EXECUTE: of SQL's PREPARE, which puts `prepared` on the server */
+    struct prepared_key key;           /* CLOSE, swallowed: what is closed */
     const struct statement_list *list; /* QUERY: statements, for effects; EXECUTE: one */
     int done;                          /* QUERY: statements completed */
     bool write;                        /* QUERY, EXECUTE: not proven to be a read */
@@ -105,11 +109,13 @@ struct server {
     char fatal_sqlstate[6];
     /* session state carried */
     struct guc_set *guc;
-    struct prepared_mark *statements; /* named ones that are there */
-    struct prepared_key unnamed;      /* content of its unnamed statement; zero: none of ours */
-    struct guc_set *reported;         /* parameters it reports, plain values; see reported.h */
-    struct guc_set *settled;          /* ... when its last transaction ended */
-    struct guc_set *defaults;         /* ... without settings of a client */
+    struct marks marks;          /* prepared statements that are there */
+    int parsing;                 /* named ones among `expects` */
+    int parsing_unnamed;         /* ... and unnamed ones */
+    struct prepared_key unnamed; /* content of its unnamed statement; zero: none of ours */
+    struct guc_set *reported;    /* parameters it reports, plain values; see reported.h */
+    struct guc_set *settled;     /* ... when its last transaction ended */
+    struct guc_set *defaults;    /* ... without settings of a client */
     /* login */
     struct scram_client *scram;
     uint8_t secret_source; /* enum secret_source */
@@ -142,15 +148,22 @@ static inline struct expect *server_expected(struct server *server)
 {
     return server->expect_count ? &server->expects[server->expect_head] : NULL;
 }
+/* The first one that is the server's to answer. */
+struct expect *server_awaits(struct server *server);
+static inline struct expect *server_last_expected(struct server *server)
+{
+    int last = (server->expect_head + server->expect_count - 1) & (server->expect_cap - 1);
+    return server->expect_count ? &server->expects[last] : NULL;
+}
 void server_expect_pop(struct server *server);
 void server_expect_release(struct server *server, struct expect *expect); /* what it owns */
 /* Drops everything awaited before the next SYNC (Postgres skips to it after an error); undoes what
  * the dropped entries had announced. */
 void server_expect_skip(struct server *server);
 void server_expect_clear(struct server *server);
+/* Takes back the last one: the server has said that it ignores what it was sent for. */
+void server_expect_unsend(struct server *server);
 
-bool server_has_prepared(const struct server *server, const struct prepared *prepared);
-void server_mark_prepared(struct server *server, const struct prepared *prepared);
 void server_forget_prepared(struct server *server); /* DISCARD ALL, DEALLOCATE ALL */
 /*
  * It has no client any more and may carry a session's leavings: rolls back, DISCARD ALL, then to its

@@ -174,8 +174,9 @@ void session_repeat(struct client *client, const struct buffer *again, int attem
                     struct node *avoid)
 {
     struct request *request = &client->request;
-    log_event(LOG_DEBUG, "read repeated on another node", LOG_I("client", client->id),
-              LOG_S("failed", avoid->host), LOG_I("port", avoid->port));
+    if (avoid)
+        log_event(LOG_DEBUG, "read repeated on another node", LOG_I("client", client->id),
+                  LOG_S("failed", avoid->host), LOG_I("port", avoid->port));
     extended_reset(client);
     session_drop_request(client);
     *request = (struct request){.attempts = attempts, .avoid = avoid};
@@ -187,6 +188,25 @@ void session_repeat(struct client *client, const struct buffer *again, int attem
     buffer_append(&client->in, buffer_head(&rest), buffer_length(&rest));
     buffer_release(&rest);
     client_continue(client);
+}
+
+/* The server has rolled back what of it there was. A client that asks for no description counts on one it
+ * had before: it must hear of the change. */
+bool session_may_repeat(const struct client *client, const struct prepared *prepared)
+{
+    const struct request *request = &client->request;
+    return !client->tx && !client->scatter && client->state == CLIENT_BUSY && !request->forwarded &&
+           !request->incomplete && request->attempts < 3 && buffer_length(&request->again) &&
+           (!extended_in_batch(client) || extended_may_repeat(client, prepared));
+}
+
+void session_ask_again(struct client *client)
+{
+    struct buffer again = client->request.again;
+    client->request.again = (struct buffer){0};
+    client->stats->retries++;
+    session_repeat(client, &again, client->request.attempts + 1, NULL);
+    buffer_release(&again);
 }
 
 static void describe_loss(const struct server *server, const char *reason, struct arena *arena,

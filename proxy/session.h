@@ -38,6 +38,10 @@ void session_drop_request(struct client *client);
 /* Processes a request's bytes again after its server was lost; `avoid` is the node that failed. */
 void session_repeat(struct client *client, const struct buffer *again, int attempts,
                     struct node *avoid);
+/* Whether it can be asked again from the start without the client's noticing. */
+bool session_may_repeat(const struct client *client, const struct prepared *prepared);
+/* Asks again what was found to need it (request.repeat). */
+void session_ask_again(struct client *client);
 /* A participant died in the middle: the request and the transaction fail. */
 void session_lost_server(struct client *client, struct server *server, const char *reason);
 /* An error of our own for the request: also fails the transaction, in the way Postgres would. */
@@ -95,7 +99,12 @@ void extended_scatter_done(struct client *client, bool failed);
 bool extended_deallocate(struct client *client, const char *name);
 /* Undo of a client statement's definition (its Parse failed or was skipped). */
 void extended_undefine(struct client *client, const char *name);
+/* Undo of its Close: the Close was skipped. */
+void extended_restore(struct client *client, const char *name, struct prepared *prepared);
+void extended_close_portals(struct client *client); /* their transaction is over */
 bool extended_in_batch(const struct client *client);
+/* The batch prepares or describes what it runs, and is on its server as a whole. */
+bool extended_may_repeat(const struct client *client, const struct prepared *prepared);
 /* A Query in a batch that waits for its next message: ends the batch. False: try again later. */
 bool extended_end_for_query(struct client *client);
 bool extended_skips(const struct client *client); /* everything up to Sync */

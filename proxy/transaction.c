@@ -128,6 +128,7 @@ void transaction_end(struct client *client, bool committed)
             reported_settle(client, server, committed ? &tx->settings : NULL);
         server->begun = false;
     }
+    extended_close_portals(client);
     restore_route(client);
     guc_pending_free(&tx->settings);
     transaction_drop_savepoints(tx, 0);

@@ -117,7 +117,8 @@ struct config {
     bool server_round_robin;    /* the server idle longest is taken first, not last */
     int64_t server_check_delay; /* idle for longer: tested before use; 0: never tested */
     bool pin_notice;
-    const char *pin_functions; /* names, also "schema.name", separated by commas or blanks */
+    const char *pin_functions;   /* names, also "schema.name", separated by commas or blanks */
+    int max_prepared_statements; /* on one server connection */
     int64_t connect_timeout;
     int64_t login_retry;     /* pause after a failed login to a server */
     int64_t login_retry_max; /* ... which doubles up to this */
@@ -145,9 +146,11 @@ struct config {
     int64_t max_user_connections;     /* unless a user says otherwise; 0: no limit */
     int64_t max_database_clients;
     int64_t max_user_clients;
-    int max_replication; /* replication sessions */
-    int64_t max_message; /* largest Query/Parse/Bind taken, bytes */
-    int64_t max_groups;  /* groups a cross-shard GROUP BY may hold */
+    int max_replication;             /* replication sessions */
+    int64_t max_message;             /* largest Query/Parse/Bind taken, bytes */
+    int64_t max_groups;              /* groups a cross-shard GROUP BY may hold */
+    int client_statements;           /* prepared statements of one client */
+    int64_t client_statement_memory; /* ... and its portals, bytes */
     enum log_level log_level;
     enum log_format log_format;
     bool log_connections;

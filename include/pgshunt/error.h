@@ -14,6 +14,7 @@ struct pg_error {
     const char *message;
     const char *detail; /* may be NULL */
     const char *hint;   /* may be NULL, but what we refuse always has one */
+    const char *routine; /* of the server's that reported it; may be NULL */
     int position;       /* 1-based character in the statement, 0: none */
 };
 

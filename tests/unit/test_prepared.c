@@ -46,12 +46,12 @@ static void what_nobody_holds_is_found_again(void **state)
     (void)state;
     prepared_table_init(&table);
     struct prepared *a = prepared_get(&table, "SELECT 1", NULL, 0);
-    a->accepted = true;
+    a->accepted = 42;
     prepared_unref(&table, a);
     assert_int_equal(table.nunused, 1);
     struct prepared *again = prepared_get(&table, "SELECT 1", NULL, 0);
     assert_ptr_equal(a, again);
-    assert_true(again->accepted);
+    assert_int_equal(again->accepted, 42);
     assert_int_equal(table.nunused, 0);
     prepared_unref(&table, again);
     prepared_table_free(&table);

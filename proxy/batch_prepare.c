@@ -1,0 +1,226 @@
+/* batch_prepare.c: Parses of a batch: held until a server is known, then sent only where they are missing,
+ * with room made for them in the same write. */
+#include "proxy/extended.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "pgshunt/arena.h"
+#include "pgshunt/wire.h"
+#include "proxy/pool.h"
+
+/* What SQL's PREPARE is sent under; any name that clients cannot have and contents do not make. */
+#define CARRIER "pgshunt_carrier"
+
+/* ---- what a statement means ---- */
+
+uint32_t batch_path(const struct client *client)
+{
+    const char *path = client->guc ? guc_set_get(client->guc, "search_path") : NULL;
+    return path ? (uint32_t)XXH3_64bits(path, strlen(path)) | 1 : 0;
+}
+
+uint64_t batch_judge(const struct client *client)
+{
+    const uint64_t parts[] = {(uint64_t)(uintptr_t)client->account, client->schema_version,
+                              client->guc ? client->guc->hash : 0};
+    return XXH3_64bits(parts, sizeof parts) | 1;
+}
+
+/* ---- held Parses ---- */
+
+void batch_drop_held(struct extended *ext)
+{
+    for (int i = 0; i < ext->nheld; i++) {
+        free(ext->held[i].name);
+        prepared_unref(ext->names.table, ext->held[i].prepared);
+    }
+    free(ext->held);
+    ext->held = NULL;
+    ext->nheld = 0;
+}
+
+void batch_hold_parse(struct client *client, const char *name, struct prepared *prepared)
+{
+    struct extended *ext = client->extended;
+    ext->held = mem_realloc(ext->held, sizeof *ext->held * (size_t)(ext->nheld + 1));
+    ext->held[ext->nheld++] = (struct held_parse){mem_strdup(name), prepared_ref(prepared)};
+}
+
+/* Answers the Parses that no server was needed for yet, without asking one. */
+void batch_accept_held(struct client *client)
+{
+    struct extended *ext = client->extended;
+    struct buffer bytes = {0};
+    if (!ext->nheld)
+        return;
+    for (int i = 0; i < ext->nheld; i++)
+        wire_put_simple(&bytes, '1');
+    batch_drop_held(ext);
+    batch_answer(client, &bytes);
+}
+
+/* ---- onto the server ---- */
+
+static void put_close(struct server *server, struct buffer *out, const struct prepared_key *key)
+{
+    char name[PREPARED_NAME_SIZE];
+    prepared_name(key, name);
+    wire_put_close(out, 'S', name);
+    struct expect *expect = server_expect(server, EXPECT_CLOSE);
+    expect->swallow = true;
+    expect->key = *key;
+    marks_closing(&server->marks, key);
+}
+
+/* The least recently used go, so that there is room for more. What is bound already keeps its plan. */
+static void make_room(const struct client *client, struct server *server, int more)
+{
+    int limit = client->topology->config->max_prepared_statements - more - server->parsing;
+    struct buffer *out = &client->extended->out;
+    struct mark *mark;
+    while ((mark = marks_surplus(&server->marks, limit > 0 ? limit : 0))) {
+        const struct prepared_key key = mark->key;
+        put_close(server, out, &key);
+    }
+}
+
+static void expect_swallowed(struct server *server, enum expect_kind kind)
+{
+    server_expect(server, kind)->swallow = true;
+}
+
+/*
+ * SQL's PREPARE has types by name, which only the server can resolve: it is run as a statement of its
+ * own, in messages, so that it also fits between those of a batch. Its error is the client's.
+ */
+static void put_sql_prepare(struct server *server, struct buffer *out, struct prepared *prepared)
+{
+    wire_put_close(out, 'S', CARRIER);
+    expect_swallowed(server, EXPECT_CLOSE);
+    wire_put_parse(out, CARRIER, prepared->prepare_sql, NULL, 0);
+    expect_swallowed(server, EXPECT_PARSE);
+    server->parsing++;
+    size_t begin = wire_begin(out, 'B');
+    wire_put_cstring(out, CARRIER);
+    wire_put_cstring(out, CARRIER);
+    wire_put16(out, 0);
+    wire_put16(out, 0);
+    wire_put16(out, 0);
+    wire_end(out, begin);
+    expect_swallowed(server, EXPECT_BIND);
+    begin = wire_begin(out, 'E');
+    wire_put_cstring(out, CARRIER);
+    wire_put32(out, 0);
+    wire_end(out, begin);
+    struct expect *expect = server_expect(server, EXPECT_EXECUTE);
+    expect->swallow = expect->prepares = true;
+    expect->prepared = prepared_ref(prepared);
+    server->parsing++;
+    wire_put_close(out, 'P', CARRIER);
+    expect_swallowed(server, EXPECT_CLOSE);
+}
+
+static void send_parse(struct client *client, struct prepared *prepared, bool named,
+                       const char *defines, bool swallow)
+{
+    struct extended *ext = client->extended;
+    struct server *server = ext->server;
+    if (named && marks_look(&server->marks, prepared, batch_path(client)) == MARK_STALE)
+        put_close(server, &ext->out, &prepared->key);
+    if (named)
+        make_room(client, server, 1);
+    if (prepared->prepare_sql) {
+        put_sql_prepare(server, &ext->out, prepared);
+        return;
+    }
+    wire_put_parse(&ext->out, named ? prepared->server_name : "", prepared->sql, prepared->types,
+                   prepared->ntypes);
+    struct expect *expect = server_expect(server, EXPECT_PARSE);
+    expect->prepared = prepared_ref(prepared);
+    expect->unnamed = !named;
+    expect->swallow = swallow;
+    expect->defines = defines ? mem_strdup(defines) : NULL;
+    *(named ? &server->parsing : &server->parsing_unnamed) += 1;
+}
+
+/* ParseComplete of our own, in its place: with the first answer of the server that comes behind it. An
+ * error in front of it undoes the name. */
+static void answer_parse(struct client *client, const char *name)
+{
+    struct expect *expect = server_expect(client->extended->server, EXPECT_LOCAL);
+    wire_put_simple(&expect->answer, '1');
+    expect->defines = mem_strdup(name);
+}
+
+void batch_release_held(struct client *client)
+{
+    struct extended *ext = client->extended;
+    struct held_parse *held = ext->held;
+    int count = ext->nheld;
+    ext->held = NULL;
+    ext->nheld = 0;
+    for (int i = 0; i < count; i++) {
+        struct prepared *prepared = held[i].prepared;
+        bool named = batch_is_named(held[i].name);
+        if (named && marks_look(&ext->server->marks, prepared, batch_path(client)) == MARK_HELD) {
+            marks_use(&ext->server->marks, prepared);
+            prepared->accepted = batch_judge(client); /* that server, when another client asked */
+            answer_parse(client, held[i].name);
+        } else {
+            send_parse(client, prepared, named, held[i].name, false);
+        }
+        free(held[i].name);
+        prepared_unref(ext->names.table, prepared);
+    }
+    free(held);
+}
+
+static bool same_key(const struct prepared_key *a, const struct prepared_key *b)
+{
+    return a->low == b->low && a->high == b->high;
+}
+
+/* Whether a Parse of it is among those sent in this batch and not answered yet. */
+static bool parse_under_way(const struct server *server, const struct prepared *prepared,
+                            bool named, bool *other_unnamed)
+{
+    bool found = false;
+    if (!(named ? server->parsing : server->parsing_unnamed))
+        return false;
+    for (int i = 0; i < server->expect_count; i++) {
+        const struct expect *expect =
+            &server->expects[(server->expect_head + i) & (server->expect_cap - 1)];
+        if ((expect->kind != EXPECT_PARSE && !expect->prepares) || !expect->prepared ||
+            expect->unnamed == named)
+            continue;
+        if (!named)
+            *other_unnamed = found = false;
+        if (same_key(&expect->prepared->key, &prepared->key))
+            found = true;
+        else
+            *other_unnamed = true;
+    }
+    return found;
+}
+
+void batch_ensure_prepared(struct client *client, struct prepared *prepared, bool named)
+{
+    struct server *server = client->extended->server;
+    bool other = false;
+    if (prepared->uses)
+        batch_ensure_prepared(client, prepared->uses, true);
+    named |= prepared->prepare_sql != NULL;
+    if (parse_under_way(server, prepared, named, &other))
+        return;
+    if (named && marks_look(&server->marks, prepared, batch_path(client)) == MARK_HELD) {
+        marks_use(&server->marks, prepared);
+        if (server->marks.count > client->topology->config->max_prepared_statements)
+            make_room(client, server, 0);
+        return;
+    }
+    if (!named && !other && same_key(&server->unnamed, &prepared->key))
+        return;
+    send_parse(client, prepared, named, NULL, true);
+}
