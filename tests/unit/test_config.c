@@ -62,7 +62,8 @@ static const struct bad_case bad_files[] = {
      "test.conf:2: found unknown setting pool.max_clients (did you mean \"limits.max_clients\"?); "
      "allowed here: mode, size, pin_notice, pin_functions, min_size, reserve_size, "
      "reserve_timeout, server_idle_timeout, "
-     "server_lifetime, server_round_robin, server_check_delay, reset_query, connect_timeout, "
+     "server_lifetime, server_round_robin, server_check_delay, reset_query, "
+     "max_prepared_statements, connect_timeout, "
      "login_retry, login_retry_max, max_logins, query_wait_timeout, query_wait_notify"},
     {TRUST "databases = ( { name = \"app\";\n shards = ( { name = \"s0\";\n nodes = ( { host = "
            "\"h\"; },\n { hots = \"x\"; } ); } ); } );\n",
