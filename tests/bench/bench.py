@@ -28,13 +28,14 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tests"))
 
+import connections  # noqa: E402
 from harness import Cluster, Proxy, free_port, pg_binary, process, wait_until  # noqa: E402
 from harness import cluster as harness_cluster  # noqa: E402
 from harness import proxy as harness_proxy  # noqa: E402
 
 # name -> pgbench's name for it, share of latencies logged (writing each would disturb what is measured)
 WORKLOADS = {"select-only": ("select-only", 0.1), "tpcb": ("tpcb-like", 1.0)}
-MODES = ("simple", "extended", "prepared")
+MODES = ("simple", "extended", "prepared", "reconnect")  # the last: simple, a connection a transaction
 CLIENTS = (1, 16, 128)
 TARGETS = ("direct", "relay", "pgbouncer", "pgshunt")
 BASELINES = ("relay", "pgbouncer")
@@ -145,7 +146,7 @@ def start_pgbouncer(server_port, folder):
                      f"[pgbouncer]\n"
                      f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
                      f"auth_type = trust\nauth_file = {home}/users.txt\n"
-                     f"pool_mode = transaction\ndefault_pool_size = {POOL_SIZE}\nmax_client_conn = 1000\n"
+                     f"pool_mode = transaction\ndefault_pool_size = {POOL_SIZE}\nmax_client_conn = 20000\n"
                      f"log_connections = 0\nlog_disconnections = 0\n")
     harness_cluster.give_to_server(home)
     return start_program("pgbouncer", [pgbouncer_binary(), os.path.join(home, "pgbouncer.ini")], port,
@@ -154,7 +155,8 @@ def start_pgbouncer(server_port, folder):
 
 def start_pgshunt(cluster, workers):
     proxy = Proxy(cluster, dbname=DATABASE,
-                  options={"workers": workers, "pool": {"mode": "transaction", "size": POOL_SIZE}})
+                  options={"workers": workers, "limits": {"max_clients": 20000},
+                           "pool": {"mode": "transaction", "size": POOL_SIZE}})
     try:
         wait_until(lambda: session_works(proxy.port), 15.0, "pgshunt answering")
     except TimeoutError as error:
@@ -200,7 +202,7 @@ class Runner:
         """One round: a dict of figures, or {"error": text}."""
         builtin, sampling_rate = WORKLOADS[workload]
         logs = tempfile.mkdtemp(prefix="latency-", dir=self.folder)
-        arguments = ["--no-vacuum", "--builtin", builtin, "--protocol", mode,
+        arguments = ["--no-vacuum", "--builtin", builtin, *protocol_arguments(mode),
                      "--client", str(clients), "--jobs", str(min(clients, 2)),
                      "--time", str(self.duration), "--log", "--log-prefix", os.path.join(logs, "log"),
                      "--sampling-rate", str(sampling_rate)]
@@ -248,6 +250,10 @@ class Runner:
         return figures
 
 
+def protocol_arguments(mode):
+    return ["--protocol", "simple", "--connect"] if mode == "reconnect" else ["--protocol", mode]
+
+
 class RunFailed(Exception):
     """One round went wrong; the others may still be of use."""
 
@@ -278,6 +284,7 @@ def parse_only(texts):
     known.update({mode: ("mode", mode) for mode in MODES})
     known.update({str(count): ("clients", count) for count in CLIENTS})
     known.update({name: ("target", name) for name in TARGETS})
+    known["connections"] = ("part", "connections")
     chosen = {}
     for word in re.split(r"[,/\s]+", ",".join(texts)):
         if not word:
@@ -296,7 +303,10 @@ def plan_cells(only, quick):
         return dimension not in only or value in only[dimension]
 
     cells = [(workload, mode, clients) for workload in WORKLOADS for mode in MODES for clients in CLIENTS
-             if wanted("workload", workload) and wanted("mode", mode) and wanted("clients", clients)]
+             if wanted("workload", workload) and wanted("mode", mode) and wanted("clients", clients)
+             and (mode != "reconnect" or (workload, clients) == ("select-only", 16))]
+    if set(only) == {"part"}:
+        return []
     if quick and not only:
         cells = [cell for cell in cells if cell[0] == "select-only" or cell[2] == 16]
     return cells
@@ -455,7 +465,7 @@ def parse_arguments():
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round of one second, fewer cells")
     parser.add_argument("--only", action="append", default=[], metavar="WORDS",
-                        help="limit to workloads, protocol modes, client counts and targets, for instance "
+                        help="limit to workloads, protocol modes, client counts, targets and 'connections', for instance "
                              "select-only,prepared,16,relay,pgshunt")
     parser.add_argument("--duration", type=int, help="seconds a run lasts (5, quick: 1)")
     parser.add_argument("--rounds", type=int, help="how often every target has its turn (3, quick: 1)")
@@ -507,6 +517,8 @@ def bench(options):
         for target in targets:
             runner.warm_up(target)
         measure(runner, cells, targets, options.rounds, primary, results, note)
+        if only.get("part") or not (only or options.quick):
+            report["connections"] = measure_connections(runner, targets, options.rounds, note)
     except KeyboardInterrupt:  # what there is gets shown
         interrupted = True
     finally:
@@ -522,6 +534,12 @@ def bench(options):
         print("interrupted: this is what there was")
         return 130
     return 1 if complaints or any(row["errors"] for row in rows) else 0
+
+
+def measure_connections(runner, targets, rounds, note):
+    if not connections.allow_sockets():
+        return None
+    return connections.measure(targets, runner, USER, DATABASE, rounds, note)
 
 
 def close_all(targets):
@@ -542,6 +560,8 @@ def print_report(report, rows):
     print(f"scale {settings['scale']}, {settings['rounds']} round(s) of {settings['duration_s']} s, medians; "
           f"pools of {POOL_SIZE}, {settings['workers']} worker(s), fsync off")
     print_table(rows)
+    if report.get("connections"):
+        connections.print_figures(report["connections"], median)
     print_verdict(rows, report["missing"])
     for complaint in report["complaints"]:
         print(f"FAILED {complaint}")
