@@ -156,6 +156,7 @@ def start_pgbouncer(server_port, folder):
 def start_pgshunt(cluster, workers):
     proxy = Proxy(cluster, dbname=DATABASE,
                   options={"workers": workers, "limits": {"max_clients": 20000},
+                           "log": {"connections": False},
                            "pool": {"mode": "transaction", "size": POOL_SIZE}})
     try:
         wait_until(lambda: session_works(proxy.port), 15.0, "pgshunt answering")
