@@ -301,6 +301,8 @@ static enum verdict error_response(struct walk *walk, const char *message, const
         return DROP;
     }
     if (head->swallow && head->kind == EXPECT_QUERY) {
+        if (!walk->client) /* nobody is left who could be told */
+            return lose(server, error.message);
         finish_output(walk, message);
         settings_refused(walk, &error);
         walk->client = NULL;
