@@ -75,6 +75,21 @@ static bool load_users(struct config_reader *reader)
     return true;
 }
 
+static bool load_hba(struct config_reader *reader)
+{
+    struct config *config = reader->config;
+    if (config->auth_method != AUTH_HBA)
+        return true;
+    config->hba_file = config_relative_path(&config->arena, config->path, config->hba_file);
+    if (access(config->hba_file, R_OK) != 0)
+        return config_refuse(reader, config_lookup(&reader->tree, "auth.hba_file"),
+                             "found auth.hba_file = \"%s\" (%s); allowed: a readable file",
+                             config->hba_file, strerror(errno));
+    config->hba =
+        hba_load(&config->arena, config->hba_file, reader->error->text, sizeof reader->error->text);
+    return config->hba != NULL;
+}
+
 /* Reads `reader->source`, already there, into the configuration. */
 static bool load_main(struct config_reader *reader)
 {
@@ -82,7 +97,7 @@ static bool load_main(struct config_reader *reader)
     bool ok =
         config_reader_parse(reader) &&
         config_read_object(reader, config_root_setting(&reader->tree), &settings_main, config) &&
-        load_users(reader);
+        load_users(reader) && load_hba(reader);
     config_destroy(&reader->tree);
     if (!ok)
         return false;

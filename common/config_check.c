@@ -162,7 +162,13 @@ static bool looks_users_up(const struct config *config)
 bool config_check_main(struct config_reader *reader, config_setting_t *group, void *object)
 {
     struct config *config = object;
-    if (config->auth_method != AUTH_TRUST && !config->users_file[0] && !looks_users_up(config)) {
+    if (config->auth_method == AUTH_HBA && !config->hba_file[0])
+        return config_refuse(reader,
+                             member_or_group(config_setting_get_member(group, "auth"), "method"),
+                             "found auth.method = \"hba\" without auth.hba_file; allowed: "
+                             "hba_file = \"pg_hba.conf\"");
+    if (config->auth_method != AUTH_TRUST && config->auth_method != AUTH_HBA &&
+        !config->users_file[0] && !looks_users_up(config)) {
         config_setting_t *auth = config_setting_get_member(group, "auth");
         char method[32];
         config_choice_name("trust | md5 | scram-sha-256 | password", (int)config->auth_method,

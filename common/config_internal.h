@@ -107,6 +107,8 @@ bool config_source_read(struct config_source *source, struct arena *arena, const
 bool config_source_text(struct config_source *source, struct arena *arena, const char *path,
                         const char *text, size_t length, struct config_error *error);
 void config_source_free(struct config_source *source);
+/* Appends all of a file; 0 or an errno. */
+int config_read_whole(const char *path, struct buffer *out);
 /* `name` as seen from the folder of `path`. */
 const char *config_relative_path(struct arena *arena, const char *path, const char *name);
 

@@ -49,8 +49,7 @@ const char *config_relative_path(struct arena *arena, const char *path, const ch
     return arena_printf(arena, "%.*s/%s", (int)(slash - path), path, name);
 }
 
-/* Reads all of a file; 0 or an errno. */
-static int read_whole(const char *path, struct buffer *out)
+int config_read_whole(const char *path, struct buffer *out)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
@@ -203,7 +202,7 @@ static bool include_file(struct walk *walk, const char *name)
         return refuse(walk, walk->line,
                       "found @include nested more than 10 deep; allowed: files that do not include "
                       "each other in a circle");
-    int failure = read_whole(path, &content);
+    int failure = config_read_whole(path, &content);
     if (failure) {
         snprintf(text, sizeof text, "found @include of %.400s (%s); allowed: a readable file", path,
                  strerror(failure));
@@ -303,7 +302,7 @@ bool config_source_read(struct config_source *source, struct arena *arena, const
     struct buffer content = {0};
     bool ok = false;
     *source = (struct config_source){.arena = arena};
-    int failure = read_whole(path, &content);
+    int failure = config_read_whole(path, &content);
     if (failure)
         snprintf(error->text, sizeof error->text, "%.800s: found %s; allowed: a readable file",
                  path,

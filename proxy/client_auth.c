@@ -10,9 +10,11 @@
 
 #include "pgshunt/arena.h"
 #include "pgshunt/log.h"
+#include "proxy/client_hba.h"
 #include "proxy/client_login.h"
 #include "proxy/console.h"
 #include "proxy/credentials.h"
+#include "proxy/replication.h"
 
 #define FRESH_US 1000000 /* a look-up so young is not repeated for a wrong password */
 
@@ -235,15 +237,27 @@ static void ask_for_password(struct client *client)
     }
 }
 
+/* False: the client was refused. */
+static bool choose_method(struct client *client, enum auth_method *method)
+{
+    *method = config_of(client)->auth_method;
+    if (client->replication && !replication_find_database(client))
+        return false;
+    return *method != AUTH_HBA || client_hba_method(client, method);
+}
+
 void client_auth_begin(struct client *client)
 {
+    enum auth_method method;
+    if (!choose_method(client, &method))
+        return;
     struct client_auth *auth = mem_alloc(sizeof *auth);
     client->auth = auth;
     client->state = CLIENT_AUTH;
     auth->client = client;
-    auth->method = config_of(client)->auth_method;
+    auth->method = method;
     list_init(&auth->refused);
-    if (auth->method == AUTH_TRUST)
+    if (method == AUTH_TRUST)
         accept_client(client);
     else
         find_secret(client);

@@ -116,8 +116,6 @@ void client_login_accept(struct client *client)
         greet_console(client);
         return;
     }
-    if (client->replication && !replication_find_database(client))
-        return;
     client->topology = topology_ref(client->worker->topology);
     client->database = topology_database(client->topology, client->database_name);
     if (!client->database) {

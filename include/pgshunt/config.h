@@ -14,10 +14,11 @@
 #include <stdio.h>
 
 #include "pgshunt/arena.h"
+#include "pgshunt/hba.h"
 #include "pgshunt/log.h"
 #include "pgshunt/shardkey.h"
 
-enum auth_method { AUTH_TRUST, AUTH_MD5, AUTH_SCRAM, AUTH_PASSWORD };
+enum auth_method { AUTH_TRUST, AUTH_MD5, AUTH_SCRAM, AUTH_PASSWORD, AUTH_HBA };
 enum pool_mode { POOL_TRANSACTION, POOL_SESSION, POOL_STATEMENT };
 
 /*
@@ -112,6 +113,8 @@ struct config {
     int workers;   /* resolved: at least 1 */
     enum auth_method auth_method;
     const char *users_file; /* resolved relative to the configuration file; "" none */
+    const char *hba_file;   /* likewise, with method HBA */
+    struct hba *hba;        /* its rules; NULL with another method */
     struct pool_settings pool;
     const char *reset_query;    /* run on a server that a session had to itself; "": none */
     bool server_round_robin;    /* the server idle longest is taken first, not last */

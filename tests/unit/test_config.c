@@ -146,13 +146,16 @@ static const struct bad_case bad_files[] = {
      "test.conf:2: found log.format = \"xml\"; allowed: logfmt | json"},
     {"auth = { method = \"scram\"; };\n",
      "test.conf:1: found auth.method = \"scram\" (did you mean \"scram-sha-256\"?); allowed: trust "
-     "| md5 | scram-sha-256 | password"},
+     "| md5 | scram-sha-256 | password | hba"},
     {"auth = { method = \"cert\"; };\n",
      "test.conf:1: found auth.method = \"cert\", which comes later; only trust | md5 | "
-     "scram-sha-256 | password are available in this version"},
-    {"auth = {\nmethod = \"hba\"; };\n",
-     "test.conf:2: found auth.method = \"hba\", which comes later; only trust | md5 | "
-     "scram-sha-256 | password are available in this version"},
+     "scram-sha-256 | password | hba are available in this version"},
+    {"auth = {\nmethod = \"hba\"; };\n" DATABASE,
+     "test.conf:2: found auth.method = \"hba\" without auth.hba_file; allowed: hba_file = "
+     "\"pg_hba.conf\""},
+    {"auth = {\nmethod = \"hba\";\nhba_file = \"/nonexistent/hba\"; };\n" DATABASE,
+     "test.conf:3: found auth.hba_file = \"/nonexistent/hba\" (No such file or directory); "
+     "allowed: a readable file"},
     {TRUST "pool = { mode = \"query | or\"; };\n",
      "test.conf:2: found pool.mode = \"query | or\"; allowed: transaction | session | "
      "statement"},

@@ -1,0 +1,48 @@
+/*
+ * hba.h: a pg_hba.conf: who may connect from where to what, and by which method. The syntax is
+ * PostgreSQL's ("The pg_hba.conf File" in its documentation); what pgshunt cannot do is refused when
+ * the file is read, with file and line, never ignored.
+ *
+ * Not taken: roles (+name, samerole) and regular expressions, host names, the methods that need an
+ * operating system's or a directory's help, and options. "replication" stands for physical replication.
+ * samehost and samenet are the addresses this machine has when the file is read.
+ */
+#ifndef PGSHUNT_HBA_H
+#define PGSHUNT_HBA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/socket.h>
+
+#include "pgshunt/arena.h"
+#include "pgshunt/error.h"
+
+enum hba_method { HBA_REJECT, HBA_TRUST, HBA_PASSWORD, HBA_MD5, HBA_SCRAM, HBA_CERT };
+
+struct hba;
+
+/* A connection that wants to come in. */
+struct hba_visitor {
+    const char *user;
+    const char *database;
+    const struct sockaddr *address; /* AF_UNIX: local */
+    bool tls;
+    bool replication; /* physical: no database */
+};
+
+struct hba_rule {
+    enum hba_method method;
+    const char *file;
+    int line;
+};
+
+/* Everything is in the arena. NULL: `error` has "file:line: what was found; what is allowed". */
+struct hba *hba_load(struct arena *arena, const char *path, char *error, size_t size);
+/* The same from memory, as if it stood in `path`. */
+struct hba *hba_parse(struct arena *arena, const char *path, const char *text, size_t length,
+                      char *error, size_t size);
+/* The first rule that fits; NULL: none does, which means no. */
+const struct hba_rule *hba_match(const struct hba *hba, const struct hba_visitor *visitor);
+const char *hba_method_name(enum hba_method method);
+
+#endif

@@ -1,0 +1,114 @@
+"""Rules of a pg_hba.conf: the method of each client, refusals in Postgres' words, reloads."""
+import os
+from contextlib import closing
+
+import psycopg2
+import pytest
+
+from harness import Proxy
+from harness.process import wait_until
+from support import Raw, connect_error, fields, one, startup
+
+USERS = [{"name": "app", "password": "app's"}, {"name": "md5er", "password": "md5's"},
+         {"name": "plain", "password": "plain's"}, {"name": "postgres", "admin": True}]
+
+RULES = """
+# TYPE  DATABASE  USER      ADDRESS        METHOD
+host    all       banned    all            reject
+hostssl all       nobody    all            trust
+host    app       app       127.0.0.1/32   scram-sha-256
+host    app       md5er     127.0.0.0 255.0.0.0   md5
+host    "app"     @plains   samehost       password
+host    pgshunt,app  postgres  127.0.0.1/32  trust
+local   all       all                      trust
+"""
+
+
+class HbaProxy(Proxy):
+    def __init__(self, cluster, rules=RULES, **more):
+        super().__init__(cluster, options={"auth": {"method": "hba", "hba_file": "pg_hba.conf"}}, users=USERS,
+                         start=False, **more)
+        self.write("plains", "plain # those whose driver knows nothing better\n")
+        self.write("pg_hba.conf", rules)
+        self.start()
+
+    def write(self, name, text):
+        with open(os.path.join(self.folder, name), "w") as file:
+            file.write(text)
+
+
+@pytest.fixture(scope="module")
+def hba(cluster):
+    for name in ("md5er", "plain", "other", "banned"):
+        cluster.shards[0].primary.sql(f"CREATE ROLE {name} LOGIN")
+    cluster.sync()
+    with HbaProxy(cluster) as proxy:
+        yield proxy
+    for name in ("md5er", "plain", "other", "banned"):
+        cluster.shards[0].primary.sql(f"DROP ROLE {name}")
+
+
+def asked(proxy, **who):
+    """What the first message asks for: an authentication request's code, or the error."""
+    with Raw(proxy, login=False) as raw:
+        raw.send(startup(**who))
+        kind, body = raw.read()
+        return int.from_bytes(body[:4], "big") if kind == "R" else fields(body)
+
+
+@pytest.mark.core
+def test_each_has_its_method(hba):
+    assert asked(hba, user="app") == 10 and asked(hba, user="md5er") == 5
+    assert asked(hba, user="plain") == 3 and asked(hba, user="postgres") == 0
+    for user in ("app", "md5er", "plain"):
+        password = f"{user.replace('md5er', 'md5')}'s"
+        with closing(hba.connect(user=user, password=password)) as connection:
+            assert one(connection, "SELECT current_user::text") == user
+        assert "password authentication failed" in connect_error(hba.dsn(user=user, password="wrong"))
+
+
+@pytest.mark.core
+def test_refusals_in_the_words_of_postgres(hba):
+    error = asked(hba, user="other")
+    assert error["M"] == 'no pg_hba.conf entry for host "127.0.0.1", user "other", database "app", no encryption'
+    assert error["C"] == "28000" and error["S"] == "FATAL" and "auth.hba_file" in error["H"]
+    assert asked(hba, user="banned")["M"] == ('pg_hba.conf rejects connection for host "127.0.0.1", user "banned", '
+                                              'database "app", no encryption')
+    assert "no pg_hba.conf entry" in asked(hba, user="app", database="elsewhere")["M"]
+    assert "no pg_hba.conf entry" in asked(hba, user="nobody")["M"]  # hostssl only
+    error = asked(hba, user="app", replication="true")
+    assert error["M"] == ('no pg_hba.conf entry for replication connection from host "127.0.0.1", user "app", '
+                          'no encryption')
+
+
+def test_a_broken_file_keeps_the_old_rules(cluster):
+    with HbaProxy(cluster, "host all all all trust\n") as proxy:
+        assert proxy.value("SELECT 1") == 1
+        proxy.write("pg_hba.conf", "host all all all trust\nhost all all everywhere reject\n")
+        lines = "\n".join(proxy.reload())
+        assert "pg_hba.conf:2: found address" in lines and "everywhere" in lines and "allowed" in lines
+        assert proxy.value("SELECT 1") == 1
+        proxy.write("pg_hba.conf", "host pgshunt all all trust\nhost all all all reject\n")
+        proxy.reload()
+
+        def is_rejected():
+            try:
+                proxy.connect().close()
+                return False
+            except psycopg2.OperationalError as caught:
+                return "pg_hba.conf rejects connection" in str(caught)
+
+        wait_until(is_rejected, 10, "the new rules on every worker")
+
+
+def test_a_broken_file_stops_the_start(cluster):
+    proxy = HbaProxy.__new__(HbaProxy)
+    with pytest.raises(Exception) as caught:
+        proxy.__init__(cluster, "local all all ident\n")
+    assert 'pg_hba.conf:1: found method "ident"' in str(caught.value)
+
+
+def test_admins_come_in_by_rule_too(hba):
+    with closing(hba.connect("pgshunt")) as connection:
+        assert one(connection, "SHOW VERSION")
+    assert "42501" in str(asked(hba, user="app", database="pgshunt"))

@@ -1,0 +1,335 @@
+/* test_hba.c: pg_hba.conf: what fits whom, what is refused and in which words, included files. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "pgshunt/hba.h"
+
+/* "local", an IP address; "s:" in front: with TLS. */
+static const struct hba_rule *match(const struct hba *hba, const char *user, const char *database,
+                                    const char *from)
+{
+    struct sockaddr_storage address = {.ss_family = AF_UNIX};
+    struct sockaddr_in *four = (struct sockaddr_in *)&address;
+    struct sockaddr_in6 *six = (struct sockaddr_in6 *)&address;
+    struct hba_visitor visitor = {.user = user,
+                                  .database = database,
+                                  .address = (struct sockaddr *)&address,
+                                  .tls = strncmp(from, "s:", 2) == 0,
+                                  .replication = !database};
+    from += visitor.tls ? 2 : 0;
+    if (inet_pton(AF_INET, from, &four->sin_addr) == 1)
+        address.ss_family = AF_INET;
+    else if (inet_pton(AF_INET6, from, &six->sin6_addr) == 1)
+        address.ss_family = AF_INET6;
+    return hba_match(hba, &visitor);
+}
+
+struct match_case {
+    const char *text;
+    const char *user, *database; /* database NULL: physical replication */
+    const char *from;
+    int line; /* of the rule that fits; 0: none */
+    enum hba_method method;
+};
+
+static const struct match_case matches[] = {
+    {"local all all trust\n", "ann", "app", "local", 1, HBA_TRUST},
+    {"local all all trust\n", "ann", "app", "127.0.0.1", 0, HBA_REJECT},
+    {"host all all 127.0.0.1/32 md5\n", "ann", "app", "127.0.0.1", 1, HBA_MD5},
+    {"host all all 127.0.0.1/32 md5\n", "ann", "app", "127.0.0.2", 0, HBA_REJECT},
+    {"host all all 127.0.0.1/32 md5\n", "ann", "app", "local", 0, HBA_REJECT},
+    {"host all all 10.1.2.3/8 password\n", "ann", "app", "10.200.1.1", 1, HBA_PASSWORD},
+    {"host all all 10.1.2.3/8 password\n", "ann", "app", "11.0.0.1", 0, HBA_REJECT},
+    {"host all all 0.0.0.0/0 password\n", "ann", "app", "11.0.0.1", 1, HBA_PASSWORD},
+    {"host all all 0.0.0.0/0 password\n", "ann", "app", "::1", 0, HBA_REJECT},
+    {"host all all 10.0.0.0/9 md5\n", "ann", "app", "10.127.0.1", 1, HBA_MD5},
+    {"host all all 10.0.0.0/9 md5\n", "ann", "app", "10.128.0.1", 0, HBA_REJECT},
+    {"host all all 192.168.1.0 255.255.255.0 md5\n", "ann", "app", "192.168.1.9", 1, HBA_MD5},
+    {"host all all 192.168.1.0 255.255.255.0 md5\n", "ann", "app", "192.168.2.9", 0, HBA_REJECT},
+    {"host all all ::1/128 md5\n", "ann", "app", "::1", 1, HBA_MD5},
+    {"host all all fe80::/10 md5\n", "ann", "app", "fe80::1234", 1, HBA_MD5},
+    {"host all all 2001:db8:: ffff:ffff:: md5\n", "ann", "app", "2001:db8::5", 1, HBA_MD5},
+    {"host all all 2001:db8:: ffff:ffff:: md5\n", "ann", "app", "2001:db9::5", 0, HBA_REJECT},
+    /* an IPv4 client of an IPv6 listener */
+    {"host all all 127.0.0.1/32 md5\n", "ann", "app", "::ffff:127.0.0.1", 1, HBA_MD5},
+    {"host all all ::/0 md5\n", "ann", "app", "::ffff:127.0.0.1", 0, HBA_REJECT},
+    {"host all all all reject\n", "ann", "app", "::1", 1, HBA_REJECT},
+    {"host all all samehost trust\n", "ann", "app", "127.0.0.1", 1, HBA_TRUST},
+    {"host all all samehost trust\n", "ann", "app", "203.0.113.77", 0, HBA_REJECT},
+    {"host all all samenet trust\n", "ann", "app", "127.3.2.1", 1, HBA_TRUST},
+    /* types */
+    {"hostssl all all all trust\n", "ann", "app", "127.0.0.1", 0, HBA_REJECT},
+    {"hostssl all all all cert\n", "ann", "app", "s:127.0.0.1", 1, HBA_CERT},
+    {"hostnossl all all all trust\n", "ann", "app", "s:127.0.0.1", 0, HBA_REJECT},
+    {"hostnossl all all all trust\n", "ann", "app", "127.0.0.1", 1, HBA_TRUST},
+    {"host all all all trust\n", "ann", "app", "s:127.0.0.1", 1, HBA_TRUST},
+    {"hostnogssenc all all all trust\n", "ann", "app", "s:127.0.0.1", 1, HBA_TRUST},
+    /* the first that fits counts, comments and empty lines are lines */
+    {"# nothing\n\nlocal app ann reject # no\nlocal all all trust\n", "ann", "app", "local", 3,
+     HBA_REJECT},
+    {"# nothing\n\nlocal app ann reject # no\nlocal all all trust\n", "bob", "app", "local", 4,
+     HBA_TRUST},
+    {"\tlocal\tall\tall\ttrust", "ann", "app", "local", 1, HBA_TRUST},
+    {"local all all trust\r\n", "ann", "app", "local", 1, HBA_TRUST},
+    {"local \\\nall\\\n all trust\nlocal all all reject", "ann", "app", "local", 1, HBA_TRUST},
+    {"local app \\\r\nann trust\nlocal all all reject", "bob", "app", "local", 3, HBA_REJECT},
+    /* names */
+    {"local a,b,app ann,bob trust\n", "bob", "app", "local", 1, HBA_TRUST},
+    {"local a, b,  app ann,bob trust\n", "bob", "app", "local", 1, HBA_TRUST},
+    {"local a,b,app ann,bob trust\n", "eve", "app", "local", 0, HBA_REJECT},
+    {"local a,b,app ann,bob trust\n", "bob", "c", "local", 0, HBA_REJECT},
+    {"local \"all\" all trust\n", "ann", "app", "local", 0, HBA_REJECT},
+    {"local \"all\" all trust\n", "ann", "all", "local", 1, HBA_TRUST},
+    {"local \"a b\",\"c,d#\" all trust\n", "ann", "c,d#", "local", 1, HBA_TRUST},
+    {"local \"a\"\"b\" all trust\n", "ann", "a\"b", "local", 1, HBA_TRUST},
+    {"local all \"+ann\" trust\n", "+ann", "app", "local", 1, HBA_TRUST},
+    {"local sameuser all trust\n", "ann", "ann", "local", 1, HBA_TRUST},
+    {"local sameuser all trust\n", "ann", "app", "local", 0, HBA_REJECT},
+    {"local all ALL trust\n", "ann", "app", "local", 0, HBA_REJECT},
+    /* physical replication has no database */
+    {"local all all trust\n", "ann", NULL, "local", 0, HBA_REJECT},
+    {"local sameuser all trust\n", "ann", NULL, "local", 0, HBA_REJECT},
+    {"local replication all trust\n", "ann", NULL, "local", 1, HBA_TRUST},
+    {"local replication all trust\n", "ann", "replication", "local", 0, HBA_REJECT},
+    {"local \"replication\" all trust\n", "ann", "replication", "local", 1, HBA_TRUST},
+    {"local \"replication\" all trust\n", "ann", NULL, "local", 0, HBA_REJECT},
+};
+
+static void test_matches(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof matches / sizeof matches[0]; i++) {
+        const struct match_case *one = &matches[i];
+        struct arena arena;
+        char error[1024];
+        arena_init(&arena);
+        struct hba *hba =
+            hba_parse(&arena, "hba", one->text, strlen(one->text), error, sizeof error);
+        if (!hba)
+            fail_msg("%s: %s", one->text, error);
+        const struct hba_rule *rule = match(hba, one->user, one->database, one->from);
+        if ((rule ? rule->line : 0) != one->line)
+            fail_msg("%sfrom %s: line %d fits", one->text, one->from, rule ? rule->line : 0);
+        if (rule)
+            assert_int_equal(rule->method, one->method);
+        arena_free(&arena);
+    }
+}
+
+static const struct {
+    const char *text, *error;
+} refused[] = {
+    {"", "hba:1: found no rules; allowed: at least one, since without any nobody could connect"},
+    {"# all\n\n", "hba:1: found no rules; allowed: at least one, since without any nobody could "
+                  "connect"},
+    {"locl all all trust\n",
+     "hba:1: found type \"locl\"; allowed: local, host, hostssl, hostnossl, "
+     "hostnogssenc"},
+    {"\"local\" all all trust\n", "hba:1: found type \"local\"; allowed: local, host, hostssl, "
+                                  "hostnossl, hostnogssenc"},
+    {"\nhostgssenc all all all trust\n",
+     "hba:2: found hostgssenc, but pgshunt has no GSS encryption; "
+     "allowed: local, host, hostssl, hostnossl, hostnogssenc"},
+    {"local,host all all trust\n",
+     "hba:1: found several values for a type, beginning with \"local\"; "
+     "allowed: one"},
+    {"local\n", "hba:1: found the end of the line before a database; allowed: TYPE DATABASE USER "
+                "ADDRESS METHOD (no ADDRESS with local)"},
+    {"local all\n", "hba:1: found the end of the line before a user; allowed: TYPE DATABASE USER "
+                    "ADDRESS METHOD (no ADDRESS with local)"},
+    {"host all all\n", "hba:1: found the end of the line before an address; allowed: TYPE DATABASE "
+                       "USER ADDRESS METHOD (no ADDRESS with local)"},
+    {"local all all # trust\n", "hba:1: found the end of the line before a method; allowed: TYPE "
+                                "DATABASE USER ADDRESS METHOD (no ADDRESS with local)"},
+    {"local all +staff trust\n",
+     "hba:1: found a user \"+staff\", but pgshunt does not know who is a "
+     "member of which role; allowed: names, all, @FILE"},
+    {"local samerole all trust\n",
+     "hba:1: found a database \"samerole\", but pgshunt does not know "
+     "who is a member of which role; allowed: names, all, sameuser, "
+     "replication, @FILE"},
+    {"local all /^a trust\n", "hba:1: found a user \"/^a\", a regular expression, which is not "
+                              "supported; allowed: names, all, @FILE"},
+    {"host all all db.example.com trust\n",
+     "hba:1: found address \"db.example.com\", a host name, "
+     "which is not supported; allowed: all, samehost, samenet, "
+     "an IP address with its mask (10.0.0.0/8)"},
+    {"host all all 10.0.0.1 trust\n",
+     "hba:1: found \"trust\" behind address 10.0.0.1; allowed: its "
+     "mask, or 10.0.0.1/32"},
+    {"host all all ::1\n",
+     "hba:1: found the end of the line before the mask; allowed: TYPE DATABASE "
+     "USER ADDRESS METHOD (no ADDRESS with local)"},
+    {"host all all 10.0.0.0/33 trust\n", "hba:1: found address \"10.0.0.0/33\"; allowed: 0 to 32 "
+                                         "behind the slash"},
+    {"host all all 10.0.0.0/ trust\n",
+     "hba:1: found address \"10.0.0.0/\"; allowed: 0 to 32 behind "
+     "the slash"},
+    {"host all all 10.0.0.0/+8 trust\n", "hba:1: found address \"10.0.0.0/+8\"; allowed: 0 to 32 "
+                                         "behind the slash"},
+    {"host all all 10.0.0/8 trust\n", "hba:1: found address \"10.0.0/8\"; allowed: an IP address "
+                                      "before the slash"},
+    {"host all all 10.0.0.0 255.0.255.0 trust\n",
+     "hba:1: found mask \"255.0.255.0\"; allowed: ones, "
+     "then zeros"},
+    {"host all all 10.0.0.0 ffff:: trust\n", "hba:1: found \"ffff::\" behind address 10.0.0.0; "
+                                             "allowed: its mask, or 10.0.0.0/32"},
+    {"local all all peer\n", "hba:1: found method \"peer\"; allowed: trust, reject, password, md5, "
+                             "scram-sha-256, cert"},
+    {"host all all all cert\n", "hba:1: found method cert on a line that is not hostssl; allowed: "
+                                "hostssl ... cert"},
+    {"hostssl all all all md5 clientcert=verify-full\n", "hba:1: found option "
+                                                         "\"clientcert=verify-full\"; allowed: no "
+                                                         "options"},
+    {"local \"all all trust\nlocal all all trust\n",
+     "hba:1: found a quote that never ends; allowed: "
+     "\"...\" on one line"},
+    {"include_dir x\n", "hba:1: found include_dir, which is not supported; allowed: include FILE"},
+    {"include\n", "hba:1: found include without a file; allowed: include FILE"},
+    {"include /nonexistent/x\n", "hba:1: found include of /nonexistent/x (No such file or "
+                                 "directory); allowed: a readable file"},
+    {"local all @/nonexistent/x trust\n",
+     "hba:1: found @/nonexistent/x (No such file or directory); "
+     "allowed: a readable file of names"},
+};
+
+static void test_refused(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        struct arena arena;
+        char error[1024];
+        arena_init(&arena);
+        assert_null(hba_parse(&arena, "hba", refused[i].text, strlen(refused[i].text), error,
+                              sizeof error));
+        assert_string_equal(error, refused[i].error);
+        arena_free(&arena);
+    }
+}
+
+static void test_nul(void **state)
+{
+    struct arena arena;
+    char error[1024];
+    (void)state;
+    arena_init(&arena);
+    assert_null(hba_parse(&arena, "hba", "local\0all all trust\n", 20, error, sizeof error));
+    assert_string_equal(error, "hba:1: found a NUL byte; allowed: text");
+    arena_free(&arena);
+}
+
+/* ---- files ---- */
+
+static char folder[] = "/tmp/test_hba.XXXXXX";
+
+static const char *path_of(const char *name)
+{
+    static char path[100];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return path;
+}
+
+static void write_file(const char *name, const char *text)
+{
+    FILE *file = fopen(path_of(name), "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+static struct hba *load(struct arena *arena, char error[1024])
+{
+    arena_init(arena);
+    return hba_load(arena, path_of("hba"), error, 1024);
+}
+
+static void test_files(void **state)
+{
+    struct arena arena;
+    char error[1024];
+    (void)state;
+    write_file("hba", "local @bases @people trust\ninclude more\ninclude_if_exists none\n"
+                      "local all all reject\n");
+    write_file("bases", "a\nb # comment\n\"all\"");
+    write_file("people", "ann, bob\n@others\n");
+    write_file("others", "carl");
+    write_file("more", "\nlocal all dora md5\n");
+    struct hba *hba = load(&arena, error);
+    if (!hba)
+        fail_msg("%s", error);
+    assert_int_equal(match(hba, "ann", "a", "local")->method, HBA_TRUST);
+    assert_int_equal(match(hba, "carl", "all", "local")->method, HBA_TRUST);
+    assert_int_equal(match(hba, "carl", "c", "local")->method, HBA_REJECT);
+    assert_int_equal(match(hba, "carl", "c", "local")->line, 4);
+    assert_int_equal(match(hba, "dora", "c", "local")->line, 2);
+    assert_non_null(strstr(match(hba, "dora", "c", "local")->file, "/more"));
+    arena_free(&arena);
+}
+
+static void test_broken_files(void **state)
+{
+    struct arena arena;
+    char error[1024];
+    (void)state;
+    write_file("hba", "include more\nlocal all all reject\n");
+    write_file("more", "\nlocal all dora nothing\n");
+    assert_null(load(&arena, error));
+    assert_non_null(strstr(error, "/more:2: found method \"nothing\""));
+    arena_free(&arena);
+    write_file("more", "include hba\n"); /* for ever */
+    assert_null(load(&arena, error));
+    assert_non_null(strstr(error, "nested more than 10 deep"));
+    arena_free(&arena);
+    write_file("hba", "local all @people trust\n");
+    write_file("people", "@people\n");
+    assert_null(load(&arena, error));
+    assert_non_null(strstr(error, "Too many levels"));
+    arena_free(&arena);
+    write_file("people", "\"x\n");
+    assert_null(load(&arena, error));
+    assert_non_null(strstr(error, "/people:1: found a quote that never ends"));
+    arena_free(&arena);
+    write_file("people", ""); /* nobody */
+    struct hba *hba = load(&arena, error);
+    assert_non_null(hba);
+    assert_null(match(hba, "ann", "a", "local"));
+    arena_free(&arena);
+    unlink(path_of("hba"));
+    assert_null(load(&arena, error));
+    assert_non_null(strstr(error, "No such file"));
+    arena_free(&arena);
+}
+
+static int make_folder(void **state)
+{
+    (void)state;
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int remove_folder(void **state)
+{
+    static const char *const names[] = {"hba", "bases", "people", "others", "more"};
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        unlink(path_of(names[i]));
+    return rmdir(folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_matches),      cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_nul),          cmocka_unit_test(test_files),
+        cmocka_unit_test(test_broken_files),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
