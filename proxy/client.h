@@ -144,6 +144,10 @@ struct client {
     struct scram_server *scram;
     unsigned char salt[4];   /* md5 */
     bool scram_started;      /* client-first was taken */
+    uint8_t pool_mode;       /* enum pool_mode: taken over while it holds no server */
+    bool admitted;           /* counted among the clients of its account */
+    bool told_waiting;       /* has got the NOTICE about waiting */
+    bool holds_and_waits;    /* waits for a server while it has others (pool_deadlock.c) */
     uint8_t negotiations;    /* encryption requests answered */
     struct guc_set *startup; /* settings from the startup packet: what RESET goes back to */
     /* session */
@@ -186,6 +190,11 @@ bool client_send(struct client *client, const void *bytes, size_t len);
 bool client_send_buffer(struct client *client, struct buffer *bytes); /* and releases it */
 void client_error(struct client *client, const struct pg_error *error);
 
+/* In session mode its servers stay with it until it leaves. */
+static inline bool client_keeps_servers(const struct client *client)
+{
+    return client->pool_mode == POOL_SESSION;
+}
 struct server *client_participant(const struct client *client, unsigned shard);
 void client_attach(struct client *client, struct server *server, unsigned shard);
 void client_detach(struct client *client, struct server *server);

@@ -164,17 +164,6 @@ static void serve_signals(struct daemon *daemon, const sigset_t *set)
     }
 }
 
-static void free_budgets(struct daemon *daemon)
-{
-    struct budget *budget, *next;
-    HASH_ITER(hh, daemon->budgets, budget, next)
-    {
-        HASH_DEL(daemon->budgets, budget);
-        free(budget->key);
-        free(budget);
-    }
-}
-
 static void end(struct daemon *daemon)
 {
     if (daemon->http)
@@ -183,7 +172,7 @@ static void end(struct daemon *daemon)
         worker_join(&daemon->workers[i]);
     auth_query_stop(daemon->auth_query);
     monitor_stop(daemon->monitor);
-    free_budgets(daemon);
+    budgets_free(daemon);
     credentials_free(&daemon->credentials);
     free(daemon->workers);
     topology_unref(daemon->topology);

@@ -162,10 +162,11 @@ static struct pool *new_pool(struct client *client, struct node *node)
     pool->account = client->account;
     pool->worker = client->worker;
     pool->node = node_ref(node);
-    pool->beggar = -1;
     list_init(&pool->idle);
     list_init(&pool->starting);
+    list_init(&pool->tended);
     list_init(&pool->waiting);
+    list_init(&pool->squeezed);
     return pool;
 }
 

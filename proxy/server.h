@@ -103,6 +103,8 @@ struct server {
     bool begun;        /* BEGIN was sent for the client's transaction */
     bool wrote;        /* something that may write was sent in this transaction */
     bool discard;      /* close instead of reusing */
+    bool kept;         /* was a session's own: reset before another client gets it */
+    bool tended;       /* runs a reset or a test between two clients (pool_tend.c) */
     bool dedicated;    /* a replication session's: its pool is its own and goes with it */
     bool committed;    /* the last CommandComplete was a COMMIT */
     char fatal[256];   /* why it is lost: its FATAL message, or what we found */

@@ -243,6 +243,7 @@ static void run_set_topology(struct worker *worker, struct message *message)
     worker->topology = order->topology;
     free(order);
     pools_reload(worker);
+    pools_warm_up(worker);
     welcomes_forget(worker);
 }
 
@@ -451,6 +452,7 @@ static void *run(void *arg)
     log_thread_name(name);
     pthread_mutex_lock(&worker->daemon->start_lock);
     pthread_mutex_unlock(&worker->daemon->start_lock);
+    pools_warm_up(worker);
     uv_run(&worker->loop, UV_RUN_DEFAULT);
     empty_mailbox(worker);
     uv_loop_close(&worker->loop);
@@ -502,6 +504,7 @@ bool worker_start(struct worker *worker, struct daemon *daemon, int index, char 
     list_init(&worker->servers);
     list_init(&worker->cancels);
     list_init(&worker->refused);
+    list_init(&worker->squeezed);
     list_init(&worker->schema_waiting);
     prepared_table_init(&worker->prepared);
     pthread_mutex_init(&worker->mailbox_lock, NULL);

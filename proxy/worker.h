@@ -70,7 +70,7 @@ struct worker {
     int listen_fd;
     uv_timer_t tick;
     uv_timer_t schema_timer; /* runs while clients wait for a schema */
-    uv_prepare_t turn; /* runs before each wait for events */
+    uv_prepare_t turn;       /* runs before each wait for events */
     uv_async_t mailbox;
     pthread_mutex_t mailbox_lock;
     struct message *mailbox_first, *mailbox_last;
@@ -85,18 +85,21 @@ struct worker {
     struct list_node refused;        /* struct client_auth: to be told so after a delay */
     int nclients;
     uint64_t pins[PIN_REASONS]; /* servers pinned since start, by reason */
-    struct client *by_id; /* hash of clients by cancel pid */
+    struct client *by_id;       /* hash of clients by cancel pid */
     uint32_t next_client;
     uint32_t next_server;
-    int64_t now;              /* see worker_now; 0: not read in this turn yet */
-    uint64_t random;          /* state of a cheap generator, for balancing */
-    struct account *accounts; /* by database and user; they hold the pools */
+    int64_t now;               /* see worker_now; 0: not read in this turn yet */
+    uint64_t random;           /* state of a cheap generator, for balancing */
+    struct account *accounts;  /* by database and user; they hold the pools */
+    struct list_node squeezed; /* pools that a limit on server connections keeps waiting */
+    bool asking_room;          /* the other workers are being asked to make room */
+    bool warming;              /* this tick has started a connection for a pool's minimum */
     struct database_stats *stats;
     int64_t period_begin, period_end; /* clock_us of the last complete period; 0: none yet */
     struct welcome *welcomes;         /* greetings by (database, user, startup settings) */
     struct secret *secrets;           /* derived from passwords (client_login.c) */
     struct prepared_table prepared;
-    struct shape_table *shapes; /* trees of Query messages */
+    struct shape_table *shapes;     /* trees of Query messages */
     struct arena *spare_arenas[16]; /* request arenas kept for reuse */
     int nspare_arenas;
     struct list_node cancels; /* cancel requests under way */
@@ -115,7 +118,9 @@ struct daemon {
     atomic_int replications;       /* replication sessions: limits.max_replication */
     unsigned char cancel_seed[32]; /* clients' cancel keys are made from it */
     pthread_mutex_t budgets_lock;
-    struct budget *budgets;
+    struct budget *budgets; /* guarded by the lock; what is in them has its own rules */
+    struct holder *holders; /* clients that hold servers and wait for more (pool_deadlock.c) */
+    _Atomic int64_t squeezed_until; /* somebody may want room (pool_budget.h); 0: nobody does */
     struct credentials credentials; /* for logins to servers */
     atomic_ullong connections;      /* accepted since start */
     int64_t started_at;
