@@ -43,7 +43,8 @@ void attach_route_session(const struct client *client, struct route_session *ses
     *session = (struct route_session){
         .key = client->route_key,
         .shard = client->route_shard,
-        .force_primary = !client->topology->config->read_write_split || is_serializable(client),
+        .force_primary = !client->topology->config->read_write_split || is_serializable(client) ||
+                         client_keeps_servers(client),
         .in_transaction = client->tx != NULL,
         .read_only = reads_only(client),
         .transaction_shard = -1,

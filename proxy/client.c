@@ -46,8 +46,9 @@ const char *client_state_name(enum client_state state)
 
 bool client_is_idle(const struct client *client)
 {
-    return (client->state == CLIENT_IDLE && !client->tx && !client->nparticipants &&
-            !extended_in_batch(client) && !buffer_length(&client->in)) ||
+    bool holds = client->nparticipants && !client_keeps_servers(client);
+    return (client->state == CLIENT_IDLE && !client->tx && !holds && !extended_in_batch(client) &&
+            !buffer_length(&client->in)) ||
            client->state == CLIENT_STARTUP || client->state == CLIENT_AUTH ||
            (client->state == CLIENT_REPLICATING && replication_may_end(client));
 }
@@ -91,8 +92,9 @@ static void abandon_servers(struct client *client)
         bool clean = (!server->expect_count || server->probing) && server->tx_status == 'I' &&
                      !server->skip && !server->copy_in;
         if (clean) {
+            server->kept |= client_keeps_servers(client);
             client_detach(client, server);
-            if (server->pinned || server->probing)
+            if (!server->kept && (server->pinned || server->probing))
                 server_reset(server);
             else
                 pool_checkin(server);
@@ -120,6 +122,8 @@ void client_close(struct client *client, const char *reason)
     replication_free(client);
     transaction_end(client, false);
     console_free(client);
+    if (client->admitted)
+        account_leave(client->account);
     list_remove(&client->all);
     client->worker->nclients--;
     atomic_fetch_sub(&client->worker->daemon->clients, 1);

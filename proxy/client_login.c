@@ -129,6 +129,13 @@ void client_login_accept(struct client *client)
     }
     client->stats = worker_stats_of(client->worker, client->database_name);
     client->account = account_get(client->worker, client->database_name, client->user);
+    client->pool_mode = (uint8_t)client->account->settings.mode;
+    struct pg_error error;
+    client->admitted = account_admit(client->account, &error);
+    if (!client->admitted) {
+        client_fatal(client, error.sqlstate, error.message, error.hint);
+        return;
+    }
     if (client->replication)
         replication_start(client);
     else

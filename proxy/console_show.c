@@ -1,6 +1,7 @@
 /* console_show.c: SHOW POOLS, CLIENTS, SERVERS, DATABASES, USERS and LISTS, as PgBouncer has them. */
 #include "proxy/console_show.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -35,7 +36,7 @@ static void put_wait(struct console_table *table, int64_t wait_us)
 
 /* All pools of one (database, user), summed. */
 struct pool_sum {
-    int active, idle, login, cancels, being_canceled;
+    int active, idle, tended, login, cancels, being_canceled;
     int64_t longest_wait_us;
 };
 
@@ -45,6 +46,7 @@ static struct pool_sum sum_pools(const struct report_account *account)
     for (const struct report_pool *pool = account->pools; pool; pool = pool->next) {
         sum.active += pool->active;
         sum.idle += pool->idle;
+        sum.tended += pool->tended;
         sum.login += pool->login;
         sum.cancels += pool->cancels;
         sum.being_canceled += pool->being_canceled;
@@ -56,9 +58,10 @@ static struct pool_sum sum_pools(const struct report_account *account)
 
 void console_show_pools(struct console_table *table, const struct report *report)
 {
-    const char *mode = console_pool_mode((enum pool_mode)report->topology->config->pool.mode);
     for (const struct report_account *row = report->accounts; row; row = row->hh.next) {
         struct pool_sum sum = sum_pools(row);
+        struct pool_settings settings;
+        config_pool_settings(report->topology->config, row->database, row->user, &settings);
         console_text(table, row->database);
         console_text(table, row->user);
         console_integer(table, row->idle + row->active);
@@ -69,11 +72,13 @@ void console_show_pools(struct console_table *table, const struct report *report
         console_integer(table, sum.cancels);
         console_integer(table, sum.being_canceled);
         console_integer(table, sum.idle);
-        console_integer(table, 0); /* servers are not tested before use */
-        console_integer(table, 0);
+        console_integer(table, 0);          /* nothing waits to be reset or tested: */
+        console_integer(table, sum.tended); /* ... that is done at once */
         console_integer(table, sum.login);
         put_wait(table, sum.longest_wait_us);
-        console_text(table, console_is_name(row->database) ? "statement" : mode);
+        console_text(table, console_is_name(row->database)
+                                ? "statement"
+                                : console_pool_mode((enum pool_mode)settings.mode));
         console_null(table);
     }
 }
@@ -189,12 +194,13 @@ static int count_clients(const struct report *report, const char *database)
     return sum;
 }
 
-static void put_limits(struct console_table *table, const struct report *report, const char *name)
+static void put_limits(struct console_table *table, const struct report *report, const char *name,
+                       int64_t most_servers, int64_t most_clients)
 {
-    console_null(table);       /* load_balance_hosts */
-    console_integer(table, 0); /* max_connections: limits are per user and node */
+    console_null(table); /* load_balance_hosts */
+    console_integer(table, most_servers);
     console_integer(table, count_servers(report, name));
-    console_integer(table, 0); /* max_client_connections */
+    console_integer(table, most_clients);
     console_integer(table, count_clients(report, name));
     console_integer(table, 0); /* paused */
     console_integer(table, 0); /* disabled */
@@ -204,6 +210,8 @@ static void put_database(struct console_table *table, const struct report *repor
                          const struct database *database)
 {
     const struct config *config = report->topology->config;
+    struct pool_settings pool;
+    config_pool_settings(config, database->name, "", &pool);
     struct buffer hosts = {0};
     list_hosts(database, &hosts);
     buffer_append(&hosts, "", 1);
@@ -213,13 +221,13 @@ static void put_database(struct console_table *table, const struct report *repor
     console_integer(table, database->shards[0].nodes[0]->port);
     console_text(table, database->shards[0].dbname);
     console_text(table, user && user[0] ? user : NULL);
-    console_integer(table, database->config->pool.size > 0 ? database->config->pool.size
-                                                           : config->pool.size);
-    console_integer(table, 0); /* min_pool_size */
-    console_integer(table, 0); /* reserve_pool_size */
-    console_integer(table, config->pool.server_lifetime / 1000);
-    console_text(table, console_pool_mode((enum pool_mode)config->pool.mode));
-    put_limits(table, report, database->name);
+    console_integer(table, pool.size);
+    console_integer(table, pool.min_size);
+    console_integer(table, pool.reserve_size);
+    console_integer(table, pool.server_lifetime / 1000);
+    console_text(table, console_pool_mode((enum pool_mode)pool.mode));
+    put_limits(table, report, database->name, config_database_connections(config, database->name),
+               config_database_clients(config, database->name));
     buffer_release(&hosts);
 }
 
@@ -235,7 +243,7 @@ static void put_console_database(struct console_table *table, const struct repor
     console_integer(table, 0);
     console_integer(table, 0);
     console_text(table, "statement");
-    put_limits(table, report, CONSOLE_DATABASE);
+    put_limits(table, report, CONSOLE_DATABASE, 0, 0);
 }
 
 int console_count_databases(const struct report *report)
@@ -252,6 +260,22 @@ void console_show_databases(struct console_table *table, const struct report *re
 
 /* ---- SHOW USERS ---- */
 
+/* What the user's own entry sets; what it does not depends on the database. */
+static void put_own(struct console_table *table, int64_t value)
+{
+    char text[24];
+    snprintf(text, sizeof text, "%" PRId64, value);
+    console_text(table, value == SETTING_INHERIT ? NULL : text);
+}
+
+static void put_own_settings(struct console_table *table, const struct user_config *user)
+{
+    int64_t mode = user ? user->pool.mode : SETTING_INHERIT;
+    put_own(table, user ? user->pool.size : SETTING_INHERIT);
+    put_own(table, user ? user->pool.reserve_size : SETTING_INHERIT);
+    console_text(table, mode == SETTING_INHERIT ? NULL : console_pool_mode((enum pool_mode)mode));
+}
+
 static void put_user(struct console_table *table, const struct report *report, const char *user)
 {
     int clients = 0, servers = 0;
@@ -261,13 +285,12 @@ static void put_user(struct console_table *table, const struct report *report, c
     for (const struct report_pool *row = report->pools; row; row = row->hh.next)
         if (strcmp(row->user, user) == 0)
             servers += row->active + row->idle + row->login;
+    const struct config *config = report->topology->config;
     console_text(table, user);
-    console_null(table); /* pool_size: by database */
-    console_null(table); /* reserve_pool_size */
-    console_null(table); /* pool_mode */
-    console_integer(table, 0);
+    put_own_settings(table, config_user(config, user));
+    console_integer(table, config_user_connections(config, user));
     console_integer(table, servers);
-    console_integer(table, 0);
+    console_integer(table, config_user_clients(config, user));
     console_integer(table, clients);
 }
 

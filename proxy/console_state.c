@@ -196,7 +196,8 @@ void console_show_config(struct console_table *table, const struct report *repor
     /* PgBouncer's names for what its exporters read. */
     snprintf(value, sizeof value, "%d", config->max_clients);
     put_setting(table, "max_client_conn", value, "1000", true);
-    put_setting(table, "max_user_connections", "0", "0", false);
+    snprintf(value, sizeof value, "%d", (int)config->max_user_connections);
+    put_setting(table, "max_user_connections", value, "0", true);
 }
 
 void console_show_state(struct console_table *table, const struct report *report)

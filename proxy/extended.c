@@ -334,7 +334,7 @@ static void settled(struct client *client)
     ext->server = NULL;
     ext->executed_write = false;
     ext->state = ext->failed ? BATCH_FAILED : BATCH_OPEN;
-    if (!client->tx && !server->pinned) {
+    if (!client->tx && !server->pinned && !client_keeps_servers(client)) {
         client_detach(client, server);
         pool_checkin(server);
     }

@@ -96,22 +96,81 @@ static double pool_cancels(const struct report_pool *pool)
     return pool->cancels;
 }
 
+static double pool_tested(const struct report_pool *pool)
+{
+    return pool->tended;
+}
+
+static double pool_least(const struct report_pool *pool)
+{
+    return pool->least;
+}
+
+static double pool_reserve(const struct report_pool *pool)
+{
+    return pool->reserve;
+}
+
+static double pool_wait_timeouts(const struct report_pool *pool)
+{
+    return (double)pool->wait_timeouts;
+}
+
+static double pool_deadlocks(const struct report_pool *pool)
+{
+    return (double)pool->deadlocks;
+}
+
+static double pool_evictions(const struct report_pool *pool)
+{
+    return (double)pool->evictions;
+}
+
+static double pool_reserves(const struct report_pool *pool)
+{
+    return (double)pool->reserves;
+}
+
+static double pool_moves(const struct report_pool *pool)
+{
+    return (double)pool->moves;
+}
+
 /* Rows of one family follow each other; the first has the help. */
 static const struct {
-    const char *name, *help;
+    const char *name, *type, *help;
     double (*value)(const struct report_pool *pool);
-    const char *state; /* label, or NULL */
+    const char *label, *is; /* one more label, or NULL */
 } pool_metrics[] = {
-    {"pool_size", "Most server connections of a pool (database, user, node), all workers together.",
-     pool_limit, NULL},
-    {"server_connections", "Server connections of a pool, by state.", pool_active, "active"},
-    {"server_connections", NULL, pool_idle, "idle"},
-    {"server_connections", NULL, pool_login, "login"},
-    {"pool_waiting_clients", "Clients that wait for a connection of the pool.", pool_waiting, NULL},
-    {"pool_longest_wait_seconds", "How long the client that waits longest has been waiting.",
-     pool_longest_wait, NULL},
-    {"pool_cancel_requests", "Cancel requests under way to servers of the pool.", pool_cancels,
+    {"pool_size", "gauge",
+     "Most server connections of a pool (database, user, node), all workers together.", pool_limit,
+     NULL, NULL},
+    {"pool_min_size", "gauge", "Server connections of a pool that are kept open.", pool_least, NULL,
      NULL},
+    {"pool_reserve_size", "gauge",
+     "Server connections of a pool beyond its size, for clients that have waited long.",
+     pool_reserve, NULL, NULL},
+    {"server_connections", "gauge", "Server connections of a pool, by state.", pool_active, "state",
+     "active"},
+    {"server_connections", NULL, NULL, pool_idle, "state", "idle"},
+    {"server_connections", NULL, NULL, pool_login, "state", "login"},
+    {"server_connections", NULL, NULL, pool_tested, "state", "tested"},
+    {"pool_waiting_clients", "gauge", "Clients that wait for a connection of the pool.",
+     pool_waiting, NULL, NULL},
+    {"pool_longest_wait_seconds", "gauge",
+     "How long the client that waits longest has been waiting.", pool_longest_wait, NULL, NULL},
+    {"pool_refused_total", "counter", "Clients that waited for a connection of the pool in vain.",
+     pool_wait_timeouts, "reason", "query_wait_timeout"},
+    {"pool_refused_total", NULL, NULL, pool_deadlocks, "reason", "deadlock"},
+    {"pool_reserve_used_total", "counter", "Server connections started from the reserve.",
+     pool_reserves, NULL, NULL},
+    {"pool_evictions_total", "counter",
+     "Server connections of the pool closed to make room for another pool.", pool_evictions, NULL,
+     NULL},
+    {"pool_moves_total", "counter", "Server connections that went to another worker thread.",
+     pool_moves, NULL, NULL},
+    {"pool_cancel_requests", "gauge", "Cancel requests under way to servers of the pool.",
+     pool_cancels, NULL, NULL},
 };
 
 #define POOL_METRICS (sizeof pool_metrics / sizeof pool_metrics[0])
@@ -126,8 +185,8 @@ static void put_pool(struct buffer *out, const struct report *report,
                                     {"user", pool->user},
                                     {"shard", shard ? shard->name : ""},
                                     {"node", node},
-                                    {"state", pool_metrics[metric].state}};
-    metrics_sample(out, pool_metrics[metric].name, labels, pool_metrics[metric].state ? 5 : 4,
+                                    {pool_metrics[metric].label, pool_metrics[metric].is}};
+    metrics_sample(out, pool_metrics[metric].name, labels, pool_metrics[metric].label ? 5 : 4,
                    pool_metrics[metric].value(pool));
 }
 
@@ -142,7 +201,7 @@ void metrics_write_pools(const struct report *report, struct buffer *out)
 {
     for (size_t i = 0; i < POOL_METRICS; i++) {
         if (pool_metrics[i].help)
-            metrics_family(out, pool_metrics[i].name, "gauge", pool_metrics[i].help);
+            metrics_family(out, pool_metrics[i].name, pool_metrics[i].type, pool_metrics[i].help);
         int written = 0;
         for (const struct report_account *row = report->accounts; row; row = row->hh.next) {
             if (written++ == METRICS_ACCOUNTS_MAX)

@@ -79,6 +79,8 @@ void pin(struct client *client, struct server *server, enum pin_reason reason)
               LOG_S("reason", reasons[reason].name));
     server->pins |= BIT(reason);
     server->pinned = true;
+    if (client_keeps_servers(client))
+        return; /* it would have stayed anyway */
     client->pins_told |= BIT(reason);
     client->worker->pins[reason]++;
 }

@@ -506,7 +506,9 @@ static enum verdict look_at(struct walk *walk, const char *message, const char *
     case 'S':
         return parameter_status(walk, body, len);
     case 'A':
-        return walk->client && walk->server->pinned ? FORWARD : DROP;
+        return walk->client && (walk->server->pinned || client_keeps_servers(walk->client))
+                   ? FORWARD
+                   : DROP;
     case 'G':
         return copy_in(walk);
     case 'V':
@@ -685,6 +687,8 @@ static void walk_and_act(struct server *server, struct buffer *kept, const char 
     struct client *client = walk.client;
     if (server->resetting && server->state == SERVER_ACTIVE)
         server_reset_step(server);
+    else if (server->tended && !server->expect_count)
+        pool_tended(server);
     if (client && server->client == client && client->scatter)
         scatter_pump(client);
     if (walk.ready && client && server->client == client)

@@ -60,12 +60,20 @@ static void add_pool(struct report *report, struct pool *pool)
     struct report_pool *row =
         report_pool(report, pool->account->database, pool->account->user, pool->node);
     row->limit = atomic_load(&pool->budget->limit);
-    row->active += pool->nactive;
+    row->reserve = atomic_load(&pool->budget->reserve);
+    row->least = (int)pool->account->settings.min_size;
+    row->active += pool->nactive - pool->ntended;
+    row->tended += pool->ntended;
     row->idle += pool->nidle;
     row->login += pool->nstarting;
     row->waiting += pool->nwaiting;
     row->assignments += pool->assignments;
     row->wait_us += pool->wait_us;
+    row->wait_timeouts += pool->wait_timeouts;
+    row->deadlocks += pool->deadlocks;
+    row->evictions += pool->evictions;
+    row->reserves += pool->reserves;
+    row->moves += pool->moves;
     list_each(at, following, &pool->waiting)
     {
         int64_t waited = report->now - list_entry(at, struct client, waiting)->waiting_since;

@@ -45,12 +45,16 @@ struct report_pool {
     struct report_pool *next; /* of the account */
     int limit;
     int active, idle, login; /* server connections */
+    int tended;              /* being reset or tested between two clients */
+    int least, reserve;      /* min_pool_size, reserve_pool_size */
     int cancels;             /* cancel requests under way */
     int being_canceled;      /* servers held back until those have ended */
     int waiting;             /* clients */
     int64_t longest_wait_us; /* of those waiting now */
     uint64_t assignments;
     uint64_t wait_us;
+    uint64_t wait_timeouts, deadlocks; /* clients refused */
+    uint64_t evictions, reserves, moves;
     UT_hash_handle hh;
 };
 

@@ -69,6 +69,7 @@ static void follow_reload(struct client *client)
     topology_unref(client->topology);
     client->topology = newest;
     client->database = database;
+    client->pool_mode = (uint8_t)client->account->settings.mode;
     client->schema_version = 0;
 }
 
@@ -111,9 +112,10 @@ void session_release_servers(struct client *client)
         return;
     for (int i = client->nparticipants - 1; i >= 0; i--) {
         struct server *server = client->participants[i];
-        if (server->doubtful_pins && !server->expect_count)
+        server->kept |= client_keeps_servers(client);
+        if (server->doubtful_pins && !server->expect_count && !server->kept)
             pins_probe(client, server);
-        if (server->expect_count || server->pinned)
+        if (server->expect_count || server->pinned || server->kept)
             continue;
         client_detach(client, server);
         pool_checkin(server);
@@ -241,7 +243,8 @@ static void give_up_transaction(struct client *client)
 void session_lost_server(struct client *client, struct server *server, const char *reason)
 {
     bool midway = server->skip && server->skip_forward;
-    bool mattered = server->begun || server->pinned || client->state == CLIENT_BUSY;
+    bool own = server->pinned || client_keeps_servers(client); /* session state lived there */
+    bool mattered = server->begun || own || client->state == CLIENT_BUSY;
     if (midway) {
         /* Half a message has gone out: the stream cannot be mended. */
         client_close(client, "its server was lost in the middle of a message");
@@ -258,7 +261,7 @@ void session_lost_server(struct client *client, struct server *server, const cha
     struct pg_error error;
     describe_loss(server, reason, arena, &error);
     bool idle = client->state == CLIENT_IDLE;
-    if (idle || server->pinned) {
+    if (idle || own) {
         /* Nothing was asked: the session state that lived there is gone, so the session ends, as it
          * would with Postgres itself. */
         client_fatal(client, error.sqlstate, error.message, "Connect again.");

@@ -133,6 +133,10 @@ void transaction_schema_changed(struct client *client);
 /* SET, RESET or SHOW of a pgshunt.* setting. */
 bool statement_is_own(const struct statement *statement);
 
+/* pool.mode "statement" knows no transaction blocks. */
+bool statement_refused_by_mode(const struct client *client, const struct statement *statement,
+                               struct pg_error *error);
+
 enum local_outcome {
     LOCAL_NO,      /* not the session's business: route it */
     LOCAL_DONE,    /* answered: bytes are in `answer` (without ReadyForQuery) */

@@ -232,15 +232,17 @@ static void answer_locally(struct client *client, struct buffer *answer)
 }
 
 /* The statements of one message are routed together, before the first of them is run. */
-static bool refuse_own_settings(struct client *client, const struct statement_list *list)
+static bool refuse_in_list(struct client *client, const struct statement_list *list)
 {
     static const struct pg_error error = {
         .sqlstate = "0A000",
         .message = "pgshunt.* settings cannot be set or shown together with other statements",
         .hint = "Send the statement as a message of its own."};
+    struct pg_error by_mode;
     for (int i = 0; i < list->count; i++) {
-        if (statement_is_own(list->items[i])) {
-            session_refuse(client, &error);
+        bool refused = statement_refused_by_mode(client, list->items[i], &by_mode);
+        if (refused || statement_is_own(list->items[i])) {
+            session_refuse(client, refused ? &by_mode : &error);
             return true;
         }
     }
@@ -257,7 +259,7 @@ static bool handle_locally(struct client *client, const struct statement_list *l
         return true;
     }
     if (list->count > 1)
-        return refuse_own_settings(client, list);
+        return refuse_in_list(client, list);
     switch (statement_local(client, list->items[0], &answer, &error)) {
     case LOCAL_NO:
         return false;

@@ -173,9 +173,24 @@ static bool ends_failure(enum statement_kind kind)
     return kind == STMT_COMMIT || kind == STMT_ROLLBACK || kind == STMT_ROLLBACK_TO;
 }
 
+bool statement_refused_by_mode(const struct client *client, const struct statement *statement,
+                               struct pg_error *error)
+{
+    if (statement->kind != STMT_BEGIN || client->pool_mode != POOL_STATEMENT)
+        return false;
+    *error = (struct pg_error){
+        .sqlstate = "0A000",
+        .message = "transaction blocks are not allowed with pool.mode \"statement\"",
+        .hint = "Send each statement on its own, or set pool_mode = \"transaction\" for this "
+                "database or user."};
+    return true;
+}
+
 enum local_outcome statement_local(struct client *client, const struct statement *statement,
                                    struct buffer *answer, struct pg_error *error)
 {
+    if (statement_refused_by_mode(client, statement, error))
+        return LOCAL_REFUSED;
     if (statement->kind == STMT_BEGIN && !(client->tx && client->tx->state == TX_FAILED))
         return begin(client, statement, answer);
     if (unbegun(client)) {

@@ -523,7 +523,7 @@ static void test_config_and_state(void **state)
     char *text = run("SHOW CONFIG", report);
     check_has(text, "pool.size|7|20|yes\n");
     check_has(text, "listen.port|6543|6432|no\n");
-    check_has(text, "max_client_conn|99|1000|yes\nmax_user_connections|0|0|no\n");
+    check_has(text, "max_client_conn|99|1000|yes\nmax_user_connections|0|0|yes\n");
     free(text);
     report->draining = true;
     check_show("SHOW STATE", report, "active|no\npaused|no\nsuspended|no\ndraining|yes\n");
