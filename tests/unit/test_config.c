@@ -623,7 +623,7 @@ static void test_pool_overrides(void **state)
     struct config_error error;
     struct pool_settings pool;
     const char *path = write_file(
-        "o.conf", "auth = { users_file = \"users.conf\"; };\n"
+        "u.conf", "auth = { users_file = \"users.conf\"; };\n"
                   "pool = { size = 7; reserve_size = 2; query_wait_timeout = \"9s\"; };\n"
                   "limits = { max_database_connections = 40; max_user_clients = 30; };\n"
                   "databases = ( { name = \"app\"; pool_mode = \"session\"; pool_size = 5;\n"
