@@ -292,7 +292,11 @@ bool batch_is_session_statement(const struct prepared *prepared)
     case STMT_RELEASE:
     case STMT_ROLLBACK_TO:
     case STMT_DEALLOCATE:
+    case STMT_LISTEN:
+    case STMT_UNLISTEN:
         return true;
+    case STMT_QUERY:
+        return listen_is_question(statement);
     default:
         return statement_is_own(statement);
     }

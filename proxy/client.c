@@ -117,10 +117,12 @@ void client_close(struct client *client, const char *reason)
     client_auth_free(client);
     pool_cancel_wait(client);
     schema_wait_cancel(client);
+    listen_cancel(client);
     scatter_free(client);
     abandon_servers(client);
     replication_free(client);
     transaction_end(client, false);
+    listen_free(client);
     console_free(client);
     if (client->admitted)
         account_leave(client->account);
@@ -462,6 +464,7 @@ void client_cancel(struct client *client)
     if (client->state == CLIENT_WAITING) {
         pool_cancel_wait(client);
         schema_wait_cancel(client);
+        listen_cancel(client);
         client->request.attempts = 1000; /* cancelled: not to be tried elsewhere */
         client_no_server(client, "57014", "canceling statement due to user request", NULL);
         return;

@@ -35,6 +35,7 @@
 #include "proxy/conn.h"
 #include "proxy/guc.h"
 #include "proxy/list.h"
+#include "proxy/listen.h"
 #include "proxy/prepared.h"
 #include "proxy/server.h"
 #include "proxy/topology.h"
@@ -68,7 +69,8 @@ enum tx_state {
 
 struct savepoint {
     char *name;
-    int pending; /* length of settings when it was made */
+    int pending; /* lengths of settings and listens when it was made */
+    int listens;
 };
 
 /* Exists only while the client is in a transaction block. */
@@ -82,7 +84,8 @@ struct transaction {
     bool local_route;    /* SET LOCAL pgshunt.*: what was before comes back at the end */
     char *outer_key, *outer_shard;
     struct guc_pending
-        settings;   /* of the session and SET LOCAL, also for servers that join later */
+        settings; /* of the session and SET LOCAL, also for servers that join later */
+    struct listen_changes listens; /* LISTEN and UNLISTEN, for its end */
     bool went_back; /* a RESET left servers without what the startup packet says: to be set again */
     struct savepoint *savepoints;
     int nsavepoints;
@@ -167,6 +170,7 @@ struct client {
      * has written nothing. */
     int64_t wrote_at;
     int64_t *wrote_on;             /* by shard; NULL: none */
+    struct listener *listener;     /* what it LISTENs to; NULL until it does */
     uint32_t pins_told;            /* reasons a NOTICE is due for; see pins.h */
     bool pin_noticed;              /* ... and was given */
     char *route_key, *route_shard; /* pgshunt.key, pgshunt.shard */

@@ -49,7 +49,7 @@ static const struct console_column connections[] = {
     S("type"), S("user"), S("database"), S("replication"), S("state"), S("addr"), I("port"),
     S("local_addr"), I("local_port"), S("connect_time"), S("request_time"), I("wait"), I("wait_us"),
     I("close_needed"), S("ptr"), S("link"), I("remote_pid"), S("tls"), S("application_name"),
-    I("prepared_statements"), I("id"),
+    I("prepared_statements"), I("id"), S("pin_reason"),
 };
 
 static const struct console_column stats[] = {

@@ -134,6 +134,7 @@ static void put_connection(struct console_table *table, const struct report *rep
     console_text(table, row->application_name);
     console_integer(table, row->prepared_statements);
     console_integer(table, row->id);
+    console_text(table, row->pin_reason);
 }
 
 void console_show_clients(struct console_table *table, const struct report *report)

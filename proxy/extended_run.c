@@ -24,6 +24,9 @@ static void describe_session_statement(struct client *client, const struct prepa
     if (own->kind == STMT_SHOW) {
         struct wire_column column = {own->name, 25};
         wire_put_row_description(&bytes, &column, 1);
+    } else if (own->kind == STMT_QUERY) {
+        struct wire_column column = {"pg_listening_channels", 25};
+        wire_put_row_description(&bytes, &column, 1);
     } else {
         wire_put_simple(&bytes, 'n');
     }
@@ -224,6 +227,8 @@ static bool execute_local(struct client *client, struct portal *portal)
     case LOCAL_REFUSED:
         extended_refuse(client, &error);
         return true;
+    case LOCAL_WAIT:
+        return false;
     case LOCAL_NO:
         break;
     }

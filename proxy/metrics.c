@@ -166,6 +166,19 @@ static void put_workers(struct buffer *out, const struct report *report)
     }
 }
 
+static void put_pins(struct buffer *out, const struct report *report)
+{
+    metrics_family(out, "pinned_clients", "gauge",
+                   "Clients that keep a server connection between transactions, by reason.");
+    for (int i = 0; i < PIN_REASONS; i++)
+        SAMPLE(out, "pinned_clients", report->pinned[i],
+               {"reason", pin_reason_name((enum pin_reason)i)});
+    metrics_family(out, "pins_total", "counter",
+                   "Times a client was pinned to a server connection, by reason.");
+    for (int i = 0; i < PIN_REASONS; i++)
+        SAMPLE(out, "pins_total", report->pins[i], {"reason", pin_reason_name((enum pin_reason)i)});
+}
+
 /* ---- counters per database ---- */
 
 #define COUNTER(member) offsetof(struct worker_stats, member)
@@ -252,6 +265,7 @@ void metrics_write(const struct report *report, struct buffer *out)
 {
     put_process(out, report);
     put_workers(out, report);
+    put_pins(out, report);
     put_counters(out, report);
     metrics_write_accounts(report, out);
     metrics_write_pools(report, out);

@@ -8,6 +8,7 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/log.h"
 #include "proxy/client.h"
+#include "proxy/hub.h"
 #include "proxy/login_gate.h"
 #include "proxy/pool_internal.h"
 #include "proxy/replication.h"
@@ -233,6 +234,10 @@ void pool_set_lifetime(struct server *server)
 void pool_server_ready(struct server *server)
 {
     struct pool *pool = server->pool;
+    if (server->hub) {
+        hub_server_ready(server);
+        return;
+    }
     if (server->dedicated) {
         replication_server_ready(server);
         return;
@@ -253,6 +258,10 @@ void pool_server_ready(struct server *server)
 void pool_login_failed(struct server *server, const char *sqlstate, const char *message)
 {
     struct pool *pool = server->pool;
+    if (server->hub) {
+        hub_login_failed(server, sqlstate, message);
+        return;
+    }
     if (server->dedicated) {
         replication_login_failed(server, sqlstate, message);
         return;
@@ -289,7 +298,7 @@ static void take_off(struct pool *pool, struct server *server)
 void pool_remove(struct server *server)
 {
     struct pool *pool = server->pool;
-    if (server->dedicated || server->state == SERVER_CLOSED)
+    if (server->dedicated || server->hub || server->state == SERVER_CLOSED)
         return;
     bool was_starting = server->state == SERVER_CONNECTING || server->state == SERVER_LOGIN;
     list_remove(&server->link);

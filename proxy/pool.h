@@ -91,6 +91,9 @@ bool account_admit(struct account *account, struct pg_error *error);
 void account_leave(struct account *account);
 /* The account's pool for a node, created on demand. */
 struct pool *pool_get(struct account *account, struct node *node);
+/* A pool that is in nobody's books, for one connection that is not shared by turns. */
+struct pool *pool_private(struct account *account, struct node *node);
+void pool_private_free(struct pool *pool);
 enum checkout { CHECKOUT_READY, CHECKOUT_WAITING };
 /* READY: client's participant was attached now. WAITING: client_server_ready() or client_no_server()
  * follows. The client must not be waiting already. */

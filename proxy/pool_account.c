@@ -271,3 +271,26 @@ void pools_reload(struct worker *worker)
     }
     reload_lifetimes(worker);
 }
+
+/* ---- a pool of one ---- */
+
+struct pool *pool_private(struct account *account, struct node *node)
+{
+    struct pool *pool = mem_alloc(sizeof *pool);
+    pool->account = account;
+    pool->worker = account->worker;
+    pool->node = node_ref(node);
+    list_init(&pool->idle);
+    list_init(&pool->starting);
+    list_init(&pool->tended);
+    list_init(&pool->waiting);
+    list_init(&pool->squeezed);
+    return pool;
+}
+
+void pool_private_free(struct pool *pool)
+{
+    node_unref(pool->node);
+    free(pool->last_error);
+    free(pool);
+}

@@ -52,7 +52,11 @@ static void sum_clients(struct report *report, struct worker *worker)
             add_account(report, client);
         else
             report->logging_in++;
+        for (uint32_t pins = pins_of(client); pins; pins &= pins - 1)
+            report->pinned[__builtin_ctz(pins)]++;
     }
+    for (int i = 0; i < PIN_REASONS; i++)
+        report->pins[i] += worker->pins[i];
 }
 
 static void add_pool(struct report *report, struct pool *pool)
@@ -165,6 +169,12 @@ static const char *application_name(struct report *report, const struct client *
     return value ? report_unquote(&report->arena, value) : "";
 }
 
+static const char *pin_reason(struct report *report, uint32_t pins)
+{
+    char text[256];
+    return pins ? report_text(&report->arena, pins_describe(pins, text, sizeof text)) : "";
+}
+
 static void add_client(struct report *report, const struct client *client)
 {
     struct report_connection *row = report_connection(report, &report->clients);
@@ -185,6 +195,7 @@ static void add_client(struct report *report, const struct client *client)
     if (client->extended)
         row->prepared_statements = (int)HASH_COUNT(client->extended->names.statements);
     row->id = client->id;
+    row->pin_reason = pin_reason(report, pins_of(client));
 }
 
 static void list_clients(struct report *report, struct worker *worker)
@@ -227,6 +238,7 @@ static void add_server(struct report *report, const struct server *server)
     row->remote_pid = server->backend_pid;
     row->prepared_statements = server->marks.count;
     row->id = server->id;
+    row->pin_reason = server->hub ? "listens for clients" : pin_reason(report, server->pins);
     if (!client)
         return;
     row->links = arena_array(&report->arena, const void *, 1);

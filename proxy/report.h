@@ -94,6 +94,7 @@ struct report_connection {
     const char *application_name;
     int prepared_statements;
     uint32_t id;
+    const char *pin_reason; /* why client and server stay together, ""; see pins.h */
 };
 
 struct report_list {
@@ -111,9 +112,11 @@ struct report {
     int64_t period_us;         /* length of the period of report_stats.period */
     bool draining;
     bool reload_ok;
-    uint64_t accepted; /* connections since start */
-    int logging_in;    /* clients not logged in yet */
-    int cancelling;    /* connections that deliver a cancel request */
+    uint64_t accepted;          /* connections since start */
+    int logging_in;             /* clients not logged in yet */
+    int cancelling;             /* connections that deliver a cancel request */
+    int pinned[PIN_REASONS];    /* clients that keep a server, by reason */
+    uint64_t pins[PIN_REASONS]; /* how often one was pinned since start */
     struct report_account *accounts;
     struct report_pool *pools;
     struct report_stats *stats;

@@ -188,6 +188,7 @@ struct report_connection *report_connection(struct report *report, struct report
     list->count++;
     row->user = row->database = row->state = row->address = row->local_address = "";
     row->application_name = "";
+    row->pin_reason = "";
     return row;
 }
 

@@ -10,6 +10,7 @@
 #include "pgshunt/wire.h"
 #include "proxy/cancel.h"
 #include "proxy/client.h"
+#include "proxy/hub.h"
 #include "proxy/pool.h"
 #include "proxy/replication.h"
 #include "proxy/server_login.h"
@@ -144,6 +145,8 @@ static void free_server(struct conn *conn)
     buffer_release(&server->in);
     if (server->dedicated)
         replication_free_pool(server->pool);
+    if (server->hub)
+        pool_private_free(server->pool);
     free(server);
 }
 
@@ -164,6 +167,8 @@ void server_drop(struct server *server, const char *reason)
         undo(server, expect_at(server, i));
     if (server->client)
         client_detach(server->client, server);
+    if (server->hub)
+        hub_server_gone(server, reason);
     if (server->cancels)
         cancel_server_gone(server);
     pool_remove(server);
@@ -193,6 +198,8 @@ static void login_or_relay(struct server *server)
     case SERVER_IDLE:
         if (server->dedicated)
             replication_readable(server);
+        else if (server->hub)
+            hub_readable(server);
         else
             relay_readable(server);
         break;

@@ -33,6 +33,7 @@
 #include "proxy/topology.h"
 
 struct client;
+struct hub;
 struct pool;
 struct transfer;
 struct worker;
@@ -92,11 +93,12 @@ struct server {
     bool skip_forward; /* ... to the client, or thrown away */
     struct expect *expects;
     int expect_head, expect_count, expect_cap;
-    char tx_status; /* of the last ReadyForQuery: I, T, E */
-    bool copy_in;   /* in COPY FROM STDIN: the client's bytes go through */
-    bool pinned;    /* stays with the client: `pins` says why */
-    bool probing;   /* it is being asked whether the pins still hold */
-    bool resetting; /* see server_reset() */
+    char tx_status;  /* of the last ReadyForQuery: I, T, E */
+    bool copy_in;    /* in COPY FROM STDIN: the client's bytes go through */
+    bool pinned;     /* stays with the client: `pins` says why */
+    struct hub *hub; /* it listens for many clients (hub.h) and has none of its own; else NULL */
+    bool probing;    /* it is being asked whether the pins still hold */
+    bool resetting;  /* see server_reset() */
     uint32_t pins, new_pins,
         doubtful_pins; /* bits of enum pin_reason: all; of the transaction under
                                                way; that may have ended. See pins.h */

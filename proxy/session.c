@@ -139,6 +139,8 @@ void session_end_request(struct client *client)
     client->state = CLIENT_IDLE;
     if (client->pins_told)
         pins_notice(client);
+    if (client->listener && !client->tx)
+        listen_flush(client);
     session_release_servers(client);
     if (client->state == CLIENT_IDLE && !client->processing)
         client_continue(client);

@@ -64,6 +64,8 @@ void simple_query(struct client *client, const char *body, size_t len);
 void simple_continue(struct client *client);
 /* A Query message to be processed again, into the request's (empty) `again`, if it is not there yet. */
 void simple_again(const struct client *client, struct buffer *message);
+/* Starts over with the same Query: what it waited for has come. */
+void simple_start_over(struct client *client);
 /* Plans once more, after the schema was read again. */
 void simple_replan(struct client *client);
 /* The end of a transaction, on every server that has begun it. */
@@ -141,6 +143,7 @@ enum local_outcome {
     LOCAL_NO,      /* not the session's business: route it */
     LOCAL_DONE,    /* answered: bytes are in `answer` (without ReadyForQuery) */
     LOCAL_REFUSED, /* `error` says why */
+    LOCAL_WAIT, /* the client is WAITING, and the statement is to be tried again when it goes on */
 };
 enum local_outcome own_setting_statement(struct client *client, const struct statement *statement,
                                          struct buffer *answer, struct pg_error *error);

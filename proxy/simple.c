@@ -269,6 +269,9 @@ static bool handle_locally(struct client *client, const struct statement_list *l
     case LOCAL_REFUSED:
         session_refuse(client, &error);
         return true;
+    case LOCAL_WAIT:
+        keep_sql(client);
+        return true;
     }
     return false;
 }
@@ -301,6 +304,12 @@ void simple_replan(struct client *client)
         keep_sql(client);
     else
         simple_continue(client);
+}
+
+void simple_start_over(struct client *client)
+{
+    if (!handle_locally(client, &client->request.statements))
+        simple_replan(client);
 }
 
 void simple_query(struct client *client, const char *body, size_t len)

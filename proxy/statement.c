@@ -186,6 +186,27 @@ bool statement_refused_by_mode(const struct client *client, const struct stateme
     return true;
 }
 
+/* Answered here, unless a server listens for the client itself. */
+static enum local_outcome listen_statement(struct client *client, const struct statement *statement,
+                                           struct buffer *answer, struct pg_error *error)
+{
+    if (pins_of(client) >> PIN_LISTEN & 1)
+        return LOCAL_NO;
+    if (client->tx && client->tx->state == TX_FAILED)
+        return failed_transaction(error);
+    switch ((int)statement->kind) {
+    case STMT_LISTEN:
+        return listen_to(client, statement->name) == LISTEN_WAIT ? LOCAL_WAIT
+                                                                 : done(answer, "LISTEN");
+    case STMT_UNLISTEN:
+        listen_stop(client, statement->name);
+        return done(answer, "UNLISTEN");
+    default:
+        listen_put_channels(client, answer);
+        return LOCAL_DONE;
+    }
+}
+
 enum local_outcome statement_local(struct client *client, const struct statement *statement,
                                    struct buffer *answer, struct pg_error *error)
 {
@@ -200,6 +221,18 @@ enum local_outcome statement_local(struct client *client, const struct statement
     } else if (client->tx && client->tx->state == TX_FAILED && !server_knows_failure(client) &&
                !ends_failure(statement->kind)) {
         return failed_transaction(error);
+    }
+    if (statement->kind == STMT_LISTEN || statement->kind == STMT_UNLISTEN ||
+        listen_is_question(statement)) {
+        enum local_outcome outcome = listen_statement(client, statement, answer, error);
+        if (outcome != LOCAL_NO)
+            return outcome;
+    } else if (listen_has_channels(client) && listen_asks(statement)) {
+        *error = (struct pg_error){
+            .sqlstate = "0A000",
+            .message = "pg_listening_channels() as a part of a larger query is not supported",
+            .hint = "Use SELECT pg_listening_channels() alone."};
+        return LOCAL_REFUSED;
     }
     if (statement->kind == STMT_DEALLOCATE && statement->name &&
         extended_deallocate(client, statement->name))
@@ -311,6 +344,7 @@ static void ended(struct client *client, struct server *server, const char *tag)
 static void discarded(struct client *client, struct server *server, const char *tag)
 {
     if (strcmp(tag, "DISCARD ALL") == 0) {
+        listen_moved(client, NULL);
         settings_reset(client, GUC_DISCARD_ALL);
     }
     if (strcmp(tag, "DISCARD ALL") == 0 || strncmp(tag, "DEALLOCATE ALL", 14) == 0) {
@@ -361,6 +395,10 @@ void statement_completed(struct client *client, struct server *server,
     case STMT_COMMIT:
     case STMT_ROLLBACK:
         ended(client, server, tag);
+        return;
+    case STMT_LISTEN:
+    case STMT_UNLISTEN:
+        listen_moved(client, statement->name);
         return;
     case STMT_DISCARD:
     case STMT_DEALLOCATE:

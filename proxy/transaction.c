@@ -23,7 +23,8 @@ void transaction_add_savepoint(struct transaction *tx, const char *name)
 {
     size_t size = sizeof *tx->savepoints * (size_t)(tx->nsavepoints + 1);
     tx->savepoints = mem_realloc(tx->savepoints, size);
-    tx->savepoints[tx->nsavepoints++] = (struct savepoint){mem_strdup(name), tx->settings.count};
+    tx->savepoints[tx->nsavepoints++] =
+        (struct savepoint){mem_strdup(name), tx->settings.count, tx->listens.count};
 }
 
 void transaction_drop_savepoints(struct transaction *tx, int keep)
@@ -45,6 +46,7 @@ void transaction_rollback_to(struct transaction *tx, const char *name)
     if (!savepoint)
         return;
     guc_pending_truncate(&tx->settings, savepoint->pending);
+    listen_changes_truncate(&tx->listens, savepoint->listens);
     transaction_drop_savepoints(tx, (int)(savepoint - tx->savepoints) + 1);
     tx->state = TX_OPEN;
 }
@@ -131,6 +133,8 @@ void transaction_end(struct client *client, bool committed)
     extended_close_portals(client);
     restore_route(client);
     guc_pending_free(&tx->settings);
+    if (tx->listens.count || client->listener)
+        listen_transaction_end(client, &tx->listens, committed);
     transaction_drop_savepoints(tx, 0);
     free(tx->savepoints);
     free(tx->begin_sql);

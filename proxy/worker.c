@@ -20,6 +20,8 @@
 #include "proxy/client.h"
 #include "proxy/client_auth.h"
 #include "proxy/client_login.h"
+#include "proxy/hub.h"
+#include "proxy/listen.h"
 #include "proxy/report.h"
 #include "proxy/welcome.h"
 
@@ -351,9 +353,11 @@ static void tick(uv_timer_t *timer)
     int64_t now = worker->now = clock_us();
     pools_tick(worker, now);
     cancels_tick(worker, now);
+    hub_tick(worker, now);
     client_auth_tick(worker, now);
     if (++worker->ticks % 10 == 0) {
         expire_logins(worker, now);
+        listen_tick(worker, now);
         report_tick(worker, now);
     }
     if (worker->phase == WORKER_DRAINING)
@@ -416,6 +420,8 @@ static void free_stats(struct worker *worker)
 
 static void free_worker(struct worker *worker)
 {
+    hub_worker_free(worker);
+    listen_worker_free(worker);
     pools_free(worker);
     welcomes_forget(worker);
     client_login_forget(worker);

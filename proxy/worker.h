@@ -22,6 +22,8 @@
 
 struct auth_query;
 struct client;
+struct hub;
+struct worker_channel;
 struct secret;
 struct shape_table;
 struct welcome;
@@ -84,6 +86,9 @@ struct worker {
     struct list_node schema_waiting; /* clients, see schema_wait.h */
     struct list_node refused;        /* struct client_auth: to be told so after a delay */
     int nclients;
+    struct worker_channel *channels; /* its clients LISTEN to: see listen.c */
+    uint32_t listen_tickets;
+    struct hub *hubs;           /* databases that this worker listens for */
     uint64_t pins[PIN_REASONS]; /* servers pinned since start, by reason */
     struct client *by_id;       /* hash of clients by cancel pid */
     uint32_t next_client;

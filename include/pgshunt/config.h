@@ -19,6 +19,8 @@
 #include "pgshunt/shardkey.h"
 
 enum auth_method { AUTH_TRUST, AUTH_MD5, AUTH_SCRAM, AUTH_PASSWORD, AUTH_HBA };
+/* What becomes of clients when the connection that listens for them was lost. */
+enum listen_lost { LISTEN_LOST_WARN, LISTEN_LOST_CLOSE };
 enum pool_mode { POOL_TRANSACTION, POOL_SESSION, POOL_STATEMENT };
 
 /*
@@ -119,6 +121,8 @@ struct config {
     const char *reset_query;    /* run on a server that a session had to itself; "": none */
     bool server_round_robin;    /* the server idle longest is taken first, not last */
     int64_t server_check_delay; /* idle for longer: tested before use; 0: never tested */
+    enum listen_lost listen_lost;
+    int64_t max_notifications; /* bytes that wait for one client */
     bool pin_notice;
     const char *pin_functions;   /* names, also "schema.name", separated by commas or blanks */
     int max_prepared_statements; /* on one server connection */

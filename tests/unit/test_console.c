@@ -222,7 +222,7 @@ static const struct {
     {"SHOW CLIENTS",
      "type:s user:s database:s replication:s state:s addr:s port:i local_addr:s local_port:i "
      "connect_time:s request_time:s wait:i wait_us:i close_needed:i ptr:s link:s remote_pid:i "
-     "tls:s application_name:s prepared_statements:i id:i "},
+     "tls:s application_name:s prepared_statements:i id:i pin_reason:s "},
     {"SHOW STATS_TOTALS",
      "database:s server_assignment_count:N xact_count:N query_count:N bytes_received:N "
      "bytes_sent:N xact_time:N query_time:N wait_time:N client_parse_count:N "
@@ -461,7 +461,7 @@ static void test_connections(void **state)
     client->id = 513;
     check_show("SHOW CLIENTS", report,
                "C|ann|app|none|active|127.0.0.1|1000||0|2023-11-14 21:13:20 UTC|~|1|2|0|0x10|"
-               "0x20,0x30|0|||0|513\n");
+               "0x20,0x30|0|||0|513|\n");
     report_free(report);
 }
 
