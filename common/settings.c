@@ -323,6 +323,8 @@ static const struct setting_row user_rows[] = {
      HELP("plain password, or a secret from pg_authid: \"SCRAM-SHA-256$...\" or \"md5...\"; \"\": cannot log in except with method trust")},
     {BOOLEAN(struct user_config, admin, "admin"), DEFAULT("false"), RELOAD,
      HELP("may connect to the console (database pgshunt)")},
+    {BOOLEAN(struct user_config, stats, "stats"), DEFAULT("false"), RELOAD,
+     HELP("may connect to the console and look at everything, but change nothing")},
     POOL_OVERRIDES(struct user_config),
     {INTEGER(struct user_config, max_connections, "max_connections"), INHERIT("limits.max_user_connections"), RANGE("0", "1000000"), RELOAD,
      HELP("server connections of all databases and nodes together; 0: no limit")},

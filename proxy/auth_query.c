@@ -202,16 +202,6 @@ void auth_query_forget(struct auth_query *query, const char *database, const cha
     pthread_mutex_unlock(&query->lock);
 }
 
-void auth_query_users(struct auth_query *query, void (*each)(void *arg, const char *user),
-                      void *arg)
-{
-    pthread_mutex_lock(&query->lock);
-    for (struct entry *entry = query->entries; entry; entry = entry->hh.next)
-        if (entry->outcome == LOOK_UP_FOUND)
-            each(arg, entry->user);
-    pthread_mutex_unlock(&query->lock);
-}
-
 void auth_query_set_topology(struct auth_query *query, struct topology *topology)
 {
     pthread_mutex_lock(&query->lock);

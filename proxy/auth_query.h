@@ -53,8 +53,5 @@ void auth_query_find(struct auth_query *query, struct worker *worker, int32_t cl
                      struct looked_up *found);
 /* What is known of a user may be wrong: the next who asks has it looked up anew. */
 void auth_query_forget(struct auth_query *query, const char *database, const char *user);
-/* Calls `each` for every user known to exist, under a lock: it must not call back. */
-void auth_query_users(struct auth_query *query, void (*each)(void *arg, const char *user),
-                      void *arg);
 
 #endif

@@ -40,6 +40,7 @@ void client_auth_free(struct client *client)
         return;
     client->auth = NULL;
     list_remove(&auth->refused);
+    free(auth->database);
     credential_free_secret(auth->secret);
     credential_free_secret(auth->answer);
     free(auth);
@@ -154,6 +155,7 @@ static void say_look_up_failed(struct client *client)
 static void take_secret(struct client *client, const struct looked_up *found)
 {
     struct client_auth *auth = client->auth;
+    free(auth->database);
     credential_free_secret(auth->secret);
     auth->secret = found->outcome == LOOK_UP_FOUND ? mem_strdup(found->secret) : NULL;
     auth->fetched_at = found->fetched_at;

@@ -14,6 +14,7 @@
 #include "proxy/cancel.h"
 #include "proxy/client_auth.h"
 #include "proxy/console.h"
+#include "proxy/console_role.h"
 #include "proxy/pool.h"
 #include "proxy/replication.h"
 #include "proxy/session.h"
@@ -257,11 +258,6 @@ void client_login_scram_message(struct client *client, const char *body, size_t 
 
 /* ---- startup ---- */
 
-static bool may_use_console(const struct client *client)
-{
-    return console_is_admin(client->worker->topology->config, client->user);
-}
-
 /* Refuses what no password would help. True: goes on. */
 static bool admit(struct client *client)
 {
@@ -272,10 +268,11 @@ static bool admit(struct client *client)
             client_fatal(client, "0A000", "the admin console has nothing to replicate", NULL);
             return false;
         }
-        if (may_use_console(client))
+        if (console_role(config, client->user) != CONSOLE_NOBODY)
             return true;
         client_fatal(client, "42501", "the admin console is for admin users only",
-                     "Set admin = true for the user in the users file.");
+                     "Set admin = true (or stats = true, to look only) for the user in the users "
+                     "file.");
         return false;
     }
     if (worker->phase != WORKER_RUNNING) {

@@ -14,17 +14,12 @@
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
 #include "proxy/console_internal.h"
+#include "proxy/console_role.h"
 #include "proxy/daemon.h"
 
 bool console_is_name(const char *database)
 {
     return strcmp(database, "pgshunt") == 0 || strcmp(database, "pgbouncer") == 0;
-}
-
-bool console_is_admin(const struct config *config, const char *user)
-{
-    const struct user_config *known = config_user(config, user);
-    return known ? known->admin : config->auth_method == AUTH_TRUST && !config->nusers;
 }
 
 void console_parameters(struct buffer *out)
@@ -198,6 +193,23 @@ static enum console_run run_action(struct console *console)
     return CONSOLE_RAN;
 }
 
+/* The users file may have been reloaded since the login. */
+static enum console_run refuse_by_role(struct console *console)
+{
+    struct console_parsed *parsed = &console->parsed;
+    const char *user = console->client->user;
+    enum console_role role = console_role(console_config(console), user);
+    if (console_role_may(role, parsed->action))
+        return CONSOLE_RAN;
+    if (role == CONSOLE_NOBODY)
+        snprintf(parsed->message, sizeof parsed->message, "user \"%.63s\" is no longer an admin",
+                 user);
+    else
+        snprintf(parsed->message, sizeof parsed->message,
+                 "permission denied: user \"%.63s\" may only look", user);
+    return fail(console, "42501", "Set admin = true for the user in the users file.");
+}
+
 enum console_run console_run(struct console *console, const int16_t *formats, int nformats)
 {
     struct console_parsed *parsed = &console->parsed;
@@ -206,12 +218,9 @@ enum console_run console_run(struct console *console, const int16_t *formats, in
     console_table_init(&console->table, parsed->columns, parsed->ncolumns);
     console->table.formats = formats;
     console->table.nformats = nformats;
-    /* The users file may have been reloaded since the login. */
-    if (!console_is_admin(console_config(console), console->client->user)) {
-        snprintf(parsed->message, sizeof parsed->message, "user \"%.63s\" is no longer an admin",
-                 console->client->user);
-        return fail(console, "42501", "Set admin = true for the user in the users file.");
-    }
+    enum console_run refused = refuse_by_role(console);
+    if (refused != CONSOLE_RAN)
+        return refused;
     return run_action(console);
 }
 

@@ -10,8 +10,6 @@
 struct console;
 
 bool console_is_name(const char *database);
-/* Whether the users file makes the user an admin. With method trust and no users at all everybody is. */
-bool console_is_admin(const struct config *config, const char *user);
 /* ParameterStatus messages a console session is greeted with. */
 void console_parameters(struct buffer *out);
 struct console *console_new(struct client *client);

@@ -66,7 +66,8 @@ void login_failed(struct pool *pool, const struct server *server, const char *sq
     pool->last_error = mem_strdup(message);
     pool->last_hint = server ? server_secret_hint(server, sqlstate) : NULL;
     snprintf(pool->last_sqlstate, sizeof pool->last_sqlstate, "%s", sqlstate);
-    pool->failures++;
+    /* Logins that were under way together have failed for the same reason: they are one failure. */
+    pool->failures += !server || !pool->failures || server->connected_at > pool->failed_at;
     pool->failed_at = now;
     pool->failed_version = credential_version(pool->account->credential);
     pool->retry_at = now + pause_us(pool, config->login_retry, config->login_retry_max);
@@ -89,6 +90,8 @@ static bool is_reachable_again(const struct pool *pool)
 
 bool login_may_try(const struct pool *pool, int64_t now)
 {
+    if (pool->failures && pool->nstarting)
+        return false;
     if (pool->retry_at <= now ||
         pool->failed_version != credential_version(pool->account->credential))
         return true;

@@ -29,7 +29,7 @@ void login_failed(struct pool *pool, const struct server *server, const char *sq
                   const char *message);
 /* A login succeeded, or the configuration was read again. */
 void login_forget_failure(struct pool *pool);
-/* The pause is over. It is cut short where the reason has gone: clients have proven new keys, or the
+/* The pause is over, and after a failure nobody else is trying. It is cut short where the reason has gone: clients have proven new keys, or the
  * monitor has reached the node since. */
 bool login_may_try(const struct pool *pool, int64_t now);
 /* The server said that it is starting up (57P03): who waits goes on waiting. */

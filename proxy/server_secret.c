@@ -114,7 +114,8 @@ const char *server_secret_hint(const struct server *server, const char *sqlstate
     if (strcmp(sqlstate, "53300") == 0)
         return "Lower pool.size, or raise max_connections on the server.";
     if (strcmp(sqlstate, "28000") == 0)
-        return "The role must be allowed to log in (LOGIN), and the server's pg_hba.conf has to "
+        return "The role must exist and be allowed to log in (LOGIN), and the server's pg_hba.conf "
+               "has to "
                "let "
                "pgshunt's address in.";
     if (is_about_the_secret(sqlstate))

@@ -98,6 +98,7 @@ struct user_config {
     const char *name;
     const char *secret; /* plain password, "SCRAM-SHA-256$..." or "md5..." ; "" none */
     bool admin;         /* may connect to the console */
+    bool stats;         /* ... but only look */
     struct pool_settings pool;
     int64_t max_connections; /* as of a database */
     int64_t max_clients;

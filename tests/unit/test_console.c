@@ -6,6 +6,7 @@
 #include "pgshunt/wire.h"
 #include "proxy/console.h"
 #include "proxy/console_command.h"
+#include "proxy/console_role.h"
 #include "proxy/console_show.h"
 
 /* ---- reading results ---- */
@@ -589,13 +590,13 @@ static void test_admission(void **state)
     (void)state;
     assert_true(console_is_name("pgshunt") && console_is_name("pgbouncer"));
     assert_false(console_is_name("PGSHUNT") || console_is_name("app") || console_is_name(""));
-    assert_true(console_is_admin(&config, "root"));
-    assert_false(console_is_admin(&config, "app"));
-    assert_false(console_is_admin(&config, "stranger"));
+    assert_int_equal(console_role(&config, "root"), CONSOLE_ADMIN);
+    assert_int_equal(console_role(&config, "app"), CONSOLE_NOBODY);
+    assert_int_equal(console_role(&config, "stranger"), CONSOLE_NOBODY);
     config.nusers = 0;
-    assert_true(console_is_admin(&config, "stranger"));
+    assert_int_equal(console_role(&config, "stranger"), CONSOLE_ADMIN);
     config.auth_method = AUTH_SCRAM;
-    assert_false(console_is_admin(&config, "stranger"));
+    assert_int_equal(console_role(&config, "stranger"), CONSOLE_NOBODY);
 }
 
 static void test_greeting(void **state)
