@@ -155,7 +155,6 @@ static void say_look_up_failed(struct client *client)
 static void take_secret(struct client *client, const struct looked_up *found)
 {
     struct client_auth *auth = client->auth;
-    free(auth->database);
     credential_free_secret(auth->secret);
     auth->secret = found->outcome == LOOK_UP_FOUND ? mem_strdup(found->secret) : NULL;
     auth->fetched_at = found->fetched_at;

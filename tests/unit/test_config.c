@@ -668,7 +668,7 @@ static const struct bad_case bad_users[] = {
      "name once"},
     {"users = ( { nmae = \"a\"; } );",
      "%s/users.conf:1: found unknown setting users[0].nmae (did you mean \"name\"?); allowed here: "
-     "name, password, admin, pool_mode, pool_size, min_pool_size, reserve_pool_size, "
+     "name, password, admin, stats, pool_mode, pool_size, min_pool_size, reserve_pool_size, "
      "reserve_timeout, server_idle_timeout, server_lifetime, query_wait_timeout, "
      "query_wait_notify, max_connections, max_clients"},
     {"users = (\n{ password = \"topsecret\"; } );",
