@@ -167,8 +167,9 @@ bool config_check_main(struct config_reader *reader, config_setting_t *group, vo
                              member_or_group(config_setting_get_member(group, "auth"), "method"),
                              "found auth.method = \"hba\" without auth.hba_file; allowed: "
                              "hba_file = \"pg_hba.conf\"");
-    if (config->auth_method != AUTH_TRUST && config->auth_method != AUTH_HBA &&
-        !config->users_file[0] && !looks_users_up(config)) {
+    bool needs_users = config->auth_method != AUTH_TRUST && config->auth_method != AUTH_HBA &&
+                       config->auth_method != AUTH_CERT;
+    if (needs_users && !config->users_file[0] && !looks_users_up(config)) {
         config_setting_t *auth = config_setting_get_member(group, "auth");
         char method[32];
         config_choice_name("trust | md5 | scram-sha-256 | password", (int)config->auth_method,
@@ -186,5 +187,5 @@ bool config_check_main(struct config_reader *reader, config_setting_t *group, vo
                              member_or_group(config_setting_get_member(group, "http"), "port"),
                              "found http.port = %d, the same as listen.port; allowed: another port",
                              config->http_port);
-    return true;
+    return config_check_tls(reader, config);
 }

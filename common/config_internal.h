@@ -45,7 +45,7 @@ struct setting_row {
     const char *without_group; /* default when the whole group is absent, NULL: initial */
     bool required;
     bool secret;
-    bool inherits; /* left out: SETTING_INHERIT; `initial` names the setting that counts then */
+    bool inherits; /* left out: SETTING_INHERIT or NULL; `initial` names the setting that counts then */
     const struct setting_table *objects;
 };
 
@@ -143,6 +143,7 @@ bool config_names_unique(struct config_reader *reader, struct config_named *item
 bool config_check_database(struct config_reader *reader, config_setting_t *group, void *object);
 bool config_check_shard(struct config_reader *reader, config_setting_t *group, void *object);
 bool config_check_user(struct config_reader *reader, config_setting_t *group, void *object);
+bool config_check_tls(struct config_reader *reader, struct config *config); /* config_tls.c */
 bool config_check_main(struct config_reader *reader, config_setting_t *group, void *object);
 
 /* ---- loading (config.c) ---- */

@@ -470,7 +470,9 @@ static void store_default(const struct setting_row *row, void *object, bool grou
     int64_t value = 0;
     const char *text =
         !group_present && row->without_group ? row->without_group : row->info.initial;
-    if (row->inherits)
+    if (row->inherits && row->kind == SETTING_STRING)
+        *(const char **)member_of(object, row->offset) = NULL;
+    else if (row->inherits)
         store_number(row, object, SETTING_INHERIT);
     else if (row->kind == SETTING_STRING)
         *(const char **)member_of(object, row->offset) = text;

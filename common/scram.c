@@ -1,4 +1,4 @@
-/* scram.c: SCRAM-SHA-256 secrets and both sides of the exchange, without channel binding. */
+/* scram.c: SCRAM-SHA-256 secrets and both sides of the exchange, with channel binding. */
 #include "pgshunt/scram.h"
 
 #include <limits.h>
@@ -26,6 +26,9 @@
 #define NONCE_TEXT 24
 #define MESSAGE_MAX 1024 /* as Postgres: PG_MAX_SASL_MESSAGE_LENGTH */
 #define BASE64_LENGTH(n) (((n) + 2) / 3 * 4)
+#define GS2_NONE "n,,"  /* the client binds nothing */
+#define GS2_COULD "y,," /* it would, but believes that the server does not */
+#define GS2_BOUND "p=tls-server-end-point,,"
 
 /* A part of a message; not NUL-terminated. */
 struct text {
@@ -329,6 +332,34 @@ void scram_secret_mock(const char *user, struct scram_secret *secret)
     memcpy(secret->salt, digest, SALT_LENGTH);
 }
 
+/* ---- channel binding ---- */
+
+/* What ties an exchange to its TLS connection: the hash of the server's certificate. */
+struct binding {
+    unsigned char data[SCRAM_BINDING_MAX];
+    size_t length; /* 0: there is none */
+};
+
+static void set_binding(struct binding *binding, const unsigned char *data, size_t len)
+{
+    binding->length = len <= SCRAM_BINDING_MAX ? len : 0;
+    memcpy(binding->data, data, binding->length);
+}
+
+/* "c=" and in base64 the header, so that the proof covers it, with the data it promises. */
+static void append_binding(struct buffer *out, const char *header, const struct binding *binding)
+{
+    unsigned char raw[sizeof GS2_BOUND + SCRAM_BINDING_MAX];
+    size_t len = strlen(header);
+    memcpy(raw, header, len);
+    if (strcmp(header, GS2_BOUND) == 0) {
+        memcpy(raw + len, binding->data, binding->length);
+        len += binding->length;
+    }
+    append_string(out, "c=");
+    append_base64(out, raw, len);
+}
+
 /* ---- server role ---- */
 
 enum server_state {
@@ -342,7 +373,10 @@ struct scram_server {
     enum server_state state;
     struct scram_secret secret;
     bool doomed;
-    bool flag_y;                 /* the client's gs2 flag was "y", else "n" */
+    struct binding binding;      /* length 0: SCRAM-SHA-256-PLUS is not offered */
+    bool plus;                   /* the client chose it */
+    const char *header;          /* its gs2 header: one of GS2_* */
+    const char *problem;         /* what is wrong, where it is more than a malformed message */
     struct buffer nonce;         /* the client's and ours */
     struct buffer authenticated; /* AuthMessage so far */
     unsigned char client_key[SCRAM_KEY_LENGTH];
@@ -366,22 +400,51 @@ void scram_server_free(struct scram_server *server)
     free(server);
 }
 
-/* gs2-header: "n,," or "y,,". "p=" asks for channel binding, which we do not offer, and Postgres takes
- * no authorization identity either. */
-static bool take_gs2_header(struct text *rest, bool *flag_y)
+void scram_server_bind(struct scram_server *server, const unsigned char *data, size_t len)
+{
+    set_binding(&server->binding, data, len);
+}
+
+void scram_server_choose(struct scram_server *server, bool plus)
+{
+    server->plus = plus && server->binding.length;
+}
+
+const char *scram_server_problem(const struct scram_server *server)
+{
+    return server->problem;
+}
+
+/*
+ * gs2-header: the binding flag and an authorization identity, which Postgres takes none of either. A
+ * client that could bind but thinks we do not offer it ("y") was lied to on the way: somebody took the
+ * better mechanism off our list.
+ */
+static bool take_gs2_header(struct scram_server *server, struct text *rest)
 {
     struct text flag, identity;
-    if (!take_until(rest, ',', &flag) || !take_until(rest, ',', &identity))
+    if (!take_until(rest, ',', &flag) || !take_until(rest, ',', &identity) || identity.len)
         return false;
-    *flag_y = text_is(flag, "y");
-    return (*flag_y || text_is(flag, "n")) && !identity.len;
+    if (text_is(flag, "p=tls-server-end-point") && server->plus)
+        server->header = GS2_BOUND;
+    else if (text_is(flag, "n") && !server->plus)
+        server->header = GS2_NONE;
+    else if (text_is(flag, "y") && !server->plus && !server->binding.length)
+        server->header = GS2_COULD;
+    else if (text_is(flag, "y") && !server->plus)
+        server->problem = "the client supports SCRAM channel binding but thinks the server does "
+                          "not; however, this server does support channel binding";
+    else if (flag.len > 2 && memcmp(flag.at, "p=", 2) == 0 && server->plus)
+        server->problem = "unsupported SCRAM channel-binding type: tls-server-end-point is the "
+                          "only one";
+    return server->header != NULL;
 }
 
 static enum scram_result server_first(struct scram_server *server, struct text message,
                                       struct buffer *reply)
 {
     struct text bare, rest, user, nonce;
-    if (!take_gs2_header(&message, &server->flag_y))
+    if (!take_gs2_header(server, &message))
         return SCRAM_MALFORMED;
     rest = bare = message;
     /* The name is ignored: the startup packet has it. A mandatory extension ("m=") fails here. */
@@ -409,10 +472,17 @@ static enum scram_result server_first(struct scram_server *server, struct text m
     return SCRAM_CONTINUE;
 }
 
-/* The header is repeated in base64, so that it is covered by the proof: "n,," or "y,,". */
-static bool is_binding(const struct scram_server *server, struct text binding)
+/* The header is repeated, with the data where it is bound: as we see both. */
+static bool is_binding(struct scram_server *server, struct text binding)
 {
-    return text_is(binding, server->flag_y ? "eSws" : "biws");
+    struct buffer expected = {0};
+    append_binding(&expected, server->header, &server->binding);
+    bool ok = binding.len + 2 == buffer_length(&expected) &&
+              CRYPTO_memcmp(buffer_head(&expected) + 2, binding.at, binding.len) == 0;
+    buffer_release(&expected);
+    if (!ok && server->plus)
+        server->problem = "SCRAM channel binding check failed";
+    return ok;
 }
 
 static bool is_whole_nonce(const struct scram_server *server, struct text nonce)
@@ -501,12 +571,16 @@ struct scram_client {
     char *password; /* owned; NULL: log in with keys */
     struct scram_keys keys;
     char nonce[NONCE_TEXT + 1];
+    const char *header; /* our gs2 header: one of GS2_* */
+    bool verified;      /* the server has proven itself */
+    struct binding binding;
     unsigned char expected[SCRAM_KEY_LENGTH]; /* the server's signature */
 };
 
 struct scram_client *scram_client_new(const char *password, const struct scram_keys *keys)
 {
     struct scram_client *client = mem_alloc(sizeof(*client));
+    client->header = GS2_NONE;
     if (password)
         client->password = mem_strdup(password);
     else if (keys)
@@ -525,6 +599,13 @@ void scram_client_free(struct scram_client *client)
     free(client);
 }
 
+void scram_client_bind(struct scram_client *client, const unsigned char *data, size_t len,
+                       bool offered)
+{
+    set_binding(&client->binding, data, len);
+    client->header = offered ? GS2_BOUND : GS2_COULD;
+}
+
 /* Without randomness nothing is sent and the exchange is over. */
 void scram_client_first(struct scram_client *client, struct buffer *out)
 {
@@ -533,7 +614,7 @@ void scram_client_first(struct scram_client *client, struct buffer *out)
         return;
     }
     client->state = CLIENT_FIRST_SENT;
-    buffer_printf(out, "n,,n=,r=%s", client->nonce);
+    buffer_printf(out, "%sn=,r=%s", client->header, client->nonce);
 }
 
 struct server_first {
@@ -588,9 +669,11 @@ static bool sign(struct scram_client *client, const struct derived *keys,
     return true;
 }
 
-static void append_without_proof(struct buffer *out, struct text nonce)
+static void append_without_proof(const struct scram_client *client, struct buffer *out,
+                                 struct text nonce)
 {
-    append_string(out, "c=biws,r=");
+    append_binding(out, client->header, &client->binding);
+    append_string(out, ",r=");
     append_text(out, nonce);
 }
 
@@ -605,13 +688,13 @@ static bool client_final(struct scram_client *client, struct text message, struc
     buffer_printf(&authenticated, "n=,r=%s,", client->nonce);
     append_text(&authenticated, message);
     append_string(&authenticated, ",");
-    append_without_proof(&authenticated, first.nonce);
+    append_without_proof(client, &authenticated, first.nonce);
     bool ok = sign(client, &keys, &authenticated, proof);
     release(&authenticated);
     OPENSSL_cleanse(&keys, sizeof(keys));
     if (!ok)
         return false;
-    append_without_proof(out, first.nonce);
+    append_without_proof(client, out, first.nonce);
     append_string(out, ",p=");
     append_base64(out, proof, sizeof(proof));
     return true;
@@ -639,5 +722,11 @@ bool scram_client_verify(struct scram_client *client, const char *message, size_
     bool ok = client->state == CLIENT_FINAL_SENT && is_message(message, len) &&
               client_verify(client, (struct text){message, len});
     client->state = CLIENT_OVER;
+    client->verified = ok;
     return ok;
+}
+
+bool scram_client_is_bound(const struct scram_client *client)
+{
+    return client->verified && strcmp(client->header, GS2_BOUND) == 0;
 }

@@ -4,6 +4,7 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +12,7 @@
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
 #include "proxy/pool.h"
+#include "proxy/tls.h"
 #include "proxy/worker.h"
 
 #define CANCEL_TIMEOUT_US 5000000
@@ -21,6 +23,9 @@ struct cancel {
     struct list_node all;  /* worker->cancels */
     struct server *server; /* cancels > 0 keeps it from being reused; NULL once it is gone */
     struct buffer request;
+    char host[256]; /* what its certificate has to say */
+    int port;
+    struct tls_context *tls; /* reference; what the server's own connection has; NULL: plain */
     int64_t started_at;
 };
 
@@ -28,7 +33,17 @@ static void free_cancel(struct conn *conn)
 {
     struct cancel *cancel = list_entry(conn, struct cancel, conn);
     buffer_release(&cancel->request);
+    tls_context_unref(cancel->tls);
     free(cancel);
+}
+
+/* The request goes the way its session goes: whoever can read it can cancel what he likes. */
+static void begin(struct cancel *cancel, struct conn *conn)
+{
+    if (!cancel->tls)
+        conn_send(conn, buffer_head(&cancel->request), buffer_length(&cancel->request));
+    else if (!tls_request(conn, cancel->tls, cancel->host, cancel->port))
+        conn->broken = true; /* given up after CANCEL_TIMEOUT_US */
 }
 
 static void finish(struct cancel *cancel)
@@ -46,6 +61,9 @@ static void on_event(struct conn *conn, enum conn_event event)
     char ignored[64];
     switch (event) {
     case CONN_WRITABLE_FIRST:
+        begin(cancel, conn);
+        break;
+    case CONN_NEGOTIATED:
         conn_send(conn, buffer_head(&cancel->request), buffer_length(&cancel->request));
         break;
     case CONN_READABLE:
@@ -74,10 +92,13 @@ void cancel_server(struct server *server)
     wire_put_bytes(&cancel->request, server->cancel_key, (size_t)server->cancel_key_length);
     wire_end(&cancel->request, begin);
     cancel->started_at = clock_us();
+    if (server->conn.tls)
+        cancel->tls = tls_context_ref(tls_context_of(&server->conn));
+    snprintf(cancel->host, sizeof cancel->host, "%s", server->pool->node->host);
+    cancel->port = server->pool->node->port;
     if (!conn_connect(&cancel->conn, &worker->loop, (struct sockaddr *)&address, length,
                       on_event)) {
-        buffer_release(&cancel->request);
-        free(cancel);
+        free_cancel(&cancel->conn);
         return;
     }
     cancel->server = server;

@@ -10,6 +10,7 @@
 #include "proxy/cancel.h"
 #include "proxy/client_auth.h"
 #include "proxy/client_login.h"
+#include "proxy/client_tls.h"
 #include "proxy/console.h"
 #include "proxy/monitor.h"
 #include "proxy/pool.h"
@@ -332,7 +333,11 @@ static void on_event(struct conn *conn, enum conn_event event)
         break;
     case CONN_WRITABLE_FIRST:
         break;
+    case CONN_NEGOTIATED:
+        client_tls_negotiated(client);
+        break;
     case CONN_BROKEN:
+        client_tls_failed(client);
         client_close(client, "the connection to the client broke");
         break;
     }

@@ -12,6 +12,7 @@
 #include "pgshunt/log.h"
 #include "proxy/client_hba.h"
 #include "proxy/client_login.h"
+#include "proxy/client_tls.h"
 #include "proxy/console.h"
 #include "proxy/credentials.h"
 #include "proxy/replication.h"
@@ -260,6 +261,10 @@ void client_auth_begin(struct client *client)
     list_init(&auth->refused);
     if (method == AUTH_TRUST)
         accept_client(client);
+    else if (method == AUTH_CERT && client_tls_proves_user(client))
+        accept_client(client);
+    else if (method == AUTH_CERT)
+        client_tls_refuse(client);
     else
         find_secret(client);
 }

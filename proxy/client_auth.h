@@ -2,7 +2,7 @@
  * client_auth.h: who a client is: which method applies to it, where its secret comes from, and what
  * follows from its answer.
  *
- *   begin --trust----------------------------------------------------> accepted
+ *   begin --trust, cert----------------------------------------------------> accepted
  *     '--> secret: users file, else look-up (waiting) --> asked --> answer --> accepted
  *                                                            |          '----> looked up anew, once
  *                                                            '------> refused (after a delay)

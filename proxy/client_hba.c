@@ -9,11 +9,11 @@
 #include "pgshunt/hba.h"
 #include "pgshunt/log.h"
 #include "proxy/replication.h"
+#include "proxy/tls.h"
 
 static bool is_encrypted(const struct client *client)
 {
-    (void)client;
-    return false;
+    return tls_is_open(&client->conn);
 }
 
 static bool is_physical(const struct client *client)
@@ -62,8 +62,9 @@ static enum auth_method method_of(const struct hba_rule *rule)
         return AUTH_PASSWORD;
     case HBA_MD5:
         return AUTH_MD5;
-    case HBA_SCRAM:
     case HBA_CERT:
+        return AUTH_CERT;
+    case HBA_SCRAM:
     case HBA_REJECT:
         break;
     }

@@ -13,12 +13,14 @@
 #include "pgshunt/wire.h"
 #include "proxy/cancel.h"
 #include "proxy/client_auth.h"
+#include "proxy/client_tls.h"
 #include "proxy/console.h"
 #include "proxy/console_role.h"
 #include "proxy/pool.h"
 #include "proxy/replication.h"
 #include "proxy/session.h"
 #include "proxy/startup.h"
+#include "proxy/tls.h"
 #include "proxy/welcome.h"
 
 #define PASSWORD_MESSAGE_MAX 4096
@@ -27,7 +29,15 @@
 
 static void log_login(const struct client *client)
 {
-    if (client->worker->topology->config->log_connections)
+    char tls[80];
+    if (!client->worker->topology->config->log_connections)
+        return;
+    tls_describe(&client->conn, tls, sizeof tls);
+    if (tls[0])
+        log_event(LOG_INFO, "client logged in", LOG_I("client", client->id),
+                  LOG_S("user", client->user), LOG_S("database", client->database_name),
+                  LOG_S("tls", tls), LOG_S("sni", tls_server_name(&client->conn)));
+    else
         log_event(LOG_INFO, "client logged in", LOG_I("client", client->id),
                   LOG_S("user", client->user), LOG_S("database", client->database_name));
 }
@@ -202,6 +212,20 @@ void client_login_ask(struct client *client, int kind, const void *more, size_t 
     client_send_buffer(client, &out);
 }
 
+/* The mechanisms, best first; on TLS also the one that is bound to it. */
+static void offer_scram(struct client *client)
+{
+    static const char both[] = "SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0", bare[] = "SCRAM-SHA-256\0";
+    unsigned char data[SCRAM_BINDING_MAX];
+    size_t length = tls_binding(&client->conn, data);
+    if (length) {
+        scram_server_bind(client->scram, data, length);
+        client_login_ask(client, 10, both, sizeof both);
+    } else {
+        client_login_ask(client, 10, bare, sizeof bare);
+    }
+}
+
 void client_login_start_scram(struct client *client, const struct user_config *user)
 {
     struct scram_secret secret;
@@ -209,20 +233,22 @@ void client_login_start_scram(struct client *client, const struct user_config *u
     if (!known)
         scram_secret_mock(client->user, &secret);
     client->scram = scram_server_new(&secret, !known);
-    client_login_ask(client, 10, "SCRAM-SHA-256\0", 15);
+    offer_scram(client);
 }
 
 /* First SASL message: mechanism, length, client-first; later ones are bare. */
-static bool scram_payload(bool first, const char **body, size_t *len)
+static bool scram_payload(struct client *client, const char **body, size_t *len)
 {
-    if (!first)
+    if (client->scram_started)
         return true;
     struct wire_reader reader = wire_reader(*body, *len);
     const char *mechanism = wire_read_cstring(&reader);
     int32_t length = wire_read32(&reader);
-    if (reader.bad || strcmp(mechanism, "SCRAM-SHA-256") != 0 || length < 0 ||
+    bool plus = strcmp(mechanism, "SCRAM-SHA-256-PLUS") == 0;
+    if (reader.bad || (!plus && strcmp(mechanism, "SCRAM-SHA-256") != 0) || length < 0 ||
         (size_t)length != wire_left(&reader))
         return false;
+    scram_server_choose(client->scram, plus);
     *body = reader.at;
     *len = wire_left(&reader);
     return true;
@@ -232,8 +258,9 @@ void client_login_scram_message(struct client *client, const char *body, size_t 
 {
     struct buffer reply = {0};
     struct scram_keys keys;
+    const char *problem;
     enum scram_result result = SCRAM_MALFORMED;
-    if (scram_payload(!client->scram_started, &body, &len))
+    if (scram_payload(client, &body, &len))
         result = scram_server_step(client->scram, body, len, &reply);
     client->scram_started = true;
     switch (result) {
@@ -250,7 +277,8 @@ void client_login_scram_message(struct client *client, const char *body, size_t 
         client_auth_refuse(client);
         break;
     case SCRAM_MALFORMED:
-        client_fatal(client, "08P01", "malformed SCRAM message", NULL);
+        problem = scram_server_problem(client->scram);
+        client_fatal(client, "08P01", problem ? problem : "malformed SCRAM message", NULL);
         break;
     }
     buffer_release(&reply);
@@ -263,6 +291,8 @@ static bool admit(struct client *client)
 {
     struct worker *worker = client->worker;
     const struct config *config = worker->topology->config;
+    if (!client_tls_admit(client))
+        return false;
     if (console_is_name(client->database_name)) {
         if (client->replication) {
             client_fatal(client, "0A000", "the admin console has nothing to replicate", NULL);
@@ -329,6 +359,20 @@ static void take_startup(struct client *client, const char *body, size_t len)
         client_auth_begin(client);
 }
 
+/* Anything sent behind the request came without encryption: it is not the client's, or not for us. */
+static void negotiate_encryption(struct client *client, uint32_t code, size_t len)
+{
+    if (len != 4 || buffer_length(&client->in) > 8 || client->conn.tls ||
+        ++client->negotiations > 2) {
+        client_fatal(client, "08P01", "unexpected data after an encryption request", NULL);
+    } else if (code == WIRE_SSL_REQUEST && client_tls_offered(client)) {
+        client_send(client, "S", 1);
+        client_tls_start(client, NULL, 0);
+    } else {
+        client_send(client, "N", 1);
+    }
+}
+
 /* An untyped packet: SSLRequest, GSSENCRequest, CancelRequest or startup. */
 static void startup_packet(struct client *client, const char *body, size_t len)
 {
@@ -336,11 +380,7 @@ static void startup_packet(struct client *client, const char *body, size_t len)
     switch (code) {
     case WIRE_SSL_REQUEST:
     case WIRE_GSSENC_REQUEST:
-        /* Anything already sent behind the request was not meant for a plain connection. */
-        if (len != 4 || buffer_length(&client->in) > 8 || ++client->negotiations > 2)
-            client_fatal(client, "08P01", "unexpected data after an encryption request", NULL);
-        else
-            client_send(client, "N", 1);
+        negotiate_encryption(client, code, len);
         break;
     case WIRE_CANCEL_REQUEST:
         if (len < 12)
@@ -384,6 +424,10 @@ static bool next_packet(struct client *client)
 
 void client_login_input(struct client *client, const char *data, size_t len)
 {
+    if (client_tls_is_direct(client, data, len)) {
+        client_tls_start(client, data, len);
+        return;
+    }
     buffer_append(&client->in, data, len);
     while (next_packet(client))
         continue;

@@ -8,6 +8,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "proxy/tls.h"
+
 static void poll_ready(uv_poll_t *handle, int status, int events);
 
 /* In a process with threads the C library wraps send() and recv() in two atomic exchanges each, for
@@ -24,8 +26,9 @@ static ssize_t direct_recv(int fd, void *bytes, size_t len)
 
 static void update_interest(struct conn *conn)
 {
-    int events =
-        (conn->reading ? UV_READABLE : 0) | (conn->writing || conn->connecting ? UV_WRITABLE : 0);
+    /* A socket is writable at (nearly) any time: that brings the loop by for `wake`. */
+    bool writable = conn->writing || conn->connecting || conn->wake;
+    int events = (conn->reading ? UV_READABLE : 0) | (writable ? UV_WRITABLE : 0);
     if (events)
         uv_poll_start(&conn->poll, events, poll_ready);
     else
@@ -120,6 +123,17 @@ static void drain(struct conn *conn)
     conn->on_event(conn, CONN_DRAINED);
 }
 
+static void tls_ready(struct conn *conn, int events)
+{
+    bool woken = conn->wake;
+    if (woken) {
+        conn->wake = false;
+        update_interest(conn);
+    }
+    if ((woken || (events & UV_READABLE)) && conn_is_open(conn) && conn->reading)
+        tls_readable(conn);
+}
+
 static void poll_ready(uv_poll_t *handle, int status, int events)
 {
     struct conn *conn = handle->data;
@@ -135,13 +149,20 @@ static void poll_ready(uv_poll_t *handle, int status, int events)
         finish_connect(conn);
         return;
     }
-    if (events & UV_WRITABLE)
+    if ((events & UV_WRITABLE) && conn->writing)
         drain(conn);
-    if ((events & UV_READABLE) && conn_is_open(conn) && conn->reading)
+    if (conn->tls)
+        tls_ready(conn, events);
+    else if ((events & UV_READABLE) && conn_is_open(conn) && conn->reading)
         conn->on_event(conn, CONN_READABLE);
 }
 
 ssize_t conn_recv(struct conn *conn, void *bytes, size_t len)
+{
+    return conn->tls ? tls_recv(conn, bytes, len) : conn_recv_raw(conn, bytes, len);
+}
+
+ssize_t conn_recv_raw(struct conn *conn, void *bytes, size_t len)
 {
     for (;;) {
         ssize_t n = direct_recv(conn->fd, bytes, len);
@@ -174,6 +195,8 @@ static void queue_rest(struct conn *conn, const struct iovec *parts, int count, 
 
 bool conn_sendv(struct conn *conn, const struct iovec *parts, int count)
 {
+    if (conn->tls)
+        return tls_sendv(conn, parts, count);
     if (conn->broken || conn->fd < 0)
         return false;
     if (conn->corked || conn_queued(conn)) {
@@ -209,6 +232,13 @@ void conn_cork(struct conn *conn)
 bool conn_uncork(struct conn *conn)
 {
     conn->corked = false;
+    if (conn->tls && !tls_seal(conn))
+        return false;
+    return conn_flush(conn);
+}
+
+bool conn_flush(struct conn *conn)
+{
     if (conn->broken || conn->fd < 0)
         return false;
     if (conn->writing)
@@ -226,6 +256,14 @@ void conn_set_reading(struct conn *conn, bool on)
     if (conn->fd < 0 || conn->reading == on || conn->connecting)
         return;
     conn->reading = on;
+    if (conn->tls)
+        conn->wake = on && tls_pending(conn);
+    update_interest(conn);
+}
+
+void conn_wake(struct conn *conn)
+{
+    conn->wake = true;
     update_interest(conn);
 }
 
@@ -240,6 +278,8 @@ void conn_close(struct conn *conn, void (*on_closed)(struct conn *conn))
     if (conn->fd < 0)
         return;
     conn->on_closed = on_closed;
+    if (conn->tls)
+        tls_close(conn);
     /* libuv takes the descriptor off its list once more here: it must not be another thread's yet. */
     uv_close((uv_handle_t *)&conn->poll, handle_closed);
     close(conn->fd);
@@ -250,11 +290,16 @@ void conn_close(struct conn *conn, void (*on_closed)(struct conn *conn))
 void conn_detach(struct conn *conn, void (*on_detached)(struct conn *conn))
 {
     conn->on_closed = on_detached;
+    conn->reading = false;
     uv_poll_stop(&conn->poll);
     uv_close((uv_handle_t *)&conn->poll, handle_closed);
 }
 
 bool conn_adopt(struct conn *conn, uv_loop_t *loop)
 {
-    return open_fd(conn, loop, conn->fd, false, conn->on_event);
+    if (!open_fd(conn, loop, conn->fd, false, conn->on_event))
+        return false;
+    if (conn->tls && tls_pending(conn))
+        conn_wake(conn);
+    return true;
 }

@@ -5,6 +5,8 @@
  * goes straight to the kernel; what it does not take waits in `out`, and only then write interest is
  * armed. conn_close() is two-phase: the descriptor is closed at once, the memory may be freed in the
  * `closed` callback only, at the end of the loop's turn.
+ *
+ * TLS is a state of a connection (tls.h): one that has none pays a test of a pointer for it.
  */
 #ifndef PGSHUNT_PROXY_CONN_H
 #define PGSHUNT_PROXY_CONN_H
@@ -18,9 +20,17 @@
 #include "pgshunt/error.h"
 
 struct conn;
+struct tls;
 
-/* readable: bytes (or the end) can be read. drained: everything queued went out. broken: dead. */
-enum conn_event { CONN_READABLE, CONN_DRAINED, CONN_WRITABLE_FIRST, CONN_BROKEN };
+/* readable: bytes (or the end) can be read. drained: everything queued went out. negotiated: TLS is
+ * there, or the peer has none and need not (conn->tls tells). broken: dead. */
+enum conn_event {
+    CONN_READABLE,
+    CONN_DRAINED,
+    CONN_WRITABLE_FIRST,
+    CONN_NEGOTIATED,
+    CONN_BROKEN,
+};
 
 struct conn {
     uv_poll_t poll;
@@ -30,6 +40,8 @@ struct conn {
     bool connecting; /* the first writable event tells that connect() ended */
     bool corked;     /* sends are collected until conn_uncork */
     bool broken;     /* a send failed; the event follows */
+    bool wake;       /* bytes wait that make no socket readable: the loop comes by at once */
+    struct tls *tls; /* owned; NULL: plain */
     struct buffer out;
     void (*on_event)(struct conn *conn, enum conn_event event);
     void (*on_closed)(struct conn *conn);
@@ -48,6 +60,12 @@ bool conn_send(struct conn *conn, const void *bytes, size_t len);
 bool conn_sendv(struct conn *conn, const struct iovec *parts, int count);
 /* Collects what is sent until conn_uncork(), which sends it in one call. */
 void conn_cork(struct conn *conn);
+/* Sends what is queued, as far as it goes, unless that is being waited for. False: broken. */
+bool conn_flush(struct conn *conn);
+/* Has the loop deliver what waits inside. */
+void conn_wake(struct conn *conn);
+/* conn_recv, past TLS. */
+ssize_t conn_recv_raw(struct conn *conn, void *bytes, size_t len);
 bool conn_uncork(struct conn *conn);
 void conn_set_reading(struct conn *conn, bool on);
 static inline size_t conn_queued(const struct conn *conn)

@@ -130,7 +130,7 @@ static void put_connection(struct console_table *table, const struct report *rep
     console_text(table, object);
     put_links(table, row);
     console_integer(table, row->remote_pid);
-    console_text(table, ""); /* tls */
+    console_text(table, row->tls);
     console_text(table, row->application_name);
     console_integer(table, row->prepared_statements);
     console_integer(table, row->id);

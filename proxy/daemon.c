@@ -44,10 +44,11 @@ static void raise_descriptor_limit(void)
 
 /* ---- reload ---- */
 
-static void publish(struct daemon *daemon, struct config *config)
+static void publish(struct daemon *daemon, struct config *config, struct tls_setup *tls)
 {
     struct topology *old = daemon->topology;
     struct topology *topology = topology_new(config, old);
+    topology->tls = tls;
     daemon->topology = topology;
     topology_unref(old);
     log_configure(config->log_level, config->log_format);
@@ -57,23 +58,38 @@ static void publish(struct daemon *daemon, struct config *config)
         worker_set_topology(&daemon->workers[i], topology);
 }
 
-bool daemon_reload(struct daemon *daemon, char *error, size_t size)
+/* Everything that a configuration names must be there: NULL, and why, if it is not. */
+static struct config *load_all(const char *path, struct tls_setup **tls, char *error, size_t size)
 {
     struct config_error problem;
+    struct config *config = config_load(path, &problem);
+    if (!config) {
+        snprintf(error, size, "%s", problem.text);
+        return NULL;
+    }
+    *tls = tls_setup_new(config, error, size);
+    if (*tls)
+        return config;
+    config_free(config);
+    return NULL;
+}
+
+bool daemon_reload(struct daemon *daemon, char *error, size_t size)
+{
     char names[512];
+    struct tls_setup *tls = NULL;
     struct topology *current = daemon_topology(daemon); /* another thread may be reloading too */
-    struct config *config = config_load(current->config->path, &problem);
+    struct config *config = load_all(current->config->path, &tls, error, size);
     topology_unref(current);
     atomic_store(&daemon->reload_ok, config != NULL);
     if (!config) {
-        snprintf(error, size, "%s", problem.text);
-        log_event(LOG_ERROR, "reload failed, the old configuration stays",
-                  LOG_S("reason", problem.text));
+        log_event(LOG_ERROR, "reload failed, the old configuration stays", LOG_S("reason", error));
         return false;
     }
+    tls_setup_warn(tls);
     pthread_mutex_lock(&daemon->topology_lock);
     config_restart_needed(daemon->topology->config, config, names, sizeof names);
-    publish(daemon, config);
+    publish(daemon, config, tls);
     log_event(LOG_INFO, "configuration reloaded", LOG_S("file", config->path));
     pthread_mutex_unlock(&daemon->topology_lock); /* now another reload may free `config` */
     if (names[0])
@@ -196,6 +212,13 @@ int daemon_run(struct config *config)
     sigset_t set;
     uint64_t seed;
     int workers = config->workers;
+    char error[1024];
+    struct tls_setup *tls = tls_setup_new(config, error, sizeof error);
+    if (!tls) {
+        log_event(LOG_ERROR, "cannot start", LOG_S("reason", error));
+        config_free(config);
+        return 1;
+    }
     RAND_bytes((unsigned char *)&seed, sizeof seed);
     prepared_seed(seed);
     RAND_bytes(daemon.cancel_seed, sizeof daemon.cancel_seed);
@@ -208,7 +231,9 @@ int daemon_run(struct config *config)
     pthread_mutex_init(&daemon.start_lock, NULL);
     pthread_mutex_init(&daemon.topology_lock, NULL);
     atomic_store(&daemon.reload_ok, true);
+    tls_setup_warn(tls);
     daemon.topology = topology_new(config, NULL);
+    daemon.topology->tls = tls;
     daemon.monitor = monitor_start(daemon.topology);
     daemon.auth_query = auth_query_start(daemon.topology);
     if (!daemon.monitor || !daemon.auth_query) {

@@ -151,6 +151,34 @@ static void put_process(struct buffer *out, const struct report *report)
                report->cancelling);
 }
 
+#define PER_SIDE(out, name, type, help, clients, servers)                                          \
+    do {                                                                                           \
+        metrics_family((out), (name), (type), (help));                                             \
+        SAMPLE((out), (name), (clients), {"side", "client"});                                      \
+        SAMPLE((out), (name), (servers), {"side", "server"});                                      \
+    } while (0)
+
+static void put_tls(struct buffer *out, const struct report *report)
+{
+    const struct report_handshakes *client = &report->handshakes[0], *server = client + 1;
+    const struct tls_certificate *list;
+    int count = tls_setup_certificates(report->topology->tls, &list);
+    PER_SIDE(out, "tls_connections", "gauge", "Connections on TLS.", report->tls_clients,
+             report->tls_servers);
+    PER_SIDE(out, "tls_handshakes_total", "counter",
+             "TLS handshakes completed, resumed sessions included.", client->done, server->done);
+    PER_SIDE(out, "tls_resumptions_total", "counter", "TLS handshakes that resumed a session.",
+             client->resumed, server->resumed);
+    PER_SIDE(out, "tls_handshake_failures_total", "counter", "TLS handshakes that failed.",
+             client->failed, server->failed);
+    if (count)
+        metrics_family(out, "tls_certificate_expiry_seconds", "gauge",
+                       "When a certificate that pgshunt shows expires, since 1970.");
+    for (int i = 0; i < count; i++)
+        SAMPLE(out, "tls_certificate_expiry_seconds", list[i].expires, {"side", list[i].side},
+               {"file", list[i].file});
+}
+
 static void put_workers(struct buffer *out, const struct report *report)
 {
     char index[16];
@@ -264,6 +292,7 @@ static void put_counters(struct buffer *out, const struct report *report)
 void metrics_write(const struct report *report, struct buffer *out)
 {
     put_process(out, report);
+    put_tls(out, report);
     put_workers(out, report);
     put_pins(out, report);
     put_counters(out, report);

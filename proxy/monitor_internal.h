@@ -39,7 +39,8 @@ struct monitor_login {
     const char *user;
     const char *password; /* "": none known */
     const char *application;
-    const char *dbname; /* NULL, "": the node's */
+    const char *dbname;          /* NULL, "": the node's */
+    const struct config *config; /* says how the node wants TLS */
 };
 
 /* Whom the monitor logs in as, from the configuration (points into it). */

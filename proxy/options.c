@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "pgshunt/config.h"
+#include "proxy/tls_context.h"
 
 #define EXIT_DONE 0
 #define EXIT_BAD_CONFIG 1
@@ -81,6 +82,13 @@ static int check_config(const char *path)
         fprintf(stderr, "%s\n", error.text);
         return EXIT_BAD_CONFIG;
     }
+    struct tls_setup *tls = tls_setup_new(config, error.text, sizeof error.text);
+    if (!tls) {
+        fprintf(stderr, "%s: %s\n", path, error.text);
+        config_free(config);
+        return EXIT_BAD_CONFIG;
+    }
+    tls_setup_unref(tls);
     for (int i = 0; i < config->ndatabases; i++) {
         shards += config->databases[i].nshards;
         for (int j = 0; j < config->databases[i].nshards; j++)

@@ -10,6 +10,7 @@
 #include "proxy/pool.h"
 #include "proxy/replication.h"
 #include "proxy/server.h"
+#include "proxy/tls.h"
 
 /* ---- sums ---- */
 
@@ -134,6 +135,18 @@ static void sum_stats(struct report *report, struct worker *worker)
     }
 }
 
+static void sum_tls(struct report *report, struct worker *worker)
+{
+    list_each(at, following, &worker->clients)
+    {
+        report->tls_clients += tls_is_open(&list_entry(at, struct client, all)->conn);
+    }
+    list_each(at, following, &worker->servers)
+    {
+        report->tls_servers += tls_is_open(&list_entry(at, struct server, all)->conn);
+    }
+}
+
 static int count_list(const struct list_node *head)
 {
     int count = 0;
@@ -144,6 +157,14 @@ static int count_list(const struct list_node *head)
 
 /* ---- connections ---- */
 
+static void take_tls(struct report *report, struct report_connection *row, const struct conn *conn)
+{
+    char text[80];
+    tls_describe(conn, text, sizeof text);
+    if (text[0])
+        row->tls = arena_strdup(&report->arena, text);
+}
+
 /* The local end; the other end too where the caller asks for it. */
 static void take_addresses(struct report *report, struct report_connection *row,
                            const struct conn *conn, const struct sockaddr_storage *peer)
@@ -153,6 +174,7 @@ static void take_addresses(struct report *report, struct report_connection *row,
     if (conn->fd >= 0 && getsockname(conn->fd, (struct sockaddr *)&address, &length) == 0)
         row->local_address = report_address(&report->arena, &address, &row->local_port);
     row->address = report_address(&report->arena, peer, &row->port);
+    take_tls(report, row, conn);
 }
 
 static void take_links(struct report *report, struct report_connection *row,
@@ -269,6 +291,7 @@ static void visit(struct worker *worker, void *arg)
         sum_clients(report, worker);
         sum_pools(report, worker);
         sum_stats(report, worker);
+        sum_tls(report, worker);
         report->workers[report->nworkers++] = (struct report_worker){
             .index = worker->index,
             .clients = worker->nclients,
@@ -290,6 +313,13 @@ static void finish(void *arg)
     free(round);
 }
 
+static void take_handshakes(struct report_handshakes *row, struct tls_counters *counters)
+{
+    row->done = atomic_load(&counters->handshakes);
+    row->resumed = atomic_load(&counters->resumed);
+    row->failed = atomic_load(&counters->failures);
+}
+
 struct report *report_static(struct daemon *daemon)
 {
     struct timespec wall;
@@ -303,6 +333,8 @@ struct report *report_static(struct daemon *daemon)
     report->draining = atomic_load(&daemon->draining);
     report->reload_ok = atomic_load(&daemon->reload_ok);
     report->accepted = atomic_load(&daemon->connections);
+    take_handshakes(&report->handshakes[0], &daemon->tls_clients);
+    take_handshakes(&report->handshakes[1], &daemon->tls_servers);
     return report;
 }
 

@@ -92,9 +92,17 @@ struct report_connection {
     int nlinks;
     int remote_pid;
     const char *application_name;
+    const char *tls; /* "TLSv1.3/TLS_AES_256_GCM_SHA384"; "": plain */
     int prepared_statements;
     uint32_t id;
     const char *pin_reason; /* why client and server stay together, ""; see pins.h */
+};
+
+/* TLS handshakes with clients or servers, since the start. */
+struct report_handshakes {
+    uint64_t done; /* resumed ones included */
+    uint64_t resumed;
+    uint64_t failed;
 };
 
 struct report_list {
@@ -112,11 +120,13 @@ struct report {
     int64_t period_us;         /* length of the period of report_stats.period */
     bool draining;
     bool reload_ok;
-    uint64_t accepted;          /* connections since start */
-    int logging_in;             /* clients not logged in yet */
-    int cancelling;             /* connections that deliver a cancel request */
-    int pinned[PIN_REASONS];    /* clients that keep a server, by reason */
-    uint64_t pins[PIN_REASONS]; /* how often one was pinned since start */
+    uint64_t accepted;                      /* connections since start */
+    int logging_in;                         /* clients not logged in yet */
+    int cancelling;                         /* connections that deliver a cancel request */
+    int pinned[PIN_REASONS];                /* clients that keep a server, by reason */
+    uint64_t pins[PIN_REASONS];             /* how often one was pinned since start */
+    int tls_clients, tls_servers;           /* connections on TLS */
+    struct report_handshakes handshakes[2]; /* clients, servers */
     struct report_account *accounts;
     struct report_pool *pools;
     struct report_stats *stats;

@@ -189,6 +189,7 @@ struct report_connection *report_connection(struct report *report, struct report
     row->user = row->database = row->state = row->address = row->local_address = "";
     row->application_name = "";
     row->pin_reason = "";
+    row->tls = "";
     return row;
 }
 

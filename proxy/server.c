@@ -14,7 +14,9 @@
 #include "proxy/pool.h"
 #include "proxy/replication.h"
 #include "proxy/server_login.h"
+#include "proxy/server_tls.h"
 #include "proxy/session.h"
+#include "proxy/tls.h"
 #include "proxy/worker.h"
 
 const char *server_state_name(enum server_state state)
@@ -152,6 +154,10 @@ static void free_server(struct conn *conn)
 
 void server_discard(struct server *server)
 {
+    server->conn.broken = true; /* nothing can be sent any more */
+    if (server->conn.tls)
+        tls_close(&server->conn);
+    buffer_release(&server->conn.out);
     if (server->conn.fd >= 0)
         close(server->conn.fd);
     free_server(&server->conn);
@@ -209,6 +215,16 @@ static void login_or_relay(struct server *server)
     }
 }
 
+static void connection_broke(struct server *server)
+{
+    char text[400];
+    const char *failure = server_tls_failure(server, text, sizeof text);
+    if (server->state == SERVER_CONNECTING || server->state == SERVER_LOGIN)
+        pool_login_failed(server, "08006", failure ? failure : "could not connect to the server");
+    else
+        server_close(server, "the connection to the server broke");
+}
+
 static void on_event(struct conn *conn, enum conn_event event)
 {
     struct server *server = list_entry(conn, struct server, conn);
@@ -219,15 +235,15 @@ static void on_event(struct conn *conn, enum conn_event event)
     case CONN_WRITABLE_FIRST:
         server_login_start(server);
         break;
+    case CONN_NEGOTIATED:
+        server_login_negotiated(server);
+        break;
     case CONN_DRAINED:
         if (server->client && server->client->input_held)
             client_continue(server->client);
         break;
     case CONN_BROKEN:
-        if (server->state == SERVER_CONNECTING || server->state == SERVER_LOGIN)
-            pool_login_failed(server, "08006", "could not connect to the server");
-        else
-            server_close(server, "the connection to the server broke");
+        connection_broke(server);
         break;
     }
 }

@@ -11,6 +11,8 @@
 #include "proxy/replication.h"
 #include "proxy/reported.h"
 #include "proxy/server_secret.h"
+#include "proxy/server_tls.h"
+#include "proxy/tls.h"
 #include "proxy/worker.h"
 
 #define LOGIN_MESSAGE_MAX (1 << 20) /* nothing a server says during login is longer */
@@ -38,12 +40,23 @@ static void put_startup(const struct server *server, struct buffer *out)
 
 void server_login_start(struct server *server)
 {
+    struct tls_context *context = server_tls_context(server);
+    const struct node *node = server->pool->node;
+    server->state = SERVER_LOGIN;
+    if (!context)
+        server_login_negotiated(server);
+    else if (!tls_request(&server->conn, context, node->host, node->port))
+        fail(server, "08006", "the connection broke before TLS could be asked for");
+}
+
+void server_login_negotiated(struct server *server)
+{
     struct buffer out = {0};
     if (server->dedicated)
         replication_put_startup(server, &out);
     else
         put_startup(server, &out);
-    server->state = SERVER_LOGIN;
+    server_tls_negotiated(server);
     conn_send(&server->conn, buffer_head(&out), buffer_length(&out));
     buffer_release(&out);
 }
@@ -90,24 +103,13 @@ static bool answer_clear(struct server *server, const struct server_secret *secr
     return false;
 }
 
-static bool offers_scram(const char *body, size_t len)
-{
-    struct wire_reader reader = wire_reader(body, len);
-    for (;;) {
-        const char *mechanism = wire_read_cstring(&reader);
-        if (reader.bad || !*mechanism)
-            return false;
-        if (strcmp(mechanism, "SCRAM-SHA-256") == 0)
-            return true;
-    }
-}
-
 static bool start_scram(struct server *server, const struct server_secret *secret, const char *body,
                         size_t len)
 {
     bool plain = server_secret_is_plain(secret), proven = secret->source == SECRET_PROVEN;
-    if (!offers_scram(body, len) || server->scram) {
-        fail(server, "08P01", "the server offers no SASL mechanism that pgshunt knows");
+    const char *mechanism, *problem;
+    if (server->scram) {
+        fail(server, "08P01", "the server asked for a second SASL exchange");
         return false;
     }
     if (!plain && !proven) {
@@ -118,9 +120,14 @@ static bool start_scram(struct server *server, const struct server_secret *secre
         return false;
     }
     server->scram = scram_client_new(plain ? secret->text : NULL, proven ? &secret->keys : NULL);
+    mechanism = server_tls_choose_sasl(server, body, len, server->scram, &problem);
+    if (!mechanism) {
+        fail(server, "08P01", problem);
+        return false;
+    }
     struct buffer first = {0}, out = {0};
     scram_client_first(server->scram, &first);
-    wire_put_cstring(&out, "SCRAM-SHA-256");
+    wire_put_cstring(&out, mechanism);
     wire_put32(&out, (int64_t)buffer_length(&first));
     wire_put_bytes(&out, buffer_head(&first), buffer_length(&first));
     send_message(server, 'p', &out);
@@ -177,6 +184,11 @@ static bool authenticate(struct server *server, const char *body, size_t len)
 {
     struct wire_reader reader = wire_reader(body, len);
     int32_t kind = wire_read32(&reader);
+    if (!reader.bad && !server_tls_accepts(server, kind)) {
+        fail(server, "08P01",
+             "server_tls.channel_binding is required, and the server wants to go without it");
+        return false;
+    }
     switch (reader.bad ? -1 : kind) {
     case 0:
         return true;

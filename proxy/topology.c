@@ -374,6 +374,7 @@ void topology_unref(struct topology *topology)
     for (int d = 0; d < topology->ndatabases; d++)
         free_database(&topology->databases[d]);
     free(topology->databases);
+    tls_setup_unref(topology->tls);
     config_free(topology->config);
     free(topology);
 }

@@ -18,6 +18,7 @@
 #include "pgshunt/config.h"
 #include "pgshunt/schema.h"
 #include "pgshunt/shardmap.h"
+#include "proxy/tls_context.h"
 
 enum node_role { NODE_ROLE_UNKNOWN, NODE_ROLE_PRIMARY, NODE_ROLE_REPLICA };
 
@@ -88,12 +89,13 @@ struct database {
 struct topology {
     atomic_int references;
     struct config *config; /* owned */
+    struct tls_setup *tls; /* reference; made of config; NULL: no TLS at all */
     struct database *databases;
     int ndatabases;
     uint64_t version;
 };
 
-/* Takes over `config`. `old` may be NULL; nodes and schemas that stay are taken over from it. */
+/* Takes over `config` (its `tls` is for the caller to set). `old` may be NULL; nodes and schemas that stay are taken over from it. */
 struct topology *topology_new(struct config *config, struct topology *old);
 struct topology *topology_ref(struct topology *topology);
 void topology_unref(struct topology *topology);

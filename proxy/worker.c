@@ -26,6 +26,7 @@
 #include "proxy/welcome.h"
 
 #define TICK_MS 100
+#define TICKS_A_DAY (86400 * 1000 / TICK_MS)
 #define ACCEPTS_PER_TURN 64
 
 /* ---- messages between workers ---- */
@@ -360,6 +361,8 @@ static void tick(uv_timer_t *timer)
         listen_tick(worker, now);
         report_tick(worker, now);
     }
+    if (worker->index == 0 && worker->ticks % TICKS_A_DAY == 0)
+        tls_setup_warn(worker->topology->tls);
     if (worker->phase == WORKER_DRAINING)
         drain(worker, now);
 }

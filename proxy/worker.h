@@ -64,6 +64,13 @@ enum worker_phase {
 struct daemon;
 struct http;
 
+/* Handshakes with one kind of peer, since the start. */
+struct tls_counters {
+    atomic_ullong handshakes; /* done, resumed ones included */
+    atomic_ullong resumed;
+    atomic_ullong failures;
+};
+
 struct worker {
     int index;
     pthread_t thread;
@@ -128,6 +135,7 @@ struct daemon {
     _Atomic int64_t squeezed_until; /* somebody may want room (pool_budget.h); 0: nobody does */
     struct credentials credentials; /* for logins to servers */
     atomic_ullong connections;      /* accepted since start */
+    struct tls_counters tls_clients, tls_servers;
     int64_t started_at;
     atomic_bool draining;
     atomic_bool reload_ok; /* the last reload, or the start, was good */

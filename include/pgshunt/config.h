@@ -18,7 +18,7 @@
 #include "pgshunt/log.h"
 #include "pgshunt/shardkey.h"
 
-enum auth_method { AUTH_TRUST, AUTH_MD5, AUTH_SCRAM, AUTH_PASSWORD, AUTH_HBA };
+enum auth_method { AUTH_TRUST, AUTH_MD5, AUTH_SCRAM, AUTH_PASSWORD, AUTH_HBA, AUTH_CERT };
 /* What becomes of clients when the connection that listens for them was lost. */
 enum listen_lost { LISTEN_LOST_WARN, LISTEN_LOST_CLOSE };
 enum pool_mode { POOL_TRANSACTION, POOL_SESSION, POOL_STATEMENT };
@@ -41,6 +41,46 @@ struct pool_settings {
     int64_t query_wait_notify;   /* 0: never */
 };
 
+/* TLS with clients. ALLOW and PREFER are the same for who is connected to: the client chooses. */
+enum client_tls_mode {
+    CLIENT_TLS_DISABLE,
+    CLIENT_TLS_ALLOW,
+    CLIENT_TLS_PREFER,
+    CLIENT_TLS_REQUIRE,
+    CLIENT_TLS_VERIFY_CA,   /* ... and a certificate that ca_file vouches for */
+    CLIENT_TLS_VERIFY_FULL, /* ... which names the user */
+};
+
+/* TLS with servers, as libpq's sslmode. */
+enum server_tls_mode {
+    SERVER_TLS_INHERIT = SETTING_INHERIT, /* of a shard, while it is being read */
+    SERVER_TLS_DISABLE = 0,
+    SERVER_TLS_PREFER,
+    SERVER_TLS_REQUIRE,
+    SERVER_TLS_VERIFY_CA,
+    SERVER_TLS_VERIFY_FULL,
+};
+
+enum tls_version { TLS_VERSION_1_2, TLS_VERSION_1_3 };
+enum channel_binding { CHANNEL_BINDING_DISABLE, CHANNEL_BINDING_PREFER, CHANNEL_BINDING_REQUIRE };
+
+/* What both sides have; files are paths from here on, "" none. */
+struct tls_config {
+    const char *cert_file;
+    const char *key_file;
+    const char *ca_file;
+    enum tls_version min_version;
+    enum tls_version max_version;
+    const char *ciphers;      /* TLS 1.2; "": OpenSSL's */
+    const char *ciphersuites; /* TLS 1.3; "": OpenSSL's */
+};
+
+struct server_tls_config {
+    enum server_tls_mode mode;
+    enum channel_binding channel_binding;
+    struct tls_config tls;
+};
+
 struct node_config {
     const char *host;
     int port;
@@ -55,6 +95,7 @@ struct shard_config {
     int weight;
     struct node_config *nodes;
     int nnodes;
+    struct server_tls_config server_tls; /* whole: what is not said here is config->server_tls's */
     int line;
 };
 
@@ -96,9 +137,11 @@ struct database_config {
 
 struct user_config {
     const char *name;
-    const char *secret; /* plain password, "SCRAM-SHA-256$..." or "md5..." ; "" none */
-    bool admin;         /* may connect to the console */
-    bool stats;         /* ... but only look */
+    const char *secret;        /* plain password, "SCRAM-SHA-256$..." or "md5..." ; "" none */
+    bool admin;                /* may connect to the console */
+    bool stats;                /* ... but only look */
+    const char **certificates; /* names in certificates that may log in as this user */
+    int ncertificates;         /* 0: the user's own name */
     struct pool_settings pool;
     int64_t max_connections; /* as of a database */
     int64_t max_clients;
@@ -115,6 +158,9 @@ struct config {
     int http_port; /* 0: no HTTP */
     int workers;   /* resolved: at least 1 */
     enum auth_method auth_method;
+    enum client_tls_mode client_tls_mode;
+    struct tls_config client_tls;
+    struct server_tls_config server_tls;
     const char *users_file; /* resolved relative to the configuration file; "" none */
     const char *hba_file;   /* likewise, with method HBA */
     struct hba *hba;        /* its rules; NULL with another method */
@@ -186,6 +232,10 @@ int64_t config_database_connections(const struct config *config, const char *dat
 int64_t config_user_connections(const struct config *config, const char *user);
 int64_t config_database_clients(const struct config *config, const char *database);
 int64_t config_user_clients(const struct config *config, const char *user);
+/* How to connect to a node of a database (NULL: of any): its shard's settings; the general ones where
+ * it is none of the configuration's. */
+const struct server_tls_config *config_server_tls(const struct config *config, const char *database,
+                                                  const char *host, int port, const char *dbname);
 /* Names of settings whose value differs but that need a restart, separated by ", ". "" if none. */
 const char *config_restart_needed(const struct config *old, const struct config *next, char *out,
                                   size_t size);

@@ -12,6 +12,7 @@
 #include "pgshunt/error.h"
 
 #define SCRAM_KEY_LENGTH 32
+#define SCRAM_BINDING_MAX 64 /* channel binding data: a hash, SHA-512 at most */
 #define MD5_SECRET_LENGTH 35 /* "md5" and 32 hex digits */
 
 /* A user's stored secret: SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey. */
@@ -49,6 +50,13 @@ struct scram_server;
 /* `doomed`: go through all steps and fail at the end. Copies the secret. */
 struct scram_server *scram_server_new(const struct scram_secret *secret, bool doomed);
 void scram_server_free(struct scram_server *server);
+/* The exchange runs on TLS and SCRAM-SHA-256-PLUS was offered, with this tls-server-end-point data
+ *. */
+void scram_server_bind(struct scram_server *server, const unsigned char *data, size_t len);
+/* Which mechanism the client took, said before its first message. */
+void scram_server_choose(struct scram_server *server, bool plus);
+/* After SCRAM_MALFORMED: what is wrong in words for the client, or NULL: nothing more is known. */
+const char *scram_server_problem(const struct scram_server *server);
 enum scram_result { SCRAM_CONTINUE, SCRAM_OK, SCRAM_FAILED, SCRAM_MALFORMED };
 /* First call: client-first-message; second: client-final-message. The reply to send is appended. */
 MUST_CHECK enum scram_result scram_server_step(struct scram_server *server, const char *message,
@@ -62,7 +70,13 @@ struct scram_client;
 /* With a password, or (password NULL) with keys; keys work only if salt and iterations agree. */
 struct scram_client *scram_client_new(const char *password, const struct scram_keys *keys);
 void scram_client_free(struct scram_client *client);
+/* On TLS, with its tls-server-end-point data. `offered`: the server offers SCRAM-SHA-256-PLUS, and this
+ * exchange is one; else the server is told that we could (so that it notices a list cut short). */
+void scram_client_bind(struct scram_client *client, const unsigned char *data, size_t len,
+                       bool offered);
 void scram_client_first(struct scram_client *client, struct buffer *out);
+/* After verifying: whether it was an exchange with channel binding. */
+bool scram_client_is_bound(const struct scram_client *client);
 /* server-first-message in, client-final-message out. False: malformed, or the keys do not fit. */
 MUST_CHECK bool scram_client_final(struct scram_client *client, const char *message, size_t len,
                                    struct buffer *out);

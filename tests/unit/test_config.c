@@ -51,13 +51,15 @@ static const struct bad_case bad_files[] = {
     /* names */
     {TRUST "listne = { port = 1; };\n" DATABASE,
      "test.conf:2: found unknown setting listne (did you mean \"listen\"?); allowed here: listen, "
-     "http, workers, shutdown_timeout, auth, pool, routing, monitor, limits, log, databases"},
+     "http, workers, shutdown_timeout, auth, client_tls, server_tls, pool, routing, monitor, "
+     "limits, log, databases"},
     {TRUST "listen = {\n  address = \"x\";\n  prot = 1;\n};\n" DATABASE,
      "test.conf:4: found unknown setting listen.prot (did you mean \"port\"?); allowed here: "
      "address, port, backlog"},
     {TRUST "zzz = 1;\n" DATABASE,
      "test.conf:2: found unknown setting zzz; allowed here: listen, http, workers, "
-     "shutdown_timeout, auth, pool, routing, monitor, limits, log, databases"},
+     "shutdown_timeout, auth, client_tls, server_tls, pool, routing, monitor, limits, log, "
+     "databases"},
     {TRUST "pool = { max_clients = 5; };\n",
      "test.conf:2: found unknown setting pool.max_clients (did you mean \"limits.max_clients\"?); "
      "allowed here: mode, size, pin_notice, listen_lost, pin_functions, min_size, reserve_size, "
@@ -146,10 +148,29 @@ static const struct bad_case bad_files[] = {
      "test.conf:2: found log.format = \"xml\"; allowed: logfmt | json"},
     {"auth = { method = \"scram\"; };\n",
      "test.conf:1: found auth.method = \"scram\" (did you mean \"scram-sha-256\"?); allowed: trust "
-     "| md5 | scram-sha-256 | password | hba"},
-    {"auth = { method = \"cert\"; };\n",
-     "test.conf:1: found auth.method = \"cert\", which comes later; only trust | md5 | "
-     "scram-sha-256 | password | hba are available in this version"},
+     "| md5 | scram-sha-256 | password | hba | cert"},
+    {"auth = { method = \"cert\"; };\n" DATABASE,
+     "test.conf:1: found auth.method = \"cert\" without TLS that asks clients for a certificate; "
+     "allowed: client_tls.mode = \"require\" or more, with client_tls.ca_file"},
+    {TRUST "client_tls = { mode = \"require\"; };\n" DATABASE,
+     "test.conf:2: found client_tls.mode without client_tls.cert_file; allowed: cert_file and "
+     "key_file, or mode = \"disable\""},
+    {TRUST "client_tls = {\n  cert_file = \"a.crt\"; };\n" DATABASE,
+     "test.conf:3: found client_tls.cert_file without client_tls.key_file; allowed: both or "
+     "neither"},
+    {TRUST
+     "client_tls = { mode = \"verify-ca\"; cert_file = \"a\"; key_file = \"b\"; };\n" DATABASE,
+     "test.conf:2: found client_tls.mode = \"verify-...\" without client_tls.ca_file; allowed: "
+     "ca_file = \"ca.crt\" with the certificates that vouch for clients"},
+    {TRUST "client_tls = { min_version = \"1.3\"; max_version = \"1.2\"; };\n" DATABASE,
+     "test.conf:2: found client_tls.min_version above client_tls.max_version; allowed: "
+     "min_version = \"1.2\" or max_version = \"1.3\""},
+    {TRUST "server_tls = { mode = \"verify-full\"; };\n" DATABASE,
+     "test.conf:2: found server_tls.mode = \"verify-...\" without server_tls.ca_file; allowed: "
+     "ca_file = \"ca.crt\" with the certificates that vouch for servers"},
+    {TRUST "server_tls = { channel_binding = \"require\"; };\n" DATABASE,
+     "test.conf:2: found server_tls.channel_binding = \"require\" without TLS; allowed: "
+     "server_tls.mode = \"require\" or more"},
     {"auth = {\nmethod = \"hba\"; };\n" DATABASE,
      "test.conf:2: found auth.method = \"hba\" without auth.hba_file; allowed: hba_file = "
      "\"pg_hba.conf\""},
@@ -668,7 +689,8 @@ static const struct bad_case bad_users[] = {
      "name once"},
     {"users = ( { nmae = \"a\"; } );",
      "%s/users.conf:1: found unknown setting users[0].nmae (did you mean \"name\"?); allowed here: "
-     "name, password, admin, stats, pool_mode, pool_size, min_pool_size, reserve_pool_size, "
+     "name, password, admin, stats, certificates, pool_mode, pool_size, min_pool_size, "
+     "reserve_pool_size, "
      "reserve_timeout, server_idle_timeout, server_lifetime, query_wait_timeout, "
      "query_wait_notify, max_connections, max_clients"},
     {"users = (\n{ password = \"topsecret\"; } );",
