@@ -21,14 +21,16 @@ static const struct config *config_of(const struct pool *pool)
 
 /* ---- the gate ---- */
 
-bool login_gate_enter(struct pool *pool)
+bool login_gate_is_open(struct pool *pool)
 {
     int limit = config_of(pool)->max_logins;
-    int now = atomic_fetch_add(&pool->node->logins, 1);
-    pool->gated = limit && now >= limit;
-    if (pool->gated)
-        atomic_fetch_sub(&pool->node->logins, 1);
+    pool->gated = limit && atomic_load(&pool->node->logins) >= limit;
     return !pool->gated;
+}
+
+void login_gate_enter(struct pool *pool)
+{
+    atomic_fetch_add(&pool->node->logins, 1);
 }
 
 void login_gate_leave(struct pool *pool)
@@ -90,7 +92,9 @@ static bool is_reachable_again(const struct pool *pool)
 
 bool login_may_try(const struct pool *pool, int64_t now)
 {
-    if (pool->failures && pool->nstarting)
+    if (!pool->failures)
+        return true;
+    if (pool->nstarting)
         return false;
     if (pool->retry_at <= now ||
         pool->failed_version != credential_version(pool->account->credential))

@@ -13,9 +13,11 @@
 struct pool;
 struct server;
 
-/* A login at the pool's node may begin now: it has a place until login_gate_leave(). False: enough of
- * them are under way; the pool is fed again when one ends. */
-bool login_gate_enter(struct pool *pool);
+/* Whether a login at the pool's node may begin. False: enough of them are under way; the pool is fed
+ * again when one ends. Workers do not wait for each other here: at most one login each goes beyond. */
+bool login_gate_is_open(struct pool *pool);
+/* A login begins: it has a place until login_gate_leave(). */
+void login_gate_enter(struct pool *pool);
 /* A login has ended, well or not. The caller feeds the pools for which login_gate_is_due() holds. */
 void login_gate_leave(struct pool *pool);
 bool login_gate_is_due(const struct pool *pool, const struct pool *ended);

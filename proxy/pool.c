@@ -76,6 +76,7 @@ static void refuse_as_failed(struct pool *pool)
 
 bool pool_start(struct pool *pool)
 {
+    login_gate_enter(pool);
     struct server *server = server_start(pool);
     if (!server) {
         login_gate_leave(pool);
@@ -113,21 +114,25 @@ static enum room take_room(struct pool *pool, int64_t now)
     return room;
 }
 
+/* A login may begin, as far as its node is concerned. */
+static bool door_is_open(struct pool *pool)
+{
+    return login_may_try(pool, worker_now(pool->worker)) && login_gate_is_open(pool);
+}
+
 void pool_feed(struct pool *pool)
 {
     enum room room = ROOM_TAKEN;
-    while (pool->nstarting + pool->ntended < pool->nwaiting && login_may_try(pool, clock_us()) &&
-           login_gate_enter(pool)) {
+    while (pool->nstarting + pool->ntended < pool->nwaiting && door_is_open(pool)) {
         room = take_room(pool, worker_now(pool->worker));
-        if (room != ROOM_TAKEN)
-            login_gate_leave(pool);
         if (room != ROOM_TAKEN || !pool_start(pool))
             break;
     }
     if (room == ROOM_POOL_FULL)
         pool_beg(pool);
     else if (room == ROOM_TAKEN && pool->nwaiting && !pool->nstarting && !pool->nactive &&
-             !pool->nidle && !login_may_try(pool, clock_us()) && !login_is_worth_waiting(pool))
+             !pool->nidle && !login_may_try(pool, worker_now(pool->worker)) &&
+             !login_is_worth_waiting(pool))
         refuse_as_failed(pool);
 }
 

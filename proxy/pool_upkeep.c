@@ -47,11 +47,10 @@ static void keep_minimum(struct pool *pool, int64_t now)
         pool->retry_at > now || worker->phase != WORKER_RUNNING ||
         atomic_load(&pool->node->state) != NODE_STATE_UP)
         return;
-    if (!login_gate_enter(pool))
+    if (!login_gate_is_open(pool))
         return;
     if (pool_take_room(pool, least, INT64_MAX, now) != ROOM_TAKEN) {
         pool_relax(pool);
-        login_gate_leave(pool);
         return;
     }
     worker->warming = true;
