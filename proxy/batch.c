@@ -46,6 +46,16 @@ void extended_restore(struct client *client, const char *name, struct prepared *
         names_define(&client->extended->names, name, prepared_ref(prepared));
 }
 
+void extended_define(struct client *client, const char *name, struct prepared *prepared)
+{
+    names_define(&extended_of(client)->names, name, prepared_ref(prepared));
+}
+
+struct prepared *extended_statement(const struct client *client, const char *name)
+{
+    return client->extended ? names_statement(&client->extended->names, name) : NULL;
+}
+
 void extended_close_portals(struct client *client)
 {
     if (client->extended)
@@ -291,6 +301,7 @@ bool batch_is_session_statement(const struct prepared *prepared)
     case STMT_SAVEPOINT:
     case STMT_RELEASE:
     case STMT_ROLLBACK_TO:
+    case STMT_PREPARE:
     case STMT_DEALLOCATE:
     case STMT_LISTEN:
     case STMT_UNLISTEN:
@@ -316,8 +327,7 @@ bool batch_too_many(struct client *client, const struct prepared *more)
                         : "this client's prepared statements and portals take too much memory",
         .hint = many ? "Close those no longer needed, or raise limits.client_statements."
                      : "Close those no longer needed, or raise limits.client_statement_memory."};
-    client->stats->refused++;
-    extended_refuse(client, &error);
+    session_refuse(client, &error);
     return true;
 }
 
@@ -368,10 +378,21 @@ bool batch_read_params(struct client *client, const struct prepared *prepared,
     return true;
 }
 
+/* Of one shard: EXECUTE and EXPLAIN of it go where the statement itself goes. */
+static const struct prepared *plain_execute(const struct prepared *prepared)
+{
+    bool creates = prepared->statements.items[0]->kind == STMT_CREATE_TABLE_AS;
+    return creates ? prepared : prepared->uses;
+}
+
 void batch_plan(struct client *client, const struct prepared *prepared, const struct params *params,
                 struct plan *plan)
 {
     struct request *request = &client->request;
+    if (prepared->routed)
+        prepared = prepared->routed;
+    else if (prepared->uses)
+        prepared = plain_execute(prepared);
     if (prepared->statements.count == 1)
         attach_route(client, prepared->statements.items[0], params, request->arena, plan);
     else if (prepared->statements.count > 1)

@@ -75,10 +75,10 @@ static void put_close(struct server *server, struct buffer *out, const struct pr
 }
 
 /* The least recently used go, so that there is room for more. What is bound already keeps its plan. */
-static void make_room(const struct client *client, struct server *server, int more)
+static void make_room(const struct client *client, struct server *server, struct buffer *out,
+                      int more)
 {
     int limit = client->topology->config->max_prepared_statements - more - server->parsing;
-    struct buffer *out = &client->extended->out;
     struct mark *mark;
     while ((mark = marks_surplus(&server->marks, limit > 0 ? limit : 0))) {
         const struct prepared_key key = mark->key;
@@ -122,20 +122,23 @@ static void put_sql_prepare(struct server *server, struct buffer *out, struct pr
     expect_swallowed(server, EXPECT_CLOSE);
 }
 
-static void send_parse(struct client *client, struct prepared *prepared, bool named,
-                       const char *defines, bool swallow)
+static void ensure(struct client *client, struct server *server, struct buffer *out,
+                   struct prepared *prepared, bool named);
+
+static void send_parse(struct client *client, struct server *server, struct buffer *out,
+                       struct prepared *prepared, bool named, const char *defines, bool swallow)
 {
-    struct extended *ext = client->extended;
-    struct server *server = ext->server;
+    if (prepared->uses) /* ahead of it: Parse asks what EXECUTE returns */
+        ensure(client, server, out, prepared->uses, true);
     if (named && marks_look(&server->marks, prepared, batch_path(client)) == MARK_STALE)
-        put_close(server, &ext->out, &prepared->key);
+        put_close(server, out, &prepared->key);
     if (named)
-        make_room(client, server, 1);
+        make_room(client, server, out, 1);
     if (prepared->prepare_sql) {
-        put_sql_prepare(server, &ext->out, prepared);
+        put_sql_prepare(server, out, prepared);
         return;
     }
-    wire_put_parse(&ext->out, named ? prepared->server_name : "", prepared->sql, prepared->types,
+    wire_put_parse(out, named ? prepared->server_name : "", prepared->sql, prepared->types,
                    prepared->ntypes);
     struct expect *expect = server_expect(server, EXPECT_PARSE);
     expect->prepared = prepared_ref(prepared);
@@ -169,7 +172,7 @@ void batch_release_held(struct client *client)
             prepared->accepted = batch_judge(client); /* that server, when another client asked */
             answer_parse(client, held[i].name);
         } else {
-            send_parse(client, prepared, named, held[i].name, false);
+            send_parse(client, ext->server, &ext->out, prepared, named, held[i].name, false);
         }
         free(held[i].name);
         prepared_unref(ext->names.table, prepared);
@@ -205,22 +208,59 @@ static bool parse_under_way(const struct server *server, const struct prepared *
     return found;
 }
 
-void batch_ensure_prepared(struct client *client, struct prepared *prepared, bool named)
+static void ensure(struct client *client, struct server *server, struct buffer *out,
+                   struct prepared *prepared, bool named)
 {
-    struct server *server = client->extended->server;
     bool other = false;
     if (prepared->uses)
-        batch_ensure_prepared(client, prepared->uses, true);
+        ensure(client, server, out, prepared->uses, true);
     named |= prepared->prepare_sql != NULL;
     if (parse_under_way(server, prepared, named, &other))
         return;
     if (named && marks_look(&server->marks, prepared, batch_path(client)) == MARK_HELD) {
         marks_use(&server->marks, prepared);
         if (server->marks.count > client->topology->config->max_prepared_statements)
-            make_room(client, server, 0);
+            make_room(client, server, out, 0);
         return;
     }
     if (!named && !other && same_key(&server->unnamed, &prepared->key))
         return;
-    send_parse(client, prepared, named, NULL, true);
+    send_parse(client, server, out, prepared, named, NULL, true);
+}
+
+void batch_ensure_prepared(struct client *client, struct prepared *prepared, bool named)
+{
+    struct extended *ext = client->extended;
+    ensure(client, ext->server, &ext->out, prepared, named);
+}
+
+/* ---- ahead of a Query ---- */
+
+static void end_ahead(struct server *server, struct buffer *out)
+{
+    wire_put_simple(out, 'S');
+    struct expect *sync = server_expect(server, EXPECT_SYNC);
+    sync->swallow = sync->ahead = true;
+}
+
+void batch_prepare_ahead(struct client *client, struct server *server, struct buffer *out,
+                         struct prepared *prepared)
+{
+    if (marks_look(&server->marks, prepared, batch_path(client)) == MARK_HELD) {
+        marks_use(&server->marks, prepared);
+        return;
+    }
+    send_parse(client, server, out, prepared, true, NULL, true);
+    end_ahead(server, out);
+}
+
+void batch_room_ahead(struct client *client, struct server *server, struct buffer *out,
+                      struct prepared *prepared)
+{
+    size_t before = buffer_length(out);
+    if (marks_look(&server->marks, prepared, batch_path(client)) == MARK_STALE)
+        put_close(server, out, &prepared->key);
+    make_room(client, server, out, 1);
+    if (buffer_length(out) > before)
+        end_ahead(server, out);
 }

@@ -106,6 +106,7 @@ struct request {
     const char *sql; /* of a Query message: borrowed from the input, copied when it has to wait */
     bool sql_kept;   /* sql is in the arena */
     bool function_call;          /* sql is no text but a FunctionCall message */
+    struct sql_names *names;     /* PREPARE or EXECUTE of SQL (session.h); NULL: neither */
     struct guc_pending settings; /* made outside a block, by a transaction not ended yet */
     struct buffer explain;   /* pgshunt's own lines, as DataRows, ahead of the server's EXPLAIN */
     int64_t schema_asked_at; /* waits for a schema read after this; 0: does not */

@@ -11,7 +11,7 @@
 
 #define OUT_MAX 16384 /* a batch longer than this leaves in parts */
 
-static struct extended *get_extended(struct client *client)
+struct extended *extended_of(struct client *client)
 {
     if (!client->extended) {
         client->extended = mem_alloc(sizeof *client->extended);
@@ -37,7 +37,7 @@ bool extended_may_repeat(const struct client *client, const struct prepared *pre
 {
     const struct extended *ext = client->extended;
     return (ext->state == BATCH_OPEN || ext->state == BATCH_SYNCING) &&
-           (ext->described || defines_in_batch(ext, prepared));
+           (!prepared || ext->described || defines_in_batch(ext, prepared));
 }
 
 bool extended_takes_input(const struct client *client)
@@ -246,7 +246,7 @@ static void keep_for_retry(struct client *client, const char *data, size_t len)
 
 size_t extended_input(struct client *client, const char *data, size_t len)
 {
-    struct extended *ext = get_extended(client);
+    struct extended *ext = extended_of(client);
     size_t size = 1 + (size_t)wire_get32(data + 1);
     if (len < size)
         return 0;

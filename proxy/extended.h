@@ -62,6 +62,8 @@ struct incoming {
     size_t rest_len;
 };
 
+struct extended *extended_of(struct client *client); /* made when it is not there */
+
 /* ---- batch.c ---- */
 
 /* Sends what is translated. */
@@ -113,6 +115,20 @@ void batch_release_held(struct client *client);
 void batch_accept_held(struct client *client);
 /* Makes sure that the server has the statement by the time it reads what follows. */
 void batch_ensure_prepared(struct client *client, struct prepared *prepared, bool named);
+/* The same ahead of a Query, outside batches. */
+void batch_prepare_ahead(struct client *client, struct server *server, struct buffer *out,
+                         struct prepared *prepared);
+/* ... only the place for it: the Query prepares it. */
+void batch_room_ahead(struct client *client, struct server *server, struct buffer *out,
+                      struct prepared *prepared);
+
+/* ---- sql_prepare.c ---- */
+
+/* In a Parse: an EXECUTE of one of the client's names is made one of the servers' names. Takes over the
+ * reference and gives another. NULL: refused, the client was told. */
+struct prepared *sql_prepare_parse(struct client *client, struct prepared *prepared);
+/* Execute of SQL's PREPARE. False: try again later. */
+bool sql_prepare_execute(struct client *client, struct prepared *prepared);
 
 bool batch_read_params(struct client *client, const struct prepared *prepared,
                        const struct wire_bind *bind, struct params *params);

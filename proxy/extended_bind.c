@@ -38,6 +38,9 @@ bool extended_parse(struct client *client, const struct incoming *message)
         return true;
     }
     client->stats->client_parses++;
+    prepared = sql_prepare_parse(client, prepared);
+    if (!prepared)
+        return true;
     if (batch_is_named(name) && names_statement(&ext->names, name)) {
         batch_refuse(
             client, "42P05",

@@ -213,6 +213,8 @@ static bool execute_local(struct client *client, struct portal *portal)
 {
     struct buffer bytes = {0};
     struct pg_error error;
+    if (portal->prepared->statements.items[0]->kind == STMT_PREPARE)
+        return sql_prepare_execute(client, portal->prepared);
     if (client->extended->server && !client->tx &&
         portal->prepared->statements.items[0]->kind == STMT_BEGIN) {
         /* A BEGIN behind other statements of the batch: their implicit transaction ends first. */

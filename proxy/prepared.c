@@ -20,7 +20,7 @@ void prepared_seed(uint64_t random)
 
 void prepared_name(const struct prepared_key *key, char name[PREPARED_NAME_SIZE])
 {
-    snprintf(name, PREPARED_NAME_SIZE, "pgshunt_%012llx%016llx",
+    snprintf(name, PREPARED_NAME_SIZE, PREPARED_PREFIX "%012llx%016llx",
              (unsigned long long)key->high & 0xffffffffffffULL, (unsigned long long)key->low);
 }
 
@@ -91,11 +91,12 @@ struct prepared *prepared_ref(struct prepared *prepared)
 
 static void free_entry(struct prepared_table *table, struct prepared *prepared)
 {
-    struct prepared *uses = prepared->uses;
+    struct prepared *uses = prepared->uses, *routed = prepared->routed;
     HASH_DEL(table->entries, prepared);
     arena_free(&prepared->arena);
     free(prepared);
     prepared_unref(table, uses);
+    prepared_unref(table, routed);
 }
 
 static void drop_oldest(struct prepared_table *table)

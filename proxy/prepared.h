@@ -24,6 +24,7 @@ struct prepared_key {
     uint64_t low, high; /* XXH3 128 of types and text */
 };
 
+#define PREPARED_PREFIX "pgshunt_"
 #define PREPARED_NAME_SIZE 40
 /* "pgshunt_" and the hash in hex: what servers know it as. */
 void prepared_name(const struct prepared_key *key, char name[PREPARED_NAME_SIZE]);
@@ -36,6 +37,8 @@ struct prepared {
     /* Made by SQL's PREPARE: "PREPARE server_name (types) AS sql"; else NULL, and it is sent by Parse. */
     const char *prepare_sql;
     struct prepared *uses; /* `sql` is an EXECUTE of this one: reference; or NULL */
+    struct prepared
+        *routed; /* ... and goes where this one goes, which has its values in place; or NULL */
     uint32_t *types;
     int ntypes;
     struct arena arena; /* owns text, types and the parsed statements */

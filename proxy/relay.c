@@ -179,8 +179,11 @@ static enum verdict command_complete(struct walk *walk, const char *body, size_t
     bool swallow = head->swallow;
     if (head->probe)
         pins_probed(server, wire_tag_rows(body));
-    if (head->prepares)
+    if (head->prepares) {
         parsed(walk, head);
+        if (head->kind == EXPECT_QUERY && head->defines && walk->client)
+            extended_define(walk->client, head->defines, head->prepared);
+    }
     if (!swallow && walk->client) {
         const struct statement *statement = next_statement(head);
         if (strcmp(body, "COMMIT") == 0 || strcmp(body, "PREPARE TRANSACTION") == 0)
@@ -238,17 +241,34 @@ static void settings_refused(struct walk *walk, const struct pg_error *error)
     session_fail(client, &copy);
 }
 
-/* Postgres' "cached plan must not change result type": the server's copy of a statement is out of date,
- * and so are those that other servers have. */
-static bool finds_outdated(const struct expect *head, const struct pg_error *error)
+/*
+ * Postgres' "cached plan must not change result type": the server's copy of a statement is out of date, and
+ * so are those that other servers have. `*shape`: what it returns is not what it returned.
+ */
+static bool finds_outdated(struct server *server, const struct expect *head,
+                           const struct pg_error *error, bool *shape)
 {
-    if (!head->prepared || strcmp(error->sqlstate, "0A000") != 0 || !error->routine ||
-        strcmp(error->routine, "RevalidateCachedQuery") != 0)
+    struct prepared *prepared = head->prepared;
+    bool ours = prepared && strstr(error->message, PREPARED_PREFIX);
+    *shape = prepared && strcmp(error->sqlstate, "0A000") == 0 && error->routine &&
+             strcmp(error->routine, "RevalidateCachedQuery") == 0;
+    if (ours && strcmp(error->sqlstate, "26000") == 0)
+        marks_clear(&server->marks); /* a function has deallocated behind our back */
+    else if (ours && strcmp(error->sqlstate, "42P05") == 0)
+        marks_add(&server->marks, prepared, 0);
+    else if (!*shape)
         return false;
-    head->prepared->generation++;
-    if (head->prepared->uses)
-        head->prepared->uses->generation++;
+    prepared->generation++;
+    if (prepared->uses)
+        prepared->uses->generation++;
     return true;
+}
+
+static bool asks_again(struct walk *walk, const struct expect *head, const struct pg_error *error)
+{
+    bool shape;
+    return finds_outdated(walk->server, head, error, &shape) && walk->client &&
+           session_may_repeat(walk->client, shape ? head->prepared : NULL);
 }
 
 /* The batch or query is asked again, with the statement prepared anew, when the server is ready. */
@@ -267,6 +287,19 @@ static void repeat_when_ready(struct walk *walk)
         batch_settle(walk->client);
 }
 
+/* What went ahead of a Query has failed: one error is enough. */
+static void mute_query_behind(struct server *server)
+{
+    struct expect *sync = server_expected(server);
+    if (!sync || !sync->ahead)
+        return;
+    for (int i = 1; i < server->expect_count; i++) {
+        struct expect *expect =
+            &server->expects[(server->expect_head + i) & (server->expect_cap - 1)];
+        expect->muted = expect->kind == EXPECT_QUERY;
+    }
+}
+
 static enum verdict error_response(struct walk *walk, const char *message, const char *body,
                                    size_t len)
 {
@@ -279,8 +312,9 @@ static enum verdict error_response(struct walk *walk, const char *message, const
         return lose(server, error.message);
     }
     server->copy_in = false;
-    if (finds_outdated(head, &error) && walk->client &&
-        session_may_repeat(walk->client, head->prepared)) {
+    if (head->muted)
+        return DROP;
+    if (asks_again(walk, head, &error)) {
         walk->run = message; /* what stands before it is of the same batch, and not out yet */
         walk->undecided = NULL;
         repeat_when_ready(walk);
@@ -318,6 +352,7 @@ static enum verdict error_response(struct walk *walk, const char *message, const
         if (walk->client)
             extended_server_error(walk->client);
         server_expect_skip(server);
+        mute_query_behind(server);
     }
     return verdict;
 }
@@ -391,7 +426,8 @@ static enum verdict ready_for_query(struct walk *walk, const char *body, size_t 
     if (!head || len != 1 || !strchr("ITE", body[0]) ||
         (head->kind != EXPECT_QUERY && head->kind != EXPECT_SYNC))
         return out_of_step(server, 'Z');
-    bool swallow = head->swallow, synced = head->kind == EXPECT_SYNC, probe = head->probe;
+    bool swallow = head->swallow, synced = head->kind == EXPECT_SYNC && !head->ahead,
+         probe = head->probe;
     server->tx_status = body[0];
     server->copy_in = false;
     server_expect_pop(server);

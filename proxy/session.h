@@ -78,6 +78,22 @@ bool statement_broadcast(struct client *client, const struct statement *statemen
 void statement_explain_rows(struct client *client, const struct statement *statement,
                             const struct plan *plan, struct buffer *rows);
 
+/* ---- sql_prepare.c: PREPARE and EXECUTE of SQL ---- */
+
+/* What a Query has to do with names of prepared statements. */
+struct sql_names {
+    const struct statement *making; /* it is this PREPARE */
+    struct prepared **uses;         /* it executes these */
+    int nuses;
+    const struct statement *routed; /* it goes where this one goes; NULL: by its own text */
+    const char *asked;              /* its text, as the client sent it */
+};
+/* Maps the names in client->request. True: the Query is answered. */
+bool sql_prepare_query(struct client *client);
+/* On the server it goes to: what it needs goes ahead. True: it is answered without being sent. */
+bool sql_prepare_attached(struct client *client, struct server *server, struct buffer *out);
+void sql_prepare_sent(struct client *client, struct server *server, struct expect *expect);
+
 /* ---- extended.c ---- */
 
 /* One extended message or more: consumes from `data` what belongs to the batch and can be used now.
@@ -100,12 +116,15 @@ void extended_scatter_done(struct client *client, bool failed);
 /* SQL's DEALLOCATE of a name made by Parse. False: there is none. */
 bool extended_deallocate(struct client *client, const char *name);
 /* Undo of a client statement's definition (its Parse failed or was skipped). */
+void extended_define(struct client *client, const char *name, struct prepared *prepared);
+/* What the client knows by this name, of Parse or of SQL's PREPARE; NULL: nothing. */
+struct prepared *extended_statement(const struct client *client, const char *name);
 void extended_undefine(struct client *client, const char *name);
 /* Undo of its Close: the Close was skipped. */
 void extended_restore(struct client *client, const char *name, struct prepared *prepared);
 void extended_close_portals(struct client *client); /* their transaction is over */
 bool extended_in_batch(const struct client *client);
-/* The batch prepares or describes what it runs, and is on its server as a whole. */
+/* It prepares or describes what it runs (NULL: no matter), and is on its server as a whole. */
 bool extended_may_repeat(const struct client *client, const struct prepared *prepared);
 /* A Query in a batch that waits for its next message: ends the batch. False: try again later. */
 bool extended_end_for_query(struct client *client);

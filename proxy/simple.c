@@ -113,7 +113,7 @@ static void keep_for_retry(struct client *client)
     request->retriable = true;
     buffer_clear(&request->again);
     if (!request->shape)
-        wire_put_query(&request->again, request->sql);
+        wire_put_query(&request->again, request->names ? request->names->asked : request->sql);
 }
 
 void simple_again(const struct client *client, struct buffer *message)
@@ -148,9 +148,13 @@ static void send_direct(struct client *client, struct server *server)
     struct request *request = &client->request;
     struct buffer prefix = {0};
     attach_prefix(client, server, &prefix);
+    if (request->names && sql_prepare_attached(client, server, &prefix))
+        return;
     struct expect *expect = server_expect(server, EXPECT_QUERY);
     expect->list = &request->statements;
     expect->write = request->plan.write;
+    if (request->names)
+        sql_prepare_sent(client, server, expect);
     if (request->plan.node == NODE_CLASS_REPLICA && !client->tx && !server->pinned)
         keep_for_retry(client);
     server->request_at = request->started_at;
@@ -210,6 +214,14 @@ void simple_continue(struct client *client)
 
 /* ---- a new query ---- */
 
+/* PREPARE: any shard can judge the text; where it is run depends on the values. */
+static void anywhere(struct client *client, struct plan *plan)
+{
+    unsigned shard = client->nparticipants ? client->participants[0]->shard : 0;
+    *plan =
+        (struct plan){.kind = PLAN_DIRECT, .node = plan->node, .shard = shard, .reason = "PREPARE"};
+}
+
 static void plan_query(struct client *client)
 {
     struct request *request = &client->request;
@@ -217,7 +229,10 @@ static void plan_query(struct client *client)
     if (list->count > 1) {
         attach_route_list(client, list, request->arena, &request->plan);
     } else if (!statement_broadcast(client, list->items[0], request->arena, &request->plan)) {
-        attach_route(client, list->items[0], NULL, request->arena, &request->plan);
+        const struct statement *as = request->names ? request->names->routed : NULL;
+        attach_route(client, as ? as : list->items[0], NULL, request->arena, &request->plan);
+        if (as && request->names->making && request->plan.kind != PLAN_DIRECT)
+            anywhere(client, &request->plan);
         buffer_clear(&request->explain);
         statement_explain_rows(client, list->items[0], &request->plan, &request->explain);
     }
@@ -321,7 +336,7 @@ void simple_query(struct client *client, const char *body, size_t len)
     request->sql = body;
     extended_undefine(client, ""); /* as Postgres does */
     parse(client, len - 1);
-    if (handle_locally(client, &request->statements))
+    if (handle_locally(client, &request->statements) || sql_prepare_query(client))
         return;
     simple_replan(client);
 }

@@ -207,6 +207,42 @@ static enum local_outcome listen_statement(struct client *client, const struct s
     }
 }
 
+/*
+ * DEALLOCATE and DISCARD ALL: the names are the client's, the statements are everybody's and stay on the
+ * servers. A server is needed where it judges (a failed transaction, a name of nobody's, DISCARD ALL in a
+ * block), and where there is more to discard: settings, or what the client is pinned for.
+ */
+static enum local_outcome forget_names(struct client *client, const struct statement *statement,
+                                       struct buffer *answer, struct pg_error *error)
+{
+    if (client->tx && client->tx->state == TX_FAILED)
+        return LOCAL_NO;
+    if (statement->kind == STMT_DISCARD) {
+        if (strcmp(statement->name, "ALL") != 0 || client->tx || client->nparticipants ||
+            client->guc != client->startup)
+            return LOCAL_NO;
+        listen_moved(client, NULL);
+        extended_forget_all(client);
+        return done(answer, "DISCARD ALL");
+    }
+    if (!statement->name) {
+        if (pins_of(client))
+            return LOCAL_NO;
+        extended_forget_all(client);
+        return done(answer, "DEALLOCATE ALL");
+    }
+    if (extended_deallocate(client, statement->name))
+        return done(answer, "DEALLOCATE");
+    if (strncmp(statement->name, PREPARED_PREFIX, strlen(PREPARED_PREFIX)) != 0)
+        return LOCAL_NO;
+    *error = (struct pg_error){.sqlstate = "26000",
+                               .message = arena_printf(client->request.arena,
+                                                       "prepared statement \"%s\" does not exist",
+                                                       statement->name),
+                               .hint = "What pgshunt prepares on servers is closed by pgshunt."};
+    return LOCAL_REFUSED;
+}
+
 enum local_outcome statement_local(struct client *client, const struct statement *statement,
                                    struct buffer *answer, struct pg_error *error)
 {
@@ -234,9 +270,11 @@ enum local_outcome statement_local(struct client *client, const struct statement
             .hint = "Use SELECT pg_listening_channels() alone."};
         return LOCAL_REFUSED;
     }
-    if (statement->kind == STMT_DEALLOCATE && statement->name &&
-        extended_deallocate(client, statement->name))
-        return done(answer, "DEALLOCATE");
+    if (statement->kind == STMT_DEALLOCATE || statement->kind == STMT_DISCARD) {
+        enum local_outcome outcome = forget_names(client, statement, answer, error);
+        if (outcome != LOCAL_NO)
+            return outcome;
+    }
     if (!statement_is_own(statement))
         return LOCAL_NO;
     return own_setting_statement(client, statement, answer, error);
