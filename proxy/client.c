@@ -20,8 +20,6 @@
 
 /* Input a busy client may send ahead before its socket is no longer read. */
 #define INPUT_AHEAD_MAX 65536
-/* Answers a client may leave unread before it is not listened to. */
-#define OUTPUT_MAX 262144
 /* How long a client that was told goodbye may take to read it. */
 #define LINGER_US 5000000
 
@@ -251,7 +249,8 @@ static void hold_input(struct client *client)
     bool hold = (buffer_length(&client->in) > INPUT_AHEAD_MAX && !wants_input(client)) ||
                 conn_queued(&client->conn) > OUTPUT_MAX;
     for (int i = 0; i < client->nparticipants; i++)
-        hold |= conn_queued(&client->participants[i]->conn) > INPUT_AHEAD_MAX;
+        hold |= conn_queued(&client->participants[i]->conn) > INPUT_AHEAD_MAX ||
+                client->participants[i]->expect_count > EXPECTS_MAX;
     if (client->state == CLIENT_CLOSED || hold == client->input_held)
         return;
     client->input_held = hold;

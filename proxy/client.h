@@ -176,6 +176,7 @@ struct client {
     bool pin_noticed;              /* ... and was given */
     char *route_key, *route_shard; /* pgshunt.key, pgshunt.shard */
     size_t copy_left;              /* bytes of a CopyData message still to pass on */
+    bool copy_ends;                /* ... of a CopyDone or CopyFail, which ends the COPY */
     bool input_held;               /* reading is off: too much input while busy */
     bool processing;               /* in session_process: do not re-enter */
     bool terminate;                /* close once the output is drained */

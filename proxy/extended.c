@@ -244,6 +244,18 @@ static void keep_for_retry(struct client *client, const char *data, size_t len)
     }
 }
 
+/* A long pipeline goes on when some of it is answered: what is kept of it must not grow with it. The
+ * Parses that no server has seen yet need one for that. */
+static bool owes_much(struct client *client)
+{
+    struct extended *ext = client->extended;
+    if (ext->nheld > EXPECTS_MAX && !judge_held(client))
+        return true;
+    if (!ext->server || ext->server->expect_count <= EXPECTS_MAX)
+        return false;
+    return extended_push(client);
+}
+
 size_t extended_input(struct client *client, const char *data, size_t len)
 {
     struct extended *ext = extended_of(client);
@@ -255,7 +267,7 @@ size_t extended_input(struct client *client, const char *data, size_t len)
             return 0;
         open_batch(client);
     }
-    if (!extended_takes_input(client) || client->state != CLIENT_BUSY)
+    if (!extended_takes_input(client) || client->state != CLIENT_BUSY || owes_much(client))
         return 0;
     struct incoming message = {data[0], data + WIRE_HEADER, size - WIRE_HEADER, data + size,
                                len - size};

@@ -23,6 +23,7 @@
 
 /* Nothing but rows and COPY data may be longer. */
 #define CONTROL_MESSAGE_MAX (64 * 1024 * 1024)
+#define PARAMETER_MAX 65536 /* of a ParameterStatus */
 /* Output queued for a client that reads slowly before its server is read no more. */
 #define OUTPUT_AHEAD_MAX 65536
 
@@ -454,7 +455,7 @@ static enum verdict parameter_status(struct walk *walk, const char *body, size_t
     struct wire_reader reader = wire_reader(body, len);
     const char *name = wire_read_cstring(&reader);
     const char *value = wire_read_cstring(&reader);
-    if (reader.bad)
+    if (reader.bad || len > PARAMETER_MAX)
         return out_of_step(server, 'S');
     reported_take(server, name, value, head != NULL);
     /* Told with the next ReadyForQuery, if it is news; between statements at once. */
@@ -730,7 +731,8 @@ static void walk_and_act(struct server *server, struct buffer *kept, const char 
     if (walk.ready && client && server->client == client)
         complete(&walk);
     else if (client && server->client == client &&
-             (server->copy_in || (extended_takes_input(client) && buffer_length(&client->in))))
+             (server->copy_in || client->input_held ||
+              (extended_takes_input(client) && buffer_length(&client->in))))
         client_continue(client);
 }
 

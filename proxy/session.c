@@ -306,20 +306,20 @@ static size_t copy_input(struct client *client, struct server *server, const cha
         size_t n = len < client->copy_left ? len : client->copy_left;
         client->copy_left -= n;
         conn_send(&server->conn, data, n);
+        if (!client->copy_left && client->copy_ends)
+            server->copy_in = false;
         return n;
     }
     uint32_t length = wire_get32(data + 1);
     char type = data[0];
-    if (type == 'd') {
+    if (type == 'd' || type == 'c' || type == 'f') {
         client->copy_left = 1 + (size_t)length;
+        client->copy_ends = type != 'd';
         return copy_input(client, server, data, len);
     }
     if (len < 1 + (size_t)length)
         return 0;
-    if (type == 'c' || type == 'f') {
-        server->copy_in = false;
-        conn_send(&server->conn, data, 1 + (size_t)length);
-    } else if (type != 'H' && type != 'S') {
+    if (type != 'H' && type != 'S') {
         char message[80];
         snprintf(message, sizeof message, "unexpected message type 0x%02X during COPY from stdin",
                  (unsigned char)type);
@@ -399,11 +399,12 @@ static bool between(struct client *client, char type)
 static bool refuse_length(struct client *client, char type, uint32_t length)
 {
     int64_t most = client->worker->topology->config->max_message;
-    if (length < 4 || length > WIRE_MESSAGE_MAX) {
+    bool small = type && strchr("CDEHSX", type);
+    if (length < 4 || length > (small ? WIRE_SMALL_MESSAGE_MAX : WIRE_MESSAGE_MAX)) {
         client_fatal(client, "08P01", "invalid message length", NULL);
         return true;
     }
-    if (type != 'd' && length > most) {
+    if (type != 'd' && type != 'f' && length > most) {
         client_fatal(client, "54000", "message larger than limits.max_message",
                      "Raise limits.max_message, or send large values with COPY.");
         return true;
@@ -456,9 +457,11 @@ static size_t use_input(struct client *client, const char *data, size_t len)
     return 1 + (size_t)length;
 }
 
+/* Not while it leaves its answers unread: what it asks for may be much longer than how it asks. */
 static bool can_use(const struct client *client)
 {
-    return (client->state == CLIENT_IDLE || client->state == CLIENT_BUSY) && !client->terminate;
+    return (client->state == CLIENT_IDLE || client->state == CLIENT_BUSY) && !client->terminate &&
+           conn_queued(&client->conn) <= OUTPUT_MAX;
 }
 
 static size_t use_all(struct client *client, const char *data, size_t len)

@@ -19,6 +19,11 @@
 
 /* ---- session.c ---- */
 
+/* Answers a client may leave unread before it is not listened to. */
+#define OUTPUT_MAX 262144
+/* Answers a server may owe before its client is not listened to. */
+#define EXPECTS_MAX 1000
+
 /* Works on whole messages in client->in followed by `data`; keeps what it cannot use yet. */
 void session_input(struct client *client, const char *data, size_t len);
 /* Works on what is in client->in, if the client is idle. */

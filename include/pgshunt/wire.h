@@ -23,7 +23,9 @@
 #define WIRE_SSL_REQUEST 80877103
 #define WIRE_GSSENC_REQUEST 80877104
 #define WIRE_MESSAGE_MAX 0x3fffffff /* as Postgres: PQ_LARGE_MESSAGE_LIMIT, a gigabyte */
-#define WIRE_STARTUP_MAX 10000      /* as Postgres: MAX_STARTUP_PACKET_LENGTH */
+#define WIRE_SMALL_MESSAGE_MAX                                                                     \
+    10000                      /* as Postgres: PQ_SMALL_MESSAGE_LIMIT, for those without values */
+#define WIRE_STARTUP_MAX 10000 /* as Postgres: MAX_STARTUP_PACKET_LENGTH */
 
 static inline uint32_t wire_get32(const void *p)
 {
