@@ -89,7 +89,7 @@ static void abandon_servers(struct client *client)
     while (client->nparticipants) {
         struct server *server = client->participants[client->nparticipants - 1];
         bool clean = (!server->expect_count || server->probing) && server->tx_status == 'I' &&
-                     !server->skip && !server->copy_in;
+                     !server->skip && !server->copy_in && !server->copy_rest && !server->dedicated;
         if (clean) {
             server->kept |= client_keeps_servers(client);
             client_detach(client, server);

@@ -9,7 +9,8 @@
 #include "pgshunt/wire.h"
 #include "proxy/pool.h"
 
-#define OUT_MAX 16384 /* a batch longer than this leaves in parts */
+#define OUT_MAX 16384    /* a batch longer than this leaves in parts */
+#define ARENA_MAX 131072 /* of a long batch */
 
 struct extended *extended_of(struct client *client)
 {
@@ -251,9 +252,16 @@ static bool owes_much(struct client *client)
     struct extended *ext = client->extended;
     if (ext->nheld > EXPECTS_MAX && !judge_held(client))
         return true;
-    if (!ext->server || ext->server->expect_count <= EXPECTS_MAX)
+    if (!ext->server || ext->server->expect_count <= EXPECTS_MAX) {
+        ext->pressed = false;
         return false;
-    return extended_push(client);
+    }
+    if (!ext->pressed) { /* a server keeps answers until it is asked for them */
+        wire_put_simple(&ext->out, 'H');
+        batch_flush(ext);
+        ext->pressed = true;
+    }
+    return true;
 }
 
 size_t extended_input(struct client *client, const char *data, size_t len)
@@ -271,6 +279,8 @@ size_t extended_input(struct client *client, const char *data, size_t len)
         return 0;
     struct incoming message = {data[0], data + WIRE_HEADER, size - WIRE_HEADER, data + size,
                                len - size};
+    if (client->request.arena->total > ARENA_MAX)
+        arena_reset(client->request.arena); /* nothing in it outlives its message */
     size_t kept = buffer_length(&client->request.again);
     keep_for_retry(client, data, size);
     bool used = handle(client, &message);

@@ -47,6 +47,7 @@ struct extended {
     char **defined; /* names defined in this batch, to be undone if it is repeated */
     int ndefined;
     bool executed_write; /* an Execute that may write was sent to a server in this batch */
+    bool pressed;        /* a Flush was sent because too many answers are awaited */
     bool failed;         /* a server reported an error in this batch */
     bool described;      /* the batch asks for a description */
     bool unsafe;  /* it has bound more than reads on a replica: not to be repeated elsewhere */

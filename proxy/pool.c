@@ -183,8 +183,8 @@ enum checkout pool_checkout(struct pool *pool, struct client *client, unsigned s
 
 static bool is_fit(const struct server *server)
 {
-    return !server->discard && server->tx_status == 'I' && !server->expect_count &&
-           !server->pool->retired;
+    return !server->discard && !server->copy_rest && server->tx_status == 'I' &&
+           !server->expect_count && !server->pool->retired;
 }
 
 /* A server nobody has any claim on. */

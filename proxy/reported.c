@@ -8,11 +8,15 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/wire.h"
 
+#define REPORTED_MAX 1000 /* parameters of a server: Postgres has some fifteen */
+
 void reported_take(struct server *server, const char *name, const char *value, bool asked)
 {
     /* A client talks to primaries and replicas in turn: it is told that it can write. */
     if (strcmp(name, "in_hot_standby") == 0)
         value = "off";
+    if (guc_set_count(server->reported) >= REPORTED_MAX)
+        return;
     guc_set_put(&server->reported, name, value);
     if (asked)
         return;

@@ -17,7 +17,8 @@ static void ask(struct server *server, struct buffer *out, const char *sql)
 void server_reset(struct server *server)
 {
     struct buffer out = {0};
-    if (server->resetting || !pins_can_be_reset(server) || server->copy_in || server->skip) {
+    if (server->resetting || !pins_can_be_reset(server) || server->copy_in || server->copy_rest ||
+        server->skip) {
         server_drop(server, "its session cannot be reset");
         return;
     }

@@ -95,9 +95,10 @@ struct server {
     bool skip_forward; /* ... to the client, or thrown away */
     struct expect *expects;
     int expect_head, expect_count, expect_cap;
-    char tx_status;  /* of the last ReadyForQuery: I, T, E */
-    bool copy_in;    /* in COPY FROM STDIN: the client's bytes go through */
-    bool pinned;     /* stays with the client: `pins` says why */
+    char tx_status; /* of the last ReadyForQuery: I, T, E */
+    bool copy_in;   /* in COPY FROM STDIN: the client's bytes go through */
+    bool copy_rest; /* half a message of the client's was passed on to it: the rest has to follow */
+    bool pinned;    /* stays with the client: `pins` says why */
     struct hub *hub; /* it listens for many clients (hub.h) and has none of its own; else NULL */
     bool probing;    /* it is being asked whether the pins still hold */
     bool resetting;  /* see server_reset() */

@@ -112,6 +112,8 @@ void session_release_servers(struct client *client)
         return;
     for (int i = client->nparticipants - 1; i >= 0; i--) {
         struct server *server = client->participants[i];
+        if (server->copy_rest) /* copied_message() will */
+            continue;
         server->kept |= client_keeps_servers(client);
         if (server->doubtful_pins && !server->expect_count && !server->kept)
             pins_probe(client, server);
@@ -231,7 +233,8 @@ static void give_up_transaction(struct client *client)
     session_wrote(client, NULL); /* what was written, if it was, must be seen */
     while (client->nparticipants) {
         struct server *server = client->participants[client->nparticipants - 1];
-        if (server->begun || server->expect_count || server->pinned || server->skip) {
+        if (server->begun || server->expect_count || server->pinned || server->skip ||
+            server->copy_rest) {
             server_drop(server, "its transaction lost another server");
         } else {
             client_detach(client, server);
@@ -291,12 +294,24 @@ static bool is_extended(char type)
     return type != '\0' && strchr("PBDECHS", type) != NULL;
 }
 
+/* Whom the message at hand is for: also after the COPY has failed there, or it would wait for the rest of
+ * it and take what comes next for that. */
 static struct server *copying_server(const struct client *client)
 {
     for (int i = 0; i < client->nparticipants; i++)
-        if (client->participants[i]->copy_in)
+        if (client->copy_left ? client->participants[i]->copy_rest
+                              : client->participants[i]->copy_in)
             return client->participants[i];
     return NULL;
+}
+
+static void copied_message(struct client *client, struct server *server)
+{
+    server->copy_rest = false;
+    if (client->copy_ends)
+        server->copy_in = false;
+    if (client->state == CLIENT_IDLE) /* the COPY had failed in the middle of it */
+        session_release_servers(client);
 }
 
 /* COPY FROM STDIN: CopyData, CopyDone, CopyFail go through, data by count. Bytes used. */
@@ -306,8 +321,8 @@ static size_t copy_input(struct client *client, struct server *server, const cha
         size_t n = len < client->copy_left ? len : client->copy_left;
         client->copy_left -= n;
         conn_send(&server->conn, data, n);
-        if (!client->copy_left && client->copy_ends)
-            server->copy_in = false;
+        if (!client->copy_left)
+            copied_message(client, server);
         return n;
     }
     uint32_t length = wire_get32(data + 1);
@@ -315,6 +330,7 @@ static size_t copy_input(struct client *client, struct server *server, const cha
     if (type == 'd' || type == 'c' || type == 'f') {
         client->copy_left = 1 + (size_t)length;
         client->copy_ends = type != 'd';
+        server->copy_rest = true;
         return copy_input(client, server, data, len);
     }
     if (len < 1 + (size_t)length)
