@@ -87,7 +87,15 @@ static bool load_hba(struct config_reader *reader)
                              config->hba_file, strerror(errno));
     config->hba =
         hba_load(&config->arena, config->hba_file, reader->error->text, sizeof reader->error->text);
-    return config->hba != NULL;
+    const struct hba_rule *rule = config->hba ? hba_wants_certificates(config->hba) : NULL;
+    if (!rule || config->client_tls.ca_file[0])
+        return config->hba != NULL;
+    snprintf(
+        reader->error->text, sizeof reader->error->text,
+        "%.400s:%d: found a rule that wants a certificate, without client_tls.ca_file; allowed: "
+        "ca_file = \"clients-ca.crt\" in client_tls, which vouches for clients",
+        rule->file, rule->line);
+    return false;
 }
 
 /* Reads `reader->source`, already there, into the configuration. */

@@ -282,19 +282,40 @@ static bool parse_method(struct parse *parse, struct rule *rule)
     return REFUSE(parse, "found method \"%.60s\"; allowed: " METHOD_NAMES, word->text);
 }
 
+static bool parse_option(struct parse *parse, struct rule *rule)
+{
+    const struct hba_token *word;
+    if (!next_word(parse, "an option", &word))
+        return false;
+    if (strcmp(word->text, "clientcert=verify-ca") == 0)
+        rule->public.clientcert = HBA_CLIENTCERT_VERIFY_CA;
+    else if (strcmp(word->text, "clientcert=verify-full") == 0)
+        rule->public.clientcert = HBA_CLIENTCERT_VERIFY_FULL;
+    else
+        return REFUSE(parse,
+                      "found option \"%.80s\"; allowed: clientcert=verify-ca, "
+                      "clientcert=verify-full",
+                      word->text);
+    if (rule->type != RULE_HOSTSSL)
+        return REFUSE(parse, "found clientcert on a line that is not hostssl; allowed: hostssl ... "
+                             "clientcert=verify-full");
+    if (rule->public.method == HBA_CERT && rule->public.clientcert != HBA_CLIENTCERT_VERIFY_FULL)
+        return REFUSE(parse, "found clientcert=verify-ca with method cert, which proves the user "
+                             "anyway; allowed: clientcert=verify-full, or none");
+    return true;
+}
+
 static bool parse_rule(struct parse *parse, struct rule *rule)
 {
     rule->public.file = parse->line->file;
     rule->public.line = parse->line->line;
-    if (!parse_type(parse, &rule->type) ||
-        !parse_names(parse, "a database", true, &rule->databases) ||
-        !parse_names(parse, "a user", false, &rule->users) ||
-        (rule->type != RULE_LOCAL && !parse_address(parse, rule)) || !parse_method(parse, rule))
-        return false;
-    if (parse->rest)
-        return REFUSE(parse, "found option \"%.80s\"; allowed: no options",
-                      parse->rest->tokens->text);
-    return true;
+    bool ok = parse_type(parse, &rule->type) &&
+              parse_names(parse, "a database", true, &rule->databases) &&
+              parse_names(parse, "a user", false, &rule->users) &&
+              (rule->type == RULE_LOCAL || parse_address(parse, rule)) && parse_method(parse, rule);
+    while (ok && parse->rest)
+        ok = parse_option(parse, rule);
+    return ok;
 }
 
 /* ---- this machine ---- */
@@ -371,6 +392,14 @@ struct hba *hba_load(struct arena *arena, const char *path, char *error, size_t 
     struct hba_reader reader = new_reader(arena, error, size);
     reader.last = &reader.first;
     return hba_read_file(&reader, path, 0) ? make_rules(&reader, path) : NULL;
+}
+
+const struct hba_rule *hba_wants_certificates(const struct hba *hba)
+{
+    for (const struct rule *rule = hba->rules; rule; rule = rule->next)
+        if (rule->public.method == HBA_CERT || rule->public.clientcert)
+            return &rule->public;
+    return NULL;
 }
 
 /* ---- matching ---- */

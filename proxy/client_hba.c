@@ -8,7 +8,9 @@
 
 #include "pgshunt/hba.h"
 #include "pgshunt/log.h"
+#include "proxy/client_tls.h"
 #include "proxy/replication.h"
+#include "proxy/tls.h"
 #include "proxy/tls.h"
 
 static bool is_encrypted(const struct client *client)
@@ -71,6 +73,23 @@ static enum auth_method method_of(const struct hba_rule *rule)
     return AUTH_SCRAM;
 }
 
+/* What the rule's clientcert asks for, besides the method. */
+static bool check_certificate(struct client *client, const struct hba_rule *rule)
+{
+    if (rule->clientcert && !tls_has_peer(&client->conn)) {
+        client_fatal(
+            client, "28000", "connection requires a valid client certificate",
+            "Give sslcert and sslkey in the connection string; the certificate must be one "
+            "that client_tls.ca_file vouches for.");
+        return false;
+    }
+    if (rule->clientcert == HBA_CLIENTCERT_VERIFY_FULL && !client_tls_proves_user(client)) {
+        client_tls_refuse(client);
+        return false;
+    }
+    return true;
+}
+
 bool client_hba_method(struct client *client, enum auth_method *method)
 {
     struct hba_visitor visitor = {
@@ -86,5 +105,5 @@ bool client_hba_method(struct client *client, enum auth_method *method)
         return false;
     }
     *method = method_of(rule);
-    return true;
+    return check_certificate(client, rule);
 }

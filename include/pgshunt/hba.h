@@ -4,7 +4,7 @@
  * the file is read, with file and line, never ignored.
  *
  * Not taken: roles (+name, samerole) and regular expressions, host names, the methods that need an
- * operating system's or a directory's help, and options. "replication" stands for physical replication.
+ * operating system's or a directory's help, and options but clientcert. "replication" stands for physical replication.
  * samehost and samenet are the addresses this machine has when the file is read.
  */
 #ifndef PGSHUNT_HBA_H
@@ -19,6 +19,9 @@
 
 enum hba_method { HBA_REJECT, HBA_TRUST, HBA_PASSWORD, HBA_MD5, HBA_SCRAM, HBA_CERT };
 
+/* The option clientcert: what a client's certificate must prove besides. */
+enum hba_clientcert { HBA_CLIENTCERT_NO, HBA_CLIENTCERT_VERIFY_CA, HBA_CLIENTCERT_VERIFY_FULL };
+
 struct hba;
 
 /* A connection that wants to come in. */
@@ -32,6 +35,7 @@ struct hba_visitor {
 
 struct hba_rule {
     enum hba_method method;
+    enum hba_clientcert clientcert;
     const char *file;
     int line;
 };
@@ -43,6 +47,8 @@ struct hba *hba_parse(struct arena *arena, const char *path, const char *text, s
                       char *error, size_t size);
 /* The first rule that fits; NULL: none does, which means no. */
 const struct hba_rule *hba_match(const struct hba *hba, const struct hba_visitor *visitor);
+/* The first rule that asks for a client's certificate, NULL if none does. */
+const struct hba_rule *hba_wants_certificates(const struct hba *hba);
 const char *hba_method_name(enum hba_method method);
 
 #endif

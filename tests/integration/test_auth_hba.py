@@ -8,6 +8,7 @@ import pytest
 from harness import Proxy
 from harness.process import wait_until
 from support import Raw, connect_error, fields, one, startup
+from tls_support import Authority
 
 USERS = [{"name": "app", "password": "app's"}, {"name": "md5er", "password": "md5's"},
          {"name": "plain", "password": "plain's"}, {"name": "postgres", "admin": True}]
@@ -25,9 +26,11 @@ local   all       all                      trust
 
 
 class HbaProxy(Proxy):
-    def __init__(self, cluster, rules=RULES, **more):
-        super().__init__(cluster, options={"auth": {"method": "hba", "hba_file": "pg_hba.conf"}}, users=USERS,
-                         start=False, **more)
+    def __init__(self, cluster, rules=RULES, tls=None):
+        options = {"auth": {"method": "hba", "hba_file": "pg_hba.conf"}}
+        if tls:
+            options["client_tls"] = tls
+        super().__init__(cluster, options=options, users=USERS, start=False)
         self.write("plains", "plain # those whose driver knows nothing better\n")
         self.write("pg_hba.conf", rules)
         self.start()
@@ -102,9 +105,8 @@ def test_a_broken_file_keeps_the_old_rules(cluster):
 
 
 def test_a_broken_file_stops_the_start(cluster):
-    proxy = HbaProxy.__new__(HbaProxy)
     with pytest.raises(Exception) as caught:
-        proxy.__init__(cluster, "local all all ident\n")
+        HbaProxy(cluster, "local all all ident\n")
     assert 'pg_hba.conf:1: found method "ident"' in str(caught.value)
 
 
@@ -112,3 +114,64 @@ def test_admins_come_in_by_rule_too(hba):
     with closing(hba.connect("pgshunt")) as connection:
         assert one(connection, "SHOW VERSION")
     assert "42501" in str(asked(hba, user="app", database="pgshunt"))
+
+
+# ---- with TLS ----
+
+TLS_RULES = """
+hostnossl all    plain  all  trust
+hostssl   all    app    all  scram-sha-256
+hostssl   all    md5er  all  cert
+hostssl   all    other  all  trust  clientcert=verify-ca
+hostssl   all    banned all  trust  clientcert=verify-full
+hostssl   pgshunt all   all  reject
+"""
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return Authority()
+
+
+@pytest.fixture(scope="module")
+def secured(cluster, hba, authority):
+    certificate, key = authority.issue("localhost", names=["IP:127.0.0.1"], name="server")
+    with HbaProxy(cluster, TLS_RULES, tls={"mode": "prefer", "cert_file": certificate, "key_file": key,
+                                           "ca_file": authority.certificate}) as proxy:
+        yield proxy
+
+
+def outcome(proxy, user, certificate=None, **more):
+    if certificate:
+        more.update(sslcert=certificate[0], sslkey=certificate[1])
+    try:
+        with closing(proxy.connect(user=user, **{"sslmode": "require", **more})) as connection:
+            return one(connection, "SELECT current_user::text")
+    except psycopg2.OperationalError as caught:
+        return str(caught)
+
+
+def test_hostssl_and_hostnossl(secured):
+    assert outcome(secured, "app", password="app's") == "app"
+    assert 'user "app", database "app", no encryption' in outcome(secured, "app", password="app's", sslmode="disable")
+    assert outcome(secured, "plain", sslmode="disable") == "plain"
+    assert ('no pg_hba.conf entry for host "127.0.0.1", user "plain", database "app", SSL encryption'
+            in outcome(secured, "plain"))
+    assert 'pg_hba.conf rejects connection' in outcome(secured, "postgres", dbname="pgshunt")
+
+
+def test_certificates_by_rule(secured, authority):
+    md5er, banned = authority.issue("md5er"), authority.issue("banned")
+    assert outcome(secured, "md5er", md5er) == "md5er"
+    assert 'certificate authentication failed for user "md5er"' in outcome(secured, "md5er", banned)
+    assert 'certificate authentication failed for user "md5er"' in outcome(secured, "md5er")
+    assert outcome(secured, "other", banned) == "other"
+    assert "connection requires a valid client certificate" in outcome(secured, "other")
+    assert outcome(secured, "banned", banned) == "banned"
+    assert 'certificate authentication failed for user "banned"' in outcome(secured, "banned", md5er)
+
+
+def test_rules_for_certificates_need_an_authority(cluster):
+    with pytest.raises(Exception) as caught:
+        HbaProxy(cluster, TLS_RULES)
+    assert "pg_hba.conf:4: found a rule that wants a certificate, without client_tls.ca_file" in str(caught.value)

@@ -187,9 +187,17 @@ static const struct {
                              "scram-sha-256, cert"},
     {"host all all all cert\n", "hba:1: found method cert on a line that is not hostssl; allowed: "
                                 "hostssl ... cert"},
-    {"hostssl all all all md5 clientcert=verify-full\n", "hba:1: found option "
-                                                         "\"clientcert=verify-full\"; allowed: no "
-                                                         "options"},
+    {"hostssl all all all md5 map=x\n", "hba:1: found option \"map=x\"; allowed: "
+                                        "clientcert=verify-ca, clientcert=verify-full"},
+    {"hostssl all all all md5 clientcert=1\n", "hba:1: found option \"clientcert=1\"; allowed: "
+                                               "clientcert=verify-ca, clientcert=verify-full"},
+    {"host all all all md5 clientcert=verify-ca\n", "hba:1: found clientcert on a line that is not "
+                                                    "hostssl; allowed: hostssl ... "
+                                                    "clientcert=verify-full"},
+    {"hostssl all all all cert clientcert=verify-ca\n",
+     "hba:1: found clientcert=verify-ca with method "
+     "cert, which proves the user anyway; allowed: "
+     "clientcert=verify-full, or none"},
     {"local \"all all trust\nlocal all all trust\n",
      "hba:1: found a quote that never ends; allowed: "
      "\"...\" on one line"},
@@ -214,6 +222,26 @@ static void test_refused(void **state)
         assert_string_equal(error, refused[i].error);
         arena_free(&arena);
     }
+}
+
+static void test_certificates(void **state)
+{
+    static const char text[] =
+        "host all all all md5\nhostssl all all all md5 clientcert=verify-ca\n"
+        "hostssl all all all cert clientcert=verify-full\n";
+    struct arena arena;
+    char error[1024];
+    (void)state;
+    arena_init(&arena);
+    struct hba *hba = hba_parse(&arena, "hba", text, sizeof text - 1, error, sizeof error);
+    assert_non_null(hba);
+    assert_int_equal(hba_wants_certificates(hba)->line, 2);
+    assert_int_equal(hba_wants_certificates(hba)->clientcert, HBA_CLIENTCERT_VERIFY_CA);
+    hba = hba_parse(&arena, "hba", text, 21, error, sizeof error);
+    assert_null(hba_wants_certificates(hba));
+    hba = hba_parse(&arena, "hba", "hostssl all all all cert", 24, error, sizeof error);
+    assert_int_equal(hba_wants_certificates(hba)->line, 1);
+    arena_free(&arena);
 }
 
 static void test_nul(void **state)
@@ -328,8 +356,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matches),      cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_nul),          cmocka_unit_test(test_files),
-        cmocka_unit_test(test_broken_files),
+        cmocka_unit_test(test_certificates), cmocka_unit_test(test_nul),
+        cmocka_unit_test(test_files),        cmocka_unit_test(test_broken_files),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
