@@ -17,11 +17,18 @@
 
 #define CANCEL_TIMEOUT_US 5000000
 
-/* A connection that carries one CancelRequest; the server closes it when it has acted. */
+/*
+ * A connection that carries one CancelRequest; the server closes it when it has acted. There is one at a
+ * time for a server, whoever many ask: what is asked before it leaves is the same request, what is asked
+ * later is sent (`again`) when this one is through, if the server still does what was meant then.
+ */
 struct cancel {
     struct conn conn;
     struct list_node all;  /* worker->cancels */
     struct server *server; /* cancels > 0 keeps it from being reused; NULL once it is gone */
+    int64_t meant;         /* the request to be cancelled, by its start */
+    bool sent;             /* it may take effect at any time from now on */
+    bool again;
     struct buffer request;
     char host[256]; /* what its certificate has to say */
     int port;
@@ -37,22 +44,47 @@ static void free_cancel(struct conn *conn)
     free(cancel);
 }
 
-/* The request goes the way its session goes: whoever can read it can cancel what he likes. */
-static void begin(struct cancel *cancel, struct conn *conn)
+static int64_t now_doing(const struct server *server)
 {
-    if (!cancel->tls)
-        conn_send(conn, buffer_head(&cancel->request), buffer_length(&cancel->request));
-    else if (!tls_request(conn, cancel->tls, cancel->host, cancel->port))
-        conn->broken = true; /* given up after CANCEL_TIMEOUT_US */
+    return server->client && server->expect_count ? server->client->request.started_at : -1;
 }
 
 static void finish(struct cancel *cancel)
 {
     struct server *server = cancel->server;
+    bool again = cancel->again && server && now_doing(server) == cancel->meant;
     list_remove(&cancel->all);
     conn_close(&cancel->conn, free_cancel);
     if (server && --server->cancels == 0 && server->parked)
         pool_checkin(server); /* parked servers are nobody's */
+    else if (again)
+        cancel_server(server);
+}
+
+/* It may have reached the postmaster, or may yet: the server cannot be given to others any more. */
+static void give_up(struct cancel *cancel)
+{
+    if (cancel->server && cancel->sent)
+        cancel->server->discard = true;
+    cancel->again = false;
+    finish(cancel);
+}
+
+static void send_request(struct cancel *cancel)
+{
+    cancel->sent = true;
+    conn_send(&cancel->conn, buffer_head(&cancel->request), buffer_length(&cancel->request));
+}
+
+/* The request goes the way its session goes: whoever can read it can cancel what he likes. */
+static void begin(struct cancel *cancel, struct conn *conn)
+{
+    if (cancel->server && now_doing(cancel->server) != cancel->meant)
+        finish(cancel); /* it is done already */
+    else if (!cancel->tls)
+        send_request(cancel);
+    else if (!tls_request(conn, cancel->tls, cancel->host, cancel->port))
+        conn->broken = true; /* given up after CANCEL_TIMEOUT_US */
 }
 
 static void on_event(struct conn *conn, enum conn_event event)
@@ -64,7 +96,10 @@ static void on_event(struct conn *conn, enum conn_event event)
         begin(cancel, conn);
         break;
     case CONN_NEGOTIATED:
-        conn_send(conn, buffer_head(&cancel->request), buffer_length(&cancel->request));
+        if (cancel->server && now_doing(cancel->server) != cancel->meant)
+            finish(cancel);
+        else
+            send_request(cancel);
         break;
     case CONN_READABLE:
         if (conn_recv(conn, ignored, sizeof ignored) < 0)
@@ -73,9 +108,24 @@ static void on_event(struct conn *conn, enum conn_event event)
     case CONN_DRAINED:
         break;
     case CONN_BROKEN:
-        finish(cancel);
+        give_up(cancel);
         break;
     }
+}
+
+/* Whether one is on its way that will do, now or when it is through. */
+static bool join(const struct server *server)
+{
+    list_each(at, following, &server->worker->cancels)
+    {
+        struct cancel *cancel = list_entry(at, struct cancel, all);
+        if (cancel->server != server)
+            continue;
+        cancel->again = cancel->sent;
+        cancel->meant = now_doing(server);
+        return true;
+    }
+    return false;
 }
 
 void cancel_server(struct server *server)
@@ -83,6 +133,8 @@ void cancel_server(struct server *server)
     struct worker *worker = server->worker;
     struct sockaddr_storage address;
     socklen_t length;
+    if (server->cancels && join(server))
+        return;
     if (!server->cancel_key || !node_address(server->pool->node, &address, &length))
         return;
     struct cancel *cancel = mem_alloc(sizeof *cancel);
@@ -92,6 +144,7 @@ void cancel_server(struct server *server)
     wire_put_bytes(&cancel->request, server->cancel_key, (size_t)server->cancel_key_length);
     wire_end(&cancel->request, begin);
     cancel->started_at = clock_us();
+    cancel->meant = now_doing(server);
     if (server->conn.tls)
         cancel->tls = tls_context_ref(tls_context_of(&server->conn));
     snprintf(cancel->host, sizeof cancel->host, "%s", server->pool->node->host);
@@ -122,7 +175,7 @@ void cancels_tick(struct worker *worker, int64_t now)
     {
         struct cancel *cancel = list_entry(at, struct cancel, all);
         if (now - cancel->started_at > CANCEL_TIMEOUT_US)
-            finish(cancel);
+            give_up(cancel);
     }
 }
 
