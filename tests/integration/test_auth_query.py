@@ -1,4 +1,6 @@
 """Users who are looked up in the servers' catalog, and what their logins open: no password is written anywhere."""
+import os
+import re
 import threading
 import time
 from contextlib import closing
@@ -8,6 +10,7 @@ import pytest
 
 from harness import Cluster, Proxy
 from harness.process import wait_until
+from harness.proxy import REPO
 from support import Raw, connect_error, message, one, startup
 
 AUTH = {"method": "scram-sha-256", "query_user": "looker", "query_password": "look's"}
@@ -400,3 +403,22 @@ def test_reload_forgets(guarded):
             assert whoami(proxy, "ann", "ann's") == "ann"
     finally:
         node.sql("DROP TABLE secrets")
+
+
+def test_the_function_of_the_guide(guarded):
+    """The SQL of docs/guide/authentication.md, run by a user without any privilege of its own."""
+    node = guarded.shards[0].primary
+    guide = os.path.join(REPO, "docs", "guide", "authentication.md")
+    with open(guide) as text:
+        sql = re.search(r"```sql\n(.*?)```", text.read(), re.S).group(1).replace("'...'", "'look''s'")
+    node.sql(sql)
+    node.sql("CREATE ROLE chief SUPERUSER LOGIN PASSWORD 'x'")
+    guarded.sync()
+    try:
+        with proxy_of(guarded, auth={"query_user": "pgshunt_auth",
+                                     "query": "SELECT * FROM pgshunt_auth.look_up($1)"}) as proxy:
+            assert whoami(proxy, "ann", "ann's") == "ann"
+            assert "password authentication failed" in connect_error(proxy.dsn(user="chief", password="x"))
+            assert "password authentication failed" in connect_error(proxy.dsn(user="locked", password="locked's"))
+    finally:
+        node.sql("DROP SCHEMA pgshunt_auth CASCADE; DROP ROLE chief; DROP ROLE pgshunt_auth")
