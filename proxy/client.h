@@ -78,6 +78,8 @@ struct transaction {
     enum tx_state state;
     char *begin_sql; /* "BEGIN ISOLATION LEVEL ..." */
     bool implicit;   /* of a pipeline over several shards: its Sync ends it */
+    bool
+        in_query; /* begun in the Query under way, among other statements: also one may end it there */
     bool read_only;
     bool wrote;
     bool changed_schema; /* to be announced when it commits */

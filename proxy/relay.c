@@ -367,6 +367,7 @@ static void open_transaction(struct client *client, struct server *server)
         client->tx->settings = client->request.settings;
         client->request.settings = (struct guc_pending){0};
     }
+    client->tx->in_query = false;
     server->begun = true;
 }
 

@@ -366,17 +366,34 @@ static void set_config_called(struct client *client, struct server *server,
 }
 
 /* COMMIT or ROLLBACK carried out: what else is in the same message comes after it. */
-static void ended(struct client *client, struct server *server, const char *tag)
+static void ended(struct client *client, struct server *server, const char *tag, bool chain)
 {
     if (strcmp(tag, "ROLLBACK") == 0)
         pins_rolled_back(server);
     if (!client->tx) {
         statement_settle(client, server, strcmp(tag, "COMMIT") == 0);
+    } else if (client->tx->in_query && !chain) {
+        transaction_end(client, strcmp(tag, "COMMIT") == 0);
     } else if (strcmp(tag, "ROLLBACK") == 0) {
         guc_pending_truncate(&client->tx->settings, 0);
         transaction_drop_savepoints(client->tx, 0);
         client->tx->wrote = client->tx->changed_schema = false;
     }
+}
+
+/* A BEGIN among other statements of a Query: what follows it (savepoints, settings) is its own. */
+static void begun_in_query(struct client *client, struct server *server,
+                           const struct statement *statement)
+{
+    if (client->tx)
+        return;
+    transaction_begin(client, statement);
+    client->tx->in_query = true;
+    client->tx->state = TX_OPEN;
+    client->tx->settings = client->request.settings;
+    client->request.settings = (struct guc_pending){0};
+    client->tx->wrote = server->wrote;
+    server->begun = true;
 }
 
 static void discarded(struct client *client, struct server *server, const char *tag)
@@ -432,7 +449,7 @@ void statement_completed(struct client *client, struct server *server,
         return;
     case STMT_COMMIT:
     case STMT_ROLLBACK:
-        ended(client, server, tag);
+        ended(client, server, tag, statement->chain);
         return;
     case STMT_LISTEN:
     case STMT_UNLISTEN:
@@ -441,6 +458,9 @@ void statement_completed(struct client *client, struct server *server,
     case STMT_DISCARD:
     case STMT_DEALLOCATE:
         discarded(client, server, tag);
+        return;
+    case STMT_BEGIN:
+        begun_in_query(client, server, statement);
         return;
     case STMT_SAVEPOINT:
         if (client->tx)

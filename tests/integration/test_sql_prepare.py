@@ -25,7 +25,8 @@ SEQUENCES = {
         step(query("DEALLOCATE ALL")), step(query("EXECUTE p")), step(query("DEALLOCATE q"))],
     "changes": [
         step(query("PREPARE i (int, text) AS INSERT INTO t VALUES ($1, $2) RETURNING id")),
-        step(query("PREPARE u AS UPDATE t SET body = $2 WHERE id = $1")), step(query("PREPARE d (int) AS DELETE FROM t WHERE id = $1")),
+        step(query("PREPARE u AS UPDATE t SET body = $2 WHERE id = $1")),
+        step(query("PREPARE d (int) AS DELETE FROM t WHERE id = $1")),
         step(query("EXECUTE i (70, 'seventy')")), step(query("EXECUTE u (70, 'changed')")),
         step(query("SELECT body FROM t WHERE id = 70")), step(query("EXECUTE d (70)")), step(query("EXECUTE d (70)")),
         step(query("PREPARE v AS VALUES (1, 'a'), (2, 'b')")), step(query("EXECUTE v"))],
@@ -43,7 +44,8 @@ SEQUENCES = {
     "the text is judged at PREPARE": [
         step(query("PREPARE p AS SELECT * FROM nothing_there")), step(query("EXECUTE p")),
         step(query("PREPARE p AS SELEKT 1")), step(query("PREPARE p (nothing) AS SELECT $1")),
-        step(query("PREPARE p AS SELECT nothing FROM t")), step(query("PREPARE p AS SELECT 1")), step(query("EXECUTE p"))],
+        step(query("PREPARE p AS SELECT nothing FROM t")), step(query("PREPARE p AS SELECT 1")),
+        step(query("EXECUTE p"))],
     "in a transaction that rolls back": [
         step(query("BEGIN")), step(query("PREPARE p AS SELECT 'survives'")), step(query("ROLLBACK")),
         step(query("EXECUTE p")), step(query("BEGIN")), step(query("DEALLOCATE p")), step(query("ROLLBACK")),
@@ -51,37 +53,47 @@ SEQUENCES = {
     "in a transaction that fails": [
         step(query("BEGIN")), step(query("SELECT 1")), step(query("PREPARE p AS SELECT 'survives'")),
         step(query("SELECT 1/0")), step(query("EXECUTE p")), step(query("PREPARE q AS SELECT 1")),
-        step(query("DEALLOCATE p")), step(query("DEALLOCATE ALL")), step(query("DISCARD ALL")), step(query("ROLLBACK")),
+        step(query("DEALLOCATE p")), step(query("DEALLOCATE ALL")), step(query("DISCARD ALL")),
+        step(query("ROLLBACK")),
         step(query("EXECUTE p")), step(query("EXECUTE q"))],
     "in a block": [
-        step(query("PREPARE i (int) AS INSERT INTO t VALUES ($1)")), step(query("BEGIN")), step(query("EXECUTE i (71)")),
-        step(query("SAVEPOINT a")), step(query("EXECUTE i (71)")), step(query("ROLLBACK TO a")), step(query("EXECUTE i (72)")),
+        step(query("PREPARE i (int) AS INSERT INTO t VALUES ($1)")), step(query("BEGIN")),
+        step(query("EXECUTE i (71)")),
+        step(query("SAVEPOINT a")), step(query("EXECUTE i (71)")), step(query("ROLLBACK TO a")),
+        step(query("EXECUTE i (72)")),
         step(query("COMMIT")), step(query("SELECT id FROM t WHERE id > 70 ORDER BY id"))],
     "names": [
         step(query("PREPARE MiXed AS SELECT 1")), step(query("EXECUTE mixed")), step(query('EXECUTE "MiXed"')),
-        step(query('PREPARE "MiXed" AS SELECT 2')), step(query('EXECUTE "MiXed"')), step(query('PREPARE "a ""b"" (c" AS SELECT 3')),
-        step(query('EXECUTE "a ""b"" (c"')), step(query('DEALLOCATE PREPARE "MiXed"')), step(query('EXECUTE "MiXed"')),
+        step(query('PREPARE "MiXed" AS SELECT 2')), step(query('EXECUTE "MiXed"')),
+        step(query('PREPARE "a ""b"" (c" AS SELECT 3')),
+        step(query('EXECUTE "a ""b"" (c"')), step(query('DEALLOCATE PREPARE "MiXed"')),
+        step(query('EXECUTE "MiXed"')),
         step(query("EXECUTE /* here */ mixed -- there\n")), step(query("PREPARE prepare AS SELECT 4")),
         step(query("EXECUTE prepare")), step(query("DEALLOCATE prepare")), step(query("EXECUTE prepare"))],
     "texts with a lot in them": [
-        step(query("PREPARE p (numeric(10, 2), \"char\", int[]) AS SELECT $1, $2::text, $3[1], '$1', $$ $2 $$, \"?column?\" FROM (SELECT 5) s")),
+        step(query("PREPARE p (numeric(10, 2), \"char\", int[]) AS SELECT $1, $2::text, $3[1], "
+                   "'$1', $$ $2 $$, \"?column?\" FROM (SELECT 5) s")),
         step(query("EXECUTE p (1.234, 'x', ARRAY[7, 8])")), step(query("EXECUTE p ((1, 2), 'x', '{3}')")),
         step(query("EXECUTE p (2, ')', ARRAY[(1), 2]) -- the end")),
-        step(query("PREPARE q AS SELECT $1::int + $2::int -- $3\n, 'a' || $3")), step(query("EXECUTE q (1 -- one\n, 2, 'b''c')"))],
+        step(query("PREPARE q AS SELECT $1::int + $2::int -- $3\n, 'a' || $3")),
+        step(query("EXECUTE q (1 -- one\n, 2, 'b''c')"))],
     "EXPLAIN and CREATE TABLE AS": [
         step(query("PREPARE p (int) AS SELECT id, body FROM t WHERE id <= $1 ORDER BY id")),
         step(query("EXPLAIN (COSTS off, FORMAT json) EXECUTE p (3)")),
         step(query("BEGIN")), step(query("CREATE TEMP TABLE made ON COMMIT DROP AS EXECUTE p (2)")),
-        step(query("SELECT id + 0, body || '' FROM made ORDER BY id")), step(query("COMMIT")), step(query("EXPLAIN EXECUTE nobody (1)"))],
+        step(query("SELECT id + 0, body || '' FROM made ORDER BY id")), step(query("COMMIT")),
+        step(query("EXPLAIN EXECUTE nobody (1)"))],
     "several in one Query": [
         step(query("PREPARE p (int) AS SELECT $1 + 1")), step(query("EXECUTE p (1); SELECT 5; EXECUTE p (2)")),
         step(query("EXECUTE p (1); SELECT 1/0; EXECUTE p (2)")), step(query("EXECUTE p (3)"))],
     # ---- names shared with the protocol ----
     "Parse, then EXECUTE": [
-        step(parse("p", "SELECT $1::int + 1", (23,)), SYNC), step(query("EXECUTE p (4)")), step(query("PREPARE p AS SELECT 1")),
+        step(parse("p", "SELECT $1::int + 1", (23,)), SYNC), step(query("EXECUTE p (4)")),
+        step(query("PREPARE p AS SELECT 1")),
         step(query("DEALLOCATE p")), step(bind("", "p", [b"1"]), execute(), SYNC)],
     "PREPARE, then Bind": [
-        step(query("PREPARE p (int) AS SELECT $1 + 1 AS sum")), step(bind("", "p", [b"4"]), describe("P", ""), execute(), SYNC),
+        step(query("PREPARE p (int) AS SELECT $1 + 1 AS sum")), step(bind("", "p", [b"4"]),
+        describe("P", ""), execute(), SYNC),
         step(describe("S", "p"), SYNC), step(parse("p", "SELECT 1"), SYNC), step(close("S", "p"), SYNC),
         step(query("EXECUTE p (1)")), step(parse("p", "SELECT 1"), bind("", "p"), execute(), SYNC)],
     "PREPARE, then Bind in a block": [
@@ -91,15 +103,19 @@ SEQUENCES = {
     "in batches": [
         batch("PREPARE p (int) AS SELECT $1 + 1 AS sum"), batch("EXECUTE p (1)"), batch("PREPARE p AS SELECT 2"),
         batch("EXECUTE p (5)"), batch("DEALLOCATE p"), batch("EXECUTE p (1)")],
-    "in batches, judged": [batch("PREPARE p AS SELECT * FROM nothing_there"), batch("PREPARE p AS SELECT 1"), batch("EXECUTE p")],
+    "in batches, judged": [batch("PREPARE p AS SELECT * FROM nothing_there"), batch("PREPARE p AS SELECT 1"),
+    batch("EXECUTE p")],
     "in one batch": [
         step(run("PREPARE p AS SELECT 'one batch'"), run("SELECT 1"), SYNC), step(query("EXECUTE p")),
-        step(run("SELECT 1"), run("PREPARE q AS SELECT 'behind another'"), run("SELECT 2"), SYNC), step(query("EXECUTE q"))],
+        step(run("SELECT 1"), run("PREPARE q AS SELECT 'behind another'"), run("SELECT 2"), SYNC),
+        step(query("EXECUTE q"))],
     "behind an error in a batch": [
-        step(run("SELECT 1/0"), run("PREPARE p AS SELECT 1"), SYNC), step(query("EXECUTE p")), batch("PREPARE p AS SELECT 2"),
+        step(run("SELECT 1/0"), run("PREPARE p AS SELECT 1"), SYNC), step(query("EXECUTE p")),
+        batch("PREPARE p AS SELECT 2"),
         step(run("SELECT 1/0"), run("DEALLOCATE p"), SYNC)],
     "an EXECUTE that is prepared": [
-        step(query("PREPARE p (int) AS SELECT $1 + 1 AS sum")), step(parse("e", "EXECUTE p (8)"), describe("S", "e"), SYNC),
+        step(query("PREPARE p (int) AS SELECT $1 + 1 AS sum")), step(parse("e", "EXECUTE p (8)"),
+        describe("S", "e"), SYNC),
         step(bind("", "e"), describe("P", ""), execute(), SYNC), step(bind("", "e"), execute(), SYNC)],
     # ---- DISCARD ----
     "DISCARD": [
@@ -107,13 +123,16 @@ SEQUENCES = {
         step(query("DISCARD SEQUENCES")), step(query("DISCARD TEMP")), step(query("EXECUTE p")),
         step(query("DISCARD ALL")), step(query("EXECUTE p"))],
     "DISCARD ALL and settings": [
-        step(query("SET timezone = 'Asia/Tokyo'")), step(query("PREPARE p AS SHOW timezone")), step(query("PREPARE p AS SELECT 1")),
+        step(query("SET timezone = 'Asia/Tokyo'")), step(query("PREPARE p AS SHOW timezone")),
+        step(query("PREPARE p AS SELECT 1")),
         step(query("DISCARD ALL")), step(query("SHOW timezone")), step(query("EXECUTE p"))],
     "DISCARD ALL in a block": [
-        step(query("PREPARE p AS SELECT 1")), step(query("BEGIN")), step(query("DISCARD ALL")), step(query("ROLLBACK")),
+        step(query("PREPARE p AS SELECT 1")), step(query("BEGIN")), step(query("DISCARD ALL")),
+        step(query("ROLLBACK")),
         step(query("EXECUTE p"))],
     "a failure undone, and what was prepared in it": [
-        step(query("BEGIN")), step(query("SAVEPOINT a")), step(query("PREPARE p AS SELECT 'still'")), step(query("SELECT 1/0")),
+        step(query("BEGIN")), step(query("SAVEPOINT a")), step(query("PREPARE p AS SELECT 'still'")),
+        step(query("SELECT 1/0")),
         step(query("ROLLBACK TO a")), step(query("EXECUTE p")), step(query("COMMIT"))],
 }
 

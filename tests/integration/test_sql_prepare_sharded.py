@@ -38,3 +38,16 @@ def test_execute_writes_where_its_value_says(cluster, data):
         assert cursor.rowcount == 20
         cursor.execute("EXPLAIN EXECUTE gone (7000)")
         assert "shard" in "\n".join(row[0] for row in cursor.fetchall()).lower()
+
+
+def test_savepoints_of_a_query_that_begins_a_transaction(data):
+    """A server that joins later knows the savepoints made in the Query that had the BEGIN among others."""
+    with Raw(data) as raw:
+        answer = raw.ask(query("BEGIN; SELECT name FROM users WHERE id = 1; SAVEPOINT a"))
+        assert kinds(answer) == "CTDCCZ" and answer[-1] == ("Z", b"T")
+        for number in range(2, 8):  # on both shards
+            assert error_of(raw.ask(query(f"UPDATE users SET name = 'changed' WHERE id = {number}"))) is None
+        assert error_of(raw.ask(query("ROLLBACK TO a"))) is None
+        assert rows(raw.ask(query("SELECT count(*) FROM users WHERE name = 'changed'"))) == [[b"0"]]
+        assert error_of(raw.ask(query("RELEASE a"))) is None
+        assert raw.ask(query("COMMIT"))[-1] == ("Z", b"I")

@@ -75,3 +75,32 @@ def test_a_parse_that_gets_no_server_is_not_answered(narrow):
         assert kinds(answers) == "EZ" and b"C57014\0" in answers[0][1]
         holder.ask(query("ROLLBACK"))
         assert rows(one.ask(query("SELECT 2"))) == [[b"2"]]
+
+
+def test_a_hundred_clients_on_two_servers(cluster):
+    """Parse, Describe and Bind in rounds of their own, each on whichever server is free: nobody meets another's."""
+    plain = {"name": "plain", "shards": [dict(shard, dbname="plain") for shard in cluster.shard_config()[:1]]}
+    with Proxy(cluster, databases=[plain], options={"pool": {"size": 2}, "workers": 2,
+                                                    "routing": {"read_write_split": False}}) as proxy:
+        proxy.wait_nodes()
+        clients = [client(proxy, timeout=120.0) for _ in range(100)]
+        rounds = [
+            (lambda me: (parse("", f"SELECT {me}, $1::text, pg_sleep(0.001)"), SYNC),
+             lambda me, found: kinds(found) == "1Z"),
+            (lambda me: (describe("S", ""), SYNC), lambda me, found: kinds(found) == "tTZ"),
+            (lambda me: (bind("", "", [b"a%d" % me]), describe("P", ""), execute(), SYNC),
+             lambda me, found: rows(found)[0][:2] == [b"%d" % me, b"a%d" % me]),
+            (lambda me: (bind("", "", [b"b%d" % me]), execute(), SYNC),
+             lambda me, found: rows(found)[0][:2] == [b"%d" % me, b"b%d" % me]),
+            (lambda me: (bind("", "", [b"c%d" % me]), describe("P", ""), SYNC),
+             lambda me, found: kinds(found) == "2TZ"),
+        ]
+        for turn in range(2):
+            for ask, right in rounds:
+                for me, raw in enumerate(clients):
+                    raw.send(*ask(me + 1000 * turn))
+                for me, raw in enumerate(clients):
+                    found = raw.until_ready()
+                    assert right(me + 1000 * turn, found), (me, found)
+        for raw in clients:
+            raw.close()
