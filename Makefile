@@ -88,7 +88,7 @@ TIDY_CHECKS  := -*,clang-analyzer-core.*,clang-analyzer-unix.*,clang-analyzer-de
 bugprone-suspicious-memset-usage,bugprone-suspicious-string-compare,$\
 bugprone-posix-return,bugprone-signed-char-misuse,bugprone-terminating-continue,misc-redundant-expression
 
-.PHONY: demo check check-drivers bench bench-quick asan tsan fuzz format format-check lint install clean deps help
+.PHONY: demo check check-drivers check-versions bench bench-quick asan tsan fuzz format format-check lint install clean deps help
 
 demo: deps ## show everything at once: 2 shards with replicas, data through the proxy, queries (Ctrl-C ends it)
 	$(Q)$(MAKE) --no-print-directory all
@@ -99,6 +99,9 @@ check: deps ## build everything and run all tests (unit, fuzz, integration, driv
 
 check-drivers: deps-drivers all ## run every driver, ORM and tool against pgshunt (installs them first)
 	$(Q)$(PYTHON) tests/run all-drivers
+
+check-versions: deps all ## run the core against Postgres 13 to 18 (installs the servers into build/versions)
+	$(Q)$(PYTHON) tests/run versions
 
 bench: deps-bench all ## measure pgshunt against direct, a bare relay and PgBouncer: a table and a JSON file
 	$(Q)$(PYTHON) tests/bench/bench.py $(BENCH_FLAGS)

@@ -4,7 +4,8 @@ import pytest
 from harness.sample import USERS
 from harness import Proxy
 
-PASSWORD = "driver's secret"
+from drivers_support import PASSWORD
+
 POOL_SIZE = 5
 
 

@@ -41,6 +41,7 @@ SETTINGS = {
     "wal_retrieve_retry_interval": "200ms",
     "wal_receiver_status_interval": "1s",
     "jit": "off",
+    "password_encryption": "scram-sha-256",
     "logging_collector": "off",
     "log_line_prefix": "%m [%p] %q%u@%d ",
     "log_min_messages": "log",
@@ -66,6 +67,11 @@ def pg_binary(name):
     return os.path.join(pg_bindir(), name)
 
 
+def server_bindir():
+    """Where the clusters' servers come from: $PGSHUNT_SERVER_BINDIR (another major version), else pg_bindir()."""
+    return os.environ.get("PGSHUNT_SERVER_BINDIR") or pg_bindir()
+
+
 def server_user():
     """The system user that servers run as: None means as we are."""
     if os.geteuid() != 0:
@@ -77,11 +83,11 @@ def server_user():
     return "postgres"
 
 
-def run_tool(name, *args):
+def run_tool(name, *args, bindir=None):
     """Runs a Postgres program as the servers' user; its output is shown when it fails."""
     user = server_user()
     options = {"user": user, "group": user, "extra_groups": []} if user else {}
-    done = subprocess.run([pg_binary(name), *args], stdin=subprocess.DEVNULL, text=True, cwd="/",
+    done = subprocess.run([os.path.join(bindir or pg_bindir(), name), *args], stdin=subprocess.DEVNULL, text=True, cwd="/",
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=tool_environment(),
                           **options)
     if done.returncode != 0:
@@ -97,19 +103,19 @@ def tool_environment():
     return env
 
 
-_templates = {}  # locale -> data folder made by initdb, copied for every primary
+_templates = {}  # (programs, locale) -> data folder made by initdb, copied for every primary
 
 
-def template(locale):
-    if locale not in _templates:
+def template(bindir, locale):
+    if (bindir, locale) not in _templates:
         folder = tempfile.mkdtemp(prefix="pgshunt-template-")
         process.own_folder(folder)
         give_to_server(folder)
         data = os.path.join(folder, "data")
         run_tool("initdb", "--pgdata", data, "--username", SUPERUSER, "--auth", "trust", "--no-sync",
-                 "--encoding", "UTF8", "--locale", locale)
-        _templates[locale] = data
-    return _templates[locale]
+                 "--encoding", "UTF8", "--locale", locale, bindir=bindir)
+        _templates[bindir, locale] = data
+    return _templates[bindir, locale]
 
 
 def give_to_server(path):
@@ -120,6 +126,17 @@ def give_to_server(path):
             os.chown(folder, entry.pw_uid, entry.pw_gid)
             for name in files:
                 os.chown(os.path.join(folder, name), entry.pw_uid, entry.pw_gid, follow_symlinks=False)
+
+
+def copy_live(source, target, ignore):
+    """Copies a folder whose files may go away meanwhile."""
+    def copy(path, to):
+        try:
+            shutil.copy2(path, to)
+        except FileNotFoundError:
+            pass
+
+    shutil.copytree(source, target, symlinks=True, ignore=ignore, copy_function=copy)
 
 
 class Node:
@@ -144,7 +161,7 @@ class Node:
 
     def make_primary(self):
         os.makedirs(self.folder)
-        shutil.copytree(template(self.cluster.locale), self.data, symlinks=True)
+        shutil.copytree(template(self.cluster.bindir, self.cluster.locale), self.data, symlinks=True)
         with open(os.path.join(self.data, "postgresql.conf"), "a") as conf:
             for name, value in {**SETTINGS, **self.cluster.settings}.items():
                 conf.write(f"{name} = '{value}'\n")
@@ -158,16 +175,43 @@ class Node:
     def make_replica(self, primary):
         os.makedirs(self.folder)
         give_to_server(self.folder)
+        if not os.path.exists(os.path.join(self.cluster.bindir, "pg_basebackup")):
+            self.copy_primary(primary)
+            return
         run_tool("pg_basebackup", "--pgdata", self.data, "--write-recovery-conf", "--checkpoint", "fast",
                  "--wal-method", "stream", "--no-sync", "--dbname",
                  f"host={primary.host} port={primary.port} user={SUPERUSER} application_name={self.name}")
+
+    def copy_primary(self, primary):
+        """What pg_basebackup does, for servers that come without it: a copy between backup start and stop."""
+        new = primary.value("SHOW server_version_num", dbname="postgres") >= "150000"
+        start, stop = (("pg_backup_start('copy', true)", "pg_backup_stop(false)") if new else
+                       ("pg_start_backup('copy', true, false)", "pg_stop_backup(false, false)"))
+        connection = primary.connect("postgres")
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(f"SELECT {start}")
+                leave_out = shutil.ignore_patterns("postmaster.pid", "postmaster.opts", "pg_replslot", "pgsql_tmp*")
+                copy_live(primary.data, self.data, leave_out)
+                os.makedirs(os.path.join(self.data, "pg_replslot"), exist_ok=True)
+                cursor.execute(f"SELECT labelfile FROM {stop}")
+                with open(os.path.join(self.data, "backup_label"), "w") as label:
+                    label.write(cursor.fetchone()[0])
+        finally:
+            connection.close()
+        open(os.path.join(self.data, "standby.signal"), "w").close()
+        with open(os.path.join(self.data, "postgresql.auto.conf"), "a") as conf:
+            conf.write(f"primary_conninfo = 'host={primary.host} port={primary.port} user={SUPERUSER} "
+                       f"application_name={self.name}'\n")
+        give_to_server(self.folder)
+        os.chmod(self.data, 0o700)
 
     def launch(self):
         """Starts the server without waiting for it."""
         assert not self.running(), f"{self.name} runs already"
         with open(self.log_path, "ab") as log:
             self.process = process.start(
-                [pg_binary("postgres"), "-D", self.data, "-p", str(self.port)], signal.SIGQUIT,
+                [os.path.join(self.cluster.bindir, "postgres"), "-D", self.data, "-p", str(self.port)], signal.SIGQUIT,
                 user=server_user(), stdout=log, stderr=log, cwd="/", env=tool_environment())
 
     def wait_ready(self, timeout=60.0):
@@ -220,10 +264,13 @@ class Node:
 
     def thaw(self):
         for pid in [*process.children(self.process.pid), self.process.pid]:
-            os.kill(pid, signal.SIGCONT)
+            try:
+                os.kill(pid, signal.SIGCONT)
+            except ProcessLookupError:
+                pass
 
     def promote(self):
-        run_tool("pg_ctl", "promote", "--pgdata", self.data, "--wait")
+        run_tool("pg_ctl", "promote", "--pgdata", self.data, "--wait", bindir=self.cluster.bindir)
 
     def log_tail(self, lines=40):
         try:
@@ -267,8 +314,10 @@ class Node:
 
     def pause_replay(self):
         self.sql("SELECT pg_wal_replay_pause()", dbname="postgres")
-        wait_until(lambda: self.value("SELECT pg_get_wal_replay_pause_state()", dbname="postgres") == "paused",
-                   10.0, f"replay of {self.name} paused")
+        paused = "pg_get_wal_replay_pause_state() = 'paused'"
+        if self.value("SHOW server_version_num", dbname="postgres") < "140000":
+            paused = "pg_is_wal_replay_paused()"  # only what was asked for
+        wait_until(lambda: self.value(f"SELECT {paused}", dbname="postgres"), 10.0, f"replay of {self.name} paused")
 
     def resume_replay(self):
         self.sql("SELECT pg_wal_replay_resume()", dbname="postgres")
@@ -317,7 +366,8 @@ class Shard:
 
 class Cluster:
     def __init__(self, shards=2, replicas=1, auth="trust", locale="C.UTF-8", dbname="app", databases=None,
-                 settings=None, start=True):
+                 settings=None, start=True, bindir=None):
+        self.bindir = bindir or server_bindir()
         self.locale = locale
         self.auth = auth
         self.dbname = dbname
@@ -375,7 +425,7 @@ class Cluster:
         """Ends every server at once (nothing here is worth a checkpoint) and removes the folder."""
         for node in self.nodes:
             if node.running():
-                node.process.send_signal(signal.SIGCONT)
+                node.thaw()
                 node.process.send_signal(signal.SIGQUIT)
         for node in self.nodes:
             node.stop("immediate")

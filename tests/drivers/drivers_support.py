@@ -1,0 +1,2 @@
+"""The password that all driver tests log in with."""
+PASSWORD = "driver's secret"
