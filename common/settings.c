@@ -308,6 +308,8 @@ static const struct setting_row main_rows[] = {
      HELP("a client that has written reads from a replica only once it has replayed that write")},
     {BOOLEAN(struct config, read_write_split, "routing.read_write_split"), DEFAULT("true"), RELOAD,
      HELP("send reads to replicas; false: everything goes to the primary")},
+    {DURATION(struct config, failover_wait, "routing.failover_wait"), DEFAULT("30s"), RANGE("0s", "1h"), RELOAD,
+     HELP("how long statements not sent yet wait while no node can take them, as in a failover; 0s: they fail at once")},
     {DURATION(struct config, lag_check_interval, "routing.lag_check_interval"), DEFAULT("100ms"), RANGE("10ms", "1min"), RELOAD,
      HELP("how often every node is asked for its role and WAL position")},
     {DURATION(struct config, check_timeout, "routing.check_timeout"), DEFAULT("1s"), RANGE("10ms", "1min"), RELOAD,

@@ -6,6 +6,7 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/wire.h"
 #include "proxy/balance.h"
+#include "proxy/node_wait.h"
 #include "proxy/pins.h"
 #include "proxy/pool.h"
 #include "proxy/reported.h"
@@ -132,13 +133,22 @@ struct node *attach_choose_any(struct client *client, const char **why)
     return node;
 }
 
+bool attach_has_node(struct client *client, unsigned shard, enum node_class class)
+{
+    const struct node *avoid = client->request.avoid;
+    client->request.avoid = NULL;
+    bool found = choose(client, shard, class, NULL) != NULL;
+    client->request.avoid = (struct node *)avoid;
+    return found;
+}
+
 static enum attach refuse_no_node(struct client *client, const char *why)
 {
     struct pg_error error = {
         .sqlstate = "08006",
         .message = arena_strdup(client->request.arena, why),
         .hint = "SHOW NODES on the admin console tells which servers answer; pgshunt goes on as "
-                "soon as one does."};
+                "soon as one does. routing.failover_wait says how long statements wait for that."};
     session_refuse(client, &error);
     return ATTACH_FAILED;
 }
@@ -147,9 +157,10 @@ static enum attach refuse_no_node(struct client *client, const char *why)
 static enum attach try_node(struct client *client, unsigned shard, enum node_class class)
 {
     const char *why = "";
+    client->request.hold = false;
     struct node *node = choose(client, shard, class, &why);
     if (!node)
-        return refuse_no_node(client, why);
+        return node_wait(client, shard, class) ? ATTACH_WAITING : refuse_no_node(client, why);
     if (class == NODE_CLASS_REPLICA) {
         bool replica = atomic_load(&node->role) == NODE_ROLE_REPLICA;
         *(replica ? &client->stats->reads_on_replica : &client->stats->reads_on_primary) += 1;
@@ -159,6 +170,8 @@ static enum attach try_node(struct client *client, unsigned shard, enum node_cla
     client->request.attaching = false;
     if (checkout == CHECKOUT_READY)
         return ATTACH_READY;
+    if (client->request.hold)
+        return ATTACH_WAITING;
     if (!client->waiting_pool) /* the pool has said no already */
         return ATTACH_FAILED;
     client->state = CLIENT_WAITING;

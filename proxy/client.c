@@ -13,6 +13,7 @@
 #include "proxy/client_tls.h"
 #include "proxy/console.h"
 #include "proxy/monitor.h"
+#include "proxy/node_wait.h"
 #include "proxy/pool.h"
 #include "proxy/replication.h"
 #include "proxy/schema_wait.h"
@@ -22,6 +23,8 @@
 #define INPUT_AHEAD_MAX 65536
 /* How long a client that was told goodbye may take to read it. */
 #define LINGER_US 5000000
+/* Attempts of a request that is cancelled: it is tried nowhere else. */
+#define NEVER_AGAIN 1000
 
 const char *client_state_name(enum client_state state)
 {
@@ -117,6 +120,7 @@ void client_close(struct client *client, const char *reason)
     pool_cancel_wait(client);
     schema_wait_cancel(client);
     listen_cancel(client);
+    node_wait_cancel(client);
     scatter_free(client);
     abandon_servers(client);
     replication_free(client);
@@ -412,6 +416,17 @@ static bool try_elsewhere(struct client *client)
     return true;
 }
 
+/* The server is away, or coming or going: nothing was sent to it, so the statement may wait. */
+static bool wait_for_node(struct client *client, const char *sqlstate)
+{
+    struct request *request = &client->request;
+    if (!request->planned || request->attempts >= NEVER_AGAIN || !node_wait_is_for(sqlstate) ||
+        !node_wait(client, client->waiting_shard, request->plan.node))
+        return false;
+    request->hold = request->attaching;
+    return true;
+}
+
 void client_no_server(struct client *client, const char *sqlstate, const char *message,
                       const char *hint)
 {
@@ -419,7 +434,7 @@ void client_no_server(struct client *client, const char *sqlstate, const char *m
         client_fatal(client, sqlstate, message, hint);
         return;
     }
-    if (try_elsewhere(client))
+    if (try_elsewhere(client) || wait_for_node(client, sqlstate))
         return;
     client->state = CLIENT_BUSY;
     struct pg_error error = {.sqlstate = sqlstate, .message = message, .hint = hint};
@@ -469,7 +484,8 @@ void client_cancel(struct client *client)
         pool_cancel_wait(client);
         schema_wait_cancel(client);
         listen_cancel(client);
-        client->request.attempts = 1000; /* cancelled: not to be tried elsewhere */
+        node_wait_cancel(client);
+        client->request.attempts = NEVER_AGAIN;
         client_no_server(client, "57014", "canceling statement due to user request", NULL);
         return;
     }

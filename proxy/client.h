@@ -93,6 +93,15 @@ struct transaction {
     int nsavepoints;
 };
 
+/* Waiting for a node: see node_wait.h. */
+struct node_wait {
+    bool waits;
+    unsigned shard;
+    enum node_class class;
+    int64_t look_at; /* not before */
+    int64_t until;   /* of the whole request; 0: it has not waited */
+};
+
 /* What the client asked and is being answered now: from first byte to ReadyForQuery. */
 struct request {
     struct arena *arena; /* statements and plans; NULL while idle */
@@ -113,9 +122,11 @@ struct request {
     struct buffer explain;   /* pgshunt's own lines, as DataRows, ahead of the server's EXPLAIN */
     int64_t schema_asked_at; /* waits for a schema read after this; 0: does not */
     bool schema_waited;      /* ... and has done so */
+    struct node_wait node_wait;
     int attempts;
     bool attaching;      /* attach.c is at it: what fails now it tries elsewhere itself */
     bool elsewhere;      /* ... and shall */
+    bool hold;           /* ... or shall wait until a node is there */
     struct node *avoid;  /* node that failed us in this request (not referenced: compared only) */
     struct buffer again; /* retriable: the client's bytes of this request, to be processed again */
     int64_t started_at;

@@ -59,24 +59,56 @@ void pool_cancel_wait(struct client *client)
         pool_stop_waiting(client);
 }
 
+/* Those who come back to wait while we tell the others are not told again. */
+static void refuse(struct pool *pool, struct list_node *refused, const char *sqlstate,
+                   const char *message, const char *hint)
+{
+    publish(pool);
+    while (!list_empty(refused)) {
+        struct client *client = list_entry(refused->next, struct client, waiting);
+        pool_stop_waiting(client);
+        client->request.avoid = pool->node;
+        client_no_server(client, sqlstate, message, hint);
+    }
+}
+
 void pool_refuse_waiting(struct pool *pool, const char *sqlstate, const char *message,
                          const char *hint)
 {
     struct list_node refused;
     list_init(&refused);
-    /* Those who come back to wait while we tell the others are not told again. */
     list_each(at, following, &pool->waiting)
     {
         list_remove(at);
         list_push_back(&refused, at);
     }
-    publish(pool);
-    while (!list_empty(&refused)) {
-        struct client *client = list_entry(refused.next, struct client, waiting);
-        pool_stop_waiting(client);
-        client->request.avoid = pool->node;
-        client_no_server(client, sqlstate, message, hint);
+    refuse(pool, &refused, sqlstate, message, hint);
+}
+
+/* Down, or no primary any more: what a client waits for here will not come, or be the wrong thing. */
+static bool waits_in_vain(const struct node *node, const struct client *client)
+{
+    bool wants_primary = client->request.planned && client->request.plan.node == NODE_CLASS_PRIMARY;
+    return atomic_load(&node->state) == NODE_STATE_DOWN ||
+           (wants_primary &&
+            (atomic_load(&node->role) == NODE_ROLE_REPLICA || atomic_load(&node->fenced)));
+}
+
+static void send_elsewhere(struct pool *pool)
+{
+    struct list_node refused;
+    list_init(&refused);
+    list_each(at, following, &pool->waiting)
+    {
+        if (!waits_in_vain(pool->node, list_entry(at, struct client, waiting)))
+            continue;
+        list_remove(at);
+        list_push_back(&refused, at);
     }
+    if (!list_empty(&refused))
+        refuse(pool, &refused, "57P03", "the server a connection was waited for is gone",
+               "Run the statement again; SHOW NODES on the admin console tells which servers "
+               "answer.");
 }
 
 /* ---- with time ---- */
@@ -135,6 +167,7 @@ static void tell_waiting(struct pool *pool, int64_t now)
 void pool_tick_waiting(struct pool *pool, int64_t now)
 {
     int64_t limit = pool->account->settings.query_wait_timeout * 1000;
+    send_elsewhere(pool);
     tell_waiting(pool, now);
     while (limit && pool->nwaiting) {
         struct client *client = first_waiting(pool);

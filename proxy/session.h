@@ -187,6 +187,8 @@ struct guc_pending *statement_set_configs(const struct prepared *prepared,
 enum attach { ATTACH_READY, ATTACH_WAITING, ATTACH_FAILED };
 /* Gets a server of the shard and class for the client. FAILED: the request was refused already. */
 enum attach attach_shard(struct client *client, unsigned shard, enum node_class class);
+/* Whether attach_shard would find a node now. */
+bool attach_has_node(struct client *client, unsigned shard, enum node_class class);
 /* All shards of a fan-out plan. */
 enum attach attach_all(struct client *client, const struct plan *plan);
 /* For greeting a client: any node that answers, the primary of the first shard preferred. */

@@ -174,6 +174,7 @@ static void stop_loop(struct worker *worker)
     uv_timer_stop(&worker->tick);
     uv_close((uv_handle_t *)&worker->tick, NULL);
     uv_close((uv_handle_t *)&worker->schema_timer, NULL);
+    uv_close((uv_handle_t *)&worker->node_timer, NULL);
     uv_close((uv_handle_t *)&worker->turn, NULL);
     pthread_mutex_lock(&worker->mailbox_lock);
     worker->mailbox_closed = true;
@@ -485,6 +486,8 @@ static void init_handles(struct worker *worker)
     uv_poll_start(&worker->listener, UV_READABLE, accept_clients);
     uv_timer_init(&worker->loop, &worker->tick);
     worker->tick.data = worker;
+    uv_timer_init(&worker->loop, &worker->node_timer);
+    worker->node_timer.data = worker;
     uv_timer_init(&worker->loop, &worker->schema_timer);
     worker->schema_timer.data = worker;
     uv_timer_start(&worker->tick, tick, TICK_MS, TICK_MS);
@@ -514,6 +517,7 @@ bool worker_start(struct worker *worker, struct daemon *daemon, int index, char 
     list_init(&worker->cancels);
     list_init(&worker->refused);
     list_init(&worker->squeezed);
+    list_init(&worker->node_waiting);
     list_init(&worker->schema_waiting);
     prepared_table_init(&worker->prepared);
     pthread_mutex_init(&worker->mailbox_lock, NULL);

@@ -78,6 +78,7 @@ struct worker {
     uv_poll_t listener;
     int listen_fd;
     uv_timer_t tick;
+    uv_timer_t node_timer;   /* runs while clients wait for a node */
     uv_timer_t schema_timer; /* runs while clients wait for a schema */
     uv_prepare_t turn;       /* runs before each wait for events */
     uv_async_t mailbox;
@@ -90,6 +91,7 @@ struct worker {
     int64_t drain_until;
     struct list_node clients;        /* all of them */
     struct list_node servers;        /* all of them */
+    struct list_node node_waiting;   /* clients, see node_wait.h */
     struct list_node schema_waiting; /* clients, see schema_wait.h */
     struct list_node refused;        /* struct client_auth: to be told so after a delay */
     int nclients;

@@ -189,6 +189,7 @@ struct config {
     int64_t max_lag;
     bool read_your_writes;
     bool read_write_split; /* false: everything goes to the primary */
+    int64_t failover_wait;
     int64_t lag_check_interval;
     int64_t check_timeout;
     const char *monitor_user;     /* whom the monitor logs in as */

@@ -1,0 +1,86 @@
+/* node_wait.c: holds clients while there is no node for their statement. */
+#include "proxy/node_wait.h"
+
+#include <string.h>
+
+#include "proxy/balance.h"
+#include "proxy/session.h"
+
+#define LOOK_EVERY_MS 10
+#define LEAST_WAIT_US 50000 /* a node that has just refused is not asked again at once */
+
+static void resume(struct client *client)
+{
+    node_wait_cancel(client);
+    client->request.avoid = NULL;
+    client->state = CLIENT_BUSY;
+    if (extended_in_batch(client))
+        extended_continue(client);
+    else
+        simple_continue(client);
+}
+
+static bool is_over(struct client *client, int64_t now)
+{
+    const struct node_wait *wait = &client->request.node_wait;
+    if (now >= wait->until)
+        return true;
+    return now >= wait->look_at && attach_has_node(client, wait->shard, wait->class);
+}
+
+static void look(uv_timer_t *timer)
+{
+    struct worker *worker = timer->data;
+    int64_t now = clock_us();
+    list_each(at, following, &worker->node_waiting)
+    {
+        struct client *client = list_entry(at, struct client, waiting);
+        if (is_over(client, now))
+            resume(client);
+    }
+    if (list_empty(&worker->node_waiting))
+        uv_timer_stop(timer);
+}
+
+/* Where no node was ever seen well there is nothing to wait for, but something to tell. */
+static bool was_well(const struct shard *shard)
+{
+    for (int i = 0; i < shard->nnodes; i++)
+        if (atomic_load(&shard->nodes[i]->role) != NODE_ROLE_UNKNOWN)
+            return true;
+    return false;
+}
+
+bool node_wait(struct client *client, unsigned shard, enum node_class class)
+{
+    struct node_wait *wait = &client->request.node_wait;
+    struct worker *worker = client->worker;
+    int64_t now = clock_us(), limit = client->topology->config->failover_wait * 1000;
+    if (!wait->until)
+        wait->until = now + limit;
+    if (now >= wait->until || !was_well(&client->database->shards[shard]))
+        return false;
+    wait->waits = true;
+    wait->shard = shard;
+    wait->class = class;
+    wait->look_at = now + LEAST_WAIT_US;
+    if (list_empty(&worker->node_waiting))
+        uv_timer_start(&worker->node_timer, look, LOOK_EVERY_MS, LOOK_EVERY_MS);
+    client->state = CLIENT_WAITING;
+    list_push_back(&worker->node_waiting, &client->waiting);
+    return true;
+}
+
+/* Class 08: no connection; 57P0x: it shuts down, starts up, or was ended. */
+bool node_wait_is_for(const char *sqlstate)
+{
+    return strncmp(sqlstate, "08", 2) == 0 || strncmp(sqlstate, "57P0", 4) == 0;
+}
+
+void node_wait_cancel(struct client *client)
+{
+    if (!client->request.node_wait.waits)
+        return;
+    list_remove(&client->waiting);
+    client->request.node_wait.waits = false;
+}
