@@ -34,7 +34,7 @@ enum seat_state {
     SEAT_ASKING, /* for `current` */
 };
 
-/* Freed when the configuration changes; never with something to look up. */
+/* Freed when the configuration changes; what it has to look up then goes to a new one. */
 struct seat {
     struct seat *next;
     struct auth_query *query;
@@ -322,37 +322,33 @@ static struct seat *seat_get(struct auth_query *query, const char *database)
     return seat;
 }
 
-static void seat_free(struct seat *seat)
+/* Frees a seat; what it had to look up is appended to the list that ends at `last`. */
+static struct entry **seat_free(struct seat *seat, struct entry **last)
 {
     if (seat->current)
         put_first(seat, seat->current);
-    fail_all(seat);
+    for (*last = seat->queue; *last; last = &(*last)->next)
+        continue;
     close_conn(seat);
     forget_rows(seat);
     free(seat->database);
     free(seat);
+    return last;
 }
 
-static void free_seats(struct auth_query *query)
+/* Returns what they had to look up. */
+static struct entry *free_seats(struct auth_query *query)
 {
+    struct entry *entries = NULL, **last = &entries;
     while (query->seats) {
         struct seat *seat = query->seats;
         query->seats = seat->next;
-        seat_free(seat);
+        last = seat_free(seat, last);
     }
+    return entries;
 }
 
 /* ---- the thread ---- */
-
-/* The configuration may have changed anything: begin with new connections. */
-static void take_topology(struct auth_query *query, struct topology *topology)
-{
-    if (!topology)
-        return;
-    free_seats(query);
-    topology_unref(query->topology);
-    query->topology = topology;
-}
 
 static void enqueue(struct auth_query *query, struct entry *entry)
 {
@@ -364,6 +360,24 @@ static void enqueue(struct auth_query *query, struct entry *entry)
         seat->queue = entry;
     seat->last = entry;
     next_entry(seat);
+}
+
+static void enqueue_all(struct auth_query *query, struct entry *entries)
+{
+    while (entries) {
+        struct entry *entry = entries;
+        entries = entry->next;
+        enqueue(query, entry);
+    }
+}
+
+/* The configuration may have changed anything: begin with new connections. */
+static void take_topology(struct auth_query *query, struct topology *topology)
+{
+    struct entry *entries = free_seats(query);
+    topology_unref(query->topology);
+    query->topology = topology;
+    enqueue_all(query, entries);
 }
 
 static void on_wake(uv_async_t *wake)
@@ -378,15 +392,13 @@ static void on_wake(uv_async_t *wake)
     if (topology)
         query->cache_us = topology->config->auth_query_cache * 1000;
     pthread_mutex_unlock(&query->lock);
-    take_topology(query, topology);
-    while (asked) {
-        struct entry *entry = asked;
-        asked = entry->next;
-        enqueue(query, entry);
-    }
-    if (!stop)
+    if (topology)
+        take_topology(query, topology);
+    if (!stop) {
+        enqueue_all(query, asked);
         return;
-    free_seats(query);
+    }
+    free_seats(query); /* nobody waits any more */
     uv_close((uv_handle_t *)&query->wake, NULL);
     uv_close((uv_handle_t *)&query->tick, NULL);
 }

@@ -320,6 +320,22 @@ def test_a_slow_catalog_holds_nobody_else(guarded):
         assert "look-up of users failed" in result[0]
 
 
+def test_a_reload_during_a_look_up(guarded):
+    """The look-up begins again with the new configuration; its client notices nothing."""
+    with proxy_of(guarded, auth={"query": "SELECT $1::name, 'x' FROM pg_sleep(30)", "query_timeout": "30s"},
+                  workers=1) as proxy:
+        result = []
+        thread = threading.Thread(target=lambda: result.append(_outcome(proxy, "ann", "ann's")))
+        thread.start()
+        node = guarded.shards[0].primary
+        wait_until(lambda: node.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgshunt auth' "
+                                      "AND wait_event = 'PgSleep'"), 20, "the look-up")
+        proxy.change({"auth": {"query": ""}})
+        proxy.reload()
+        thread.join()
+        assert result == ["ann"]
+
+
 def test_clients_that_leave_while_waiting(guarded):
     with proxy_of(guarded, auth={"query": "SELECT $1::name, 'x' FROM pg_sleep(1)"}, workers=1) as proxy:
         for _ in range(5):

@@ -741,6 +741,38 @@ static void test_md5_secrets_that_are_passwords(void **state)
     assert_false(md5_response(POSTGRES_SECRETS[0].secret, "m", salt, as_password));
 }
 
+static void test_md5_secret(void **state)
+{
+    (void)state;
+    char made[MD5_SECRET_LENGTH + 1];
+    assert_true(md5_secret("secret", "m", made));
+    assert_string_equal(made, "md5b52328d7451bfeace80c4b8c338106f9");
+    assert_true(md5_is_secret(made));
+    assert_false(md5_is_secret("md5b52328d7451bfeace80c4b8c338106f"));
+    assert_false(md5_is_secret("md5B52328D7451BFEACE80C4B8C338106F9"));
+    assert_false(md5_is_secret("") || md5_is_secret("md5"));
+}
+
+/* A password in clear text against a secret of Postgres: the keys are those that SCRAM would prove. */
+static void test_verify(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof POSTGRES_SECRETS / sizeof POSTGRES_SECRETS[0]; i++) {
+        struct scram_secret secret;
+        struct scram_keys keys;
+        assert_true(scram_secret_parse(POSTGRES_SECRETS[i].secret, &secret));
+        assert_true(scram_secret_verify(&secret, POSTGRES_SECRETS[i].password, &keys));
+        assert_true(keys.present);
+        assert_int_equal(keys.iterations, secret.iterations);
+        assert_int_equal(keys.salt_length, secret.salt_length);
+        assert_memory_equal(keys.salt, secret.salt, (size_t)secret.salt_length);
+        assert_memory_equal(keys.server_key, secret.server_key, SCRAM_KEY_LENGTH);
+        assert_false(scram_secret_verify(&secret, "another", &keys));
+        assert_false(keys.present);
+        assert_false(scram_secret_verify(&secret, "", &keys));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -768,6 +800,8 @@ int main(void)
         cmocka_unit_test(test_client_order),
         cmocka_unit_test(test_md5),
         cmocka_unit_test(test_md5_secrets_that_are_passwords),
+        cmocka_unit_test(test_md5_secret),
+        cmocka_unit_test(test_verify),
     };
     return cmocka_run_group_tests_name("scram", tests, NULL, NULL);
 }
