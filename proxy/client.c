@@ -23,8 +23,6 @@
 #define INPUT_AHEAD_MAX 65536
 /* How long a client that was told goodbye may take to read it. */
 #define LINGER_US 5000000
-/* Attempts of a request that is cancelled: it is tried nowhere else. */
-#define NEVER_AGAIN 1000
 
 const char *client_state_name(enum client_state state)
 {
@@ -420,7 +418,8 @@ static bool try_elsewhere(struct client *client)
 static bool wait_for_node(struct client *client, const char *sqlstate)
 {
     struct request *request = &client->request;
-    if (!request->planned || request->attempts >= NEVER_AGAIN || !node_wait_is_for(sqlstate) ||
+    if (!request->planned || request->attempts >= CLIENT_ATTEMPTS_OVER ||
+        !node_wait_is_for(sqlstate) ||
         !node_wait(client, client->waiting_shard, request->plan.node))
         return false;
     request->hold = request->attaching;
@@ -485,7 +484,7 @@ void client_cancel(struct client *client)
         schema_wait_cancel(client);
         listen_cancel(client);
         node_wait_cancel(client);
-        client->request.attempts = NEVER_AGAIN;
+        client->request.attempts = CLIENT_ATTEMPTS_OVER;
         client_no_server(client, "57014", "canceling statement due to user request", NULL);
         return;
     }

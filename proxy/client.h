@@ -93,6 +93,9 @@ struct transaction {
     int nsavepoints;
 };
 
+/* request.attempts of one that is not to be tried elsewhere. */
+#define CLIENT_ATTEMPTS_OVER 1000
+
 /* Waiting for a node: see node_wait.h. */
 struct node_wait {
     bool waits;

@@ -105,7 +105,7 @@ static enum room take_room(struct pool *pool, int64_t now)
     if (pool_is_asking(pool, now))
         return ROOM_NONE;
     enum room room = pool_take_room(pool, most, since, now);
-    if (room == ROOM_NONE && pool_make_room(pool, now))
+    if (room == ROOM_NONE && !pool_beg(pool) && pool_make_room(pool, now))
         room = pool_take_room(pool, most, since, now);
     if (room != ROOM_NONE)
         pool_relax(pool);
@@ -153,6 +153,7 @@ static void refuse_deadlock(struct client *client)
     struct pool *pool = client->waiting_pool;
     pool->deadlocks++;
     pool_stop_waiting(client);
+    client->request.attempts = CLIENT_ATTEMPTS_OVER;
     client_no_server(client, "40P01",
                      "deadlock detected: clients wait for server connections that they hold from "
                      "each other",
@@ -184,14 +185,25 @@ enum checkout pool_checkout(struct pool *pool, struct client *client, unsigned s
 static bool is_fit(const struct server *server)
 {
     return !server->discard && !server->copy_rest && server->tx_status == 'I' &&
-           !server->expect_count && !server->pool->retired;
+           !server->expect_count;
+}
+
+/* The reserve is for those who wait, and a pool that has left the configuration for who was in it. */
+static bool is_too_many(const struct pool *pool, int worker)
+{
+    if (!pool_has_surplus(pool) && !pool->retired)
+        return false;
+    int used = atomic_load(&pool->budget->used);
+    int most = atomic_load(&pool->budget->limit) + atomic_load(&pool->budget->reserve);
+    return used > most || (!pool->nwaiting && worker < 0);
 }
 
 /* A server nobody has any claim on. */
 static void release(struct pool *pool, struct server *server, int64_t now)
 {
-    if (pool_has_surplus(pool) && !pool->nwaiting) {
-        server_drop(server, "pool_size");
+    int worker = budget_neediest(pool->budget, pool->worker->index, pool_waits_since(pool));
+    if (is_too_many(pool, worker)) {
+        server_drop(server, pool->retired ? "the node has left the configuration" : "pool_size");
         return;
     }
     int room = pool_yields(pool, now);
@@ -204,7 +216,6 @@ static void release(struct pool *pool, struct server *server, int64_t now)
     server->parked = false;
     pool->nactive--;
     server->wrote = server->begun = false;
-    int worker = budget_neediest(pool->budget, pool->worker->index, pool_waits_since(pool));
     if (worker >= 0)
         pool_move(server, worker);
     else

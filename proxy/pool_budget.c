@@ -132,17 +132,29 @@ bool budget_take_fairly(struct daemon *daemon, struct budget *budget, int64_t si
     return taken;
 }
 
-void budget_want(struct daemon *daemon, struct budget *budget, int64_t since, int worker,
-                 int64_t now)
+void budget_want(struct daemon *daemon, struct budget *budget, const struct budget *pool,
+                 int worker, int64_t since, int64_t now)
 {
+    struct want *want = &budget->want;
     pthread_mutex_lock(&daemon->budgets_lock);
-    if (!is_wanted(budget, now) || since <= budget->want.since)
-        budget->want = (struct want){.since = since, .until = now + WANT_US, .worker = worker};
+    bool own = want->pool == pool && want->worker == worker;
+    if (!is_wanted(budget, now) || own || since < want->since)
+        *want = (struct want){since, now + WANT_US, worker, pool, false};
     atomic_store(&daemon->squeezed_until, now + WANT_US);
     pthread_mutex_unlock(&daemon->budgets_lock);
 }
 
-int budget_yield(struct daemon *daemon, struct budget *budget, int64_t own, int64_t now)
+void budget_unwant(struct daemon *daemon, struct budget *budget, const struct budget *pool,
+                   int worker)
+{
+    pthread_mutex_lock(&daemon->budgets_lock);
+    if (budget->want.pool == pool && budget->want.worker == worker)
+        budget->want = (struct want){0};
+    pthread_mutex_unlock(&daemon->budgets_lock);
+}
+
+int budget_yield(struct daemon *daemon, struct budget *budget, const struct budget *pool,
+                 int64_t own, int64_t now)
 {
     int worker = -1;
     if (!squeezed_now(daemon, now))
@@ -150,7 +162,8 @@ int budget_yield(struct daemon *daemon, struct budget *budget, int64_t own, int6
     pthread_mutex_lock(&daemon->budgets_lock);
     struct want *want = &budget->want;
     bool full = atomic_load(&budget->used) >= atomic_load(&budget->limit);
-    if (is_wanted(budget, now) && !want->granted && full && (!own || want->since < own - FAIR_US)) {
+    if (is_wanted(budget, now) && !want->granted && want->pool != pool && full &&
+        (!own || want->since < own - FAIR_US)) {
         want->granted = true;
         worker = want->worker;
     }

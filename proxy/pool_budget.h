@@ -36,7 +36,8 @@ struct want {
     int64_t since; /* its first client waits since; 0: nobody wants */
     int64_t until; /* stale after */
     int worker;
-    bool granted; /* a connection was closed for it */
+    const struct budget *pool; /* whose clients wait */
+    bool granted;              /* a connection was closed for it */
 };
 
 struct budget {
@@ -68,12 +69,16 @@ void budget_waiting(struct budget *budget, int self, int64_t since);
 
 /* As budget_take, but leaves the last place to somebody who has wanted it for longer. */
 bool budget_take_fairly(struct daemon *daemon, struct budget *budget, int64_t since, int64_t now);
-/* A pool of `worker` would have one more, for a client that waits since. */
-void budget_want(struct daemon *daemon, struct budget *budget, int64_t since, int worker,
-                 int64_t now);
-/* Whether one should be closed for the sake of another pool, by one whose first client waits since `own`
- * (0: nobody waits). The worker to tell once it is, -1: no. Asked once for each want. */
-int budget_yield(struct daemon *daemon, struct budget *budget, int64_t own, int64_t now);
+/* A pool would have one more on this worker, for a client that waits since. */
+void budget_want(struct daemon *daemon, struct budget *budget, const struct budget *pool,
+                 int worker, int64_t since, int64_t now);
+/* It has none waiting any more. */
+void budget_unwant(struct daemon *daemon, struct budget *budget, const struct budget *pool,
+                   int worker);
+/* Whether a pool whose first client waits since `own` (0: nobody waits) should close one for the sake of
+ * another. The worker to tell once it is, -1: no. Granted once for each want. */
+int budget_yield(struct daemon *daemon, struct budget *budget, const struct budget *pool,
+                 int64_t own, int64_t now);
 /* Whether there may be a want at all: no lock, no clock. */
 bool budgets_squeezed(const struct daemon *daemon);
 void budgets_free(struct daemon *daemon);

@@ -67,8 +67,8 @@ bool pool_has_surplus(const struct pool *pool);
 
 /* A server off all lists goes to another worker; its places in the limits go with it. */
 void pool_move(struct server *server, int to);
-/* Asks workers that have idle servers of this pool for one. */
-void pool_beg(struct pool *pool);
+/* Asks workers that have idle servers of this pool for one. False: there is nobody to ask. */
+bool pool_beg(struct pool *pool);
 /* A place in the pool's size has come free: a worker whose clients wait longest may use it. */
 void pool_tell_place(struct pool *pool);
 

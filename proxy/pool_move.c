@@ -143,17 +143,21 @@ static void post(struct pool *pool, int worker, void (*run)(struct worker *, str
     worker_post(&pool->worker->daemon->workers[worker], &begging->message);
 }
 
-void pool_beg(struct pool *pool)
+bool pool_beg(struct pool *pool)
 {
     int wanted = pool->nwaiting - pool->nstarting;
+    bool asked = false;
     for (int i = 0; i < pool->budget->nplaces && wanted > 0; i++) {
         struct budget_place *place = &pool->budget->places[i];
-        if (i == pool->worker->index || !atomic_load(&place->idle) ||
-            atomic_exchange(&place->asked, true))
+        if (i == pool->worker->index || !atomic_load(&place->idle))
             continue;
+        asked = true;
+        if (atomic_exchange(&place->asked, true))
+            continue; /* it has not answered yet */
         post(pool, i, hear_beggar);
         wanted--;
     }
+    return asked;
 }
 
 void pool_tell_place(struct pool *pool)

@@ -58,6 +58,8 @@ bool pool_has_surplus(const struct pool *pool)
 
 void pool_relax(struct pool *pool)
 {
+    if (pool->squeezed_by && !pool->nwaiting)
+        budget_unwant(pool->worker->daemon, pool->squeezed_by, pool->budget, pool->worker->index);
     list_remove(&pool->squeezed);
     pool->squeezed_by = NULL;
 }
@@ -210,7 +212,7 @@ bool pool_make_room(struct pool *pool, int64_t now)
     if (list_empty(&pool->squeezed))
         list_push_back(&worker->squeezed, &pool->squeezed);
     pool->squeezed_at = now;
-    budget_want(worker->daemon, limit, pool_waits_since(pool), worker->index, now);
+    budget_want(worker->daemon, limit, pool->budget, worker->index, pool_waits_since(pool), now);
     ask_others(worker, limit);
     return false;
 }
@@ -229,9 +231,7 @@ int pool_yields(struct pool *pool, int64_t now)
     if (!budgets_squeezed(daemon))
         return -1;
     for (int i = 0; i < POOL_LIMITS; i++) {
-        if (pool->limits[i] == pool->squeezed_by)
-            continue; /* it wants room there itself */
-        int to = budget_yield(daemon, pool->limits[i], pool_waits_since(pool), now);
+        int to = budget_yield(daemon, pool->limits[i], pool->budget, pool_waits_since(pool), now);
         if (to >= 0)
             return to;
     }

@@ -123,6 +123,7 @@ static void refuse_late(struct pool *pool, struct client *client)
              limit ? limit->setting : pool->budget->setting);
     pool->wait_timeouts++;
     pool_stop_waiting(client);
+    client->request.attempts = CLIENT_ATTEMPTS_OVER;
     client_no_server(client, "53300", message,
                      "Raise that limit, shorten transactions, or wait less often; SHOW POOLS tells "
                      "who holds connections.");
