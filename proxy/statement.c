@@ -190,7 +190,7 @@ bool statement_refused_by_mode(const struct client *client, const struct stateme
 static enum local_outcome listen_statement(struct client *client, const struct statement *statement,
                                            struct buffer *answer, struct pg_error *error)
 {
-    if (pins_of(client) >> PIN_LISTEN & 1)
+    if (client_keeps_servers(client) || pins_of(client) >> PIN_LISTEN & 1)
         return LOCAL_NO;
     if (client->tx && client->tx->state == TX_FAILED)
         return failed_transaction(error);

@@ -68,6 +68,16 @@ def test_session_is_told_what_comes_between_statements(cluster, modes):
         assert kind == "A" and b"pool_between\0now" in body
 
 
+def test_session_listens_in_the_extended_protocol(modes):
+    with Raw(modes, database="own") as raw:
+        answer = raw.ask(parse("", "LISTEN pool_extended"), bind("", ""), execute(), SYNC)
+        assert kinds(answer) == "12CZ"
+        answer = raw.ask(query("NOTIFY pool_extended, 'mine'"))
+        assert kinds(answer) == "CAZ" and rows(raw.ask(query("SELECT pg_listening_channels()"))) == [[b"pool_extended"]]
+        raw.ask(parse("", "UNLISTEN *"), bind("", ""), execute(), SYNC)
+        assert rows(raw.ask(query("SELECT * FROM pg_listening_channels()"))) == []
+
+
 def test_session_leaves_nothing_behind(modes):
     """The server is reset and used again, not closed."""
     connection = modes.connect(user="app")
