@@ -106,6 +106,11 @@ static double pool_least(const struct report_pool *pool)
     return pool->least;
 }
 
+static double pool_prepared(const struct report_pool *pool)
+{
+    return pool->prepared;
+}
+
 static double pool_reserve(const struct report_pool *pool)
 {
     return pool->reserve;
@@ -155,6 +160,8 @@ static const struct {
     {"server_connections", NULL, NULL, pool_idle, "state", "idle"},
     {"server_connections", NULL, NULL, pool_login, "state", "login"},
     {"server_connections", NULL, NULL, pool_tested, "state", "tested"},
+    {"server_prepared_statements", "gauge",
+     "Prepared statements on the server connections of a pool.", pool_prepared, NULL, NULL},
     {"pool_waiting_clients", "gauge", "Clients that wait for a connection of the pool.",
      pool_waiting, NULL, NULL},
     {"pool_longest_wait_seconds", "gauge",

@@ -87,16 +87,17 @@ static void add_pool(struct report *report, struct pool *pool)
     }
 }
 
-static void sum_cancels(struct report *report, struct worker *worker)
+static void sum_servers(struct report *report, struct worker *worker)
 {
     list_each(at, following, &worker->servers)
     {
         const struct server *server = list_entry(at, struct server, all);
-        if (!server->cancels)
+        if (!server->cancels && !server->marks.count)
             continue;
         const struct pool *pool = server->pool;
         struct report_pool *row =
             report_pool(report, pool->account->database, pool->account->user, pool->node);
+        row->prepared += server->marks.count;
         row->cancels += server->cancels;
         row->being_canceled += server->parked;
     }
@@ -107,7 +108,7 @@ static void sum_pools(struct report *report, struct worker *worker)
     for (struct account *account = worker->accounts; account; account = account->hh.next)
         for (struct pool *pool = account->pools; pool; pool = pool->next)
             add_pool(report, pool);
-    sum_cancels(report, worker);
+    sum_servers(report, worker);
 }
 
 static void subtract_counts(struct worker_stats *from, const struct worker_stats *less)

@@ -47,6 +47,7 @@ struct report_pool {
     int active, idle, login; /* server connections */
     int tended;              /* being reset or tested between two clients */
     int least, reserve;      /* min_pool_size, reserve_pool_size */
+    int prepared;            /* prepared statements on the servers */
     int cancels;             /* cancel requests under way */
     int being_canceled;      /* servers held back until those have ended */
     int waiting;             /* clients */
