@@ -6,6 +6,7 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/wire.h"
 #include "proxy/balance.h"
+#include "proxy/control.h"
 #include "proxy/node_wait.h"
 #include "proxy/pins.h"
 #include "proxy/pool.h"
@@ -182,6 +183,8 @@ enum attach attach_shard(struct client *client, unsigned shard, enum node_class 
 {
     if (client_participant(client, shard))
         return ATTACH_READY;
+    if (client->worker->gates && control_holds(client))
+        return ATTACH_WAITING;
     enum attach attached;
     do {
         client->request.elsewhere = false;

@@ -12,6 +12,7 @@
 #include "proxy/client_login.h"
 #include "proxy/client_tls.h"
 #include "proxy/console.h"
+#include "proxy/control.h"
 #include "proxy/monitor.h"
 #include "proxy/node_wait.h"
 #include "proxy/pool.h"
@@ -118,6 +119,7 @@ void client_close(struct client *client, const char *reason)
     pool_cancel_wait(client);
     schema_wait_cancel(client);
     listen_cancel(client);
+    control_release(client);
     node_wait_cancel(client);
     scatter_free(client);
     abandon_servers(client);
@@ -178,6 +180,30 @@ void client_finish(struct client *client, const char *reason)
     client->terminate = true;
     client->deadline = clock_us() + LINGER_US;
     conn_set_reading(&client->conn, false);
+}
+
+/* Whether what is sent next would be a message of its own. */
+static bool between_messages(const struct client *client)
+{
+    if (conn_queued(&client->conn) || client->state == CLIENT_CANCELLING || client->terminate)
+        return false;
+    if (client->state == CLIENT_REPLICATING)
+        return replication_may_end(client);
+    for (int i = 0; i < client->nparticipants; i++)
+        if (client->participants[i]->skip && client->participants[i]->skip_forward)
+            return false;
+    return true;
+}
+
+void client_kill(struct client *client, const char *sqlstate, const char *message, const char *hint)
+{
+    struct pg_error error = {
+        .severity = "FATAL", .sqlstate = sqlstate, .message = message, .hint = hint};
+    if (client->state == CLIENT_CLOSED)
+        return;
+    if (between_messages(client))
+        client_error(client, &error);
+    client_close(client, message);
 }
 
 /* ---- participants ---- */
@@ -246,9 +272,10 @@ static bool wants_input(const struct client *client)
 }
 
 /* Waiting and busy clients may send ahead, up to a limit. */
-static void hold_input(struct client *client)
+void client_hold_input(struct client *client)
 {
-    bool hold = (buffer_length(&client->in) > INPUT_AHEAD_MAX && !wants_input(client)) ||
+    bool hold = (client->worker->suspended && client->stats && !client->console) ||
+                (buffer_length(&client->in) > INPUT_AHEAD_MAX && !wants_input(client)) ||
                 conn_queued(&client->conn) > OUTPUT_MAX;
     for (int i = 0; i < client->nparticipants; i++)
         hold |= conn_queued(&client->participants[i]->conn) > INPUT_AHEAD_MAX ||
@@ -281,7 +308,7 @@ static void dispatch(struct client *client, const char *data, size_t len)
     case CLIENT_CLOSED:
         break;
     }
-    hold_input(client);
+    client_hold_input(client);
 }
 
 static void on_readable(struct client *client)
@@ -303,7 +330,7 @@ void client_continue(struct client *client)
 {
     if (client->state == CLIENT_IDLE || client->state == CLIENT_BUSY)
         session_resume(client);
-    hold_input(client);
+    client_hold_input(client);
 }
 
 /* The client reads again: its servers may be read again. */
@@ -381,18 +408,28 @@ void client_accept(struct worker *worker, int fd, const struct sockaddr_storage 
 
 /* ---- news from pools and servers ---- */
 
+static void go_on(struct client *client)
+{
+    client->state = CLIENT_BUSY;
+    if (extended_in_batch(client))
+        extended_continue(client);
+    else
+        simple_continue(client);
+}
+
+void client_go_on(struct client *client)
+{
+    go_on(client);
+    client_hold_input(client);
+}
+
 void client_server_ready(struct client *client, struct server *server)
 {
     if (client->state == CLIENT_GREETING) {
         client_login_server_ready(client, server);
         return;
     }
-    client->state = CLIENT_BUSY;
-    if (extended_in_batch(client))
-        extended_continue(client);
-    else
-        simple_continue(client);
-    hold_input(client);
+    client_go_on(client);
 }
 
 /* A read that has another node to go to is tried there; nothing of it was sent. */
@@ -406,11 +443,7 @@ static bool try_elsewhere(struct client *client)
         request->elsewhere = true;
         return true;
     }
-    client->state = CLIENT_BUSY;
-    if (extended_in_batch(client))
-        extended_continue(client);
-    else
-        simple_continue(client);
+    go_on(client);
     return true;
 }
 
@@ -438,7 +471,7 @@ void client_no_server(struct client *client, const char *sqlstate, const char *m
     client->state = CLIENT_BUSY;
     struct pg_error error = {.sqlstate = sqlstate, .message = message, .hint = hint};
     session_refuse(client, &error);
-    hold_input(client);
+    client_hold_input(client);
 }
 
 /* A read that was sent but not answered at all is asked again elsewhere. */
@@ -479,10 +512,15 @@ void client_lost_server(struct client *client, struct server *server, const char
 
 void client_cancel(struct client *client)
 {
+    if (client->console) {
+        console_cancel(client);
+        return;
+    }
     if (client->state == CLIENT_WAITING) {
         pool_cancel_wait(client);
         schema_wait_cancel(client);
         listen_cancel(client);
+        control_release(client);
         node_wait_cancel(client);
         client->request.attempts = CLIENT_ATTEMPTS_OVER;
         client_no_server(client, "57014", "canceling statement due to user request", NULL);

@@ -195,6 +195,7 @@ struct client {
     bool copy_ends;                /* ... of a CopyDone or CopyFail, which ends the COPY */
     bool input_held;               /* reading is off: too much input while busy */
     bool processing;               /* in session_process: do not re-enter */
+    bool held;                     /* at a paused database's gate: control.h */
     bool terminate;                /* close once the output is drained */
     bool long_cancel_key;          /* speaks protocol 3.2 */
     UT_hash_handle hh;             /* worker->by_id, by cancel_pid */
@@ -211,6 +212,10 @@ void client_finish(struct client *client, const char *reason);
 bool client_send(struct client *client, const void *bytes, size_t len);
 bool client_send_buffer(struct client *client, struct buffer *bytes); /* and releases it */
 void client_error(struct client *client, const struct pg_error *error);
+/* Ends it at once, whatever it does: it is told why where that cannot fall into the middle of a message;
+ * what its servers are in the middle of is cancelled. Not from within the work on its own input. */
+void client_kill(struct client *client, const char *sqlstate, const char *message,
+                 const char *hint);
 
 /* In session mode its servers stay with it until it leaves. */
 static inline bool client_keeps_servers(const struct client *client)
@@ -230,6 +235,10 @@ void client_lost_server(struct client *client, struct server *server, const char
 /* Somebody asked to cancel what this client is doing. */
 void client_cancel(struct client *client);
 
+/* It waited for something else than a server, and goes on to get one. */
+void client_go_on(struct client *client);
+/* Starts or stops reading it, as its state has it. */
+void client_hold_input(struct client *client);
 /* Reads what has arrived and lets the session work on it. */
 void client_continue(struct client *client);
 bool client_is_idle(const struct client *client);       /* outside transactions, nothing asked */

@@ -16,6 +16,7 @@
 #include "proxy/client_tls.h"
 #include "proxy/console.h"
 #include "proxy/console_role.h"
+#include "proxy/control.h"
 #include "proxy/pool.h"
 #include "proxy/replication.h"
 #include "proxy/session.h"
@@ -101,7 +102,7 @@ void client_login_server_ready(struct client *client, struct server *server)
     buffer_release(&out);
 }
 
-static void find_greeting(struct client *client)
+void client_login_find_greeting(struct client *client)
 {
     const struct buffer *parameters = welcome_find(client->worker, client);
     if (parameters) {
@@ -110,6 +111,8 @@ static void find_greeting(struct client *client)
     }
     const char *why = "no server is known";
     client->state = CLIENT_GREETING;
+    if (control_holds(client))
+        return;
     struct node *node = attach_choose_any(client, &why);
     if (!node) {
         client_fatal(client, "08006", why, "SHOW NODES on the admin console tells more.");
@@ -138,6 +141,14 @@ void client_login_accept(struct client *client)
                      "admin console shows them.");
         return;
     }
+    if (control_is_disabled(client->worker, client->database_name)) {
+        char message[256];
+        snprintf(message, sizeof message, "database \"%.100s\" is disabled",
+                 client->database_name);
+        client_fatal(client, "55000", message,
+                     "ENABLE on the admin console lets clients in again.");
+        return;
+    }
     client->stats = worker_stats_of(client->worker, client->database_name);
     client->account = account_get(client->worker, client->database_name, client->user);
     client->pool_mode = (uint8_t)client->account->settings.mode;
@@ -150,7 +161,7 @@ void client_login_accept(struct client *client)
     if (client->replication)
         replication_start(client);
     else
-        find_greeting(client);
+        client_login_find_greeting(client);
 }
 
 /* ---- authentication ---- */

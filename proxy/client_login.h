@@ -11,6 +11,8 @@ void client_login_server_ready(struct client *client, struct server *server);
 void client_login_settled(struct client *client, struct server *server,
                           const struct pg_error *error);
 
+/* Learns what the client is to be greeted with, from a server where that is not known yet. */
+void client_login_find_greeting(struct client *client);
 /* Authenticated: tells the client so, with these ParameterStatus messages; it is IDLE then. */
 void client_login_greet(struct client *client, const struct buffer *parameters);
 

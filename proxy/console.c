@@ -75,7 +75,7 @@ void console_send(struct console *console, struct buffer *out)
 
 /* ---- running a command ---- */
 
-static enum console_run fail(struct console *console, const char *sqlstate, const char *hint)
+enum console_run console_fail(struct console *console, const char *sqlstate, const char *hint)
 {
     struct console_parsed *parsed = &console->parsed;
     parsed->error =
@@ -83,22 +83,24 @@ static enum console_run fail(struct console *console, const char *sqlstate, cons
     return CONSOLE_FAILED;
 }
 
+/* Answered when every worker has taken the new configuration. */
 static enum console_run reload(struct console *console)
 {
     char reason[1024];
     struct console_parsed *parsed = &console->parsed;
     log_event(LOG_INFO, "reload asked for on the console", LOG_S("user", console->client->user));
     if (daemon_reload(console->client->worker->daemon, reason, sizeof reason))
-        return CONSOLE_RAN;
+        return console_control(console);
     snprintf(parsed->message, sizeof parsed->message, "%s", reason);
-    return fail(console, "F0000",
-                "The old configuration stays in force. Correct the file, then RELOAD again.");
+    return console_fail(
+        console, "F0000",
+        "The old configuration stays in force. Correct the file, then RELOAD again.");
 }
 
-static enum console_run end_daemon(struct console *console, bool immediately)
+static enum console_run end_daemon(struct console *console, enum shutdown_mode mode)
 {
     log_event(LOG_INFO, "shutdown asked for on the console", LOG_S("user", console->client->user));
-    daemon_shutdown(console->client->worker->daemon, immediately);
+    daemon_shutdown(console->client->worker->daemon, mode);
     return CONSOLE_RAN;
 }
 
@@ -110,8 +112,6 @@ static void put_value(struct console *console)
     else
         console_text(&console->table, parsed->value);
 }
-
-static void go_on(struct console *console);
 
 /* On the client's own worker again, unless that has ended. */
 static void report_arrived(struct report *report, void *arg)
@@ -125,7 +125,7 @@ static void report_arrived(struct report *report, void *arg)
     }
     report_free(report);
     if (console)
-        go_on(console);
+        console_ran(console, false);
 }
 
 static enum console_run show(struct console *console)
@@ -152,7 +152,7 @@ static enum console_run deallocate(struct console *console)
         return CONSOLE_RAN;
     snprintf(parsed->message, sizeof parsed->message, "prepared statement \"%.63s\" does not exist",
              parsed->value);
-    return fail(console, "26000", NULL);
+    return console_fail(console, "26000", NULL);
 }
 
 static enum console_run run_action(struct console *console)
@@ -181,9 +181,14 @@ static enum console_run run_action(struct console *console)
         return CONSOLE_RAN;
     case CONSOLE_RELOAD:
         return reload(console);
+    case CONSOLE_CONTROL:
+        return console_control(console);
     case CONSOLE_SHUTDOWN:
+        return end_daemon(console, SHUTDOWN_TRANSACTIONS);
+    case CONSOLE_SHUTDOWN_CLIENTS:
+        return end_daemon(console, SHUTDOWN_CLIENTS);
     case CONSOLE_SHUTDOWN_NOW:
-        return end_daemon(console, parsed->action == CONSOLE_SHUTDOWN_NOW);
+        return end_daemon(console, SHUTDOWN_NOW);
     case CONSOLE_REFUSE:
         return CONSOLE_FAILED;
     case CONSOLE_EMPTY:
@@ -207,7 +212,7 @@ static enum console_run refuse_by_role(struct console *console)
     else
         snprintf(parsed->message, sizeof parsed->message,
                  "permission denied: user \"%.63s\" may only look", user);
-    return fail(console, "42501", "Set admin = true for the user in the users file.");
+    return console_fail(console, "42501", "Set admin = true for the user in the users file.");
 }
 
 enum console_run console_run(struct console *console, const int16_t *formats, int nformats)
@@ -289,17 +294,29 @@ static void run_commands(struct console *console)
     end_query(console);
 }
 
-static void go_on(struct console *console)
+void console_ran(struct console *console, bool failed)
 {
+    struct client *client = console->client;
     if (console->executing) {
-        struct client *client = console->client;
         count_command(console);
-        console_extended_ran(console);
+        if (failed)
+            console_extended_failed(console);
+        else
+            console_extended_ran(console);
         console_done(client);
-        return;
+    } else if (failed) {
+        answer_error(console);
+        end_query(console);
+    } else {
+        answer_rows(console);
+        run_commands(console);
     }
-    answer_rows(console);
-    run_commands(console);
+}
+
+void console_cancel(struct client *client)
+{
+    if (client->console->ask)
+        client->console->ask->cancelled = true;
 }
 
 void console_query(struct client *client, const char *sql)

@@ -20,6 +20,8 @@ void console_query(struct client *client, const char *sql);
 /* A message of the extended protocol. Where it has to wait for other workers the client's state is BUSY
  * until console_done(). */
 void console_extended(struct client *client, char type, const char *body, size_t len);
+/* The client's cancel request: a command that waits is given up. */
+void console_cancel(struct client *client);
 /* In session.c: the answer is complete. */
 void console_done(struct client *client);
 

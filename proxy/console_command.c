@@ -114,7 +114,9 @@ static const struct console_column help[] = {S("command"), S("meaning")};
 /* ---- the commands ---- */
 
 #define SHOW(words, columns, parts, fill, help) \
-    {words, CONSOLE_SHOW, help, columns, COUNT(columns), parts, fill}
+    {words, CONSOLE_SHOW, help, columns, COUNT(columns), parts, fill, 0, 0}
+#define CONTROL(words, action, argument, help) \
+    {words, CONSOLE_CONTROL, help, NULL, 0, 0, NULL, action, argument}
 
 static const struct console_command commands[] = {
     SHOW("SHOW POOLS", pools, REPORT_SUMS, console_show_pools,
@@ -139,15 +141,33 @@ static const struct console_command commands[] = {
          "counters and averages of all databases together"),
     SHOW("SHOW LISTS", lists, REPORT_SUMS, console_show_lists, "how many there are of what"),
     SHOW("SHOW CONFIG", config_columns, 0, console_show_config, "all settings"),
-    SHOW("SHOW STATE", state, 0, console_show_state, "whether pgshunt is at work or ending"),
+    SHOW("SHOW STATE", state, REPORT_SUMS, console_show_state,
+         "whether pgshunt is at work, paused, suspended or ending"),
     SHOW("SHOW MEM", mem, REPORT_SUMS, console_show_mem, "memory in use"),
     SHOW("SHOW VERSION", version, 0, console_show_version, "version of pgshunt"),
     SHOW("SHOW HELP", help, 0, console_show_help, "this list"),
-    {"RELOAD", CONSOLE_RELOAD, "read the configuration file again", NULL, 0, 0, NULL},
+    {"RELOAD", CONSOLE_RELOAD, "read the configuration file again", NULL, 0, 0, NULL, CONTROL_PASS_BY, 0},
     {"SHUTDOWN", CONSOLE_SHUTDOWN, "end when running transactions are done, or shutdown_timeout is over",
-     NULL, 0, 0, NULL},
-    {"SHUTDOWN WAIT_FOR_SERVERS", CONSOLE_SHUTDOWN, NULL, NULL, 0, 0, NULL},
-    {"SHUTDOWN IMMEDIATE", CONSOLE_SHUTDOWN_NOW, "end at once", NULL, 0, 0, NULL},
+     NULL, 0, 0, NULL, 0, 0},
+    {"SHUTDOWN WAIT_FOR_SERVERS", CONSOLE_SHUTDOWN, NULL, NULL, 0, 0, NULL, 0, 0},
+    {"SHUTDOWN WAIT_FOR_CLIENTS", CONSOLE_SHUTDOWN_CLIENTS,
+     "take no new clients and end when the last one has left", NULL, 0, 0, NULL, 0, 0},
+    {"SHUTDOWN IMMEDIATE", CONSOLE_SHUTDOWN_NOW, "end at once", NULL, 0, 0, NULL, 0, 0},
+    CONTROL("PAUSE", CONTROL_PAUSE, ARGUMENT_MAYBE,
+            "[db] let transactions end, close the server connections, and hold what follows"),
+    CONTROL("RESUME", CONTROL_RESUME, ARGUMENT_MAYBE, "[db] go on after PAUSE, KILL or SUSPEND"),
+    CONTROL("RECONNECT", CONTROL_RECONNECT, ARGUMENT_MAYBE,
+            "[db] close each server connection when it is free, and open new ones"),
+    CONTROL("WAIT_CLOSE", CONTROL_WAIT_CLOSE, ARGUMENT_MAYBE,
+            "[db] wait until what RECONNECT wants closed is closed"),
+    CONTROL("DISABLE", CONTROL_DISABLE, ARGUMENT_NAME, "db: refuse new clients"),
+    CONTROL("ENABLE", CONTROL_ENABLE, ARGUMENT_NAME, "db: take new clients again"),
+    CONTROL("KILL", CONTROL_KILL, ARGUMENT_MAYBE,
+            "[db] close all clients and server connections at once, and pause"),
+    CONTROL("KILL_CLIENT", CONTROL_KILL_CLIENT, ARGUMENT_NUMBER,
+            "id: close one client; SHOW CLIENTS has the id"),
+    CONTROL("SUSPEND", CONTROL_SUSPEND, ARGUMENT_NONE,
+            "read no more from clients, and send what is under way"),
 };
 
 /* What drivers send by themselves: it must not fail. Any words may follow where `more`. */
@@ -180,10 +200,6 @@ static const struct {
     const char *words;
     const char *hint;
 } missing[] = {
-    {"PAUSE", NULL}, {"RESUME", NULL}, {"KILL", NULL}, {"KILL_CLIENT", NULL}, {"DISABLE", NULL},
-    {"ENABLE", NULL}, {"RECONNECT", NULL}, {"WAIT_CLOSE", NULL}, {"SUSPEND", NULL},
-    {"SHUTDOWN WAIT_FOR_CLIENTS",
-     "SHUTDOWN lets running transactions finish; it does not wait for clients that are idle."},
     {"SHOW SOCKETS", "SHOW CLIENTS and SHOW SERVERS list the connections."},
     {"SHOW ACTIVE_SOCKETS", "SHOW CLIENTS and SHOW SERVERS list the connections."},
     {"SHOW FDS", "SHOW CLIENTS and SHOW SERVERS list the connections."},
@@ -451,8 +467,53 @@ static bool parse_deallocate(const struct words *words, struct console_parsed *p
 
 /* ---- all ---- */
 
+/* What follows the words of a CONSOLE_CONTROL, into `value`. False: something else. */
+static bool take_argument(const struct words *words, const struct console_command *command,
+                          struct console_parsed *parsed)
+{
+    parsed->value[0] = '\0';
+    if (words->count == 1)
+        return command->argument == ARGUMENT_NONE || command->argument == ARGUMENT_MAYBE;
+    if (words->count != 2 || command->argument == ARGUMENT_NONE ||
+        !word_text(words, 1, parsed->value, sizeof parsed->value))
+        return false;
+    bool number = words->items[1].kind == WORD_NUMBER && strlen(parsed->value) < 11 &&
+                  strspn(parsed->value, "0123456789") == strlen(parsed->value);
+    return parsed->value[0] && number == (command->argument == ARGUMENT_NUMBER);
+}
+
+static void refuse_argument(const struct console_command *command, struct console_parsed *parsed)
+{
+    static const char *const hints[] = {
+        [ARGUMENT_NONE] = "Nothing may follow it.",
+        [ARGUMENT_MAYBE] = "The name of one database may follow it: SHOW DATABASES lists them.",
+        [ARGUMENT_NAME] = "Give the name of one database: SHOW DATABASES lists them.",
+        [ARGUMENT_NUMBER] = "Give the id of a client: SHOW CLIENTS has it in its last column.",
+    };
+    MESSAGE(parsed, "syntax error behind %s", command->words);
+    refuse(parsed, "42601", hints[command->argument]);
+}
+
+static bool parse_control(const struct words *words, struct console_parsed *parsed)
+{
+    for (int i = 0; i < COUNT(commands); i++) {
+        const struct console_command *command = &commands[i];
+        if (command->action != CONSOLE_CONTROL || !word_is(words, 0, command->words))
+            continue;
+        parsed->command = command;
+        parsed->action = CONSOLE_CONTROL;
+        parsed->tag = command->words;
+        if (!take_argument(words, command, parsed))
+            refuse_argument(command, parsed);
+        return true;
+    }
+    return false;
+}
+
 static bool parse_command(const struct words *words, struct console_parsed *parsed)
 {
+    if (parse_control(words, parsed))
+        return true;
     for (int i = 0; i < COUNT(commands); i++) {
         const struct console_command *command = &commands[i];
         if (!words_are(words, 0, command->words))

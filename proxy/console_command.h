@@ -14,6 +14,7 @@
 #include "pgshunt/config.h"
 #include "pgshunt/error.h"
 #include "proxy/console_table.h"
+#include "proxy/control.h"
 
 struct report;
 
@@ -29,9 +30,18 @@ enum console_action {
     CONSOLE_DEALLOCATE,     /* the prepared statement `value` */
     CONSOLE_DEALLOCATE_ALL, /* also DISCARD ALL */
     CONSOLE_RELOAD,
-    CONSOLE_SHUTDOWN, /* finish what runs */
+    CONSOLE_CONTROL,          /* PAUSE and its like: `command->control` of database `value` */
+    CONSOLE_SHUTDOWN,         /* finish what runs */
+    CONSOLE_SHUTDOWN_CLIENTS, /* wait until all clients have left */
     CONSOLE_SHUTDOWN_NOW,
     CONSOLE_REFUSE, /* `error` says why */
+};
+
+enum console_argument {
+    ARGUMENT_NONE,
+    ARGUMENT_MAYBE, /* a database; left out: all */
+    ARGUMENT_NAME,  /* a database */
+    ARGUMENT_NUMBER,
 };
 
 struct console_command {
@@ -42,16 +52,18 @@ struct console_command {
     int ncolumns;
     unsigned parts; /* enum report_part bits */
     void (*fill)(struct console_table *table, const struct report *report);
+    enum control_action control;    /* CONSOLE_CONTROL */
+    enum console_argument argument; /* ... and what may follow its words */
 };
 
 /* One command, understood. Texts are in here or constants. */
 struct console_parsed {
     enum console_action action;
-    const struct console_command *command; /* SHOW */
+    const struct console_command *command; /* SHOW, CONTROL */
     const char *tag;                       /* of CommandComplete */
     const struct console_column *columns;  /* of the answer; ncolumns 0: it has no rows */
     int ncolumns;
-    char value[512]; /* VALUE, SET_NAME, DEALLOCATE */
+    char value[512]; /* VALUE, SET_NAME, DEALLOCATE; CONTROL: a database, "" for all, or a number */
     struct pg_error error;
     struct console_column own_column; /* VALUE: `columns` points here */
     char own_name[128];

@@ -354,6 +354,12 @@ void console_extended_ran(struct console *console)
     answer_portal(console, portal);
 }
 
+void console_extended_failed(struct console *console)
+{
+    console->executing = NULL;
+    answer_error(console, &console->parsed.error);
+}
+
 static void run_portal(struct console *console, struct console_portal *portal)
 {
     console_parse(portal->sql, console_config(console), &console->parsed);
@@ -371,8 +377,7 @@ static void run_portal(struct console *console, struct console_portal *portal)
         console_extended_ran(console);
         return;
     case CONSOLE_FAILED:
-        console->executing = NULL;
-        answer_error(console, &console->parsed.error);
+        console_extended_failed(console);
         return;
     }
 }

@@ -10,9 +10,11 @@
 struct console_statement;
 struct console_portal;
 
-/* A report under way for a console. It outlives its console, which then takes its place here away. */
+/* A report or an order under way for a console. It outlives its console, which then takes its place here
+ * away. */
 struct console_ask {
     struct console *console; /* NULL: the client is gone */
+    bool cancelled;          /* by a cancel request */
 };
 
 struct console {
@@ -44,11 +46,22 @@ enum console_run console_run(struct console *console, const int16_t *formats, in
 void console_send(struct console *console, struct buffer *out);
 const struct config *console_config(const struct console *console);
 
+/* CONSOLE_FAILED, with parsed->message (to be written before). */
+enum console_run console_fail(struct console *console, const char *sqlstate, const char *hint);
+/* What was CONSOLE_WAITING has come to its end; parsed->error tells of it where it failed. */
+void console_ran(struct console *console, bool failed);
+
+/* ---- console_control.c ---- */
+
+enum console_run console_control(struct console *console);
+
 /* ---- console_extended.c ---- */
 
 /* The report for the portal being executed is there: rows are in console->table. */
 void console_extended_ran(struct console *console);
 void console_extended_forget(struct console *console); /* DISCARD ALL: named statements too */
+/* ... and parsed->error says why there are no rows. */
+void console_extended_failed(struct console *console);
 /* False: there is none of that name. */
 bool console_extended_deallocate(struct console *console, const char *name);
 void console_extended_free(struct console *console);

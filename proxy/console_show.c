@@ -75,7 +75,8 @@ void console_show_pools(struct console_table *table, const struct report *report
         console_integer(table, 0);          /* nothing waits to be reset or tested: */
         console_integer(table, sum.tended); /* ... that is done at once */
         console_integer(table, sum.login);
-        put_wait(table, sum.longest_wait_us);
+        put_wait(table, row->longest_held_us > sum.longest_wait_us ? row->longest_held_us
+                                                                   : sum.longest_wait_us);
         console_text(table, console_is_name(row->database)
                                 ? "statement"
                                 : console_pool_mode((enum pool_mode)settings.mode));
@@ -195,6 +196,16 @@ static int count_clients(const struct report *report, const char *database)
     return sum;
 }
 
+static void put_closed(struct console_table *table, const struct report *report, const char *name)
+{
+    unsigned closed = 0;
+    for (int i = 0; i < report->topology->ndatabases; i++)
+        if (strcmp(report->topology->databases[i].name, name) == 0)
+            closed = report->closed[i];
+    console_integer(table, (closed & CLOSED_PAUSED) != 0);
+    console_integer(table, (closed & CLOSED_DISABLED) != 0);
+}
+
 static void put_limits(struct console_table *table, const struct report *report, const char *name,
                        int64_t most_servers, int64_t most_clients)
 {
@@ -203,8 +214,7 @@ static void put_limits(struct console_table *table, const struct report *report,
     console_integer(table, count_servers(report, name));
     console_integer(table, most_clients);
     console_integer(table, count_clients(report, name));
-    console_integer(table, 0); /* paused */
-    console_integer(table, 0); /* disabled */
+    put_closed(table, report, name);
 }
 
 static void put_database(struct console_table *table, const struct report *report,

@@ -202,10 +202,11 @@ void console_show_config(struct console_table *table, const struct report *repor
 
 void console_show_state(struct console_table *table, const struct report *report)
 {
+    bool at_work = !report->draining && !report->paused && !report->suspended;
     const char *const rows[][2] = {
-        {"active", report->draining ? "no" : "yes"},
-        {"paused", "no"},
-        {"suspended", "no"},
+        {"active", at_work ? "yes" : "no"},
+        {"paused", report->paused ? "yes" : "no"},
+        {"suspended", report->suspended ? "yes" : "no"},
         {"draining", report->draining ? "yes" : "no"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

@@ -28,6 +28,7 @@ static void block_signals(sigset_t *set)
     sigaddset(set, SIGINT);
     sigaddset(set, SIGQUIT);
     sigaddset(set, SIGUSR1); /* a worker has ended */
+    sigaddset(set, SIGUSR2);
     pthread_sigmask(SIG_BLOCK, set, NULL);
     signal(SIGPIPE, SIG_IGN);
 }
@@ -98,10 +99,12 @@ bool daemon_reload(struct daemon *daemon, char *error, size_t size)
     return true;
 }
 
-void daemon_shutdown(struct daemon *daemon, bool immediately)
+void daemon_shutdown(struct daemon *daemon, enum shutdown_mode mode)
 {
+    static const int signals[] = {
+        [SHUTDOWN_NOW] = SIGQUIT, [SHUTDOWN_TRANSACTIONS] = SIGTERM, [SHUTDOWN_CLIENTS] = SIGUSR2};
     (void)daemon;
-    kill(getpid(), immediately ? SIGQUIT : SIGTERM);
+    kill(getpid(), signals[mode]);
 }
 
 /* ---- start and end ---- */
@@ -137,16 +140,22 @@ static bool start_http(struct daemon *daemon)
     return !wanted || daemon->http != NULL;
 }
 
-static void begin_drain(struct daemon *daemon)
+/* Clients may stay for patience_ms; then running transactions may end. */
+static void begin_drain(struct daemon *daemon, int64_t patience_ms)
 {
     struct topology *topology = daemon_topology(daemon);
     int64_t limit = topology->config->shutdown_timeout;
     topology_unref(topology);
-    if (atomic_exchange(&daemon->draining, true))
+    bool already = atomic_exchange(&daemon->draining, true);
+    if (already && patience_ms)
         return;
-    log_event(LOG_INFO, "shutting down: running transactions may finish", LOG_I("limit_ms", limit));
+    if (patience_ms)
+        log_event(LOG_INFO, "shutting down: waiting for clients to leave");
+    else
+        log_event(LOG_INFO, "shutting down: running transactions may finish",
+                  LOG_I("limit_ms", limit));
     for (int i = 0; i < daemon->nworkers; i++)
-        worker_drain(&daemon->workers[i], limit);
+        worker_drain(&daemon->workers[i], patience_ms, limit);
 }
 
 static void stop_now(struct daemon *daemon)
@@ -168,7 +177,10 @@ static void serve_signals(struct daemon *daemon, const sigset_t *set)
             break;
         case SIGTERM:
         case SIGINT:
-            begin_drain(daemon);
+            begin_drain(daemon, 0);
+            break;
+        case SIGUSR2:
+            begin_drain(daemon, PATIENCE_FOR_EVER);
             break;
         case SIGQUIT:
             log_event(LOG_INFO, "shutting down at once");

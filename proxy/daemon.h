@@ -19,7 +19,12 @@ int daemon_run(struct config *config);
  * the old one. False: the file is bad, nothing has changed, and `error` says why. Any thread.
  */
 MUST_CHECK bool daemon_reload(struct daemon *daemon, char *error, size_t size);
-/* As SIGTERM (finish what runs) or SIGQUIT (at once). Any thread; returns before it is done. */
-void daemon_shutdown(struct daemon *daemon, bool immediately);
+enum shutdown_mode {
+    SHUTDOWN_NOW,          /* SIGQUIT */
+    SHUTDOWN_TRANSACTIONS, /* SIGTERM, SIGINT: they may end, up to shutdown_timeout */
+    SHUTDOWN_CLIENTS,      /* SIGUSR2: until the last client has left by itself */
+};
+/* Any thread; returns before it is done. */
+void daemon_shutdown(struct daemon *daemon, enum shutdown_mode mode);
 
 #endif

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "proxy/client.h"
+#include "proxy/control.h"
 #include "proxy/extended.h"
 #include "proxy/pool.h"
 #include "proxy/replication.h"
@@ -103,8 +104,22 @@ static void sum_servers(struct report *report, struct worker *worker)
     }
 }
 
+/* They are in no pool's queue, but one pool per (database, user) says how long they have waited. */
+static void sum_held(struct report *report, struct worker *worker)
+{
+    list_each(at, following, &worker->held)
+    {
+        const struct client *client = list_entry(at, struct client, waiting);
+        struct report_account *row = report_account(report, client->database_name, client->user);
+        int64_t waited = report->now - client->waiting_since;
+        if (waited > row->longest_held_us)
+            row->longest_held_us = waited;
+    }
+}
+
 static void sum_pools(struct report *report, struct worker *worker)
 {
+    sum_held(report, worker);
     for (struct account *account = worker->accounts; account; account = account->hh.next)
         for (struct pool *pool = account->pools; pool; pool = pool->next)
             add_pool(report, pool);
@@ -285,10 +300,24 @@ struct round {
     void *arg;
 };
 
+static void add_gates(struct report *report, const struct worker *worker)
+{
+    report->suspended |= worker->suspended;
+    report->paused |= control_is_paused(worker, "");
+    for (int i = 0; i < report->topology->ndatabases; i++) {
+        const char *name = report->topology->databases[i].name;
+        if (control_is_paused(worker, name))
+            report->closed[i] |= CLOSED_PAUSED;
+        if (control_is_disabled(worker, name))
+            report->closed[i] |= CLOSED_DISABLED;
+    }
+}
+
 static void visit(struct worker *worker, void *arg)
 {
     struct report *report = ((struct round *)arg)->report;
     if (report->parts & REPORT_SUMS) {
+        add_gates(report, worker);
         sum_clients(report, worker);
         sum_pools(report, worker);
         sum_stats(report, worker);

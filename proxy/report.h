@@ -30,9 +30,10 @@ enum report_part {
 struct report_account {
     const char *database;
     const char *user;
-    int idle;    /* nothing asked, no server held */
-    int active;  /* asking, or in a transaction */
-    int waiting; /* for a server */
+    int idle;                /* nothing asked, no server held */
+    int active;              /* asking, or in a transaction */
+    int waiting;             /* for a server */
+    int64_t longest_held_us; /* of those that wait because the database is paused */
     struct report_pool *pools;
     UT_hash_handle hh;
 };
@@ -111,6 +112,8 @@ struct report_list {
     int count;
 };
 
+enum report_closed { CLOSED_PAUSED = 1 << 0, CLOSED_DISABLED = 1 << 1 };
+
 struct report {
     struct arena arena;
     unsigned parts;            /* enum report_part bits */
@@ -120,6 +123,9 @@ struct report {
     int64_t started_at;        /* clock_us of the process' start */
     int64_t period_us;         /* length of the period of report_stats.period */
     bool draining;
+    bool paused;           /* all databases; with REPORT_SUMS, as the next two */
+    bool suspended;        /* clients are not read */
+    unsigned char *closed; /* enum report_closed bits, by the topology's database */
     bool reload_ok;
     uint64_t accepted;                      /* connections since start */
     int logging_in;                         /* clients not logged in yet */

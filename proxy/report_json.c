@@ -188,6 +188,8 @@ char *report_json(const struct report *report)
     json_object_set_new(root, "version", json_string(PGSHUNT_VERSION));
     json_object_set_new(root, "uptime_seconds", json_integer(uptime_us / 1000000));
     json_object_set_new(root, "draining", json_boolean(report->draining));
+    json_object_set_new(root, "paused", json_boolean(report->paused));
+    json_object_set_new(root, "suspended", json_boolean(report->suspended));
     json_object_set_new(root, "last_reload_successful", json_boolean(report->reload_ok));
     json_object_set_new(root, "clients", json_integer(report_logged_in(report)));
     json_object_set_new(root, "clients_logging_in", json_integer(report->logging_in));
@@ -214,11 +216,17 @@ char *report_json(const struct report *report)
 
 bool report_ready(const struct report *report, struct buffer *out)
 {
-    bool ready = !report->draining;
+    bool ready = !report->draining && !report->suspended;
     if (report->draining)
         buffer_printf(out, "pgshunt is shutting down\n");
+    if (report->suspended)
+        buffer_printf(out, "pgshunt is suspended\n");
     for (int i = 0; i < report->topology->ndatabases; i++) {
         const struct database *database = &report->topology->databases[i];
+        ready &= !report->closed[i];
+        if (report->closed[i])
+            buffer_printf(out, "database %s is %s\n", database->name,
+                          report->closed[i] & CLOSED_PAUSED ? "paused" : "disabled");
         for (int j = 0; j < database->nshards; j++) {
             if (shard_primary(&database->shards[j]))
                 continue;

@@ -14,6 +14,7 @@ struct report *report_new(struct topology *topology, unsigned parts)
     arena_init(&report->arena);
     report->parts = parts;
     report->topology = topology_ref(topology);
+    report->closed = arena_array(&report->arena, unsigned char, topology->ndatabases);
     return report;
 }
 

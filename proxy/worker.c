@@ -22,6 +22,8 @@
 #include "proxy/client_login.h"
 #include "proxy/hub.h"
 #include "proxy/listen.h"
+#include "proxy/console_control.h"
+#include "proxy/control.h"
 #include "proxy/report.h"
 #include "proxy/welcome.h"
 
@@ -171,6 +173,7 @@ static void stop_loop(struct worker *worker)
     stop_listening(worker);
     close_all(worker, "shutdown");
     cancels_close(worker);
+    console_control_stop(worker);
     uv_timer_stop(&worker->tick);
     uv_close((uv_handle_t *)&worker->tick, NULL);
     uv_close((uv_handle_t *)&worker->schema_timer, NULL);
@@ -182,14 +185,30 @@ static void stop_loop(struct worker *worker)
     pthread_mutex_unlock(&worker->mailbox_lock);
 }
 
-/* Closes what is idle; ends the loop when nothing is left, or time is up. */
-static void drain(struct worker *worker, int64_t now)
+static bool only_consoles_left(const struct worker *worker)
 {
     list_each(at, following, &worker->clients)
     {
+        if (!list_entry(at, struct client, all)->console)
+            return false;
+    }
+    return true;
+}
+
+#define GOODBYE "57P01", "pgshunt is shutting down", "Connect again."
+
+/* Closes what is idle, once patience is over; ends the loop when nothing is left, or time is up. */
+static void drain(struct worker *worker, int64_t now)
+{
+    if (now < worker->patient_until && !only_consoles_left(worker))
+        return;
+    list_each(at, following, &worker->clients)
+    {
         struct client *client = list_entry(at, struct client, all);
-        if (client_is_idle(client))
-            client_fatal(client, "57P01", "pgshunt is shutting down", "Connect again.");
+        if (client->held)
+            client_kill(client, GOODBYE);
+        else if (client_is_idle(client))
+            client_fatal(client, GOODBYE);
     }
     if (list_empty(&worker->clients) || now > worker->drain_until)
         stop_loop(worker);
@@ -197,18 +216,21 @@ static void drain(struct worker *worker, int64_t now)
 
 struct order {
     struct message message;
-    int64_t limit_ms;
+    int64_t patience_ms, limit_ms;
     struct topology *topology;
 };
 
 static void run_drain(struct worker *worker, struct message *message)
 {
     struct order *order = (struct order *)message;
-    if (worker->phase == WORKER_RUNNING) {
+    int64_t now = clock_us(), patient_until = now + order->patience_ms * 1000;
+    bool sooner = worker->phase == WORKER_DRAINING && patient_until < worker->patient_until;
+    if (worker->phase == WORKER_RUNNING || sooner) {
         worker->phase = WORKER_DRAINING;
-        worker->drain_until = clock_us() + order->limit_ms * 1000;
+        worker->patient_until = patient_until;
+        worker->drain_until = patient_until + order->limit_ms * 1000;
         stop_listening(worker);
-        drain(worker, clock_us());
+        drain(worker, now);
     }
     free(order);
 }
@@ -226,9 +248,10 @@ static struct order *new_order(void (*run)(struct worker *, struct message *))
     return order;
 }
 
-void worker_drain(struct worker *worker, int64_t limit_ms)
+void worker_drain(struct worker *worker, int64_t patience_ms, int64_t limit_ms)
 {
     struct order *order = new_order(run_drain);
+    order->patience_ms = patience_ms;
     order->limit_ms = limit_ms;
     worker_post(worker, &order->message);
 }
@@ -357,9 +380,11 @@ static void tick(uv_timer_t *timer)
     cancels_tick(worker, now);
     hub_tick(worker, now);
     client_auth_tick(worker, now);
+    console_control_tick(worker);
     if (++worker->ticks % 10 == 0) {
         expire_logins(worker, now);
         listen_tick(worker, now);
+        control_tick(worker, now);
         report_tick(worker, now);
     }
     if (worker->index == 0 && worker->ticks % TICKS_A_DAY == 0)
@@ -427,6 +452,7 @@ static void free_worker(struct worker *worker)
     hub_worker_free(worker);
     listen_worker_free(worker);
     pools_free(worker);
+    control_free(worker);
     welcomes_forget(worker);
     client_login_forget(worker);
     prepared_table_free(&worker->prepared);
@@ -515,6 +541,8 @@ bool worker_start(struct worker *worker, struct daemon *daemon, int index, char 
     list_init(&worker->clients);
     list_init(&worker->servers);
     list_init(&worker->cancels);
+    list_init(&worker->held);
+    list_init(&worker->asks);
     list_init(&worker->refused);
     list_init(&worker->squeezed);
     list_init(&worker->node_waiting);

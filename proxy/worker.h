@@ -24,6 +24,7 @@ struct auth_query;
 struct client;
 struct hub;
 struct worker_channel;
+struct gate;
 struct secret;
 struct shape_table;
 struct welcome;
@@ -88,6 +89,7 @@ struct worker {
     struct daemon *daemon;
     struct topology *topology; /* this worker's reference; swapped by message on reload */
     enum worker_phase phase;
+    int64_t patient_until; /* DRAINING: clients may stay, idle or not */
     int64_t drain_until;
     struct list_node clients;        /* all of them */
     struct list_node servers;        /* all of them */
@@ -117,6 +119,10 @@ struct worker {
     struct arena *spare_arenas[16]; /* request arenas kept for reuse */
     int nspare_arenas;
     struct list_node cancels; /* cancel requests under way */
+    struct gate *gates;       /* paused and disabled databases (control.h); NULL: none */
+    struct list_node held;    /* clients of paused databases */
+    struct list_node asks;    /* console commands that wait (console_control.c) */
+    bool suspended;           /* clients are not read */
     unsigned ticks;
     char *io; /* IO_BUFFER_SIZE bytes every recv goes into */
 };
@@ -152,7 +158,10 @@ MUST_CHECK bool worker_start(struct worker *worker, struct daemon *daemon, int i
                              size_t error_size);
 void worker_post(struct worker *worker, struct message *message);
 void worker_set_topology(struct worker *worker, struct topology *topology); /* takes a reference */
-void worker_drain(struct worker *worker, int64_t limit_ms);
+/* No new clients: those who are here may stay for patience_ms, then have limit_ms to end transactions. A
+ * second one counts if it has less patience. */
+#define PATIENCE_FOR_EVER (INT64_C(1) << 40)
+void worker_drain(struct worker *worker, int64_t patience_ms, int64_t limit_ms);
 void worker_stop_now(struct worker *worker);
 void worker_join(struct worker *worker);
 
