@@ -121,14 +121,11 @@ static void let_all_go(struct worker *worker)
 
 void control_tick(struct worker *worker, int64_t now)
 {
-    struct pool_settings settings;
     list_each(at, following, &worker->held)
     {
         struct client *client = list_entry(at, struct client, waiting);
-        config_pool_settings(worker->topology->config, client->database_name, client->user,
-                             &settings);
-        if (!settings.query_wait_timeout ||
-            now - client->waiting_since < settings.query_wait_timeout * 1000)
+        int64_t limit = client->account->settings.query_wait_timeout * 1000;
+        if (!limit || now - client->waiting_since < limit)
             continue;
         control_release(client);
         client_no_server(client, "53300",
@@ -240,7 +237,8 @@ static void resume_database(struct worker *worker, struct control_order *order)
 
 static bool is_ordinary(const struct server *server, const struct control_order *order)
 {
-    return !server->dedicated && is_meant(order, server->pool->account->database);
+    return !server->dedicated && !server->hub &&
+           is_meant(order, server->pool->account->database);
 }
 
 static void reconnect(struct worker *worker, const struct control_order *order)

@@ -55,6 +55,7 @@ static void print_help(void)
          "                            old one stays in force\n"
          "  SIGTERM, SIGINT           let running transactions finish (up to shutdown_timeout),\n"
          "                            then exit\n"
+         "  SIGUSR2                   take no new clients, exit when the last one has left\n"
          "  SIGQUIT                   exit at once\n"
          "\n"
          "Exit status: 0 done, 1 the configuration is bad or the start failed, 2 the command line\n"

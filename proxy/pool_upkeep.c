@@ -1,4 +1,5 @@
 /* pool_upkeep.c: what happens to pools with time: the minimum, idle and lifetime limits, waiting. */
+#include "proxy/control.h"
 #include "proxy/login_gate.h"
 #include "proxy/pool_internal.h"
 #include "proxy/worker.h"
@@ -45,7 +46,8 @@ static void keep_minimum(struct pool *pool, int64_t now)
     int least = (int)pool->account->settings.min_size;
     if (atomic_load(&pool->budget->used) >= least || worker->warming || pool->retired ||
         pool->retry_at > now || worker->phase != WORKER_RUNNING ||
-        atomic_load(&pool->node->state) != NODE_STATE_UP)
+        atomic_load(&pool->node->state) != NODE_STATE_UP ||
+        control_is_paused(worker, pool->account->database))
         return;
     if (!login_gate_is_open(pool))
         return;
