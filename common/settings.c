@@ -68,7 +68,15 @@
     {DURATION(owner, pool.query_wait_timeout, "query_wait_timeout"), INHERIT("pool.query_wait_timeout"), RANGE("0s", "1d"), RELOAD, \
      HELP("a client that waits so long for a server connection gets an error; 0s: waits for ever")},                   \
     {DURATION(owner, pool.query_wait_notify, "query_wait_notify"), INHERIT("pool.query_wait_notify"), RANGE("0s", "1d"), RELOAD, \
-     HELP("a client that waits so long for a server connection is told so by a NOTICE; 0s: never")}
+     HELP("a client that waits so long for a server connection is told so by a NOTICE; 0s: never")},                   \
+    {DURATION(owner, pool.client_idle_timeout, "client_idle_timeout"), INHERIT("timeouts.client_idle"), RANGE("0s", "30d"), RELOAD, \
+     HELP("a client that asks nothing for so long, outside a transaction, is disconnected; 0s: never")},               \
+    {DURATION(owner, pool.idle_transaction_timeout, "idle_transaction_timeout"), INHERIT("timeouts.idle_transaction"), RANGE("0s", "30d"), RELOAD, \
+     HELP("a client that asks nothing for so long in a transaction is disconnected; 0s: never")},                      \
+    {DURATION(owner, pool.transaction_timeout, "transaction_timeout"), INHERIT("timeouts.transaction"), RANGE("0s", "30d"), RELOAD, \
+     HELP("a client whose transaction takes longer is disconnected; 0s: no limit")},                                   \
+    {DURATION(owner, pool.query_timeout, "query_timeout"), INHERIT("timeouts.query"), RANGE("0s", "30d"), RELOAD,      \
+     HELP("a query that takes longer, waiting included, is cancelled; 0s: no limit")}
 
 #define POOL_MODES "transaction | session | statement"
 
@@ -302,6 +310,16 @@ static const struct setting_row main_rows[] = {
      HELP("a client that waits so long for a server connection gets an error; 0s: waits for ever")},
     {DURATION(struct config, pool.query_wait_notify, "pool.query_wait_notify"), DEFAULT("5s"), RANGE("0s", "1d"), RELOAD,
      HELP("a client that waits so long for a server connection is told so by a NOTICE; 0s: never")},
+    {DURATION(struct config, pool.client_idle_timeout, "timeouts.client_idle"), DEFAULT("0s"), RANGE("0s", "30d"), RELOAD,
+     HELP("a client that asks nothing for so long, outside a transaction, is disconnected (57P05); 0s: never")},
+    {DURATION(struct config, pool.idle_transaction_timeout, "timeouts.idle_transaction"), DEFAULT("0s"), RANGE("0s", "30d"), RELOAD,
+     HELP("a client that asks nothing for so long in a transaction is disconnected (25P03) and the transaction rolled back; 0s: never")},
+    {DURATION(struct config, pool.transaction_timeout, "timeouts.transaction"), DEFAULT("0s"), RANGE("0s", "30d"), RELOAD,
+     HELP("a client whose transaction, or statement outside one, takes longer is disconnected (25P04) and the transaction rolled back; 0s: no limit")},
+    {DURATION(struct config, pool.query_timeout, "timeouts.query"), DEFAULT("0s"), RANGE("0s", "30d"), RELOAD,
+     HELP("a query that takes longer, waiting for a server connection included, is cancelled (57014); if it goes on for timeouts.cancel_wait, the client is disconnected; 0s: no limit")},
+    {DURATION(struct config, cancel_wait_timeout, "timeouts.cancel_wait"), DEFAULT("10s"), RANGE("10ms", "10min"), RELOAD,
+     HELP("time a cancel request has to reach a server, and a cancelled query to end")},
     {DURATION(struct config, max_lag, "routing.max_lag"), DEFAULT("1s"), RANGE("0s", "7d"), RELOAD,
      HELP("reads go to a replica only while it is no further behind its primary")},
     {BOOLEAN(struct config, read_your_writes, "routing.read_your_writes"), DEFAULT("true"), RELOAD,

@@ -15,8 +15,6 @@
 #include "proxy/tls.h"
 #include "proxy/worker.h"
 
-#define CANCEL_TIMEOUT_US 5000000
-
 /*
  * A connection that carries one CancelRequest; the server closes it when it has acted. There is one at a
  * time for a server, whoever many ask: what is asked before it leaves is the same request, what is asked
@@ -84,7 +82,7 @@ static void begin(struct cancel *cancel, struct conn *conn)
     else if (!cancel->tls)
         send_request(cancel);
     else if (!tls_request(conn, cancel->tls, cancel->host, cancel->port))
-        conn->broken = true; /* given up after CANCEL_TIMEOUT_US */
+        conn->broken = true; /* given up after timeouts.cancel_wait */
 }
 
 static void on_event(struct conn *conn, enum conn_event event)
@@ -171,10 +169,11 @@ void cancel_server_gone(struct server *server)
 
 void cancels_tick(struct worker *worker, int64_t now)
 {
+    int64_t limit = worker->topology->config->cancel_wait_timeout * 1000;
     list_each(at, following, &worker->cancels)
     {
         struct cancel *cancel = list_entry(at, struct cancel, all);
-        if (now - cancel->started_at > CANCEL_TIMEOUT_US)
+        if (now - cancel->started_at > limit)
             give_up(cancel);
     }
 }

@@ -510,12 +510,8 @@ void client_lost_server(struct client *client, struct server *server, const char
     session_lost_server(client, server, reason);
 }
 
-void client_cancel(struct client *client)
+static void cancel(struct client *client, const char *message, const char *hint)
 {
-    if (client->console) {
-        console_cancel(client);
-        return;
-    }
     if (client->state == CLIENT_WAITING) {
         pool_cancel_wait(client);
         schema_wait_cancel(client);
@@ -523,10 +519,24 @@ void client_cancel(struct client *client)
         control_release(client);
         node_wait_cancel(client);
         client->request.attempts = CLIENT_ATTEMPTS_OVER;
-        client_no_server(client, "57014", "canceling statement due to user request", NULL);
+        client_no_server(client, "57014", message, hint);
         return;
     }
     for (int i = 0; i < client->nparticipants; i++)
         if (client->participants[i]->expect_count)
             cancel_server(client->participants[i]);
+}
+
+void client_cancel(struct client *client)
+{
+    if (client->console)
+        console_cancel(client);
+    else
+        cancel(client, "canceling statement due to user request", NULL);
+}
+
+void client_cancel_late(struct client *client)
+{
+    client->request.timed_out = true;
+    cancel(client, CLIENT_LATE_MESSAGE, CLIENT_LATE_HINT);
 }

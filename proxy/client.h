@@ -76,6 +76,7 @@ struct savepoint {
 /* Exists only while the client is in a transaction block. */
 struct transaction {
     enum tx_state state;
+    int64_t started_at;
     char *begin_sql; /* "BEGIN ISOLATION LEVEL ..." */
     bool implicit;   /* of a pipeline over several shards: its Sync ends it */
     bool
@@ -113,6 +114,7 @@ struct request {
                             arena's */
     struct plan plan;
     bool planned;
+    bool timed_out;  /* it was cancelled for timeouts.query */
     bool forwarded;  /* some of the answer has reached the client */
     bool retriable;  /* an autocommit read on a replica: may be repeated elsewhere */
     bool incomplete; /* `again` has not all that was asked: nothing of it may be repeated */
@@ -158,7 +160,8 @@ struct client {
     struct sockaddr_storage address;
     uint32_t id;
     int64_t connected_at;
-    int64_t deadline; /* login must be done by, 0: none */
+    int64_t deadline;   /* login must be done by, 0: none */
+    int64_t idle_since; /* state IDLE: worker_now when it got there */
     /* login */
     struct client_auth *auth; /* owned; until the client is known */
     struct scram_server *scram;
@@ -234,6 +237,11 @@ void client_no_server(struct client *client, const char *sqlstate, const char *m
 void client_lost_server(struct client *client, struct server *server, const char *reason);
 /* Somebody asked to cancel what this client is doing. */
 void client_cancel(struct client *client);
+/* ... because it takes too long (timeouts.h). */
+void client_cancel_late(struct client *client);
+#define CLIENT_LATE_MESSAGE "canceling statement due to query_timeout"
+#define CLIENT_LATE_HINT                                                                           \
+    "Raise timeouts.query, or query_timeout of the database or user, or make it faster."
 
 /* It waited for something else than a server, and goes on to get one. */
 void client_go_on(struct client *client);

@@ -57,6 +57,7 @@ void client_login_greet(struct client *client, const struct buffer *parameters)
     wire_end(&out, begin);
     wire_put_ready(&out, 'I');
     client->state = CLIENT_IDLE;
+    client->idle_since = worker_now(client->worker);
     client->deadline = 0;
     client->stats->logins++;
     log_login(client);

@@ -128,6 +128,7 @@ void control_tick(struct worker *worker, int64_t now)
         if (!limit || now - client->waiting_since < limit)
             continue;
         control_release(client);
+        client->request.attempts = CLIENT_ATTEMPTS_OVER;
         client_no_server(client, "53300",
                          "the database was paused for longer than pool.query_wait_timeout",
                          "RESUME on the admin console lets clients go on.");

@@ -301,6 +301,22 @@ static void mute_query_behind(struct server *server)
     }
 }
 
+static bool is_our_cancel(const struct walk *walk, const struct pg_error *error)
+{
+    return walk->client && walk->client->request.timed_out && strcmp(error->sqlstate, "57014") == 0;
+}
+
+/* The server calls it a user's request. */
+static void say_late(struct walk *walk, const char *message)
+{
+    struct buffer out = {0};
+    wire_put_error(&out, &(struct pg_error){.sqlstate = "57014",
+                                            .message = CLIENT_LATE_MESSAGE,
+                                            .hint = CLIENT_LATE_HINT});
+    insert(walk, message, &out);
+    buffer_release(&out);
+}
+
 static enum verdict error_response(struct walk *walk, const char *message, const char *body,
                                    size_t len)
 {
@@ -347,6 +363,9 @@ static enum verdict error_response(struct walk *walk, const char *message, const
     enum verdict verdict = hidden ? DROP : FORWARD;
     if (buffer_length(&head->answer)) {
         insert(walk, message, &head->answer);
+        verdict = DROP;
+    } else if (!hidden && is_our_cancel(walk, &error)) {
+        say_late(walk, message);
         verdict = DROP;
     }
     if (head->kind != EXPECT_QUERY) {

@@ -128,7 +128,8 @@ void session_end_request(struct client *client)
 {
     struct request *request = &client->request;
     struct worker_stats *stats = client->stats;
-    uint64_t took = (uint64_t)(worker_now(client->worker) - request->started_at);
+    client->idle_since = worker_now(client->worker);
+    uint64_t took = (uint64_t)(client->idle_since - request->started_at);
     stats->queries++;
     stats->query_us += took;
     if (!client->tx) {

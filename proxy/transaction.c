@@ -73,6 +73,7 @@ void transaction_begin(struct client *client, const struct statement *statement)
 {
     struct transaction *tx = mem_alloc(sizeof *tx);
     tx->state = TX_DEFERRED;
+    tx->started_at = worker_now(client->worker);
     tx->begin_sql = begin_sql(statement);
     tx->read_only = statement && !statement->tx_read_write &&
                     (statement->tx_read_only || read_only_by_default(client));

@@ -25,6 +25,7 @@
 #include "proxy/console_control.h"
 #include "proxy/control.h"
 #include "proxy/report.h"
+#include "proxy/timeouts.h"
 #include "proxy/welcome.h"
 
 #define TICK_MS 100
@@ -381,10 +382,12 @@ static void tick(uv_timer_t *timer)
     hub_tick(worker, now);
     client_auth_tick(worker, now);
     console_control_tick(worker);
+    timeouts_tick(worker, now);
     if (++worker->ticks % 10 == 0) {
         expire_logins(worker, now);
         listen_tick(worker, now);
         control_tick(worker, now);
+        timeouts_tick_idle(worker, now);
         report_tick(worker, now);
     }
     if (worker->index == 0 && worker->ticks % TICKS_A_DAY == 0)

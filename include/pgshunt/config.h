@@ -39,6 +39,10 @@ struct pool_settings {
     int64_t server_lifetime;     /* 0: never */
     int64_t query_wait_timeout;  /* 0: for ever */
     int64_t query_wait_notify;   /* 0: never */
+    int64_t client_idle_timeout; /* this and the next three: 0: none (timeouts.h) */
+    int64_t idle_transaction_timeout;
+    int64_t transaction_timeout;
+    int64_t query_timeout;
 };
 
 /* TLS with clients. ALLOW and PREFER are the same for who is connected to: the client chooses. */
@@ -186,6 +190,7 @@ struct config {
     int64_t auth_query_timeout;
     int64_t auth_query_cache;
     int64_t shutdown_timeout;
+    int64_t cancel_wait_timeout;
     int64_t max_lag;
     bool read_your_writes;
     bool read_write_split; /* false: everything goes to the primary */

@@ -51,14 +51,16 @@ static const struct bad_case bad_files[] = {
     /* names */
     {TRUST "listne = { port = 1; };\n" DATABASE,
      "test.conf:2: found unknown setting listne (did you mean \"listen\"?); allowed here: listen, "
-     "http, workers, shutdown_timeout, auth, client_tls, server_tls, pool, routing, monitor, "
+     "http, workers, shutdown_timeout, auth, client_tls, server_tls, pool, timeouts, routing, "
+     "monitor, "
      "limits, log, databases"},
     {TRUST "listen = {\n  address = \"x\";\n  prot = 1;\n};\n" DATABASE,
      "test.conf:4: found unknown setting listen.prot (did you mean \"port\"?); allowed here: "
      "address, port, backlog"},
     {TRUST "zzz = 1;\n" DATABASE,
      "test.conf:2: found unknown setting zzz; allowed here: listen, http, workers, "
-     "shutdown_timeout, auth, client_tls, server_tls, pool, routing, monitor, limits, log, "
+     "shutdown_timeout, auth, client_tls, server_tls, pool, timeouts, routing, monitor, limits, "
+     "log, "
      "databases"},
     {TRUST "pool = { max_clients = 5; };\n",
      "test.conf:2: found unknown setting pool.max_clients (did you mean \"limits.max_clients\"?); "
@@ -75,7 +77,8 @@ static const struct bad_case bad_files[] = {
      "test.conf:2: found unknown setting databases[0].shard (did you mean \"shards\"?); allowed "
      "here: name, catalog, user, password, pool_mode, pool_size, min_pool_size, "
      "reserve_pool_size, reserve_timeout, server_idle_timeout, server_lifetime, "
-     "query_wait_timeout, query_wait_notify, max_connections, max_clients, auth_user, "
+     "query_wait_timeout, query_wait_notify, client_idle_timeout, idle_transaction_timeout, "
+     "transaction_timeout, query_timeout, max_connections, max_clients, auth_user, "
      "auth_password, auth_dbname, auth_query, shards, keyspaces, reference"},
     /* types */
     {TRUST "listen = 5;\n",
@@ -692,7 +695,8 @@ static const struct bad_case bad_users[] = {
      "name, password, admin, stats, certificates, pool_mode, pool_size, min_pool_size, "
      "reserve_pool_size, "
      "reserve_timeout, server_idle_timeout, server_lifetime, query_wait_timeout, "
-     "query_wait_notify, max_connections, max_clients"},
+     "query_wait_notify, client_idle_timeout, idle_transaction_timeout, transaction_timeout, "
+     "query_timeout, max_connections, max_clients"},
     {"users = (\n{ password = \"topsecret\"; } );",
      "%s/users.conf:2: found users[0] without name; required: name of the user"},
     {"users = ( { name = \"a\"; password = 12345; } );",
