@@ -169,7 +169,7 @@ static void follow_functions(struct client *client, struct server *server,
 
 static void created(struct client *client, struct server *server, const struct statement *statement)
 {
-    if (!statement->create_temp) {
+    if (!statement->create_temp || strncmp(statement->tag, "DROP", 4) == 0) {
         /* DROP, and what takes a temporary object along */
         server->doubtful_pins |= server->pins & BIT(PIN_TEMPORARY);
         return;

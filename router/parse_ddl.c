@@ -131,8 +131,25 @@ static void parse_sequence(struct convert *c, const CreateSeqStmt *create)
     c->statement->create_temp = parse_is_temporary(create->sequence);
 }
 
+/* A name written as pg_temp.name. */
+static bool is_temporary_name(const List *names)
+{
+    return list_length(names) > 1 && IsA(linitial(names), String) &&
+           strcmp(strVal(linitial(names)), "pg_temp") == 0;
+}
+
+/* A function or a type; relations are noted as such. */
+static bool names_temporary(const Node *object)
+{
+    if (IsA(object, ObjectWithArgs))
+        return is_temporary_name(((const ObjectWithArgs *)object)->objname);
+    return IsA(object, TypeName) && is_temporary_name(((const TypeName *)object)->names);
+}
+
 static void parse_drop(struct convert *c, const DropStmt *drop)
 {
+    for (int i = 0; i < list_length(drop->objects); i++)
+        c->statement->create_temp |= names_temporary(list_nth(drop->objects, i));
     if (drop->concurrent)
         c->statement->kind = STMT_DDL_NO_TX;
     for (int i = 0; i < list_length(drop->objects); i++)
@@ -288,13 +305,6 @@ static bool parse_ddl_detail(struct convert *c, Node *node)
     default:
         return parse_ddl_on_relation(c, node);
     }
-}
-
-/* A name written as pg_temp.name. */
-static bool is_temporary_name(const List *names)
-{
-    return list_length(names) > 1 && IsA(linitial(names), String) &&
-           strcmp(strVal(linitial(names)), "pg_temp") == 0;
 }
 
 void parse_ddl(struct convert *c, Node *node)

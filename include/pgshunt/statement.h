@@ -267,7 +267,7 @@ struct statement {
     const char *begin_options; /* BEGIN's options as SQL, "" if none */
     bool explain_analyze;
     bool cursor_hold;
-    bool create_temp;
+    bool create_temp; /* makes (or drops, by that name) something in pg_temp */
     bool create_unlogged;
     bool copy_stdio; /* COPY FROM STDIN / TO STDOUT (else a server file or program) */
     const char **copy_columns;
