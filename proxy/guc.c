@@ -258,7 +258,7 @@ void guc_append_identifier(struct buffer *sql, const char *name)
 static void append_name(struct buffer *sql, const char *name)
 {
     bool plain = strspn(name, "abcdefghijklmnopqrstuvwxyz_0123456789.") == strlen(name);
-    if (plain && *name)
+    if (plain && ((*name >= 'a' && *name <= 'z') || *name == '_'))
         buffer_append(sql, name, strlen(name));
     else
         guc_append_identifier(sql, name);

@@ -352,12 +352,10 @@ static enum verdict error_response(struct walk *walk, const char *message, const
         return DROP;
     }
     if (head->swallow && head->kind == EXPECT_QUERY) {
-        if (!walk->client) /* nobody is left who could be told */
-            return lose(server, error.message);
         finish_output(walk, message);
         settings_refused(walk, &error);
-        walk->client = NULL;
-        return LOST;
+        walk->client = NULL; /* the walk goes on: what follows is of the reset */
+        return server->state == SERVER_CLOSED ? LOST : DROP;
     }
     bool hidden = head->swallow && head->kind != EXPECT_PARSE && !head->prepares;
     enum verdict verdict = hidden ? DROP : FORWARD;
@@ -416,13 +414,20 @@ static void follow_status(struct client *client, struct server *server, char sta
     server->committed = false;
 }
 
+/* A RESET has brought the server to its own defaults, and the client's are those of its startup packet,
+ * set with its next statement: it hears of those alone. */
+static bool is_between_settings(const struct client *client, const struct server *server)
+{
+    return client->startup && (client->tx ? client->tx->went_back : client->guc != server->guc);
+}
+
 /* Ahead of the client's ReadyForQuery, and of what follows settings of ours. */
 static void tell_parameters(struct walk *walk, const char *message)
 {
     struct buffer out = {0};
     struct client *client = walk->client;
     if (client->state == CLIENT_GREETING || client->scatter ||
-        !reported_tell(client, walk->server, &out))
+        is_between_settings(client, walk->server) || !reported_tell(client, walk->server, &out))
         return;
     bool forwarded = client->request.forwarded; /* it is no part of the answer */
     bool nothing_before = walk->run == message;

@@ -23,10 +23,12 @@ void statement_settle(struct client *client, struct server *server, bool committ
         guc_pending_apply(settings, NULL, &server->guc);
         guc_pending_apply(settings, client->startup, &client->guc);
     }
-    if (committed)
+    if (committed) {
+        reported_settle(client, server, settings);
         pins_committed(server);
-    else
+    } else {
         pins_rolled_back(server);
+    }
     guc_pending_free(settings);
 }
 
@@ -366,16 +368,19 @@ static void set_config_called(struct client *client, struct server *server,
 }
 
 /* COMMIT or ROLLBACK carried out: what else is in the same message comes after it. */
-static void ended(struct client *client, struct server *server, const char *tag, bool chain)
+static void ended(struct client *client, struct server *server, const struct statement *statement,
+                  const char *tag)
 {
-    if (strcmp(tag, "ROLLBACK") == 0)
+    bool committed = strcmp(tag, "COMMIT") == 0;
+    if (!committed)
         pins_rolled_back(server);
     if (!client->tx) {
-        statement_settle(client, server, strcmp(tag, "COMMIT") == 0);
-    } else if (client->tx->in_query && !chain) {
-        transaction_end(client, strcmp(tag, "COMMIT") == 0);
-    } else if (strcmp(tag, "ROLLBACK") == 0) {
+        statement_settle(client, server, committed);
+    } else if (client->tx->in_query && !statement->chain) {
+        transaction_end(client, committed);
+    } else if (!committed) {
         guc_pending_truncate(&client->tx->settings, 0);
+        listen_changes_truncate(&client->tx->listens, 0);
         transaction_drop_savepoints(client->tx, 0);
         client->tx->wrote = client->tx->changed_schema = false;
     }
@@ -449,7 +454,7 @@ void statement_completed(struct client *client, struct server *server,
         return;
     case STMT_COMMIT:
     case STMT_ROLLBACK:
-        ended(client, server, tag, statement->chain);
+        ended(client, server, statement, tag);
         return;
     case STMT_LISTEN:
     case STMT_UNLISTEN:

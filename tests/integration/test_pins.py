@@ -206,7 +206,7 @@ def test_who_leaves_leaves_a_clean_server(pair):
             for client in (first, second):
                 assert one(client, "SELECT to_regclass('left_behind') IS NULL")
                 assert one(client, "SHOW work_mem") == "4MB"
-                assert one(client, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
+                assert one(client, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()") == 0
             return pid in (one(first, "SELECT pg_backend_pid()"), one(second, "SELECT pg_backend_pid()"))
 
     wait_until(again, 15, "the same server again")

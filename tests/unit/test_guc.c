@@ -107,6 +107,65 @@ static void copies_are_independent(void **state)
     guc_set_release(&b);
 }
 
+static void roles_come_last_and_are_left_first(void **state)
+{
+    struct guc_set *a = NULL, *b = NULL;
+    struct guc_pending pending = {0};
+    (void)state;
+    guc_set_put(&a, "role", "'r'");
+    guc_set_put(&a, "session_authorization", "'s'");
+    expect_difference(NULL, a, "SET session_authorization TO 's';SET role TO 'r';");
+    expect_difference(a, NULL, "RESET SESSION AUTHORIZATION;");
+    guc_set_assign(&b, a);
+    guc_set_put(&b, "work_mem", "1");
+    expect_difference(
+        a, b,
+        "RESET SESSION AUTHORIZATION;SET work_mem TO 1;SET session_authorization TO 's';"
+        "SET role TO 'r';");
+    guc_set_put(&b, "session_authorization", NULL);
+    guc_set_put(&b, "work_mem", NULL);
+    expect_difference(b, a, "RESET ROLE;SET session_authorization TO 's';SET role TO 'r';");
+    guc_pending_add(&pending, false, "session_authorization", "'t'"); /* forgets the role */
+    guc_pending_add_kind(&pending, GUC_RESET_ALL);                    /* leaves both alone */
+    guc_pending_apply(&pending, NULL, &a);
+    expect_difference(NULL, a, "SET session_authorization TO 't';");
+    guc_pending_free(&pending);
+    guc_set_release(&a);
+    guc_set_release(&b);
+}
+
+static void local_changes_end_with_the_transaction(void **state)
+{
+    struct guc_set *startup = NULL, *set = NULL;
+    struct guc_pending pending = {0};
+    struct buffer sql = {0};
+    (void)state;
+    guc_set_put(&startup, "a", "0");
+    guc_pending_add(&pending, true, "a", "1");
+    guc_pending_add(&pending, false, "a", "2");
+    guc_pending_add(&pending, true, "b", NULL);
+    guc_pending_add(&pending, false, "transaction_read_only", "'on'");
+    guc_pending_sql(&pending, 0, pending.count, &sql);
+    buffer_append(&sql, "", 1);
+    assert_string_equal(buffer_head(&sql), "SET LOCAL a TO 1;SET a TO 2;SET LOCAL b TO DEFAULT;"
+                                           "SET LOCAL transaction_read_only TO 'on';");
+    guc_pending_apply(&pending, startup, &set);
+    expect_difference(NULL, set, "SET a TO 2;");
+    guc_pending_add(&pending, false, "a", NULL);
+    guc_pending_apply(&pending, startup, &set);
+    assert_true(set == startup);
+    guc_pending_free(&pending);
+    buffer_release(&sql);
+    guc_set_release(&set);
+    guc_set_release(&startup);
+}
+
+static void nothing_is_left(void **state)
+{
+    (void)state;
+    assert_int_equal(guc_sets_alive(), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -115,6 +174,9 @@ int main(void)
         cmocka_unit_test(startup_text_is_quoted),
         cmocka_unit_test(pending_settings_follow_the_transaction),
         cmocka_unit_test(copies_are_independent),
+        cmocka_unit_test(roles_come_last_and_are_left_first),
+        cmocka_unit_test(local_changes_end_with_the_transaction),
+        cmocka_unit_test(nothing_is_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
