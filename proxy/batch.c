@@ -341,6 +341,13 @@ void batch_define(struct client *client, const char *name, struct prepared *prep
     ext->defined[ext->ndefined++] = mem_strdup(name);
 }
 
+void batch_refuse_subtype(struct client *client, const char *message, int subtype)
+{
+    batch_refuse(
+        client, "08P01",
+        arena_printf(client->request.arena, "invalid %s message subtype %d", message, subtype));
+}
+
 void batch_malformed(struct client *client)
 {
     client_fatal(client, "08P01", "malformed extended-protocol message", NULL);

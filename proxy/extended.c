@@ -104,8 +104,12 @@ static bool close_message(struct client *client, const struct incoming *message)
     struct wire_reader reader = wire_reader(message->body, message->len);
     int kind = wire_read8(&reader);
     const char *name = wire_read_cstring(&reader);
-    if (reader.bad || (kind != 'S' && kind != 'P')) {
+    if (reader.bad) {
         batch_malformed(client);
+        return true;
+    }
+    if (kind != 'S' && kind != 'P') {
+        batch_refuse_subtype(client, "CLOSE", kind);
         return true;
     }
     if (!judge_held(client))

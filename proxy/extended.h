@@ -78,6 +78,8 @@ void batch_emit_heads(struct client *client);
 void batch_answer_simple(struct client *client, char type);
 void batch_refuse(struct client *client, const char *sqlstate, const char *message);
 void batch_malformed(struct client *client);
+/* A Describe or Close of neither a statement nor a portal. */
+void batch_refuse_subtype(struct client *client, const char *message, int subtype);
 void batch_free(struct extended *ext, bool undo);
 
 static inline bool batch_is_named(const char *name)

@@ -28,6 +28,24 @@ static bool read_parse(struct client *client, const struct incoming *message, co
     return true;
 }
 
+#define ABORTED "current transaction is aborted, commands ignored until end of transaction block"
+
+static bool in_failed_transaction(const struct client *client)
+{
+    return client->tx && client->tx->state == TX_FAILED;
+}
+
+/* In a failed transaction Postgres takes a Parse of what ends it, and of nothing else. */
+static bool parse_is_aborted(const struct client *client, const struct prepared *prepared)
+{
+    if (!in_failed_transaction(client) || prepared->statements.count != 1)
+        return false;
+    const struct statement *statement = prepared->statements.items[0];
+    enum statement_kind kind = statement->kind;
+    return !statement->syntax_error && kind != STMT_COMMIT && kind != STMT_ROLLBACK &&
+           kind != STMT_ROLLBACK_TO && kind != STMT_PREPARE_TRANSACTION;
+}
+
 bool extended_parse(struct client *client, const struct incoming *message)
 {
     struct extended *ext = client->extended;
@@ -41,7 +59,9 @@ bool extended_parse(struct client *client, const struct incoming *message)
     prepared = sql_prepare_parse(client, prepared);
     if (!prepared)
         return true;
-    if (batch_is_named(name) && names_statement(&ext->names, name)) {
+    if (parse_is_aborted(client, prepared)) {
+        batch_refuse(client, "25P02", ABORTED);
+    } else if (batch_is_named(name) && names_statement(&ext->names, name)) {
         batch_refuse(
             client, "42P05",
             arena_printf(client->request.arena, "prepared statement \"%s\" already exists", name));
@@ -153,6 +173,10 @@ bool extended_bind(struct client *client, const struct incoming *message)
     struct prepared *prepared = batch_find_statement(client, bind.statement);
     if (!prepared || batch_refuse_failed(client, prepared) || batch_too_many(client, NULL))
         return true;
+    if (!prepared->statements.count && !bind.nparams && in_failed_transaction(client)) {
+        batch_refuse(client, "25P02", ABORTED);
+        return true;
+    }
     if (batch_is_session_statement(prepared)) {
         names_open(&client->extended->names, bind.portal, PORTAL_LOCAL, prepared);
         batch_answer_simple(client, '2');

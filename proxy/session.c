@@ -348,10 +348,25 @@ static size_t copy_input(struct client *client, struct server *server, const cha
     return 1 + (size_t)length;
 }
 
+static void refuse_query(struct client *client, const char *body, size_t len)
+{
+    bool ends = len && memchr(body, '\0', len) != NULL;
+    struct pg_error error = {.sqlstate = "08P01",
+                             .message =
+                                 ends ? "invalid message format" : "invalid string in message"};
+    if (client->console) {
+        client_fatal(client, error.sqlstate, error.message, NULL);
+        return;
+    }
+    session_begin_request(client);
+    if (client->state == CLIENT_BUSY)
+        session_refuse(client, &error);
+}
+
 static void forward_query(struct client *client, const char *body, size_t len)
 {
     if (!len || body[len - 1] != '\0' || memchr(body, '\0', len) != body + len - 1) {
-        client_fatal(client, "08P01", "invalid Query message", NULL);
+        refuse_query(client, body, len);
         return;
     }
     if (client->console) {

@@ -1,0 +1,193 @@
+"""Byte sequences that no driver sends: answered as one Postgres answers them, message by message."""
+import os
+import random
+import re
+import struct
+
+import pytest
+from support import (FLUSH, SYNC, TERMINATE, Raw, bind, close, describe, execute, message, parse, query)
+from test_same_as_postgres import (COPY_DONE, COPY_FAIL, Direct, copy_data, database, fill, play,  # noqa: F401
+                                   quiet, rounds, run, step)
+
+pytestmark = pytest.mark.core
+
+LONG = "n" * 2000
+SERIES = "SELECT generate_series(1, 10)"
+
+SEQUENCES = {
+    # ---- max_rows ----
+    "two portals in turns": [
+        step(query("BEGIN")),
+        step(parse("a", SERIES), parse("b", "SELECT 100 + generate_series(1, 10)"), bind("pa", "a"), bind("pb", "b"),
+             execute("pa", 2), execute("pb", 3), execute("pa", 1), execute("pb", 1), SYNC),
+        step(execute("pb", 2), execute("pa", 2), SYNC, execute("pa", 100), execute("pb", 100), execute("pa", 1), SYNC),
+        step(query("COMMIT"))],
+    "many rounds of one row": [
+        step(query("BEGIN")), step(parse("", SERIES), bind("p", ""), describe("P", "p"), SYNC),
+        *[step(execute("p", 1), SYNC) for _ in range(12)], step(query("ROLLBACK"))],
+    "many rounds in one batch": [step(parse("", SERIES), bind("", ""), *[execute("", 1)] * 13, SYNC)],
+    "a portal closed in the middle": [
+        step(query("BEGIN")), step(parse("", SERIES), bind("p", ""), execute("p", 2), close("P", "p"), SYNC),
+        step(execute("p", 2), SYNC), step(query("ROLLBACK"))],
+    "a portal of a change, in parts": [
+        step(parse("", "INSERT INTO t SELECT g FROM generate_series(200, 205) g RETURNING id"), bind("", ""),
+             execute("", 2), execute("", 2), execute("", 9), SYNC)],
+    "the unnamed portal replaced in the middle": [
+        step(parse("", SERIES), bind("", ""), execute("", 2), bind("", ""), execute("", 2), SYNC)],
+    "a negative row limit": [step(parse("", SERIES), bind("", ""), message(b"E", b"\0" + struct.pack("!i", -5)), SYNC)],
+    # ---- Describe ----
+    "Describe in a round of its own": [step(parse("s", "SELECT $1::int, $2"), SYNC), step(describe("S", "s"), SYNC),
+                                       step(describe("S", "s"), describe("S", "s"), SYNC),
+                                       step(bind("p", "s", [b"1", b"x"]), describe("P", "p"), describe("P", "p"),
+                                            execute("p"), SYNC)],
+    "Describe of the unnamed, in a round of its own": [
+        step(parse("", "SELECT $1::int AS n, 'x'"), SYNC), step(describe("S", ""), SYNC),
+        step(bind("", "", [b"4"]), describe("P", ""), SYNC), step(describe("P", ""), SYNC)],
+    "Describe with Flush": [quiet(parse("", "SELECT $1::date"), describe("S", ""), FLUSH), quiet(FLUSH),
+                            step(SYNC), step(bind("", "", [b"2026-01-31"]), execute(), SYNC)],
+    "Describe of what has no rows": [step(parse("", "SET work_mem = '3MB'"), describe("S", ""), bind("", ""),
+                                          describe("P", ""), execute(), SYNC),
+                                     step(parse("", ""), describe("S", ""), bind("", ""), describe("P", ""),
+                                          execute(), SYNC)],
+    "Describe of a wrong kind": [quiet(message(b"D", b"X\0"))],
+    "Close of a wrong kind": [quiet(message(b"C", b"X\0"))],
+    # ---- Syncs ----
+    "a hundred Syncs": [step(SYNC * 100)],
+    "Syncs between everything": [
+        step(parse("s", "SELECT $1::int"), SYNC, describe("S", "s"), SYNC, bind("", "s", [b"3"]), SYNC, execute(), SYNC,
+             close("S", "s"), SYNC)],
+    "Syncs between everything in a transaction": [
+        step(query("BEGIN")),
+        step(parse("s", "SELECT $1::int"), SYNC, bind("p", "s", [b"3"]), SYNC, execute("p"), SYNC, execute("p"), SYNC,
+             close("P", "p"), SYNC, execute("p"), SYNC), step(query("ROLLBACK"))],
+    "Flushes everywhere": [quiet(FLUSH, parse("", "SELECT 1"), FLUSH, FLUSH, bind("", ""), FLUSH, execute(), FLUSH),
+                           step(FLUSH, SYNC, FLUSH)],
+    "errors in each of many rounds": [step(*[run("SELECT 1/0") + SYNC, run("SELECT 1") + SYNC] * 20)],
+    "skipped until Sync, whatever it is": [
+        rounds(1, run("SELECT 1/0"), parse("x", "SELEKT"), bind("a", "none"), describe("S", "none"), execute("none", 5),
+               close("S", "x"), FLUSH, query("SELECT 1"), copy_data(b"x"), COPY_DONE, COPY_FAIL, SYNC),
+        step(run("SELECT 1"), SYNC)],
+    "an error behind a change": [
+        step(run("INSERT INTO t VALUES (210)"), run("SELECT 1/0"), run("INSERT INTO t VALUES (211)"), SYNC,
+             run("SELECT count(*) FROM t WHERE id IN (210, 211)"), SYNC)],
+    # ---- several statements, empty ones ----
+    "empty among others": [step(query("; SELECT 1; ; SELECT 2;;")), step(query("/* one */ -- two\n")),
+                           step(query(";;;"))],
+    "an error at each place": [step(query("SELECT 1/0; SELECT 2; SELECT 3")), step(query("SELECT 1; SELECT 2/0; SELECT 3")),
+                               step(query("SELECT 1; SELECT 2; SELECT 3/0"))],
+    "a change rolled back by what follows": [
+        step(query("INSERT INTO t VALUES (220); INSERT INTO t VALUES (221); SELECT 1/0")),
+        step(query("SELECT count(*) FROM t WHERE id IN (220, 221)"))],
+    "an empty query between": [step(run("SELECT 1"), run(""), run("SELECT 2"), SYNC)],
+    # ---- names and bytes ----
+    "long names": [step(parse(LONG, "SELECT 7"), bind(LONG, LONG), describe("P", LONG), execute(LONG), SYNC),
+                   step(close("S", LONG), close("P", LONG), SYNC), step(bind("", LONG), SYNC)],
+    "names that look like ours": [step(parse("pgshunt_abort", "SELECT 8"), bind("pgshunt_x", "pgshunt_abort"),
+                                       execute("pgshunt_x"), SYNC), step(execute("pgshunt_abort"), SYNC)],
+    "odd names": [step(parse(' "; DROP', "SELECT 9"), bind("'", ' "; DROP'), execute("'"), SYNC),
+                  step(close("S", ' "; DROP'), SYNC)],
+    "invalid UTF-8 in a query": [step(message(b"Q", b"SELECT '\xff\xfe'\0")), step(query("SELECT 1"))],
+    "invalid UTF-8 in a value": [step(parse("", "SELECT $1::text"), bind("", "", [b"\xc3("]), execute(), SYNC)],
+    "a NUL in a value": [step(parse("", "SELECT $1::text"), bind("", "", [b"a\0b"]), execute(), SYNC),
+                         step(parse("", "SELECT $1::bytea"), bind("", "", [b"a\0b"], [1], [1]), execute(), SYNC)],
+    "bytes behind the end of a query": [quiet(message(b"Q", b"SELECT 1\0SELECT 2\0"))],
+    "a query without its end": [quiet(message(b"Q", b"SELECT 1"))],
+    "strange formats": [step(parse("", "SELECT $1::int"), bind("", "", [b"1"], [2]), execute(), SYNC),
+                        step(parse("", "SELECT $1::int"), bind("", "", [b"1"], [0, 0]), execute(), SYNC),
+                        step(parse("", "SELECT $1::int"), bind("", "", [b"1"], [], [0, 1]), execute(), SYNC),
+                        step(parse("", "SELECT $1::int"), bind("", "", [b"123"], [1]), execute(), SYNC)],
+    "too many and too few values": [step(parse("s", "SELECT $1::int + $2::int"), bind("", "s", [b"1"]), SYNC),
+                                    step(bind("", "s", [b"1", b"2", b"3"]), SYNC),
+                                    step(bind("", "s", [b"1", None]), execute(), SYNC)],
+    # ---- what is no message ----
+    "unknown messages": [quiet(message(b"\x80", b""))],
+    "a password out of place": [quiet(message(b"p", b"secret\0"))],
+    "Terminate in the middle of a batch": [quiet(run("INSERT INTO t VALUES (230)"), TERMINATE, SYNC)],
+    "Terminate with a body": [quiet(message(b"X", b"now"))],
+    "Terminate in a transaction": [step(query("BEGIN")), step(query("INSERT INTO t VALUES (231)")), quiet(TERMINATE)],
+    "Terminate behind a query": [quiet(query("SELECT 1"), TERMINATE)],
+    # ---- COPY ----
+    "COPY data before the COPY": [rounds(1, copy_data(b"1\tx\n"), COPY_DONE, query("SELECT 1"))],
+    "COPY with nothing": [rounds(1, query("COPY t FROM STDIN"), COPY_DONE), step(query("SELECT 1"))],
+    "COPY in empty pieces": [rounds(1, query("COPY t FROM STDIN"), copy_data(b""), copy_data(b"30"), copy_data(b""),
+                                    copy_data(b"1\ty"), copy_data(b"\n"), COPY_DONE)],
+    "COPY given up at once": [rounds(1, query("COPY t FROM STDIN"), COPY_FAIL), step(query("SELECT 1"))],
+    "COPY given up, extended": [quiet(parse("", "COPY t FROM STDIN"), bind("", ""), execute(), FLUSH),
+                                rounds(1, copy_data(b"302\tx\n"), COPY_FAIL, SYNC), step(query("SELECT 1"))],
+    "COPY fails, then the rest of it": [quiet(query("COPY t FROM STDIN")), rounds(1, copy_data(b"x\n"), copy_data(b"303\ty\n")),
+                                        rounds(1, copy_data(b"304\ty\n"), COPY_FAIL, query("SELECT 1"))],
+    "COPY fails, extended, then the rest of it": [
+        quiet(parse("", "COPY t FROM STDIN"), bind("", ""), execute(), FLUSH), quiet(copy_data(b"x\n"), FLUSH),
+        rounds(1, copy_data(b"305\ty\n"), COPY_DONE, run("SELECT 1"), SYNC), step(run("SELECT 2"), SYNC)],
+    "COPY in a failed transaction": [step(query("BEGIN")), step(query("SELECT 1/0")),
+                                     rounds(2, query("COPY t FROM STDIN"), copy_data(b"306\tx\n"), COPY_DONE,
+                                            query("ROLLBACK"))],
+    "COPY and text behind its end": [rounds(1, query("COPY t FROM STDIN"), copy_data(b"307\tx\n\\.\n308\ty\n"), COPY_DONE),
+                                     step(query("SELECT count(*) FROM t WHERE id IN (307, 308)"))],
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_same_answers(cluster, database, proxy, name):  # noqa: F811 (the fixture)
+    fill(cluster, database)
+    with Raw(Direct(cluster.shards[0].primary), database=database) as direct:
+        expected = play(direct, SEQUENCES[name])
+    assert not any(("silence",) in part for part in expected), f"the sequence itself hangs: {expected}"
+    fill(cluster, database)
+    with Raw(proxy, database=database) as raw:
+        assert nameless(play(raw, SEQUENCES[name], expected)) == nameless(expected)
+
+
+def nameless(parts):
+    """Without the statement's name in a server's message about the number of parameters: it knows it by ours."""
+    def item(found):
+        if len(found) < 2 or not isinstance(found[1], dict):
+            return found
+        return found[0], {field: re.sub(r'prepared statement "\w*" requires', 'it requires', text)
+                          for field, text in found[1].items()}
+
+    return [[item(found) for found in part] for part in parts]
+
+
+def both_refuse(ours, theirs):
+    """A Bind with the wrong number of values in a failed transaction: wrong in two ways, and either may be told."""
+    return (ours[0] == theirs[0] == "E" and ours[1]["C"] == "25P02" and
+            "bind message supplies" in theirs[1]["M"])
+
+
+def random_round(dice):
+    """Messages of the extended protocol in any order, with names that may or may not exist."""
+    names = ["", "a", "b"]
+    texts = ["SELECT 1", SERIES, "SELECT $1::int", "SELECT 1/0", "INSERT INTO t VALUES (400) ON CONFLICT DO NOTHING",
+             "SELECT count(*) FROM t", "SELECT 'x' WHERE false"]
+    parts = []
+    for _ in range(dice.randrange(1, 9)):
+        name, other = dice.choice(names), dice.choice(names)
+        parts.append(dice.choice([
+            lambda: parse(name, dice.choice(texts)), lambda: parse(name, dice.choice(texts)),
+            lambda: bind(name, other), lambda: bind(name, other, [b"5"]), lambda: execute(name, dice.choice([0, 0, 1, 3])),
+            lambda: execute(name), lambda: describe("S", name), lambda: describe("P", name), lambda: close("S", name),
+            lambda: close("P", name), lambda: FLUSH])())
+    return step(*parts, SYNC)
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("PGSHUNT_RANDOM_ROUNDS", "4"))))
+def test_random_rounds(cluster, database, proxy, seed):  # noqa: F811
+    """Forty rounds of anything, within and without a transaction: the same answers as one Postgres gives."""
+    dice = random.Random(seed)
+    sequence = []
+    for number in range(40):
+        if number % 10 == 5:
+            sequence.append(step(query("BEGIN")))
+        if number % 10 == 0 and number:
+            sequence.append(step(query("ROLLBACK")))
+        sequence.append(random_round(dice))
+    fill(cluster, database)
+    with Raw(Direct(cluster.shards[0].primary), database=database) as direct:
+        expected = play(direct, sequence)
+    fill(cluster, database)
+    with Raw(proxy, database=database) as raw:
+        found = play(raw, sequence, expected)
+    for number, (ours, theirs) in enumerate(zip(nameless(found), nameless(expected))):
+        ours = [theirs[at] if at < len(theirs) and both_refuse(item, theirs[at]) else item for at, item in enumerate(ours)]
+        assert ours == theirs, f"round {number}: {sequence[number]!r}"
