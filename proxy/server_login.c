@@ -112,17 +112,17 @@ static bool start_scram(struct server *server, const struct server_secret *secre
         fail(server, "08P01", "the server asked for a second SASL exchange");
         return false;
     }
+    server->scram = scram_client_new(plain ? secret->text : NULL, proven ? &secret->keys : NULL);
+    mechanism = server_tls_choose_sasl(server, body, len, server->scram, &problem);
+    if (!mechanism) {
+        fail(server, "08P01", problem);
+        return false;
+    }
     if (!plain && !proven) {
         fail(
             server, "28P01",
             "the server wants SCRAM-SHA-256, and neither a plain password is known nor keys that a "
             "client's login has proven");
-        return false;
-    }
-    server->scram = scram_client_new(plain ? secret->text : NULL, proven ? &secret->keys : NULL);
-    mechanism = server_tls_choose_sasl(server, body, len, server->scram, &problem);
-    if (!mechanism) {
-        fail(server, "08P01", problem);
         return false;
     }
     struct buffer first = {0}, out = {0};
