@@ -76,13 +76,17 @@ static enum scram_result step(struct scram_server *server, struct part part, str
     return result;
 }
 
-static void fuzz_server(struct part input)
+/* `plus`: on TLS, with the mechanism that is bound to it. */
+static void fuzz_server(struct part input, bool plus)
 {
     struct scram_secret secret;
     struct scram_keys keys;
     struct buffer first = {0}, last = {0};
     expect(scram_secret_parse(SECRET, &secret));
     struct scram_server *server = scram_server_new(&secret, false);
+    if (plus)
+        scram_server_bind(server, (const unsigned char *)"hash", 4);
+    scram_server_choose(server, plus);
     enum scram_result result = step(server, next_part(&input), (struct part){"n", 1}, &first);
     expect(result == SCRAM_CONTINUE || result == SCRAM_MALFORMED);
     if (result == SCRAM_CONTINUE)
@@ -144,8 +148,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const struct scram_keys keys = {.present = true, .iterations = 1, .salt_length = 1};
     struct part input = {size ? (const char *)data : "", size};
-    fuzz_server(input);
+    fuzz_server(input, false);
+    fuzz_server(input, true);
     fuzz_client(input, scram_client_new(NULL, &keys));
+    struct scram_client *bound = scram_client_new(NULL, &keys);
+    scram_client_bind(bound, (const unsigned char *)"hash", 4, true);
+    fuzz_client(input, bound);
     if (is_quick(input))
         fuzz_client(input, scram_client_new("pencil", NULL));
     fuzz_text(input);

@@ -773,6 +773,90 @@ static void test_verify(void **state)
     }
 }
 
+/* ---- channel binding ---- */
+
+struct bound_case {
+    const char *client_data; /* NULL: the client does not bind */
+    bool client_offered;
+    const char *server_data; /* NULL: the server does not offer it */
+    bool plus;               /* the mechanism the client names */
+    enum scram_result first, last;
+};
+
+/* An exchange of our own two roles; the client's verdict must be the server's. */
+static void check_bound(const struct bound_case *c)
+{
+    struct scram_secret secret = rfc_secret();
+    struct scram_server *server = scram_server_new(&secret, false);
+    struct scram_client *client = scram_client_new("pencil", NULL);
+    struct buffer first = {0}, challenge = {0}, final = {0}, verdict = {0};
+    if (c->server_data)
+        scram_server_bind(server, (const unsigned char *)c->server_data, strlen(c->server_data));
+    if (c->client_data)
+        scram_client_bind(client, (const unsigned char *)c->client_data, strlen(c->client_data),
+                          c->client_offered);
+    scram_server_choose(server, c->plus);
+    scram_client_first(client, &first);
+    assert_int_equal(
+        scram_server_step(server, buffer_head(&first), buffer_length(&first), &challenge),
+        c->first);
+    if (c->first == SCRAM_CONTINUE) {
+        assert_true(
+            scram_client_final(client, buffer_head(&challenge), buffer_length(&challenge), &final));
+        assert_int_equal(
+            scram_server_step(server, buffer_head(&final), buffer_length(&final), &verdict),
+            c->last);
+    }
+    if (c->first == SCRAM_CONTINUE && c->last == SCRAM_OK)
+        assert_true(scram_client_verify(client, buffer_head(&verdict), buffer_length(&verdict)));
+    assert_int_equal(scram_client_is_bound(client), c->last == SCRAM_OK && c->plus);
+    buffer_release(&first);
+    buffer_release(&challenge);
+    buffer_release(&final);
+    buffer_release(&verdict);
+    scram_server_free(server);
+    scram_client_free(client);
+}
+
+static void test_channel_binding(void **state)
+{
+    (void)state;
+    static const struct bound_case cases[] = {
+        {"hash", true, "hash", true, SCRAM_CONTINUE, SCRAM_OK},
+        {NULL, false, "hash", false, SCRAM_CONTINUE, SCRAM_OK}, /* cannot or will not */
+        {"hash", false, NULL, false, SCRAM_CONTINUE, SCRAM_OK}, /* could, but is not offered */
+        {"hash", true, "other", true, SCRAM_CONTINUE, SCRAM_MALFORMED}, /* somebody in between */
+        {"hash", true, "has", true, SCRAM_CONTINUE, SCRAM_MALFORMED},
+        {"hash", false, "hash", false, SCRAM_MALFORMED, SCRAM_MALFORMED}, /* list cut short */
+        {"hash", true, "hash", false, SCRAM_MALFORMED, SCRAM_MALFORMED},
+        {NULL, false, "hash", true, SCRAM_MALFORMED, SCRAM_MALFORMED},
+        {"hash", true, NULL, true, SCRAM_MALFORMED, SCRAM_MALFORMED}, /* was not offered */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        check_bound(&cases[i]);
+}
+
+static void test_binding_problems_in_words(void **state)
+{
+    (void)state;
+    struct scram_secret secret = rfc_secret();
+    struct buffer reply = {0};
+    struct scram_server *server = scram_server_new(&secret, false);
+    scram_server_bind(server, (const unsigned char *)"hash", 4);
+    assert_null(scram_server_problem(server));
+    assert_int_equal(scram_server_step(server, "y,,n=,r=abc", 11, &reply), SCRAM_MALFORMED);
+    assert_non_null(strstr(scram_server_problem(server), "does support channel binding"));
+    scram_server_free(server);
+    server = scram_server_new(&secret, false);
+    scram_server_bind(server, (const unsigned char *)"hash", 4);
+    scram_server_choose(server, true);
+    assert_int_equal(scram_server_step(server, "p=tls-unique,,n=,r=a", 20, &reply),
+                     SCRAM_MALFORMED);
+    assert_non_null(strstr(scram_server_problem(server), "tls-server-end-point"));
+    scram_server_free(server);
+    assert_int_equal(buffer_length(&reply), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -799,6 +883,8 @@ int main(void)
         cmocka_unit_test(test_server_without_its_key),
         cmocka_unit_test(test_client_order),
         cmocka_unit_test(test_md5),
+        cmocka_unit_test(test_channel_binding),
+        cmocka_unit_test(test_binding_problems_in_words),
         cmocka_unit_test(test_md5_secrets_that_are_passwords),
         cmocka_unit_test(test_md5_secret),
         cmocka_unit_test(test_verify),
