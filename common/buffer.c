@@ -37,14 +37,6 @@ char *buffer_reserve(struct buffer *buf, size_t more)
     return buf->data + buf->end;
 }
 
-void buffer_append(struct buffer *buf, const void *bytes, size_t len)
-{
-    if (!len)
-        return;
-    memcpy(buffer_reserve(buf, len), bytes, len);
-    buf->end += len;
-}
-
 void buffer_printf(struct buffer *buf, const char *format, ...)
 {
     va_list args, again;

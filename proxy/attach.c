@@ -14,45 +14,28 @@
 
 /* ---- routing ---- */
 
-static bool reads_only(const struct client *client)
-{
-    const char *value = guc_set_get(client->guc, "default_transaction_read_only");
-    if (client->tx)
-        return client->tx->read_only;
-    return value && (strcmp(value, "'on'") == 0 || strcmp(value, "on") == 0 ||
-                     strcmp(value, "true") == 0 || strcmp(value, "'true'") == 0);
-}
-
 /* Hot standby knows no SERIALIZABLE. */
 static bool is_serializable(const struct client *client)
 {
-    const char *value = guc_set_get(client->guc, "default_transaction_isolation");
-    return (client->tx && strcasestr(client->tx->begin_sql, "serializable")) ||
-           (value && strcasestr(value, "serializable"));
-}
-
-/* Keys of type text are hashed in UTF-8. */
-static bool has_foreign_encoding(const struct client *client)
-{
-    const char *value = guc_set_get(client->guc, "client_encoding");
-    return value && !strcasestr(value, "utf8") && !strcasestr(value, "utf-8") &&
-           !strcasestr(value, "unicode") && !strcasestr(value, "sql_ascii");
+    return (guc_set_facts(client->guc) & GUC_SERIALIZABLE) ||
+           (client->tx && strcasestr(client->tx->begin_sql, "serializable"));
 }
 
 void attach_route_session(const struct client *client, struct route_session *session)
 {
     uint32_t pins = pins_of(client);
+    unsigned facts = guc_set_facts(client->guc);
     *session = (struct route_session){
         .key = client->route_key,
         .shard = client->route_shard,
         .force_primary = !client->topology->config->read_write_split || is_serializable(client) ||
                          client_keeps_servers(client),
         .in_transaction = client->tx != NULL,
-        .read_only = reads_only(client),
+        .read_only = client->tx ? client->tx->read_only : (facts & GUC_READ_ONLY) != 0,
         .transaction_shard = -1,
         .schema_is_fresh =
             client->request.schema_waited || pins || (client->tx && client->tx->changed_schema),
-        .foreign_encoding = has_foreign_encoding(client),
+        .foreign_encoding = (facts & GUC_OTHER_ENCODING) != 0, /* text keys are hashed in UTF-8 */
         .temp_tables = (pins >> PIN_TEMPORARY & 1) != 0,
     };
     if (client->tx && client->nparticipants == 1)

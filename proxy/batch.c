@@ -21,7 +21,7 @@ static void forget_defined(struct extended *ext, bool undo)
     for (int i = 0; i < ext->ndefined; i++) {
         if (undo)
             names_undefine(&ext->names, ext->defined[i]);
-        free(ext->defined[i]);
+        name_free(ext->defined[i]);
     }
     free(ext->defined);
     ext->defined = NULL;
@@ -107,7 +107,7 @@ void batch_flush(struct extended *ext)
     if (!ext->server || !buffer_length(&ext->out))
         return;
     conn_send(&ext->server->conn, buffer_head(&ext->out), buffer_length(&ext->out));
-    buffer_release(&ext->out);
+    worker_buffer_give(ext->server->worker, &ext->out);
 }
 
 /* An answer of our own, behind the answers still awaited. */
@@ -338,7 +338,7 @@ void batch_define(struct client *client, const char *name, struct prepared *prep
     if (client->request.incomplete) /* it will not be repeated */
         return;
     ext->defined = mem_realloc(ext->defined, sizeof *ext->defined * (size_t)(ext->ndefined + 1));
-    ext->defined[ext->ndefined++] = mem_strdup(name);
+    ext->defined[ext->ndefined++] = name_keep(name);
 }
 
 void batch_refuse_subtype(struct client *client, const char *message, int subtype)

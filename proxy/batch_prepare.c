@@ -33,7 +33,7 @@ uint64_t batch_judge(const struct client *client)
 void batch_drop_held(struct extended *ext)
 {
     for (int i = 0; i < ext->nheld; i++) {
-        free(ext->held[i].name);
+        name_free(ext->held[i].name);
         prepared_unref(ext->names.table, ext->held[i].prepared);
     }
     free(ext->held);
@@ -45,7 +45,7 @@ void batch_hold_parse(struct client *client, const char *name, struct prepared *
 {
     struct extended *ext = client->extended;
     ext->held = mem_realloc(ext->held, sizeof *ext->held * (size_t)(ext->nheld + 1));
-    ext->held[ext->nheld++] = (struct held_parse){mem_strdup(name), prepared_ref(prepared)};
+    ext->held[ext->nheld++] = (struct held_parse){name_keep(name), prepared_ref(prepared)};
 }
 
 /* Answers the Parses that no server was needed for yet, without asking one. */
@@ -174,7 +174,7 @@ void batch_release_held(struct client *client)
         } else {
             send_parse(client, ext->server, &ext->out, prepared, named, held[i].name, false);
         }
-        free(held[i].name);
+        name_free(held[i].name);
         prepared_unref(ext->names.table, prepared);
     }
     free(held);

@@ -232,8 +232,11 @@ static bool handle(struct client *client, const struct incoming *message)
 static void open_batch(struct client *client)
 {
     session_begin_request(client);
-    if (client->state == CLIENT_BUSY)
-        client->extended->state = BATCH_OPEN;
+    if (client->state != CLIENT_BUSY)
+        return;
+    client->extended->state = BATCH_OPEN;
+    worker_buffer_take(client->worker, &client->extended->out);
+    worker_buffer_take(client->worker, &client->request.again);
 }
 
 /* The bytes of a batch that may have to be repeated elsewhere are kept. */

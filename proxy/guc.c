@@ -108,6 +108,27 @@ static const char *put_text(char **at, const char *text)
     return copy;
 }
 
+static bool contains(const char *value, const char *word)
+{
+    return value && strcasestr(value, word);
+}
+
+static bool is_on(const char *value)
+{
+    return value && (strcmp(value, "'on'") == 0 || strcmp(value, "on") == 0 ||
+                     strcmp(value, "true") == 0 || strcmp(value, "'true'") == 0);
+}
+
+static unsigned facts_of(const struct guc_set *set)
+{
+    const char *encoding = guc_set_get(set, "client_encoding");
+    bool unicode = !encoding || contains(encoding, "utf8") || contains(encoding, "utf-8") ||
+                   contains(encoding, "unicode") || contains(encoding, "sql_ascii");
+    bool serializable = contains(guc_set_get(set, "default_transaction_isolation"), "serializable");
+    return (is_on(guc_set_get(set, "default_transaction_read_only")) ? GUC_READ_ONLY : 0) |
+           (serializable ? GUC_SERIALIZABLE : 0) | (unicode ? 0 : GUC_OTHER_ENCODING);
+}
+
 static struct guc_set *make_set(const struct guc *items, int count)
 {
     size_t head = sizeof(struct guc_set) + sizeof *items * (size_t)count;
@@ -123,6 +144,7 @@ static struct guc_set *make_set(const struct guc *items, int count)
         set->items[i].value = put_text(&at, items[i].value);
     }
     set->hash = XXH3_64bits((char *)set + head, text);
+    set->facts = facts_of(set);
     return intern(set);
 }
 

@@ -27,10 +27,19 @@ struct guc {
     const char *value; /* SQL */
 };
 
+/* What routing asks of settings for every statement. */
+enum guc_fact {
+    GUC_READ_ONLY = 1 << 0,    /* default_transaction_read_only */
+    GUC_SERIALIZABLE = 1 << 1, /* default_transaction_isolation */
+    GUC_OTHER_ENCODING =
+        1 << 2, /* client_encoding is not UTF-8 (nor SQL_ASCII, which says nothing) */
+};
+
 /* One allocation: the items' texts are behind them. */
 struct guc_set {
     atomic_int references;
     int count;
+    unsigned facts; /* enum guc_fact bits */
     uint64_t hash;
     UT_hash_handle hh;
     struct guc items[]; /* sorted by name */
@@ -46,6 +55,10 @@ void guc_set_release(struct guc_set **set);                     /* it is empty t
 static inline int guc_set_count(const struct guc_set *set)
 {
     return set ? set->count : 0;
+}
+static inline unsigned guc_set_facts(const struct guc_set *set)
+{
+    return set ? set->facts : 0;
 }
 /* Sets alive in the process, for tests. */
 int guc_sets_alive(void);

@@ -11,10 +11,11 @@ void marks_init(struct marks *marks)
     list_init(&marks->order);
 }
 
+/* The key is a hash already. */
 static struct mark *find(const struct marks *marks, const struct prepared_key *key)
 {
     struct mark *mark;
-    HASH_FIND(hh, marks->entries, key, sizeof *key, mark);
+    HASH_FIND_BYHASHVALUE(hh, marks->entries, key, sizeof *key, (unsigned)key->low, mark);
     return mark;
 }
 
@@ -59,7 +60,8 @@ void marks_add(struct marks *marks, const struct prepared *prepared, uint32_t pa
         mark->key = prepared->key;
         mark->closing = true;
         list_init(&mark->order);
-        HASH_ADD(hh, marks->entries, key, sizeof mark->key, mark);
+        HASH_ADD_BYHASHVALUE(hh, marks->entries, key, sizeof mark->key, (unsigned)mark->key.low,
+                             mark);
     }
     mark->generation = prepared->generation;
     mark->path = path;

@@ -17,37 +17,64 @@ static size_t portal_cost(const struct portal *portal)
     return sizeof *portal + strlen(portal->name) + portal->bind.cap;
 }
 
+/* The unnamed ones, which most drivers use, stand outside the hashes and share one name. */
+static char no_name[] = "";
+
+char *name_keep(const char *name)
+{
+    return *name ? mem_strdup(name) : no_name;
+}
+
+void name_free(char *name)
+{
+    if (name != no_name)
+        free(name);
+}
+
 static void free_statement(struct names *names, struct client_statement *statement)
 {
     names->memory -= statement_cost(statement);
-    HASH_DEL(names->statements, statement);
+    if (statement == names->unnamed)
+        names->unnamed = NULL;
+    else
+        HASH_DEL(names->statements, statement);
     prepared_unref(names->table, statement->prepared);
-    free(statement->name);
+    name_free(statement->name);
     free(statement);
 }
 
 static struct client_statement *find_statement(const struct names *names, const char *name)
 {
     struct client_statement *statement;
+    if (!*name)
+        return names->unnamed;
     HASH_FIND_STR(names->statements, name, statement);
     return statement;
+}
+
+static void add_statement(struct names *names, const char *name, struct prepared *prepared)
+{
+    struct client_statement *statement = mem_alloc(sizeof *statement);
+    statement->name = name_keep(name);
+    statement->prepared = prepared;
+    names->memory += statement_cost(statement);
+    if (*name)
+        HASH_ADD_KEYPTR(hh, names->statements, statement->name, strlen(statement->name), statement);
+    else
+        names->unnamed = statement;
 }
 
 void names_define(struct names *names, const char *name, struct prepared *prepared)
 {
     struct client_statement *statement = find_statement(names, name);
-    if (statement) {
-        names->memory -= statement_cost(statement);
-        prepared_unref(names->table, statement->prepared);
-        statement->prepared = prepared;
-        names->memory += statement_cost(statement);
+    if (!statement) {
+        add_statement(names, name, prepared);
         return;
     }
-    statement = mem_alloc(sizeof *statement);
-    statement->name = mem_strdup(name);
+    names->memory -= statement_cost(statement);
+    prepared_unref(names->table, statement->prepared);
     statement->prepared = prepared;
     names->memory += statement_cost(statement);
-    HASH_ADD_KEYPTR(hh, names->statements, statement->name, strlen(statement->name), statement);
 }
 
 void names_undefine(struct names *names, const char *name)
@@ -66,6 +93,8 @@ struct prepared *names_statement(const struct names *names, const char *name)
 void names_forget_statements(struct names *names)
 {
     struct client_statement *statement, *next;
+    if (names->unnamed)
+        free_statement(names, names->unnamed);
     HASH_ITER(hh, names->statements, statement, next)
     free_statement(names, statement);
 }
@@ -73,6 +102,8 @@ void names_forget_statements(struct names *names)
 struct portal *names_portal(const struct names *names, const char *name)
 {
     struct portal *portal;
+    if (!*name)
+        return names->unnamed_portal;
     HASH_FIND_STR(names->portals, name, portal);
     return portal;
 }
@@ -80,10 +111,13 @@ struct portal *names_portal(const struct names *names, const char *name)
 static void free_portal(struct names *names, struct portal *portal)
 {
     names->memory -= portal_cost(portal);
-    HASH_DEL(names->portals, portal);
+    if (portal == names->unnamed_portal)
+        names->unnamed_portal = NULL;
+    else
+        HASH_DEL(names->portals, portal);
     prepared_unref(names->table, portal->prepared);
     buffer_release(&portal->bind);
-    free(portal->name);
+    name_free(portal->name);
     if (portal->settings) {
         guc_pending_free(portal->settings);
         free(portal->settings);
@@ -101,6 +135,8 @@ void names_close(struct names *names, const char *name)
 void names_close_all(struct names *names)
 {
     struct portal *portal, *next;
+    if (names->unnamed_portal)
+        free_portal(names, names->unnamed_portal);
     HASH_ITER(hh, names->portals, portal, next)
     free_portal(names, portal);
 }
@@ -115,8 +151,11 @@ struct portal *names_open(struct names *names, const char *name, enum portal_kin
         buffer_release(&portal->bind);
     } else {
         portal = mem_alloc(sizeof *portal);
-        portal->name = mem_strdup(name);
-        HASH_ADD_KEYPTR(hh, names->portals, portal->name, strlen(portal->name), portal);
+        portal->name = name_keep(name);
+        if (*name)
+            HASH_ADD_KEYPTR(hh, names->portals, portal->name, strlen(portal->name), portal);
+        else
+            names->unnamed_portal = portal;
     }
     portal->kind = kind;
     portal->prepared = prepared_ref(prepared);

@@ -37,11 +37,17 @@ struct portal {
     UT_hash_handle hh;
 };
 
+/* A copy of a name; all empty ones are the same, so that nothing is allocated for them. */
+char *name_keep(const char *name);
+void name_free(char *name);
+
 struct names {
     struct prepared_table *table; /* the worker's, for references */
     size_t memory;                /* that the statements and portals take, roughly */
-    struct client_statement *statements;
+    struct client_statement *statements; /* with names; a hash */
+    struct client_statement *unnamed;    /* NULL: there is none */
     struct portal *portals;
+    struct portal *unnamed_portal;
 };
 
 /* Takes over a reference on `prepared`; replaces an older meaning. */
@@ -56,7 +62,7 @@ struct portal *names_portal(const struct names *names, const char *name);
 void names_keep_bind(struct names *names, struct portal *portal, const char *body, size_t len);
 static inline int names_count(const struct names *names)
 {
-    return (int)HASH_COUNT(names->statements);
+    return (int)HASH_COUNT(names->statements) + (names->unnamed != NULL);
 }
 void names_close(struct names *names, const char *name);
 void names_close_all(struct names *names);

@@ -136,7 +136,7 @@ void session_end_request(struct client *client)
         stats->transactions++;
         stats->xact_us += took;
     }
-    buffer_release(&request->again);
+    worker_buffer_give(client->worker, &request->again);
     guc_pending_free(&request->settings);
     session_drop_request(client);
     client->state = CLIENT_IDLE;
@@ -292,7 +292,18 @@ void session_fail(struct client *client, const struct pg_error *error)
 
 static bool is_extended(char type)
 {
-    return type != '\0' && strchr("PBDECHS", type) != NULL;
+    switch (type) {
+    case 'P':
+    case 'B':
+    case 'D':
+    case 'E':
+    case 'C':
+    case 'H':
+    case 'S':
+        return true;
+    default:
+        return false;
+    }
 }
 
 /* Whom the message at hand is for: also after the COPY has failed there, or it would wait for the rest of
@@ -431,8 +442,8 @@ static bool between(struct client *client, char type)
 static bool refuse_length(struct client *client, char type, uint32_t length)
 {
     int64_t most = client->worker->topology->config->max_message;
-    bool small = type && strchr("CDEHSX", type);
-    if (length < 4 || length > (small ? WIRE_SMALL_MESSAGE_MAX : WIRE_MESSAGE_MAX)) {
+    if (length < 4 || (length > WIRE_SMALL_MESSAGE_MAX &&
+                       ((type && strchr("CDEHSX", type)) || length > WIRE_MESSAGE_MAX))) {
         client_fatal(client, "08P01", "invalid message length", NULL);
         return true;
     }
@@ -464,7 +475,7 @@ static size_t use_input(struct client *client, const char *data, size_t len)
         return 0;
     if (copying)
         return copy_input(client, copying, data, len);
-    if (data[0] && strchr("dcf", data[0])) {
+    if (data[0] == 'd' || data[0] == 'c' || data[0] == 'f') {
         /* Sent right behind the COPY that has not been answered yet: to wait. Else leftovers of one
          * that failed: to be ignored. */
         if (client->state == CLIENT_BUSY &&

@@ -31,6 +31,7 @@
 #define TICK_MS 100
 #define TICKS_A_DAY (86400 * 1000 / TICK_MS)
 #define ACCEPTS_PER_TURN 64
+#define SPARE_BUFFER_MAX 16384
 
 /* ---- messages between workers ---- */
 
@@ -417,6 +418,24 @@ void worker_arena_give(struct worker *worker, struct arena *arena)
     free(arena);
 }
 
+void worker_buffer_take(struct worker *worker, struct buffer *buffer)
+{
+    if (!buffer->data && worker->nspare_buffers)
+        *buffer = worker->spare_buffers[--worker->nspare_buffers];
+}
+
+void worker_buffer_give(struct worker *worker, struct buffer *buffer)
+{
+    int max = (int)(sizeof worker->spare_buffers / sizeof worker->spare_buffers[0]);
+    if (!buffer->data || buffer->cap > SPARE_BUFFER_MAX || worker->nspare_buffers == max) {
+        buffer_release(buffer);
+        return;
+    }
+    buffer_clear(buffer);
+    worker->spare_buffers[worker->nspare_buffers++] = *buffer;
+    *buffer = (struct buffer){0};
+}
+
 struct worker_stats *worker_stats_of(struct worker *worker, const char *database)
 {
     struct database_stats *stats;
@@ -461,6 +480,8 @@ static void free_worker(struct worker *worker)
     prepared_table_free(&worker->prepared);
     shapes_free(worker->shapes);
     free_stats(worker);
+    while (worker->nspare_buffers)
+        buffer_release(&worker->spare_buffers[--worker->nspare_buffers]);
     while (worker->nspare_arenas) {
         struct arena *arena = worker->spare_arenas[--worker->nspare_arenas];
         arena_free(arena);

@@ -12,6 +12,7 @@
 #include <uv.h>
 
 #include "pgshunt/arena.h"
+#include "pgshunt/buffer.h"
 #include "proxy/credentials.h"
 #include "proxy/list.h"
 #include "proxy/monitor.h"
@@ -118,6 +119,8 @@ struct worker {
     struct shape_table *shapes;     /* trees of Query messages */
     struct arena *spare_arenas[16]; /* request arenas kept for reuse */
     int nspare_arenas;
+    struct buffer spare_buffers[16]; /* empty ones of batches, for the next batches */
+    int nspare_buffers;
     struct list_node cancels; /* cancel requests under way */
     struct gate *gates;       /* paused and disabled databases (control.h); NULL: none */
     struct list_node held;    /* clients of paused databases */
@@ -167,6 +170,9 @@ void worker_join(struct worker *worker);
 
 struct arena *worker_arena_take(struct worker *worker);
 void worker_arena_give(struct worker *worker, struct arena *arena);
+/* Gives room to a buffer that has none; takes it back when what was in it is no longer needed. */
+void worker_buffer_take(struct worker *worker, struct buffer *buffer);
+void worker_buffer_give(struct worker *worker, struct buffer *buffer);
 struct worker_stats *worker_stats_of(struct worker *worker, const char *database);
 uint64_t worker_random(struct worker *worker);
 /* clock_us, read once in each turn of the event loop: for statistics and idle times. What has to be

@@ -11,6 +11,7 @@
 #define PGSHUNT_BUFFER_H
 
 #include <stddef.h>
+#include <string.h>
 
 struct buffer {
     char *data;
@@ -31,7 +32,15 @@ static inline char *buffer_head(const struct buffer *buf)
 
 /* Makes room for `more` bytes behind the readable ones and returns where they go. */
 char *buffer_reserve(struct buffer *buf, size_t more);
-void buffer_append(struct buffer *buf, const void *bytes, size_t len);
+/* Here, so that the few bytes of most messages' fields cost no call. */
+static inline void buffer_append(struct buffer *buf, const void *bytes, size_t len)
+{
+    if (!len)
+        return;
+    memcpy(buf->cap - buf->end >= len ? buf->data + buf->end : buffer_reserve(buf, len), bytes,
+           len);
+    buf->end += len;
+}
 void buffer_printf(struct buffer *buf, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* Drops `len` readable bytes from the start; an emptied buffer starts over at 0. */
