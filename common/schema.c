@@ -10,9 +10,13 @@
 
 #include <string.h>
 
+#include <xxhash.h>
+
 #include "pgshunt/arena.h"
 
 #define uthash_malloc(size) mem_alloc(size)
+/* Looked into for every statement: uthash's own function costs several times as much. */
+#define HASH_FUNCTION(key, length, hash) ((hash) = (unsigned)XXH3_64bits(key, length))
 #include <uthash.h>
 
 /* Two names of 63 bytes fit many times over; nothing longer can be in a catalog. */

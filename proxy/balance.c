@@ -57,7 +57,7 @@ static bool replica_qualifies(struct node *node, const struct balance_request *r
 static void collect(const struct shard *shard, const struct balance_request *request,
                     const char *region, struct candidates *out, struct rejections *rejected)
 {
-    *out = (struct candidates){0};
+    out->count = out->total = 0; /* the arrays are long */
     *rejected = (struct rejections){0};
     for (int n = 0; n < shard->nnodes && out->count < BALANCE_MAX_CANDIDATES; n++) {
         struct node *node = shard->nodes[n];
