@@ -111,6 +111,8 @@ static bool load_main(struct config_reader *reader)
         return false;
     if (config->workers == 0)
         config->workers = available_cores();
+    if (config->pid_file[0])
+        config->pid_file = config_relative_path(&config->arena, config->path, config->pid_file);
     if (has_passwords(config))
         warn_if_readable(config->path);
     return true;

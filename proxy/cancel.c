@@ -12,6 +12,7 @@
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
 #include "proxy/pool.h"
+#include "proxy/takeover.h"
 #include "proxy/tls.h"
 #include "proxy/worker.h"
 
@@ -207,8 +208,8 @@ struct errand {
     int32_t pid;
     unsigned char secret[CANCEL_KEY_MAX];
     size_t length;
-    struct worker *asking;
-    int32_t asker; /* the asking connection's own pid, to find it again */
+    struct worker *asking; /* NULL: the process that has taken over from this one */
+    int32_t asker;         /* the asking connection's own pid, to find it again */
 };
 
 static struct client *find_client(struct worker *worker, int32_t pid)
@@ -230,7 +231,23 @@ static void close_asker(struct worker *worker, struct message *message)
 /* The session's worker has ended: there is nothing to cancel. On the asking worker. */
 static void drop_delivery(struct message *message)
 {
-    close_asker(((struct errand *)message)->asking, message);
+    struct errand *errand = (struct errand *)message;
+    if (errand->asking)
+        close_asker(errand->asking, message);
+    else
+        free(errand);
+}
+
+/* The asker waits until it is done; a successor of this process does not. */
+static void report_back(struct errand *errand)
+{
+    if (!errand->asking) {
+        free(errand);
+        return;
+    }
+    errand->message.run = close_asker;
+    errand->message.drop = NULL;
+    worker_post(errand->asking, &errand->message);
 }
 
 static void deliver(struct worker *worker, struct message *message)
@@ -241,29 +258,52 @@ static void deliver(struct worker *worker, struct message *message)
     if (client && cancel_client_key(client, key) == errand->length &&
         CRYPTO_memcmp(key, errand->secret, errand->length) == 0)
         client_cancel(client);
-    else
+    else if (!takeover_forward_cancel(worker->daemon->takeover, errand->pid, errand->secret,
+                                      errand->length))
         log_event(LOG_DEBUG, "cancel request for no session of ours");
-    errand->message.run = close_asker;
-    errand->message.drop = NULL;
-    worker_post(errand->asking, &errand->message);
+    report_back(errand);
 }
 
-void cancel_request(struct client *asker, int32_t pid, const unsigned char *secret, size_t length)
+static struct errand *new_errand(int32_t pid, const unsigned char *secret, size_t length)
 {
-    struct daemon *daemon = asker->worker->daemon;
-    int owner = pid & 0xff;
-    if (owner >= daemon->nworkers || length > CANCEL_KEY_MAX) {
-        client_close(asker, "cancel request with a strange key");
-        return;
-    }
     struct errand *errand = mem_alloc(sizeof *errand);
     errand->message.run = deliver;
     errand->message.drop = drop_delivery;
     errand->pid = pid;
     memcpy(errand->secret, secret, length);
     errand->length = length;
+    return errand;
+}
+
+void cancel_request(struct client *asker, int32_t pid, const unsigned char *secret, size_t length)
+{
+    struct daemon *daemon = asker->worker->daemon;
+    int owner = pid & 0xff;
+    if (length > CANCEL_KEY_MAX) {
+        client_close(asker, "cancel request with a strange key");
+        return;
+    }
+    if (owner >= daemon->nworkers) { /* a predecessor may have had more workers */
+        bool sent = takeover_forward_cancel(daemon->takeover, pid, secret, length);
+        client_close(asker,
+                     sent ? "cancel request passed on" : "cancel request with a strange key");
+        return;
+    }
+    struct errand *errand = new_errand(pid, secret, length);
     errand->asking = asker->worker;
     errand->asker = asker->cancel_pid;
     asker->state = CLIENT_CANCELLING;
     worker_post(&daemon->workers[owner], &errand->message);
+}
+
+void cancel_forwarded(struct daemon *daemon, int32_t pid, const unsigned char *secret,
+                      size_t length)
+{
+    int owner = pid & 0xff;
+    if (length > CANCEL_KEY_MAX)
+        return;
+    if (owner < daemon->nworkers)
+        worker_post(&daemon->workers[owner], &new_errand(pid, secret, length)->message);
+    else if (!takeover_forward_cancel(daemon->takeover, pid, secret, length))
+        log_event(LOG_DEBUG, "cancel request for no session of ours");
 }

@@ -4,7 +4,8 @@
  * A client's cancel key names the worker that owns the session (low byte of the pid) and the session.
  * Any worker may receive the request; the owner looks the session up and cancels exactly the servers
  * that work for it at that moment. A server is not given to another client while a cancel request for
- * it is under way, so that nobody else's statement is hit.
+ * it is under way, so that nobody else's statement is hit. What no session of this process answers to goes to
+ * the process that it has taken over from, if that still lives (takeover.h).
  */
 #ifndef PGSHUNT_PROXY_CANCEL_H
 #define PGSHUNT_PROXY_CANCEL_H
@@ -18,6 +19,9 @@
 size_t cancel_client_key(const struct client *client, unsigned char key[CANCEL_KEY_MAX]);
 /* A CancelRequest arrived on `asker`'s connection, which is closed when it was delivered. */
 void cancel_request(struct client *asker, int32_t pid, const unsigned char *secret, size_t length);
+/* One came to the process that has taken over from this one, which does not know the session. Any thread. */
+void cancel_forwarded(struct daemon *daemon, int32_t pid, const unsigned char *secret,
+                      size_t length);
 /* Sends a cancel request for what the server does now. */
 void cancel_server(struct server *server);
 /* The server is closing: cancels under way for it go on without it. */

@@ -13,10 +13,13 @@
 #include "proxy/auth_query.h"
 #include "proxy/http.h"
 #include "proxy/monitor.h"
+#include "proxy/notify.h"
 #include "proxy/prepared.h"
+#include "proxy/takeover.h"
 #include "proxy/worker.h"
 
-#define FIRST_ROUND_MS 3000 /* how long the start waits to know who is primary */
+#define SIGNAL_HANDED_OVER SIGRTMIN /* from our own thread */
+#define FIRST_ROUND_MS 3000         /* how long the start waits to know who is primary */
 
 /* ---- signals: blocked everywhere, taken by the main thread with sigwait ---- */
 
@@ -29,6 +32,7 @@ static void block_signals(sigset_t *set)
     sigaddset(set, SIGQUIT);
     sigaddset(set, SIGUSR1); /* a worker has ended */
     sigaddset(set, SIGUSR2);
+    sigaddset(set, SIGNAL_HANDED_OVER);
     pthread_sigmask(SIG_BLOCK, set, NULL);
     signal(SIGPIPE, SIG_IGN);
 }
@@ -75,7 +79,7 @@ static struct config *load_all(const char *path, struct tls_setup **tls, char *e
     return NULL;
 }
 
-bool daemon_reload(struct daemon *daemon, char *error, size_t size)
+static bool reload(struct daemon *daemon, char *error, size_t size)
 {
     char names[512];
     struct tls_setup *tls = NULL;
@@ -99,45 +103,84 @@ bool daemon_reload(struct daemon *daemon, char *error, size_t size)
     return true;
 }
 
+bool daemon_reload(struct daemon *daemon, char *error, size_t size)
+{
+    notify_reloading();
+    bool done = reload(daemon, error, size);
+    notify_ready();
+    return done;
+}
+
 void daemon_shutdown(struct daemon *daemon, enum shutdown_mode mode)
 {
-    static const int signals[] = {
-        [SHUTDOWN_NOW] = SIGQUIT, [SHUTDOWN_TRANSACTIONS] = SIGTERM, [SHUTDOWN_CLIENTS] = SIGUSR2};
+    const int signals[] = {[SHUTDOWN_NOW] = SIGQUIT,
+                           [SHUTDOWN_FAST] = SIGINT,
+                           [SHUTDOWN_TRANSACTIONS] = SIGTERM,
+                           [SHUTDOWN_CLIENTS] = SIGUSR2,
+                           [SHUTDOWN_HANDED_OVER] = SIGNAL_HANDED_OVER};
     (void)daemon;
     kill(getpid(), signals[mode]);
 }
 
 /* ---- start and end ---- */
 
-static bool start_workers(struct daemon *daemon, int count)
+static void close_listeners(struct daemon *daemon)
 {
-    char error[512];
-    bool started = true;
-    daemon->workers = mem_alloc(sizeof *daemon->workers * (size_t)count);
-    pthread_mutex_lock(&daemon->start_lock);
-    for (int i = 0; started && i < count; i++) {
-        started = worker_start(&daemon->workers[i], daemon, i, error, sizeof error);
-        daemon->nworkers += started;
-    }
-    pthread_mutex_unlock(&daemon->start_lock);
-    if (!started)
-        log_event(LOG_ERROR, "cannot start", LOG_S("reason", error));
-    return started;
+    if (daemon->takeover)
+        takeover_close_listeners(daemon->takeover);
+    else
+        listeners_close(&daemon->listeners);
 }
 
-static bool start_http(struct daemon *daemon)
+/* `tell`: clients, what happens to them. */
+static void stop_now(struct daemon *daemon, bool tell)
 {
-    struct topology *topology = daemon_topology(daemon);
-    const struct config *config = topology->config;
-    bool wanted = config->http_port != 0;
-    char error[512];
-    if (wanted)
+    close_listeners(daemon);
+    for (int i = 0; i < daemon->nworkers; i++)
+        worker_stop_now(&daemon->workers[i], tell);
+}
+
+/* With start_lock held. */
+static bool start_workers(struct daemon *daemon, int count, char *error, size_t size)
+{
+    if (!daemon->listeners.count &&
+        !listeners_open(&daemon->listeners, daemon->topology->config, count, error, size))
+        return false;
+    for (int i = 0; i < count; i++) {
+        if (!worker_start(&daemon->workers[i], daemon, i, error, size))
+            return false;
+        daemon->nworkers++;
+    }
+    return true;
+}
+
+static bool start_http(struct daemon *daemon, int inherited, char *error, size_t size)
+{
+    const struct config *config = daemon->topology->config;
+    if (config->http_port)
         daemon->http =
-            http_start(daemon, config->http_address, config->http_port, error, sizeof error);
-    if (wanted && !daemon->http)
+            http_start(daemon, config->http_address, config->http_port, inherited, error, size);
+    else if (inherited >= 0)
+        close(inherited);
+    return !config->http_port || daemon->http;
+}
+
+/* Nobody works before all are there: where something is missing nobody has, and no client was accepted. */
+static bool start_serving(struct daemon *daemon, int inherited_http)
+{
+    char error[512] = "";
+    int count = daemon->topology->config->workers;
+    daemon->workers = mem_alloc(sizeof *daemon->workers * (size_t)count);
+    pthread_mutex_lock(&daemon->start_lock);
+    bool started = start_workers(daemon, count, error, sizeof error) &&
+                   start_http(daemon, inherited_http, error, sizeof error) &&
+                   pid_file_write(daemon->topology->config->pid_file, error, sizeof error);
+    if (!started) {
         log_event(LOG_ERROR, "cannot start", LOG_S("reason", error));
-    topology_unref(topology);
-    return !wanted || daemon->http != NULL;
+        stop_now(daemon, false);
+    }
+    pthread_mutex_unlock(&daemon->start_lock);
+    return started;
 }
 
 /* Clients may stay for patience_ms; then running transactions may end. */
@@ -149,6 +192,9 @@ static void begin_drain(struct daemon *daemon, int64_t patience_ms)
     bool already = atomic_exchange(&daemon->draining, true);
     if (already && patience_ms)
         return;
+    close_listeners(daemon);
+    if (!takeover_successor(daemon->takeover))
+        notify_stopping();
     if (patience_ms)
         log_event(LOG_INFO, "shutting down: waiting for clients to leave");
     else
@@ -158,10 +204,21 @@ static void begin_drain(struct daemon *daemon, int64_t patience_ms)
         worker_drain(&daemon->workers[i], patience_ms, limit);
 }
 
-static void stop_now(struct daemon *daemon)
+/* Another process serves from now on. */
+static void retire(struct daemon *daemon)
 {
+    struct topology *topology = daemon_topology(daemon);
+    int64_t patience = topology->config->restart_patience;
+    topology_unref(topology);
+    if (!takeover_successor(daemon->takeover) || atomic_exchange(&daemon->draining, true))
+        return;
+    log_event(LOG_INFO, "handed over: clients may stay for a while",
+              LOG_I("to_pid", takeover_successor(daemon->takeover)),
+              LOG_I("patience_ms", patience));
+    if (daemon->http)
+        http_quiesce(daemon->http);
     for (int i = 0; i < daemon->nworkers; i++)
-        worker_stop_now(&daemon->workers[i]);
+        worker_retire(&daemon->workers[i], patience);
 }
 
 /* Returns when all workers have ended. */
@@ -170,21 +227,28 @@ static void serve_signals(struct daemon *daemon, const sigset_t *set)
     char error[1024];
     int number;
     while (atomic_load(&daemon->ended) < daemon->nworkers && sigwait(set, &number) == 0) {
+        if (number == SIGNAL_HANDED_OVER) { /* no constant, so no case */
+            retire(daemon);
+            continue;
+        }
         switch (number) {
         case SIGHUP:
             if (!daemon_reload(daemon, error, sizeof error))
                 continue; /* it was logged */
             break;
         case SIGTERM:
-        case SIGINT:
             begin_drain(daemon, 0);
             break;
         case SIGUSR2:
             begin_drain(daemon, PATIENCE_FOR_EVER);
             break;
+        case SIGINT:
+            log_event(LOG_INFO, "shutting down: clients are disconnected");
+            stop_now(daemon, true);
+            break;
         case SIGQUIT:
             log_event(LOG_INFO, "shutting down at once");
-            stop_now(daemon);
+            stop_now(daemon, false);
             break;
         default:
             break;
@@ -194,6 +258,9 @@ static void serve_signals(struct daemon *daemon, const sigset_t *set)
 
 static void end(struct daemon *daemon)
 {
+    pid_file_remove(daemon->topology->config->pid_file);
+    takeover_stop(daemon->takeover);
+    listeners_close(&daemon->listeners);
     if (daemon->http)
         http_stop(daemon->http);
     for (int i = 0; i < daemon->nworkers; i++)
@@ -209,6 +276,9 @@ static void end(struct daemon *daemon)
 
 static void say_started(struct daemon *daemon)
 {
+    if (daemon->takeover && !takeover_ready(daemon->takeover, daemon))
+        log_event(LOG_WARNING, "no thread for takeovers: no online restart");
+    notify_ready();
     struct topology *topology = daemon_topology(daemon);
     const struct config *config = topology->config;
     log_event(LOG_INFO, "pgshunt is ready", LOG_S("version", PGSHUNT_VERSION),
@@ -218,12 +288,12 @@ static void say_started(struct daemon *daemon)
     topology_unref(topology);
 }
 
-int daemon_run(struct config *config)
+int daemon_run(struct config *config, bool takeover)
 {
     struct daemon daemon = {.started_at = clock_us()};
     sigset_t set;
     uint64_t seed;
-    int workers = config->workers;
+    struct inheritance inheritance = {.http = -1};
     char error[1024];
     struct tls_setup *tls = tls_setup_new(config, error, sizeof error);
     if (!tls) {
@@ -238,6 +308,14 @@ int daemon_run(struct config *config)
     log_thread_name("main");
     raise_descriptor_limit();
     block_signals(&set);
+    daemon.takeover = takeover_open(config, takeover, &inheritance, error, sizeof error);
+    if (error[0]) {
+        log_event(LOG_ERROR, "cannot start", LOG_S("reason", error));
+        tls_setup_unref(tls);
+        config_free(config);
+        return 1;
+    }
+    daemon.listeners = inheritance.listeners;
     pthread_mutex_init(&daemon.budgets_lock, NULL);
     credentials_init(&daemon.credentials);
     pthread_mutex_init(&daemon.start_lock, NULL);
@@ -254,11 +332,9 @@ int daemon_run(struct config *config)
         return 1;
     }
     monitor_wait_first_round(daemon.monitor, FIRST_ROUND_MS);
-    bool started = start_workers(&daemon, workers) && start_http(&daemon);
+    bool started = start_serving(&daemon, inheritance.http);
     if (started)
         say_started(&daemon);
-    else
-        stop_now(&daemon);
     serve_signals(&daemon, &set);
     end(&daemon);
     return started ? 0 : 1;

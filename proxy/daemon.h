@@ -12,8 +12,9 @@
 
 struct daemon;
 
-/* Runs until a signal ends it. Takes over `config`. Returns the exit code. */
-int daemon_run(struct config *config);
+/* Runs until a signal ends it. Takes over `config`. `takeover`: where another process listens, goes on in its
+ * place (takeover.h). Returns the exit code. */
+int daemon_run(struct config *config, bool takeover);
 /*
  * Loads the configuration file again and passes it on to everyone; running transactions finish under
  * the old one. False: the file is bad, nothing has changed, and `error` says why. Any thread.
@@ -21,8 +22,10 @@ int daemon_run(struct config *config);
 MUST_CHECK bool daemon_reload(struct daemon *daemon, char *error, size_t size);
 enum shutdown_mode {
     SHUTDOWN_NOW,          /* SIGQUIT */
-    SHUTDOWN_TRANSACTIONS, /* SIGTERM, SIGINT: they may end, up to shutdown_timeout */
+    SHUTDOWN_FAST,         /* SIGINT: clients are told so, transactions are rolled back */
+    SHUTDOWN_TRANSACTIONS, /* SIGTERM: they may end, up to shutdown_timeout */
     SHUTDOWN_CLIENTS,      /* SIGUSR2: until the last client has left by itself */
+    SHUTDOWN_HANDED_OVER,  /* a successor serves: restart.patience, then as SHUTDOWN_TRANSACTIONS */
 };
 /* Any thread; returns before it is done. */
 void daemon_shutdown(struct daemon *daemon, enum shutdown_mode mode);

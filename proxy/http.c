@@ -15,7 +15,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "pgshunt/log.h"
 #include "proxy/report.h"
@@ -33,6 +35,7 @@
 struct http {
     struct MHD_Daemon *server;
     struct daemon *daemon;
+    int listener; /* -1: handed over */
     atomic_bool stopping;
 };
 
@@ -270,20 +273,60 @@ __attribute__((format(printf, 2, 0))) static void log_problem(void *arg, const c
     log_event(LOG_DEBUG, "http", LOG_S("problem", text));
 }
 
-static struct MHD_Daemon *listen_on(struct http *http, const struct addrinfo *address)
+static int open_listener(const struct addrinfo *address)
+{
+    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int one = 1;
+    if (fd < 0)
+        return -1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(fd, address->ai_addr, address->ai_addrlen) == 0 && listen(fd, SOMAXCONN) == 0)
+        return fd;
+    int saved = errno;
+    close(fd);
+    errno = saved;
+    return -1;
+}
+
+/* Whether the socket is bound to just this. */
+static bool listens_on(int fd, const struct addrinfo *address)
+{
+    struct sockaddr_storage bound = {0};
+    socklen_t length = sizeof bound;
+    return getsockname(fd, (struct sockaddr *)&bound, &length) == 0 &&
+           length == address->ai_addrlen && memcmp(&bound, address->ai_addr, length) == 0;
+}
+
+static int find_listener(int inherited, const struct addrinfo *address)
+{
+    if (inherited >= 0 && listens_on(inherited, address))
+        return inherited;
+    if (inherited >= 0)
+        close(inherited);
+    return open_listener(address);
+}
+
+static struct MHD_Daemon *listen_on(struct http *http, int family)
 {
     unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_USE_ITC |
-                     MHD_USE_ERROR_LOG | (address->ai_family == AF_INET6 ? MHD_USE_IPv6 : 0);
+                     MHD_USE_ERROR_LOG | (family == AF_INET6 ? MHD_USE_IPv6 : 0);
     return MHD_start_daemon(
         flags, 0, NULL, NULL, handle, http, MHD_OPTION_EXTERNAL_LOGGER, log_problem, NULL,
-        MHD_OPTION_SOCK_ADDR, address->ai_addr, MHD_OPTION_NOTIFY_COMPLETED, forget_request, NULL,
+        MHD_OPTION_LISTEN_SOCKET, http->listener, MHD_OPTION_NOTIFY_COMPLETED, forget_request, NULL,
         MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
         (unsigned)CONNECTION_TIMEOUT, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
         MHD_OPTION_END);
 }
 
-struct http *http_start(struct daemon *daemon, const char *address, int port, char *error,
-                        size_t size)
+static void close_listener(struct http *http)
+{
+    if (http->listener >= 0)
+        close(http->listener);
+    http->listener = -1;
+}
+
+struct http *http_start(struct daemon *daemon, const char *address, int port, int inherited,
+                        char *error, size_t size)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found;
     char service[16];
@@ -296,21 +339,39 @@ struct http *http_start(struct daemon *daemon, const char *address, int port, ch
     }
     struct http *http = mem_alloc(sizeof *http);
     http->daemon = daemon;
-    errno = 0;
-    http->server = listen_on(http, found);
+    http->listener = find_listener(inherited, found);
     int reason = errno;
+    if (http->listener >= 0) {
+        reason = 0;
+        http->server = listen_on(http, found->ai_family);
+    }
     freeaddrinfo(found);
     if (http->server)
         return http;
     snprintf(error, size, "cannot listen for HTTP on %s:%d: %s", address, port,
              reason ? strerror(reason) : "libmicrohttpd refused");
+    close_listener(http);
     free(http);
     return NULL;
+}
+
+int http_listener(const struct http *http)
+{
+    return http ? http->listener : -1;
+}
+
+void http_quiesce(struct http *http)
+{
+    if (http->listener < 0)
+        return;
+    MHD_quiesce_daemon(http->server);
+    close_listener(http);
 }
 
 void http_stop(struct http *http)
 {
     atomic_store(&http->stopping, true);
+    http_quiesce(http); /* else libmicrohttpd might shut the socket down for others too */
     MHD_stop_daemon(http->server);
     free(http);
 }

@@ -12,9 +12,16 @@
 struct daemon;
 struct http;
 
-/* Listens on address ("*": all) and port. NULL: could not; `error` says why. */
-struct http *http_start(struct daemon *daemon, const char *address, int port, char *error,
-                        size_t size);
+/*
+ * Listens on address ("*": all) and port. `inherited`: a listening socket that is taken over (used if it
+ * is the one that is wanted, else closed), or -1. NULL: could not; `error` says why.
+ */
+struct http *http_start(struct daemon *daemon, const char *address, int port, int inherited,
+                        char *error, size_t size);
+/* The listening socket, which stays ours; -1: none. */
+int http_listener(const struct http *http);
+/* No new connections: closes our descriptor of the listening socket, which others may go on with. */
+void http_quiesce(struct http *http);
 /* Ends the answers under way, joins and frees. */
 void http_stop(struct http *http);
 

@@ -4,6 +4,7 @@
 #include "pgshunt/config.h"
 #include "proxy/daemon.h"
 #include "proxy/options.h"
+#include "proxy/takeover.h"
 
 int main(int argc, char **argv)
 {
@@ -17,5 +18,10 @@ int main(int argc, char **argv)
         fprintf(stderr, "pgshunt: %s\n", error.text);
         return 1;
     }
-    return daemon_run(config);
+    if (options.restart) {
+        status = takeover_restart(config);
+        config_free(config);
+        return status;
+    }
+    return daemon_run(config, options.takeover);
 }

@@ -23,46 +23,56 @@ enum action {
 };
 
 /* Values of the long options that have no letter. */
-enum { OPTION_CHECK_CONFIG = 256, OPTION_HELP_CONFIG };
+enum { OPTION_CHECK_CONFIG = 256, OPTION_HELP_CONFIG, OPTION_TAKEOVER, OPTION_RESTART };
 
 static const struct option long_options[] = {
     {"config", required_argument, NULL, 'c'},
     {"check-config", no_argument, NULL, OPTION_CHECK_CONFIG},
     {"help", no_argument, NULL, 'h'},
     {"help-config", optional_argument, NULL, OPTION_HELP_CONFIG},
+    {"restart", no_argument, NULL, OPTION_RESTART},
+    {"takeover", no_argument, NULL, OPTION_TAKEOVER},
     {"version", no_argument, NULL, 'V'},
     {NULL, 0, NULL, 0},
 };
 
 static void print_help(void)
 {
-    puts("pgshunt is a sharding and read/write-routing proxy for PostgreSQL.\n"
-         "\n"
-         "Usage: pgshunt [-c FILE]\n"
-         "       pgshunt [-c FILE] --check-config\n"
-         "\n"
-         "  -c, --config FILE         configuration file\n"
-         "                            (default: " OPTIONS_DEFAULT_CONFIG ")\n"
-         "      --check-config        say whether the configuration is good, and exit\n"
-         "      --help-config         list all settings with their defaults, and exit\n"
-         "      --help-config=markdown\n"
-         "                            the same as a markdown page\n"
-         "  -h, --help                print this, and exit\n"
-         "  -V, --version             print the version, and exit\n"
-         "\n"
-         "pgshunt stays in the foreground and logs to standard error. Signals:\n"
-         "  SIGHUP                    load the configuration again; a bad one is refused, and the\n"
-         "                            old one stays in force\n"
-         "  SIGTERM, SIGINT           let running transactions finish (up to shutdown_timeout),\n"
-         "                            then exit\n"
-         "  SIGUSR2                   take no new clients, exit when the last one has left\n"
-         "  SIGQUIT                   exit at once\n"
-         "\n"
-         "Exit status: 0 done, 1 the configuration is bad or the start failed, 2 the command line\n"
-         "is wrong.\n"
-         "\n"
-         "To look inside a running proxy, connect to its console as a user with admin = true:\n"
-         "  psql -h 127.0.0.1 -p 6432 -U USER pgshunt -c 'SHOW NODES'");
+    puts(
+        "pgshunt is a sharding and read/write-routing proxy for PostgreSQL.\n"
+        "\n"
+        "Usage: pgshunt [-c FILE] [--takeover]\n"
+        "       pgshunt [-c FILE] --restart\n"
+        "       pgshunt [-c FILE] --check-config\n"
+        "\n"
+        "  -c, --config FILE         configuration file\n"
+        "                            (default: " OPTIONS_DEFAULT_CONFIG ")\n"
+        "      --takeover            if a pgshunt listens there, go on in its place: it finishes\n"
+        "                            its clients' transactions, and no connection is refused\n"
+        "      --restart             tell the running pgshunt to start the program anew in its\n"
+        "                            place (by --takeover), wait until it serves, and exit\n"
+        "      --check-config        say whether the configuration is good, and exit\n"
+        "      --help-config         list all settings with their defaults, and exit\n"
+        "      --help-config=markdown\n"
+        "                            the same as a markdown page\n"
+        "  -h, --help                print this, and exit\n"
+        "  -V, --version             print the version, and exit\n"
+        "\n"
+        "pgshunt stays in the foreground and logs to standard error. Signals:\n"
+        "  SIGHUP                    load the configuration again; a bad one is refused, and the\n"
+        "                            old one stays in force\n"
+        "  SIGTERM                   let running transactions finish (up to shutdown_timeout),\n"
+        "                            then exit\n"
+        "  SIGUSR2                   take no new clients, exit when the last one has left\n"
+        "  SIGINT                    disconnect all clients (their transactions are rolled back),\n"
+        "                            then exit\n"
+        "  SIGQUIT                   exit at once\n"
+        "\n"
+        "Exit status: 0 done, 1 the configuration is bad or the start failed, 2 the command line\n"
+        "is wrong.\n"
+        "\n"
+        "To look inside a running proxy, connect to its console as a user with admin = true:\n"
+        "  psql -h 127.0.0.1 -p 6432 -U USER pgshunt -c 'SHOW NODES'");
 }
 
 static void count(char *out, size_t size, int number, const char *noun)
@@ -123,6 +133,12 @@ static bool take_option(int option, struct options *options, enum action *action
     case 'V':
         *action = ACTION_VERSION;
         return true;
+    case OPTION_TAKEOVER:
+        options->takeover = true;
+        return true;
+    case OPTION_RESTART:
+        options->restart = true;
+        return true;
     case OPTION_CHECK_CONFIG:
         *action = ACTION_CHECK;
         return true;
@@ -165,7 +181,7 @@ int options_parse(struct options *options, int argc, char **argv)
 {
     enum action action = ACTION_RUN;
     int option;
-    options->config_path = OPTIONS_DEFAULT_CONFIG;
+    *options = (struct options){.config_path = OPTIONS_DEFAULT_CONFIG};
     optind = 0; /* glibc: start over, also when called a second time */
     while ((option = getopt_long(argc, argv, "c:hV", long_options, NULL)) != -1)
         if (!take_option(option, options, &action))

@@ -8,6 +8,8 @@
 #ifndef PGSHUNT_PROXY_OPTIONS_H
 #define PGSHUNT_PROXY_OPTIONS_H
 
+#include <stdbool.h>
+
 #define OPTIONS_DEFAULT_CONFIG "/etc/pgshunt/pgshunt.conf"
 
 /* Returned by options_parse: start the daemon. Exit codes are never negative. */
@@ -15,6 +17,8 @@
 
 struct options {
     const char *config_path; /* points into argv, or the default */
+    bool takeover;           /* go on in place of the process that listens there */
+    bool restart;            /* only tell that one to replace itself */
 };
 
 /*

@@ -3,7 +3,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <netdb.h>
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -89,51 +88,22 @@ static void read_mailbox(uv_async_t *async)
 
 /* ---- listening ---- */
 
-static int listen_on(const struct addrinfo *address, int backlog)
-{
-    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    int one = 1;
-    if (fd < 0)
-        return -1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
-    if (bind(fd, address->ai_addr, address->ai_addrlen) == 0 && listen(fd, backlog) == 0)
-        return fd;
-    int saved = errno;
-    close(fd);
-    errno = saved;
-    return -1;
-}
-
-static int open_listener(const struct config *config, char *error, size_t error_size)
-{
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found;
-    char port[16];
-    snprintf(port, sizeof port, "%d", config->listen_port);
-    const char *host = strcmp(config->listen_address, "*") == 0 ? NULL : config->listen_address;
-    int failed = getaddrinfo(host, port, &hints, &found);
-    if (failed) {
-        snprintf(error, error_size, "cannot resolve listen.address \"%s\": %s",
-                 config->listen_address, gai_strerror(failed));
-        return -1;
-    }
-    int fd = listen_on(found, config->listen_backlog);
-    if (fd < 0)
-        snprintf(error, error_size, "cannot listen on %s:%s: %s", config->listen_address, port,
-                 strerror(errno));
-    freeaddrinfo(found);
-    return fd;
-}
+/* A listening socket that this worker serves. */
+struct door {
+    uv_poll_t poll;
+    int fd;
+};
 
 static void accept_clients(uv_poll_t *poll, int status, int events)
 {
     struct worker *worker = poll->data;
+    const struct door *door = list_entry(poll, struct door, poll);
     (void)events;
     for (int i = 0; status == 0 && i < ACCEPTS_PER_TURN; i++) {
         struct sockaddr_storage address;
         socklen_t length = sizeof address;
-        int fd = accept4(worker->listen_fd, (struct sockaddr *)&address, &length,
-                         SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd =
+            accept4(door->fd, (struct sockaddr *)&address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0 && (errno == EMFILE || errno == ENFILE))
             log_event(LOG_ERROR, "cannot accept a client: out of file descriptors");
         if (fd < 0)
@@ -143,14 +113,30 @@ static void accept_clients(uv_poll_t *poll, int status, int events)
     }
 }
 
+static void free_door(uv_handle_t *handle)
+{
+    free(list_entry((uv_poll_t *)handle, struct door, poll));
+}
+
+static void listen_at(struct worker *worker, int fd)
+{
+    struct door *door = mem_alloc(sizeof *door);
+    door->fd = fd;
+    uv_poll_init(&worker->loop, &door->poll, fd);
+    door->poll.data = worker;
+    uv_poll_start(&door->poll, UV_READABLE, accept_clients);
+    worker->doors[worker->ndoors++] = door;
+}
+
+/* Closes this worker's descriptors; a successor of the process may have others of the same sockets. */
 static void stop_listening(struct worker *worker)
 {
-    if (worker->listen_fd < 0)
-        return;
-    uv_poll_stop(&worker->listener);
-    uv_close((uv_handle_t *)&worker->listener, NULL);
-    close(worker->listen_fd);
-    worker->listen_fd = -1;
+    while (worker->ndoors) {
+        struct door *door = worker->doors[--worker->ndoors];
+        uv_poll_stop(&door->poll);
+        uv_close((uv_handle_t *)&door->poll, free_door);
+        close(door->fd);
+    }
 }
 
 /* ---- ending ---- */
@@ -219,6 +205,7 @@ static void drain(struct worker *worker, int64_t now)
 struct order {
     struct message message;
     int64_t patience_ms, limit_ms;
+    bool tell;
     struct topology *topology;
 };
 
@@ -237,9 +224,38 @@ static void run_drain(struct worker *worker, struct message *message)
     free(order);
 }
 
+/* Clients may stay for patience_ms, in every respect as before, but no new ones come. */
+static void run_retire(struct worker *worker, struct message *message)
+{
+    struct order *order = (struct order *)message;
+    stop_listening(worker);
+    worker->retire_at = clock_us() + order->patience_ms * 1000;
+    free(order);
+}
+
+/* Handed over, and the last client of all workers has left (they need one another), or patience is over. */
+static void retire(struct worker *worker, int64_t now)
+{
+    struct daemon *daemon = worker->daemon;
+    if (now < worker->retire_at && atomic_load(&daemon->clients) > 0)
+        return;
+    worker->phase = WORKER_DRAINING;
+    worker->patient_until = now;
+    worker->drain_until = now + worker->topology->config->shutdown_timeout * 1000;
+}
+
 static void run_stop(struct worker *worker, struct message *message)
 {
-    free(message);
+    struct order *order = (struct order *)message;
+    if (order->tell) {
+        list_each(at, following, &worker->clients)
+        {
+            struct client *client = list_entry(at, struct client, all);
+            if (client->state > CLIENT_AUTH)
+                client_kill(client, GOODBYE);
+        }
+    }
+    free(order);
     stop_loop(worker);
 }
 
@@ -258,9 +274,18 @@ void worker_drain(struct worker *worker, int64_t patience_ms, int64_t limit_ms)
     worker_post(worker, &order->message);
 }
 
-void worker_stop_now(struct worker *worker)
+void worker_retire(struct worker *worker, int64_t patience_ms)
 {
-    worker_post(worker, &new_order(run_stop)->message);
+    struct order *order = new_order(run_retire);
+    order->patience_ms = patience_ms;
+    worker_post(worker, &order->message);
+}
+
+void worker_stop_now(struct worker *worker, bool tell)
+{
+    struct order *order = new_order(run_stop);
+    order->tell = tell;
+    worker_post(worker, &order->message);
 }
 
 /* ---- reload ---- */
@@ -393,6 +418,8 @@ static void tick(uv_timer_t *timer)
     }
     if (worker->index == 0 && worker->ticks % TICKS_A_DAY == 0)
         tls_setup_warn(worker->topology->tls);
+    if (worker->retire_at && worker->phase == WORKER_RUNNING)
+        retire(worker, now);
     if (worker->phase == WORKER_DRAINING)
         drain(worker, now);
 }
@@ -512,6 +539,8 @@ static void *run(void *arg)
     log_thread_name(name);
     pthread_mutex_lock(&worker->daemon->start_lock);
     pthread_mutex_unlock(&worker->daemon->start_lock);
+    read_mailbox(
+        &worker->mailbox); /* where the start has failed: to stop before a client is accepted */
     pools_warm_up(worker);
     uv_run(&worker->loop, UV_RUN_DEFAULT);
     empty_mailbox(worker);
@@ -531,9 +560,6 @@ static void forget_time(uv_prepare_t *turn)
 static void init_handles(struct worker *worker)
 {
     uv_loop_init(&worker->loop);
-    uv_poll_init(&worker->loop, &worker->listener, worker->listen_fd);
-    worker->listener.data = worker;
-    uv_poll_start(&worker->listener, UV_READABLE, accept_clients);
     uv_timer_init(&worker->loop, &worker->tick);
     worker->tick.data = worker;
     uv_timer_init(&worker->loop, &worker->node_timer);
@@ -558,6 +584,7 @@ static struct shape_table *create_shapes(void)
 bool worker_start(struct worker *worker, struct daemon *daemon, int index, char *error,
                   size_t error_size)
 {
+    int fds[LISTENERS_MAX];
     worker->index = index;
     worker->daemon = daemon;
     worker->topology = daemon_topology(daemon);
@@ -573,14 +600,12 @@ bool worker_start(struct worker *worker, struct daemon *daemon, int index, char 
     list_init(&worker->schema_waiting);
     prepared_table_init(&worker->prepared);
     pthread_mutex_init(&worker->mailbox_lock, NULL);
-    worker->listen_fd = open_listener(worker->topology->config, error, error_size);
-    if (worker->listen_fd < 0) {
-        topology_unref(worker->topology);
-        return false;
-    }
     worker->io = mem_alloc(IO_BUFFER_SIZE);
     worker->shapes = create_shapes();
     init_handles(worker);
+    int count = listeners_share(&daemon->listeners, index, worker->topology->config->workers, fds);
+    for (int i = 0; i < count; i++)
+        listen_at(worker, fds[i]);
     if (pthread_create(&worker->thread, NULL, run, worker) == 0)
         return true;
     snprintf(error, error_size, "cannot start a worker thread");

@@ -15,6 +15,7 @@
 #include "pgshunt/buffer.h"
 #include "proxy/credentials.h"
 #include "proxy/list.h"
+#include "proxy/listeners.h"
 #include "proxy/monitor.h"
 #include "proxy/pins.h"
 #include "proxy/pool.h"
@@ -28,6 +29,8 @@ struct worker_channel;
 struct gate;
 struct secret;
 struct shape_table;
+struct door;
+struct takeover;
 struct welcome;
 struct worker;
 
@@ -77,8 +80,8 @@ struct worker {
     int index;
     pthread_t thread;
     uv_loop_t loop;
-    uv_poll_t listener;
-    int listen_fd;
+    struct door *doors[LISTENERS_MAX]; /* the sockets it listens on */
+    int ndoors;
     uv_timer_t tick;
     uv_timer_t node_timer;   /* runs while clients wait for a node */
     uv_timer_t schema_timer; /* runs while clients wait for a schema */
@@ -92,6 +95,8 @@ struct worker {
     enum worker_phase phase;
     int64_t patient_until; /* DRAINING: clients may stay, idle or not */
     int64_t drain_until;
+    int64_t
+        retire_at; /* RUNNING, handed over to a successor: DRAINING begins then; 0: not handed over */
     struct list_node clients;        /* all of them */
     struct list_node servers;        /* all of them */
     struct list_node node_waiting;   /* clients, see node_wait.h */
@@ -152,11 +157,13 @@ struct daemon {
     atomic_bool reload_ok; /* the last reload, or the start, was good */
     atomic_int ended;      /* workers that have ended */
     struct http *http;     /* NULL: off */
+    struct listeners listeners;
+    struct takeover *takeover; /* NULL: off */
     pthread_mutex_t topology_lock;
     struct topology *topology; /* the newest; guarded by the lock */
 };
 
-/* Starts the thread. False: could not listen; `error` says why. */
+/* Starts the thread, on its share of daemon->listeners. False: could not; `error` says why. */
 MUST_CHECK bool worker_start(struct worker *worker, struct daemon *daemon, int index, char *error,
                              size_t error_size);
 void worker_post(struct worker *worker, struct message *message);
@@ -165,7 +172,10 @@ void worker_set_topology(struct worker *worker, struct topology *topology); /* t
  * second one counts if it has less patience. */
 #define PATIENCE_FOR_EVER (INT64_C(1) << 40)
 void worker_drain(struct worker *worker, int64_t patience_ms, int64_t limit_ms);
-void worker_stop_now(struct worker *worker);
+/* No new clients, those who are here may stay and work for patience_ms; then as worker_drain(0, shutdown_timeout). */
+void worker_retire(struct worker *worker, int64_t patience_ms);
+/* Closes everything; `tell`: clients get an error first. */
+void worker_stop_now(struct worker *worker, bool tell);
 void worker_join(struct worker *worker);
 
 struct arena *worker_arena_take(struct worker *worker);

@@ -190,6 +190,9 @@ struct config {
     int64_t auth_query_timeout;
     int64_t auth_query_cache;
     int64_t shutdown_timeout;
+    const char *pid_file;       /* "": none */
+    const char *restart_socket; /* "auto", "off", or a name */
+    int64_t restart_patience;
     int64_t cancel_wait_timeout;
     int64_t max_lag;
     bool read_your_writes;

@@ -51,7 +51,7 @@ static const struct bad_case bad_files[] = {
     /* names */
     {TRUST "listne = { port = 1; };\n" DATABASE,
      "test.conf:2: found unknown setting listne (did you mean \"listen\"?); allowed here: listen, "
-     "http, workers, shutdown_timeout, auth, client_tls, server_tls, pool, timeouts, routing, "
+     "http, workers, shutdown_timeout, pid_file, restart, auth, client_tls, server_tls, pool, timeouts, routing, "
      "monitor, "
      "limits, log, databases"},
     {TRUST "listen = {\n  address = \"x\";\n  prot = 1;\n};\n" DATABASE,
@@ -59,7 +59,7 @@ static const struct bad_case bad_files[] = {
      "address, port, backlog"},
     {TRUST "zzz = 1;\n" DATABASE,
      "test.conf:2: found unknown setting zzz; allowed here: listen, http, workers, "
-     "shutdown_timeout, auth, client_tls, server_tls, pool, timeouts, routing, monitor, limits, "
+     "shutdown_timeout, pid_file, restart, auth, client_tls, server_tls, pool, timeouts, routing, monitor, limits, "
      "log, "
      "databases"},
     {TRUST "pool = { max_clients = 5; };\n",
@@ -780,6 +780,8 @@ static const struct restart_case restarts[] = {
     {"listen = { address = \"::\"; };", "listen = { port = 6433; backlog = 5; };",
      "listen.address, listen.port, listen.backlog"},
     {"workers = 7;", "workers = 8;", "workers"},
+    {"", "pid_file = \"p\"; restart = { socket = \"off\"; patience = \"2s\"; };",
+     "pid_file, restart.socket"},
     {"", "http = { };", "http.port"},
     {"", "pool = { size = 1; }; log = { level = \"error\"; }; routing = { max_lag = \"2s\"; };",
      ""},
