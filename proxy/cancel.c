@@ -194,11 +194,16 @@ void cancels_close(struct worker *worker)
 size_t cancel_client_key(const struct client *client, unsigned char key[CANCEL_KEY_MAX])
 {
     const struct daemon *daemon = client->worker->daemon;
-    int64_t session[2] = {client->cancel_pid, client->connected_at};
+    int64_t session[2] = {(int64_t)client->cancel_secret << 32 | client->cancel_pid,
+                          client->connected_at};
     unsigned length = CANCEL_KEY_MAX;
+    if (!client->long_cancel_key) {
+        memcpy(key, &client->cancel_secret, sizeof client->cancel_secret);
+        return sizeof client->cancel_secret;
+    }
     HMAC(EVP_sha256(), daemon->cancel_seed, sizeof daemon->cancel_seed,
          (const unsigned char *)session, sizeof session, key, &length);
-    return client->long_cancel_key ? CANCEL_KEY_MAX : 4;
+    return CANCEL_KEY_MAX;
 }
 
 /* ---- from worker to worker ---- */

@@ -399,6 +399,7 @@ void client_accept(struct worker *worker, int fd, const struct sockaddr_storage 
     }
     client->deadline = clock_us() + worker->topology->config->login_timeout * 1000;
     client->cancel_pid = new_cancel_pid(worker);
+    client->cancel_secret = worker_secret(worker);
     client->id = (uint32_t)client->cancel_pid;
     HASH_ADD_INT(worker->by_id, cancel_pid, client);
     list_push_back(&worker->clients, &client->all);

@@ -157,6 +157,7 @@ struct client {
     struct schema_ref *schema;       /* reference; exchanged when its version changed */
     uint64_t schema_version;
     int32_t cancel_pid;
+    uint32_t cancel_secret; /* the key of protocol 3.0; the long one is derived from it */
     struct sockaddr_storage address;
     uint32_t id;
     int64_t connected_at;

@@ -17,12 +17,21 @@ struct welcome {
     UT_hash_handle hh;
 };
 
+static void add_line(struct buffer *key, const char *text)
+{
+    buffer_append(key, text, strlen(text));
+    buffer_append(key, "\n", 1);
+}
+
 static char *welcome_key(const struct client *client, struct buffer *key)
 {
-    buffer_printf(key, "%s\n%s\n", client->database_name, client->user);
-    for (int i = 0; i < guc_set_count(client->startup); i++)
-        buffer_printf(key, "%s\n%s\n", client->startup->items[i].name,
-                      client->startup->items[i].value);
+    add_line(key, client->database_name);
+    add_line(key, client->user);
+    for (int i = 0; i < guc_set_count(client->startup); i++) {
+        add_line(key, client->startup->items[i].name);
+        add_line(key, client->startup->items[i].value);
+    }
+    buffer_append(key, "", 1);
     return buffer_head(key);
 }
 

@@ -475,6 +475,15 @@ struct worker_stats *worker_stats_of(struct worker *worker, const char *database
     return &stats->counts;
 }
 
+uint32_t worker_secret(struct worker *worker)
+{
+    if (!worker->nsecrets_left) {
+        RAND_bytes((unsigned char *)worker->secrets_left, sizeof worker->secrets_left);
+        worker->nsecrets_left = (int)(sizeof worker->secrets_left / sizeof worker->secrets_left[0]);
+    }
+    return worker->secrets_left[--worker->nsecrets_left];
+}
+
 uint64_t worker_random(struct worker *worker)
 {
     worker->random ^= worker->random << 13;

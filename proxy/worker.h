@@ -126,6 +126,8 @@ struct worker {
     int nspare_arenas;
     struct buffer spare_buffers[16]; /* empty ones of batches, for the next batches */
     int nspare_buffers;
+    uint32_t secrets_left[64]; /* see worker_secret */
+    int nsecrets_left;
     struct list_node cancels; /* cancel requests under way */
     struct gate *gates;       /* paused and disabled databases (control.h); NULL: none */
     struct list_node held;    /* clients of paused databases */
@@ -185,6 +187,8 @@ void worker_buffer_take(struct worker *worker, struct buffer *buffer);
 void worker_buffer_give(struct worker *worker, struct buffer *buffer);
 struct worker_stats *worker_stats_of(struct worker *worker, const char *database);
 uint64_t worker_random(struct worker *worker);
+/* 32 bits nobody can guess, from a stock that OpenSSL fills. */
+uint32_t worker_secret(struct worker *worker);
 /* clock_us, read once in each turn of the event loop: for statistics and idle times. What has to be
  * ordered against other threads' clocks takes clock_us() itself. */
 static inline int64_t worker_now(struct worker *worker)
