@@ -188,5 +188,8 @@ int options_parse(struct options *options, int argc, char **argv)
             return EXIT_BAD_USAGE;
     if (optind < argc)
         return usage_error("unexpected argument: ", argv[optind]);
+    if (options->takeover && options->restart)
+        return usage_error("--restart makes the running pgshunt start a successor, which is given ",
+                           "--takeover: leave that out here");
     return perform(action, options);
 }

@@ -25,6 +25,7 @@
 
 #define CLAIM_ATTEMPTS 40
 #define CLAIM_PAUSE_US 50000
+#define HELLO_SECONDS 2    /* how long who connects may take to say what he wants */
 #define ANSWER_SECONDS 10  /* how long the other process may take for what needs no work */
 #define RESTART_SECONDS 60 /* ... and to replace itself */
 
@@ -62,6 +63,14 @@ static void limit_waiting(int fd, int seconds)
 }
 
 /* ---- the running process ---- */
+
+static int control_of(struct takeover *takeover)
+{
+    pthread_mutex_lock(&takeover->lock);
+    int control = takeover->control;
+    pthread_mutex_unlock(&takeover->lock);
+    return control;
+}
 
 static void hand_listeners_to(struct takeover *takeover, int fd)
 {
@@ -108,8 +117,13 @@ static void start_successor(struct takeover *takeover, int fd)
 static void answer(struct takeover *takeover, int fd)
 {
     struct note note;
-    limit_waiting(fd, ANSWER_SECONDS);
-    if (!note_peer_is_ours(fd) || !note_receive(fd, &note, NULL, NULL)) {
+    if (!note_peer_is_ours(fd)) {
+        log_event(LOG_WARNING, "another user's process has connected to the control socket");
+        close(fd);
+        return;
+    }
+    limit_waiting(fd, HELLO_SECONDS);
+    if (!note_receive(fd, &note, NULL, NULL)) {
         refuse(fd, "the two programs are of versions that do not understand each other");
     } else if (note.kind == NOTE_TAKEOVER && takeover->successor >= 0) {
         refuse(fd, "another process is already taking over");
@@ -144,12 +158,15 @@ static void tell_asker(struct takeover *takeover, enum note_kind kind, int32_t p
     close_fd(&takeover->asker);
 }
 
-/* Whoever connects from now on comes to the successor. */
+/* Whoever connects from now on comes to the successor. Where this process has been told to end in the
+ * meantime, so has its service: the supervisor hears of no successor. */
 static void let_go(struct takeover *takeover, int32_t pid)
 {
+    bool ending = control_of(takeover) < 0;
     atomic_store(&takeover->successor_pid, pid);
     takeover_close_listeners(takeover);
-    notify_successor(pid); /* before RELEASED: what the successor says only counts from then on */
+    if (!ending) /* before RELEASED: what the successor says only counts from then on */
+        notify_successor(pid);
     note_send(takeover->successor, NOTE_RELEASED, NULL);
     tell_asker(takeover, NOTE_DONE, pid, "");
     spawn_forget(&takeover->spawned);
@@ -191,14 +208,6 @@ static void hear_predecessor(struct takeover *takeover)
     pthread_mutex_lock(&takeover->lock);
     close_fd(&takeover->predecessor);
     pthread_mutex_unlock(&takeover->lock);
-}
-
-static int control_of(struct takeover *takeover)
-{
-    pthread_mutex_lock(&takeover->lock);
-    int control = takeover->control;
-    pthread_mutex_unlock(&takeover->lock);
-    return control;
 }
 
 static void *run(void *arg)

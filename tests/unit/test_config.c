@@ -51,7 +51,8 @@ static const struct bad_case bad_files[] = {
     /* names */
     {TRUST "listne = { port = 1; };\n" DATABASE,
      "test.conf:2: found unknown setting listne (did you mean \"listen\"?); allowed here: listen, "
-     "http, workers, shutdown_timeout, pid_file, restart, auth, client_tls, server_tls, pool, timeouts, routing, "
+     "http, workers, shutdown_timeout, pid_file, restart, auth, client_tls, server_tls, pool, "
+     "timeouts, routing, "
      "monitor, "
      "limits, log, databases"},
     {TRUST "listen = {\n  address = \"x\";\n  prot = 1;\n};\n" DATABASE,
@@ -59,7 +60,8 @@ static const struct bad_case bad_files[] = {
      "address, port, backlog"},
     {TRUST "zzz = 1;\n" DATABASE,
      "test.conf:2: found unknown setting zzz; allowed here: listen, http, workers, "
-     "shutdown_timeout, pid_file, restart, auth, client_tls, server_tls, pool, timeouts, routing, monitor, limits, "
+     "shutdown_timeout, pid_file, restart, auth, client_tls, server_tls, pool, timeouts, routing, "
+     "monitor, limits, "
      "log, "
      "databases"},
     {TRUST "pool = { max_clients = 5; };\n",

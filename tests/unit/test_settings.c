@@ -294,6 +294,9 @@ static const struct command commands[] = {
     {{NULL}, OPTIONS_GO_ON, "/etc/pgshunt/pgshunt.conf", "", ""},
     {{"-c", "x.conf"}, OPTIONS_GO_ON, "x.conf", "", ""},
     {{"--config", "x.conf"}, OPTIONS_GO_ON, "x.conf", "", ""},
+    {{"--takeover"}, OPTIONS_GO_ON, "/etc/pgshunt/pgshunt.conf", "", ""},
+    {{"-c", "x.conf", "--restart"}, OPTIONS_GO_ON, "x.conf", "", ""},
+    {{"--restart", "--takeover"}, 2, NULL, "", "--restart makes the running pgshunt"},
     {{"--help"}, 0, NULL, "pgshunt is a sharding and read/write-routing proxy", ""},
     {{"-h"}, 0, NULL, "pgshunt is a sharding and read/write-routing proxy", ""},
     {{"--version"}, 0, NULL, "pgshunt " PGSHUNT_VERSION "\n", ""},
@@ -317,6 +320,14 @@ static const struct command commands[] = {
     {{"start"}, 2, NULL, "", "unexpected argument: start"},
 };
 
+static bool has_argument(const struct command *command, const char *word)
+{
+    for (int i = 0; command->arguments[i]; i++)
+        if (strcmp(command->arguments[i], word) == 0)
+            return true;
+    return false;
+}
+
 static void test_command_line(void **state)
 {
     (void)state;
@@ -324,6 +335,10 @@ static void test_command_line(void **state)
         struct command_run run = {.command = &commands[i]};
         capture(run_command, &run);
         assert_int_equal(run.status, commands[i].status);
+        if (run.status == OPTIONS_GO_ON) {
+            assert_int_equal(run.options.takeover, has_argument(&commands[i], "--takeover"));
+            assert_int_equal(run.options.restart, has_argument(&commands[i], "--restart"));
+        }
         assert_memory_equal(captured_out, commands[i].out, strlen(commands[i].out));
         if (!commands[i].out[0])
             assert_string_equal(captured_out, "");
