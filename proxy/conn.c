@@ -290,7 +290,7 @@ void conn_close(struct conn *conn, void (*on_closed)(struct conn *conn))
 void conn_detach(struct conn *conn, void (*on_detached)(struct conn *conn))
 {
     conn->on_closed = on_detached;
-    conn->reading = false;
+    conn->reading = conn->wake = false;
     uv_poll_stop(&conn->poll);
     uv_close((uv_handle_t *)&conn->poll, handle_closed);
 }

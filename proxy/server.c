@@ -167,6 +167,10 @@ void server_drop(struct server *server, const char *reason)
 {
     if (server->state == SERVER_CLOSED)
         return;
+    if (server->handover) {     /* its last words came with the answer that set it free */
+        server->discard = true; /* ... so the worker it goes to closes it */
+        return;
+    }
     log_event(LOG_DEBUG, "server connection closed", LOG_I("server", server->id),
               LOG_S("reason", reason));
     for (int i = server->expect_count - 1; i >= 0; i--)
