@@ -112,8 +112,7 @@ static void let_all_go(struct worker *worker)
         struct client *client = list_entry(at, struct client, waiting);
         if (control_is_paused(worker, client->database_name))
             continue;
-        list_remove(at);
-        list_push_back(&going, at);
+        list_move(&going, at);
     }
     while (!list_empty(&going))
         let_go(list_entry(going.next, struct client, waiting));
@@ -121,12 +120,17 @@ static void let_all_go(struct worker *worker)
 
 void control_tick(struct worker *worker, int64_t now)
 {
+    struct list_node late;
+    list_init(&late);
     list_each(at, following, &worker->held)
     {
-        struct client *client = list_entry(at, struct client, waiting);
+        const struct client *client = list_entry(at, struct client, waiting);
         int64_t limit = client->account->settings.query_wait_timeout * 1000;
-        if (!limit || now - client->waiting_since < limit)
-            continue;
+        if (limit && now - client->waiting_since >= limit)
+            list_move(&late, at);
+    }
+    while (!list_empty(&late)) {
+        struct client *client = list_entry(late.next, struct client, waiting);
         control_release(client);
         client->request.attempts = CLIENT_ATTEMPTS_OVER;
         client_no_server(client, "53300",
@@ -169,10 +173,8 @@ static void hold_queued(struct worker *worker, const struct control_order *order
 
 static void close_idle(struct pool *pool, const char *reason)
 {
-    list_each(at, following, &pool->idle)
-    {
-        server_drop(list_entry(at, struct server, link), reason);
-    }
+    while (!list_empty(&pool->idle))
+        server_drop(list_entry(pool->idle.next, struct server, link), reason);
 }
 
 static int close_free_servers(struct worker *worker, const struct control_order *order)
@@ -238,22 +240,24 @@ static void resume_database(struct worker *worker, struct control_order *order)
 
 static bool is_ordinary(const struct server *server, const struct control_order *order)
 {
-    return !server->dedicated && !server->hub &&
-           is_meant(order, server->pool->account->database);
+    return !server->dedicated && !server->hub && is_meant(order, server->pool->account->database);
 }
 
 static void reconnect(struct worker *worker, const struct control_order *order)
 {
+    struct list_node doomed;
+    list_init(&doomed);
     list_each(at, following, &worker->servers)
     {
         struct server *server = list_entry(at, struct server, all);
         if (!is_ordinary(server, order))
             continue;
+        server->discard = true;
         if (server->state == SERVER_IDLE)
-            server_drop(server, "RECONNECT");
-        else
-            server->discard = true;
+            list_move(&doomed, at);
     }
+    while (!list_empty(&doomed))
+        server_drop(list_entry(doomed.next, struct server, all), "RECONNECT");
 }
 
 static int count_closing(const struct worker *worker, const struct control_order *order)
@@ -287,8 +291,7 @@ static void kill_clients(struct worker *worker, const struct control_order *orde
         const struct client *client = list_entry(at, struct client, all);
         if (!client->database || !is_meant(order, client->database_name))
             continue;
-        list_remove(at);
-        list_push_back(&doomed, at);
+        list_move(&doomed, at);
     }
     while (!list_empty(&doomed))
         client_kill(list_entry(doomed.next, struct client, all), "57P01", KILLED, "Connect again.");
@@ -302,8 +305,7 @@ static void kill_servers(struct worker *worker, const struct control_order *orde
     {
         if (!is_meant(order, list_entry(at, struct server, all)->pool->account->database))
             continue;
-        list_remove(at);
-        list_push_back(&doomed, at);
+        list_move(&doomed, at);
     }
     while (!list_empty(&doomed))
         server_close(list_entry(doomed.next, struct server, all), "KILL");

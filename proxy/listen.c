@@ -409,8 +409,9 @@ void listen_was_lost(struct worker *worker, const char *database)
     bool closes = worker->topology->config->listen_lost == LISTEN_LOST_CLOSE;
     struct buffer notice = {0};
     wire_put_notice(&notice, &warning);
-    list_each(at, following, &worker->clients)
-    {
+    struct list_node seen, *at;
+    list_init(&seen);
+    while ((at = list_visit(&worker->clients, &seen))) {
         struct client *client = list_entry(at, struct client, all);
         if (!listens_in(client, database))
             continue;
@@ -420,6 +421,7 @@ void listen_was_lost(struct worker *worker, const char *database)
         else
             deliver(client, buffer_head(&notice), buffer_length(&notice));
     }
+    list_put_back(&worker->clients, &seen);
     buffer_release(&notice);
 }
 

@@ -32,12 +32,15 @@ static void look(uv_timer_t *timer)
 {
     struct worker *worker = timer->data;
     int64_t now = clock_us();
+    struct list_node over;
+    list_init(&over);
     list_each(at, following, &worker->node_waiting)
     {
-        struct client *client = list_entry(at, struct client, waiting);
-        if (is_over(client, now))
-            resume(client);
+        if (is_over(list_entry(at, struct client, waiting), now))
+            list_move(&over, at);
     }
+    while (!list_empty(&over))
+        resume(list_entry(over.next, struct client, waiting));
     if (list_empty(&worker->node_waiting))
         uv_timer_stop(timer);
 }

@@ -14,8 +14,9 @@ static bool is_spare(const struct pool *pool)
 static void expire_idle(struct pool *pool, int64_t now)
 {
     int64_t limit = pool->account->settings.server_idle_timeout * 1000;
-    list_each(at, following, &pool->idle)
-    {
+    struct list_node seen, *at;
+    list_init(&seen);
+    while ((at = list_visit(&pool->idle, &seen))) {
         struct server *server = list_entry(at, struct server, link);
         if (server->expires_at && now > server->expires_at)
             server_drop(server, "server_lifetime");
@@ -24,17 +25,22 @@ static void expire_idle(struct pool *pool, int64_t now)
         else if (pool_has_surplus(pool))
             server_drop(server, "pool_size");
     }
+    list_put_back(&pool->idle, &seen);
 }
 
 static void expire_starting(struct pool *pool, int64_t now)
 {
     int64_t limit = pool->worker->topology->config->connect_timeout * 1000;
+    struct list_node late;
+    list_init(&late);
     list_each(at, following, &pool->starting)
     {
-        struct server *server = list_entry(at, struct server, link);
-        if (now - server->connected_at > limit)
-            pool_login_failed(server, "08001", "the server did not finish the login in time");
+        if (now - list_entry(at, struct server, link)->connected_at > limit)
+            list_move(&late, at);
     }
+    while (!list_empty(&late))
+        pool_login_failed(list_entry(late.next, struct server, link), "08001",
+                          "the server did not finish the login in time");
 }
 
 /* ---- the minimum ---- */

@@ -37,12 +37,15 @@ static void look(uv_timer_t *timer)
 {
     struct worker *worker = timer->data;
     int64_t now = clock_us();
+    struct list_node going;
+    list_init(&going);
     list_each(at, following, &worker->schema_waiting)
     {
-        struct client *client = list_entry(at, struct client, waiting);
-        if (has_come(client, now))
-            resume(client);
+        if (has_come(list_entry(at, struct client, waiting), now))
+            list_move(&going, at);
     }
+    while (!list_empty(&going))
+        resume(list_entry(going.next, struct client, waiting));
     if (list_empty(&worker->schema_waiting))
         uv_timer_stop(timer);
 }

@@ -86,24 +86,17 @@ static bool judge(struct client *client, int64_t now)
     return reason != NULL;
 }
 
-/* Clients are taken from one list to the other while they are looked at: another's end may end one. */
+/* Visited, for another's end may end one. */
 void timeouts_tick(struct worker *worker, int64_t now)
 {
-    struct list_node seen;
+    struct list_node seen, *at;
     list_init(&seen);
-    while (!list_empty(&worker->servers)) {
-        struct list_node *at = worker->servers.next;
+    while ((at = list_visit(&worker->servers, &seen))) {
         const struct server *server = list_entry(at, struct server, all);
-        list_remove(at);
-        list_push_back(&seen, at);
         if (server->client)
             judge(server->client, now);
     }
-    while (!list_empty(&seen)) {
-        struct list_node *at = seen.next;
-        list_remove(at);
-        list_push_back(&worker->servers, at);
-    }
+    list_put_back(&worker->servers, &seen);
 }
 
 /* False: the list may have changed. */

@@ -143,14 +143,10 @@ static void stop_listening(struct worker *worker)
 
 static void close_all(struct worker *worker, const char *reason)
 {
-    list_each(at, following, &worker->clients)
-    {
-        client_close(list_entry(at, struct client, all), reason);
-    }
-    list_each(at, following, &worker->servers)
-    {
-        server_drop(list_entry(at, struct server, all), reason);
-    }
+    while (!list_empty(&worker->clients))
+        client_close(list_entry(worker->clients.next, struct client, all), reason);
+    while (!list_empty(&worker->servers))
+        server_drop(list_entry(worker->servers.next, struct server, all), reason);
 }
 
 static void stop_loop(struct worker *worker)
@@ -190,14 +186,16 @@ static void drain(struct worker *worker, int64_t now)
 {
     if (now < worker->patient_until && !only_consoles_left(worker))
         return;
-    list_each(at, following, &worker->clients)
-    {
+    struct list_node seen, *at;
+    list_init(&seen);
+    while ((at = list_visit(&worker->clients, &seen))) {
         struct client *client = list_entry(at, struct client, all);
         if (client->held)
             client_kill(client, GOODBYE);
         else if (client_is_idle(client))
             client_fatal(client, GOODBYE);
     }
+    list_put_back(&worker->clients, &seen);
     if (list_empty(&worker->clients) || now > worker->drain_until)
         stop_loop(worker);
 }
@@ -391,12 +389,16 @@ void daemon_visit_workers(struct daemon *daemon, struct worker *origin,
 
 static void expire_logins(struct worker *worker, int64_t now)
 {
+    struct list_node late;
+    list_init(&late);
     list_each(at, following, &worker->clients)
     {
-        struct client *client = list_entry(at, struct client, all);
+        const struct client *client = list_entry(at, struct client, all);
         if (client->deadline && now > client->deadline)
-            client_close(client, "login_timeout");
+            list_move(&late, at);
     }
+    while (!list_empty(&late))
+        client_close(list_entry(late.next, struct client, all), "login_timeout");
 }
 
 static void tick(uv_timer_t *timer)
