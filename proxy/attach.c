@@ -190,11 +190,11 @@ static void append_text(struct buffer *sql, const char *text)
     buffer_append(sql, text, strlen(text));
 }
 
-/* DISCARD ALL: whatever is there goes. */
+/* DISCARD ALL, where it may be: the client's settings go, refused ones with them. */
 static bool discards_all(const struct client *client)
 {
     const struct statement_list *list = &client->request.statements;
-    return list->count == 1 && list->items[0]->kind == STMT_DISCARD &&
+    return !client->tx && list->count == 1 && list->items[0]->kind == STMT_DISCARD &&
            strcmp(list->items[0]->name, "ALL") == 0;
 }
 
@@ -227,15 +227,15 @@ static void put_encoding(struct client *client, struct server *server, struct bu
  * failed, and the statement that is already on its way behind them fails with it, instead of running
  * as somebody else or under other settings.
  */
-static void put_settings(struct client *client, struct server *server, struct buffer *out,
-                         struct buffer *sql)
+static void put_settings(struct client *client, struct guc_set *wanted, struct server *server,
+                         struct buffer *out, struct buffer *sql)
 {
     append_text(sql, "BEGIN;");
-    guc_difference(server->guc, client->guc, sql);
+    guc_difference(server->guc, wanted, sql);
     append_text(sql, "COMMIT;");
     if (!is_ascii(sql))
         put_encoding(client, server, out);
-    guc_set_assign(&server->guc, client->guc);
+    guc_set_assign(&server->guc, wanted);
 }
 
 /* What has been said in the transaction so far, savepoints in their places. */
@@ -305,8 +305,9 @@ void attach_prefix(struct client *client, struct server *server, struct buffer *
     struct buffer sql = {0};
     if (client->tx && client->tx->went_back && client->tx->state == TX_OPEN)
         go_back_to_startup(client);
-    if (!server->begun && server->guc != client->guc && !discards_all(client))
-        put_settings(client, server, out, &sql);
+    /* Another client's settings are undone ahead of a DISCARD ALL too: this one would hear of them. */
+    if (!server->begun && server->guc != client->guc)
+        put_settings(client, discards_all(client) ? NULL : client->guc, server, out, &sql);
     if (client->tx && !server->begun)
         put_begin(client, server, &sql);
     if (buffer_length(&sql)) {
