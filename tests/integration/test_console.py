@@ -16,9 +16,9 @@ COLUMNS = {
              "sv_active_cancel sv_being_canceled sv_idle sv_used sv_tested sv_login maxwait maxwait_us pool_mode "
              "load_balance_hosts",
     "CLIENTS": "type user database replication state addr port local_addr local_port connect_time request_time wait "
-               "wait_us close_needed ptr link remote_pid tls application_name prepared_statements id",
+               "wait_us close_needed ptr link remote_pid tls application_name prepared_statements id pin_reason",
     "SERVERS": "type user database replication state addr port local_addr local_port connect_time request_time wait "
-               "wait_us close_needed ptr link remote_pid tls application_name prepared_statements id",
+               "wait_us close_needed ptr link remote_pid tls application_name prepared_statements id pin_reason",
     "STATS": "database total_server_assignment_count total_xact_count total_query_count total_received total_sent "
              "total_xact_time total_query_time total_wait_time total_client_parse_count total_server_parse_count "
              "total_bind_count total_client_login_count avg_server_assignment_count avg_xact_count avg_query_count "
