@@ -56,6 +56,17 @@ struct prepared *extended_statement(const struct client *client, const char *nam
     return client->extended ? names_statement(&client->extended->names, name) : NULL;
 }
 
+const char *extended_name_of(const struct client *client, const struct prepared *prepared,
+                             uint32_t hash)
+{
+    const struct names *names = client->extended ? &client->extended->names : NULL;
+    if (!names)
+        return NULL;
+    if (prepared->uses) /* its own text has that name */
+        return names_of_statement(names, prepared->uses, 0);
+    return names_of_statement(names, prepared, hash);
+}
+
 void extended_close_portals(struct client *client)
 {
     if (client->extended)
@@ -211,8 +222,30 @@ void extended_fail(struct client *client, const struct pg_error *error)
     }
 }
 
+bool batch_fails_alone(const struct client *client)
+{
+    if (!client->tx || client->tx->state != TX_FAILED)
+        return false;
+    for (int i = 0; i < client->nparticipants; i++)
+        if (client->participants[i]->begun)
+            return false;
+    return true;
+}
+
+/* Parses that no server has seen stand in front: one of them may be what is wrong. */
+static bool is_in_doubt(const struct client *client)
+{
+    const struct extended *ext = client->extended;
+    return ext->state == BATCH_OPEN && ext->nheld && !ext->server && !batch_fails_alone(client) &&
+           !batch_held_accepted(client);
+}
+
 void batch_refuse(struct client *client, const char *sqlstate, const char *message)
 {
+    if (is_in_doubt(client)) {
+        client->extended->doubts = true;
+        return;
+    }
     struct pg_error error = {.sqlstate = sqlstate, .message = message};
     client->stats->refused++;
     extended_refuse(client, &error);

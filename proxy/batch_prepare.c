@@ -35,17 +35,29 @@ void batch_drop_held(struct extended *ext)
     for (int i = 0; i < ext->nheld; i++) {
         name_free(ext->held[i].name);
         prepared_unref(ext->names.table, ext->held[i].prepared);
+        prepared_unref(ext->names.table, ext->held[i].older);
     }
     free(ext->held);
     ext->held = NULL;
     ext->nheld = 0;
 }
 
-void batch_hold_parse(struct client *client, const char *name, struct prepared *prepared)
+void batch_hold_parse(struct client *client, const char *name, struct prepared *prepared,
+                      struct prepared *older)
 {
     struct extended *ext = client->extended;
     ext->held = mem_realloc(ext->held, sizeof *ext->held * (size_t)(ext->nheld + 1));
-    ext->held[ext->nheld++] = (struct held_parse){name_keep(name), prepared_ref(prepared)};
+    ext->held[ext->nheld++] = (struct held_parse){name_keep(name), prepared_ref(prepared), older};
+}
+
+bool batch_held_accepted(const struct client *client)
+{
+    const struct extended *ext = client->extended;
+    uint64_t judge = ext->nheld ? batch_judge(client) : 0;
+    for (int i = 0; i < ext->nheld; i++)
+        if (ext->held[i].prepared->accepted != judge)
+            return false;
+    return true;
 }
 
 /* Answers the Parses that no server was needed for yet, without asking one. */
@@ -157,29 +169,6 @@ static void answer_parse(struct client *client, const char *name)
     expect->defines = mem_strdup(name);
 }
 
-void batch_release_held(struct client *client)
-{
-    struct extended *ext = client->extended;
-    struct held_parse *held = ext->held;
-    int count = ext->nheld;
-    ext->held = NULL;
-    ext->nheld = 0;
-    for (int i = 0; i < count; i++) {
-        struct prepared *prepared = held[i].prepared;
-        bool named = batch_is_named(held[i].name);
-        if (named && marks_look(&ext->server->marks, prepared, batch_path(client)) == MARK_HELD) {
-            marks_use(&ext->server->marks, prepared);
-            prepared->accepted = batch_judge(client); /* that server, when another client asked */
-            answer_parse(client, held[i].name);
-        } else {
-            send_parse(client, ext->server, &ext->out, prepared, named, held[i].name, false);
-        }
-        name_free(held[i].name);
-        prepared_unref(ext->names.table, prepared);
-    }
-    free(held);
-}
-
 static bool same_key(const struct prepared_key *a, const struct prepared_key *b)
 {
     return a->low == b->low && a->high == b->high;
@@ -206,6 +195,42 @@ static bool parse_under_way(const struct server *server, const struct prepared *
             *other_unnamed = true;
     }
     return found;
+}
+
+static void release_parse(struct client *client, struct held_parse *held)
+{
+    struct server *server = client->extended->server;
+    bool named = batch_is_named(held->name), other;
+    if (named && marks_look(&server->marks, held->prepared, batch_path(client)) == MARK_HELD) {
+        marks_use(&server->marks, held->prepared);
+        held->prepared->accepted = batch_judge(client); /* that server, when another client asked */
+        answer_parse(client, held->name);
+    } else if (named && parse_under_way(server, held->prepared, true, &other)) {
+        answer_parse(client, held->name);
+    } else {
+        send_parse(client, server, &client->extended->out, held->prepared, named, held->name,
+                   false);
+        if (!named) {
+            server_last_expected(server)->older = held->older;
+            held->older = NULL;
+        }
+    }
+}
+
+void batch_release_held(struct client *client)
+{
+    struct extended *ext = client->extended;
+    struct held_parse *held = ext->held;
+    int count = ext->nheld;
+    ext->held = NULL;
+    ext->nheld = 0;
+    for (int i = 0; i < count; i++) {
+        release_parse(client, &held[i]);
+        name_free(held[i].name);
+        prepared_unref(ext->names.table, held[i].prepared);
+        prepared_unref(ext->names.table, held[i].older);
+    }
+    free(held);
 }
 
 static void ensure(struct client *client, struct server *server, struct buffer *out,

@@ -8,6 +8,7 @@
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
 #include "proxy/cancel.h"
+#include "proxy/extended.h"
 #include "proxy/client_auth.h"
 #include "proxy/client_login.h"
 #include "proxy/client_tls.h"
@@ -90,8 +91,10 @@ static void abandon_servers(struct client *client)
 {
     while (client->nparticipants) {
         struct server *server = client->participants[client->nparticipants - 1];
-        bool clean = (!server->expect_count || server->probing) && server->tx_status == 'I' &&
-                     !server->skip && !server->copy_in && !server->copy_rest && !server->dedicated;
+        bool open = client->extended && client->extended->server == server; /* not synced */
+        bool clean = !open && (!server->expect_count || server->probing) &&
+                     server->tx_status == 'I' && !server->skip && !server->copy_in &&
+                     !server->copy_rest && !server->dedicated;
         if (clean) {
             server->kept |= client_keeps_servers(client);
             client_detach(client, server);

@@ -49,23 +49,13 @@ bool extended_takes_input(const struct client *client)
 
 /* ---- Close, Flush, Sync ---- */
 
-static bool all_accepted(const struct client *client)
-{
-    const struct extended *ext = client->extended;
-    uint64_t judge = ext->nheld ? batch_judge(client) : 0;
-    for (int i = 0; i < ext->nheld; i++)
-        if (ext->held[i].prepared->accepted != judge)
-            return false;
-    return true;
-}
-
 /* Parses that nothing followed need a server's judgement, unless one has judged the text before: so
  * that preparing does not wait for a pool that the same application has exhausted. */
 static bool judge_held(struct client *client)
 {
     if (!client->extended->nheld)
         return true;
-    if (!client->extended->server && all_accepted(client)) {
+    if (!client->extended->server && batch_held_accepted(client)) {
         batch_accept_held(client);
         return true;
     }
@@ -203,7 +193,7 @@ static bool sync_message(struct client *client)
 
 /* ---- the batch ---- */
 
-static bool handle(struct client *client, const struct incoming *message)
+static bool dispatch(struct client *client, const struct incoming *message)
 {
     struct extended *ext = client->extended;
     if (ext->state == BATCH_FAILED && message->type != 'S')
@@ -227,6 +217,16 @@ static bool handle(struct client *client, const struct incoming *message)
         batch_malformed(client);
         return true;
     }
+}
+
+static bool handle(struct client *client, const struct incoming *message)
+{
+    struct extended *ext = client->extended;
+    bool used = dispatch(client, message);
+    if (client->state == CLIENT_CLOSED || !ext->doubts)
+        return used;
+    ext->doubts = false;
+    return judge_held(client) && dispatch(client, message);
 }
 
 static void open_batch(struct client *client)
@@ -344,6 +344,16 @@ bool extended_push(struct client *client)
         batch_flush(ext);
     }
     return ext->server->expect_count > 0;
+}
+
+bool extended_answer_all(struct client *client)
+{
+    if (!judge_held(client) || extended_push(client))
+        return false;
+    if (client->extended->server && client->extended->server->expect_count)
+        return false;
+    batch_send_early(client);
+    return true;
 }
 
 void extended_copy_in(struct client *client, struct server *server)

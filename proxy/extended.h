@@ -34,6 +34,7 @@ enum batch_state {
 struct held_parse {
     char *name;
     struct prepared *prepared; /* reference */
+    struct prepared *older;    /* what the name was before: reference, or NULL */
 };
 
 struct extended {
@@ -52,6 +53,8 @@ struct extended {
     bool described;      /* the batch asks for a description */
     bool unsafe;  /* it has bound more than reads on a replica: not to be repeated elsewhere */
     bool judging; /* a server is wanted for the held Parses' sake alone: no server, no answer '1' */
+    bool
+        doubts; /* the message at hand is to be refused, once a server has judged the Parses before it */
 };
 
 /* One message being worked on. */
@@ -109,11 +112,15 @@ bool batch_refuse_failed(struct client *client, const struct prepared *prepared)
 uint32_t batch_path(const struct client *client);
 /* Who would judge a text alike: the same user in the same schema with the same settings. */
 uint64_t batch_judge(const struct client *client);
-void batch_hold_parse(struct client *client, const char *name, struct prepared *prepared);
+/* Takes over the reference on `older`, what the name was before (or NULL). */
+void batch_hold_parse(struct client *client, const char *name, struct prepared *prepared,
+                      struct prepared *older);
 void batch_drop_held(struct extended *ext);
 /* Answers the Parses that waited: from what the server knows, or by asking it. Answers of our own wait in
  * the server's queue for what comes behind them. */
 void batch_release_held(struct client *client);
+/* Whether all that wait have been judged before. */
+bool batch_held_accepted(const struct client *client);
 /* ... without asking one. */
 void batch_accept_held(struct client *client);
 /* Makes sure that the server has the statement by the time it reads what follows. */
@@ -146,6 +153,8 @@ enum reach {
 };
 /* Makes `shard`'s server the batch's. */
 enum reach batch_reach(struct client *client, unsigned shard, enum node_class class);
+/* The transaction block has failed before any server has heard of it: to one it would be a sound one. */
+bool batch_fails_alone(const struct client *client);
 /* Any server that can describe the statement. */
 enum reach batch_reach_for_description(struct client *client, struct prepared *prepared);
 /* Syncs the batch's server, so that all its answers come before what follows. */

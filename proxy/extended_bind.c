@@ -46,6 +46,54 @@ static bool parse_is_aborted(const struct client *client, const struct prepared 
            kind != STMT_ROLLBACK_TO && kind != STMT_PREPARE_TRANSACTION;
 }
 
+/* The one without a name goes with any Parse that comes to be looked at. */
+static void refuse_aborted(struct client *client, const char *name)
+{
+    struct extended *ext = client->extended;
+    struct prepared *older = batch_is_named(name) ? NULL : names_statement(&ext->names, name);
+    if (older)
+        prepared_ref(older);
+    if (!batch_is_named(name))
+        names_undefine(&ext->names, name);
+    batch_refuse(client, "25P02", ABORTED);
+    if (older && ext->server) {
+        server_last_expected(ext->server)->defines = mem_strdup(name);
+        server_last_expected(ext->server)->older = older;
+    } else {
+        prepared_unref(ext->names.table, older);
+    }
+}
+
+/* ParseComplete of our own. An error in front of it takes the meaning back. */
+static void answer_local(struct client *client, const char *name, struct prepared *older)
+{
+    struct extended *ext = client->extended;
+    bool awaited = ext->server && ext->server->expect_count;
+    batch_answer_simple(client, '1');
+    if (awaited) {
+        server_last_expected(ext->server)->defines = mem_strdup(name);
+        server_last_expected(ext->server)->older = older;
+    } else {
+        prepared_unref(ext->names.table, older);
+    }
+}
+
+static void define(struct client *client, const char *name, struct prepared *prepared)
+{
+    struct extended *ext = client->extended;
+    struct prepared *older = names_statement(&ext->names, name);
+    if (older)
+        prepared_ref(older);
+    batch_define(client, name, prepared);
+    bool empty = !prepared->statements.count;
+    if (batch_is_session_statement(prepared) || (empty && batch_fails_alone(client)))
+        answer_local(client, name, older);
+    else
+        batch_hold_parse(client, name, prepared, older);
+    if (ext->server)
+        batch_release_held(client);
+}
+
 bool extended_parse(struct client *client, const struct incoming *message)
 {
     struct extended *ext = client->extended;
@@ -60,19 +108,13 @@ bool extended_parse(struct client *client, const struct incoming *message)
     if (!prepared)
         return true;
     if (parse_is_aborted(client, prepared)) {
-        batch_refuse(client, "25P02", ABORTED);
+        refuse_aborted(client, name);
     } else if (batch_is_named(name) && names_statement(&ext->names, name)) {
         batch_refuse(
             client, "42P05",
             arena_printf(client->request.arena, "prepared statement \"%s\" already exists", name));
     } else if (!batch_too_many(client, prepared)) {
-        batch_define(client, name, prepared);
-        if (batch_is_session_statement(prepared))
-            batch_answer_simple(client, '1');
-        else
-            batch_hold_parse(client, name, prepared);
-        if (ext->server)
-            batch_release_held(client);
+        define(client, name, prepared);
     }
     prepared_unref(&client->worker->prepared, prepared);
     return true;
@@ -137,7 +179,9 @@ static bool bind_direct(struct client *client, const struct incoming *message,
     client->request.retriable = !ext->unsafe && !client->request.incomplete;
     batch_ensure_prepared(client, prepared, named);
     put_bind(&ext->out, bind, batch_server_name(prepared, bind->statement), message);
-    server_expect(ext->server, EXPECT_BIND)->prepared = prepared_ref(prepared);
+    struct expect *expect = server_expect(ext->server, EXPECT_BIND);
+    expect->prepared = prepared_ref(prepared);
+    expect->called = named ? name_hash(bind->statement) : 0;
     struct portal *portal = names_open(&ext->names, bind->portal, PORTAL_SERVER, prepared);
     portal->shard = plan->shard;
     portal->write = plan->write;

@@ -33,6 +33,18 @@ static void describe_session_statement(struct client *client, const struct prepa
     batch_answer(client, &bytes);
 }
 
+static void describe_nothing(struct client *client, const struct prepared *prepared)
+{
+    struct buffer bytes = {0};
+    size_t begin = wire_begin(&bytes, 't');
+    wire_put16(&bytes, prepared->ntypes);
+    for (int i = 0; i < prepared->ntypes; i++)
+        wire_put32(&bytes, (int32_t)prepared->types[i]);
+    wire_end(&bytes, begin);
+    wire_put_simple(&bytes, 'n');
+    batch_answer(client, &bytes);
+}
+
 static bool describe_statement(struct client *client, const char *name)
 {
     struct extended *ext = client->extended;
@@ -42,6 +54,10 @@ static bool describe_statement(struct client *client, const char *name)
         return true;
     if (batch_is_session_statement(prepared)) {
         describe_session_statement(client, prepared, true);
+        return true;
+    }
+    if (!prepared->statements.count && batch_fails_alone(client)) {
+        describe_nothing(client, prepared);
         return true;
     }
     reached = batch_reach_for_description(client, prepared);
@@ -241,6 +257,15 @@ static bool execute_local(struct client *client, struct portal *portal)
     return execute_on_server(client, portal->prepared);
 }
 
+/* What failed was of our own, and the portal's server would carry it out. */
+static bool fails_unknown(const struct client *client, const struct portal *portal)
+{
+    if (!client->tx || client->tx->state != TX_FAILED || !portal->prepared->statements.count)
+        return false;
+    const struct server *server = client_participant(client, portal->shard);
+    return server && server->tx_status == 'T';
+}
+
 bool extended_execute(struct client *client, const struct incoming *message)
 {
     struct wire_reader reader = wire_reader(message->body, message->len);
@@ -261,6 +286,12 @@ bool extended_execute(struct client *client, const struct incoming *message)
     case PORTAL_SERVER:
     case PORTAL_CURSOR:
         break;
+    }
+    if (fails_unknown(client, portal)) {
+        batch_refuse(
+            client, "25P02",
+            "current transaction is aborted, commands ignored until end of transaction block");
+        return true;
     }
     enum reach reached = batch_reach(client, portal->shard, NODE_CLASS_REPLICA);
     if (reached != REACH_READY)

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "pgshunt/arena.h"
 
@@ -88,6 +89,21 @@ struct prepared *names_statement(const struct names *names, const char *name)
 {
     struct client_statement *statement = find_statement(names, name);
     return statement ? statement->prepared : NULL;
+}
+
+uint32_t name_hash(const char *name)
+{
+    return (uint32_t)XXH3_64bits(name, strlen(name)) | 1;
+}
+
+const char *names_of_statement(const struct names *names, const struct prepared *prepared,
+                               uint32_t hash)
+{
+    const struct client_statement *statement, *next;
+    HASH_ITER(hh, names->statements, statement, next)
+    if (statement->prepared == prepared && (!hash || name_hash(statement->name) == hash))
+        return statement->name;
+    return names->unnamed && names->unnamed->prepared == prepared ? "" : NULL;
 }
 
 void names_forget_statements(struct names *names)

@@ -42,8 +42,8 @@ char *name_keep(const char *name);
 void name_free(char *name);
 
 struct names {
-    struct prepared_table *table; /* the worker's, for references */
-    size_t memory;                /* that the statements and portals take, roughly */
+    struct prepared_table *table;        /* the worker's, for references */
+    size_t memory;                       /* that the statements and portals take, roughly */
     struct client_statement *statements; /* with names; a hash */
     struct client_statement *unnamed;    /* NULL: there is none */
     struct portal *portals;
@@ -54,6 +54,10 @@ struct names {
 void names_define(struct names *names, const char *name, struct prepared *prepared);
 void names_undefine(struct names *names, const char *name);
 struct prepared *names_statement(const struct names *names, const char *name); /* or NULL */
+/* The name of this hash that means this; NULL: none. Looks at all of them. Hash 0: any name. */
+const char *names_of_statement(const struct names *names, const struct prepared *prepared,
+                               uint32_t hash);
+uint32_t name_hash(const char *name); /* never 0 */
 /* Replaces an older portal of the name; takes a reference on `prepared`. */
 struct portal *names_open(struct names *names, const char *name, enum portal_kind kind,
                           struct prepared *prepared);

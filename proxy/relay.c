@@ -317,6 +317,40 @@ static void say_late(struct walk *walk, const char *message)
     buffer_release(&out);
 }
 
+/* A text with the client's own name where the server's stands. */
+static void put_renamed(struct buffer *out, const char *text, const char *ours, const char *name)
+{
+    const char *at;
+    while ((at = strstr(text, ours))) {
+        wire_put_bytes(out, text, (size_t)(at - text));
+        wire_put_bytes(out, name, strlen(name));
+        text = at + strlen(ours);
+    }
+    wire_put_cstring(out, text);
+}
+
+/* Servers know a statement by a name of ours: an error that tells it tells the client's. True: said. */
+static bool say_renamed(struct walk *walk, const struct prepared *prepared, uint32_t called,
+                        const char *message, const char *body, size_t len)
+{
+    struct buffer out = {0};
+    const char *ours = prepared->uses ? prepared->uses->server_name : prepared->server_name;
+    const char *name = walk->client ? extended_name_of(walk->client, prepared, called) : NULL;
+    if (!name || !memmem(body, len, ours, strlen(ours)))
+        return false;
+    struct wire_reader reader = wire_reader(body, len);
+    size_t begin = wire_begin(&out, 'E');
+    for (int field; (field = wire_read8(&reader)) && !reader.bad;) {
+        wire_put8(&out, field);
+        put_renamed(&out, wire_read_cstring(&reader), ours, name);
+    }
+    wire_put8(&out, 0);
+    wire_end(&out, begin);
+    insert(walk, message, &out);
+    buffer_release(&out);
+    return true;
+}
+
 static enum verdict error_response(struct walk *walk, const char *message, const char *body,
                                    size_t len)
 {
@@ -366,12 +400,18 @@ static enum verdict error_response(struct walk *walk, const char *message, const
         say_late(walk, message);
         verdict = DROP;
     }
+    struct prepared *named =
+        verdict == FORWARD && head->prepared ? prepared_ref(head->prepared) : NULL;
+    uint32_t called = head->called;
     if (head->kind != EXPECT_QUERY) {
         if (walk->client)
             extended_server_error(walk->client);
         server_expect_skip(server);
         mute_query_behind(server);
     }
+    if (named && say_renamed(walk, named, called, message, body, len))
+        verdict = DROP;
+    prepared_unref(&server->worker->prepared, named);
     return verdict;
 }
 

@@ -42,6 +42,7 @@ void server_expect_release(struct server *server, struct expect *expect)
     if (expect->kind == EXPECT_PARSE || expect->prepares)
         *(expect->unnamed ? &server->parsing_unnamed : &server->parsing) -= 1;
     prepared_unref(&server->worker->prepared, expect->prepared);
+    prepared_unref(&server->worker->prepared, expect->older);
     free((char *)expect->defines);
     buffer_release(&expect->answer);
     if (expect->settings) {
@@ -92,7 +93,7 @@ struct expect *server_awaits(struct server *server)
 }
 
 /* It will not be carried out: what was taken for granted is taken back. */
-static void undo(struct server *server, struct expect *expect)
+static void undo(struct server *server, struct expect *expect, bool failed)
 {
     if (expect->kind == EXPECT_CLOSE && expect->swallow)
         marks_kept(&server->marks, &expect->key);
@@ -100,18 +101,21 @@ static void undo(struct server *server, struct expect *expect)
         return;
     if (expect->restores)
         extended_restore(server->client, expect->defines, expect->prepared);
+    else if (expect->older && !failed)
+        extended_restore(server->client, expect->defines, expect->older);
     else
         extended_undefine(server->client, expect->defines);
 }
 
-/* The last first, so that of a name closed and defined anew the older meaning is left. */
+/* The last first, so that of a name closed and defined anew the older meaning is left. The first one is what
+ * has failed: a Parse that fails has already taken the unnamed statement away. */
 void server_expect_skip(struct server *server)
 {
     int count = 0;
     while (count < server->expect_count && expect_at(server, count)->kind != EXPECT_SYNC)
         count++;
     for (int i = count - 1; i >= 0; i--)
-        undo(server, expect_at(server, i));
+        undo(server, expect_at(server, i), i == 0);
     while (count--)
         server_expect_pop(server);
 }
@@ -119,7 +123,7 @@ void server_expect_skip(struct server *server)
 void server_expect_unsend(struct server *server)
 {
     struct expect *last = server_last_expected(server);
-    undo(server, last);
+    undo(server, last, false);
     server_expect_release(server, last);
     server->expect_count--;
 }
@@ -174,7 +178,7 @@ void server_drop(struct server *server, const char *reason)
     log_event(LOG_DEBUG, "server connection closed", LOG_I("server", server->id),
               LOG_S("reason", reason));
     for (int i = server->expect_count - 1; i >= 0; i--)
-        undo(server, expect_at(server, i));
+        undo(server, expect_at(server, i), false);
     if (server->client)
         client_detach(server->client, server);
     if (server->hub)

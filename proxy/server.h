@@ -65,10 +65,13 @@ struct expect {
                                            EXECUTE: whose statement takes effect */
     const char *defines; /* client's name it defines (PARSE, LOCAL), undone when it is skipped */
     bool restores;       /* ... or has closed: when it is skipped, it is `prepared` again */
-    bool unnamed;        /* PARSE: into the server's unnamed statement */
-    bool prepares;       /* EXECUTE, QUERY: of SQL's PREPARE, which puts `prepared` on the server */
-    bool ahead;          /* SYNC: between what goes ahead of a Query and the Query */
-    bool muted;          /* QUERY: what went ahead of it has failed, and that error is its answer */
+    struct prepared
+        *older;      /* what that name was before, if it is skipped and not failed: reference */
+    uint32_t called; /* BIND: hash of the client's name for the statement; 0: not known */
+    bool unnamed;    /* PARSE: into the server's unnamed statement */
+    bool prepares;   /* EXECUTE, QUERY: of SQL's PREPARE, which puts `prepared` on the server */
+    bool ahead;      /* SYNC: between what goes ahead of a Query and the Query */
+    bool muted;      /* QUERY: what went ahead of it has failed, and that error is its answer */
     struct prepared_key key;           /* CLOSE, swallowed: what is closed */
     const struct statement_list *list; /* QUERY: statements, for effects; EXECUTE: one */
     int done;                          /* QUERY: statements completed */

@@ -434,7 +434,8 @@ static bool between(struct client *client, char type)
     case 'F':
         return extended_takes_input(client) && extended_end_for_query(client);
     default:
-        refuse_type(client, type);
+        if (extended_answer_all(client))
+            refuse_type(client, type);
         return false;
     }
 }

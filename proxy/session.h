@@ -125,6 +125,11 @@ void extended_define(struct client *client, const char *name, struct prepared *p
 /* What the client knows by this name, of Parse or of SQL's PREPARE; NULL: nothing. */
 struct prepared *extended_statement(const struct client *client, const char *name);
 void extended_undefine(struct client *client, const char *name);
+/* What the client calls it, or what it executes; NULL: nothing any more. */
+const char *extended_name_of(const struct client *client, const struct prepared *prepared,
+                             uint32_t hash);
+/* Ahead of an end of the session: what the batch was asked is answered. False: try again later. */
+bool extended_answer_all(struct client *client);
 /* Undo of its Close: the Close was skipped. */
 void extended_restore(struct client *client, const char *name, struct prepared *prepared);
 void extended_close_portals(struct client *client); /* their transaction is over */
