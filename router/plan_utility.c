@@ -405,6 +405,14 @@ void plan_utility(struct planner *p)
     case STMT_PREPARE:
         plan_prepare(p);
         break;
+    case STMT_COMMIT_PREPARED:
+    case STMT_ROLLBACK_PREPARED:
+        plan_refuse(
+            p,
+            "Say which shard prepared it with SET pgshunt.shard = '...', or with a comment: "
+            "/* pgshunt: shard=... */. pg_prepared_xacts on each shard lists what is there.",
+            "%s needs to know the shard that has prepared the transaction", p->statement->tag);
+        break;
     case STMT_EMPTY:
     case STMT_BEGIN:
     case STMT_COMMIT:
@@ -413,8 +421,6 @@ void plan_utility(struct planner *p)
     case STMT_RELEASE:
     case STMT_ROLLBACK_TO:
     case STMT_PREPARE_TRANSACTION:
-    case STMT_COMMIT_PREPARED:
-    case STMT_ROLLBACK_PREPARED:
     case STMT_SET:
     case STMT_SET_TRANSACTION:
     case STMT_RESET:

@@ -143,7 +143,7 @@ SEQUENCES = {
                  step(query("CLOSE c")), step(query("FETCH c")), step(query("COMMIT"))],
     "two phases": [step(query("BEGIN")), step(query("INSERT INTO t VALUES (66)")),
                    step(query("PREPARE TRANSACTION 'same_as_postgres'")),
-                   step(query("ROLLBACK PREPARED 'same_as_postgres'"))],
+                   step(query("ROLLBACK PREPARED 'same_as_postgres' /* pgshunt: shard=s0 */"))],
     # ---- settings ----
     "SET": [step(query("SET application_name = 'Some App'")), step(query("SHOW application_name")),
             step(query("RESET application_name")), step(query("SET datestyle = 'German, DMY'")),
