@@ -11,6 +11,7 @@
 #include "proxy/pins.h"
 #include "proxy/pool.h"
 #include "proxy/reported.h"
+#include "proxy/sequences.h"
 
 /* ---- routing ---- */
 
@@ -53,6 +54,23 @@ static void fill_input(struct client *client, struct route_session *session,
     };
 }
 
+/* It would be prepared on one of them, and the others' part left open. */
+static void refuse_to_prepare(const struct client *client, const struct statement *statement,
+                              struct plan *plan)
+{
+    int begun = 0;
+    for (int i = 0; i < client->nparticipants; i++)
+        begun += client->participants[i]->begun;
+    if (statement->kind != STMT_PREPARE_TRANSACTION || begun < 2)
+        return;
+    *plan = (struct plan){.kind = PLAN_REFUSE};
+    plan->error = (struct pg_error){
+        .sqlstate = "0A000",
+        .message = "PREPARE TRANSACTION of a transaction on several shards is not supported",
+        .hint = "Roll back. COMMIT ends a transaction on all of its shards; prepare only what is "
+                "on one."};
+}
+
 void attach_route(struct client *client, const struct statement *statement,
                   const struct params *params, struct arena *arena, struct plan *plan)
 {
@@ -62,6 +80,8 @@ void attach_route(struct client *client, const struct statement *statement,
     input.statement = statement;
     input.params = params;
     router_plan(&input, arena, plan);
+    sequences_planned(client, statement, plan);
+    refuse_to_prepare(client, statement, plan);
     /* Where any shard would do, the one the transaction is on already costs nothing. */
     if (plan->kind == PLAN_DIRECT && plan->any_shard && client->nparticipants)
         plan->shard = client->participants[0]->shard;
@@ -74,6 +94,10 @@ void attach_route_list(struct client *client, const struct statement_list *list,
     struct route_input input;
     fill_input(client, &session, &input);
     router_plan_list(list, &input, arena, plan);
+    for (int i = 0; i < list->count; i++)
+        sequences_planned(client, list->items[i], plan);
+    for (int i = 0; i < list->count; i++)
+        refuse_to_prepare(client, list->items[i], plan);
     if (plan->kind == PLAN_DIRECT && plan->any_shard && client->nparticipants)
         plan->shard = client->participants[0]->shard;
 }
@@ -305,6 +329,7 @@ void attach_prefix(struct client *client, struct server *server, struct buffer *
     struct buffer sql = {0};
     if (client->tx && client->tx->went_back && client->tx->state == TX_OPEN)
         go_back_to_startup(client);
+    sequences_ahead(client, server, out, &sql);
     /* Another client's settings are undone ahead of a DISCARD ALL too: this one would hear of them. */
     if (!server->begun && server->guc != client->guc)
         put_settings(client, discards_all(client) ? NULL : client->guc, server, out, &sql);

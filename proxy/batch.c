@@ -10,6 +10,7 @@
 #include "pgshunt/wire.h"
 #include "proxy/pool.h"
 #include "proxy/schema_wait.h"
+#include "proxy/sequences.h"
 
 #define NO_SUCH_PORTAL "pgshunt_abort"
 #define EARLY_MAX 16384 /* answers held back, at most: then the batch cannot be repeated */
@@ -299,8 +300,11 @@ enum reach batch_reach(struct client *client, unsigned shard, enum node_class cl
     if (ext->server) {
         bool replica = atomic_load(&ext->server->pool->node->role) == NODE_ROLE_REPLICA;
         bool misplaced = replica && class == NODE_CLASS_PRIMARY && !client->tx;
-        if (ext->server->shard == shard && !misplaced)
+        if (ext->server->shard == shard && !misplaced &&
+            !sequences_in_the_way(client, ext->server)) {
+            sequences_used(client, ext->server);
             return REACH_READY;
+        }
         if (batch_leaves_writes(client))
             return batch_refuse_two_shards(client);
         batch_settle(client);

@@ -114,11 +114,13 @@ struct request {
                             arena's */
     struct plan plan;
     bool planned;
-    bool timed_out;  /* it was cancelled for timeouts.query */
-    bool forwarded;  /* some of the answer has reached the client */
-    bool retriable;  /* an autocommit read on a replica: may be repeated elsewhere */
-    bool incomplete; /* `again` has not all that was asked: nothing of it may be repeated */
-    bool repeat;     /* at ReadyForQuery it is: a statement it uses has to be prepared anew */
+    bool writes;          /* something of it may write (sequences.h) */
+    bool asks_last_value; /* currval() or lastval() is called */
+    bool timed_out;       /* it was cancelled for timeouts.query */
+    bool forwarded;       /* some of the answer has reached the client */
+    bool retriable;       /* an autocommit read on a replica: may be repeated elsewhere */
+    bool incomplete;      /* `again` has not all that was asked: nothing of it may be repeated */
+    bool repeat;          /* at ReadyForQuery it is: a statement it uses has to be prepared anew */
     const char *sql; /* of a Query message: borrowed from the input, copied when it has to wait */
     bool sql_kept;   /* sql is in the arena */
     bool function_call;          /* sql is no text but a FunctionCall message */
@@ -194,6 +196,8 @@ struct client {
     struct listener *listener;     /* what it LISTENs to; NULL until it does */
     uint32_t pins_told;            /* reasons a NOTICE is due for; see pins.h */
     bool pin_noticed;              /* ... and was given */
+    bool lost_sequences;           /* asked for currval() in vain: see sequences.h */
+    uint32_t sequence_server;      /* id of the server it wrote to last */
     char *route_key, *route_shard; /* pgshunt.key, pgshunt.shard */
     size_t copy_left;              /* bytes of a CopyData message still to pass on */
     bool copy_ends;                /* ... of a CopyDone or CopyFail, which ends the COPY */

@@ -170,8 +170,10 @@ static bool bind_direct(struct client *client, const struct incoming *message,
     enum node_class class = plan->node;
     bool in_block = client->tx && !client->tx->implicit;
     if (class == NODE_CLASS_REPLICA && !ext->server && !in_block &&
-        !is_last_statement(message->rest, message->rest_len))
+        !is_last_statement(message->rest, message->rest_len)) {
         class = NODE_CLASS_PRIMARY;
+        client->request.writes = true; /* it may, in what follows */
+    }
     enum reach reached = batch_reach(client, plan->shard, class);
     if (reached != REACH_READY)
         return reached == REACH_FAILED;

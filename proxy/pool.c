@@ -12,6 +12,7 @@
 #include "proxy/login_gate.h"
 #include "proxy/pool_internal.h"
 #include "proxy/replication.h"
+#include "proxy/sequences.h"
 #include "proxy/server_secret.h"
 #include "proxy/worker.h"
 
@@ -164,7 +165,9 @@ static void refuse_deadlock(struct client *client)
 enum checkout pool_checkout(struct pool *pool, struct client *client, unsigned shard)
 {
     if (!pool->nwaiting && !list_empty(&pool->idle)) {
-        struct server *server = list_entry(pool->idle.next, struct server, link);
+        struct server *server = sequences_own_server(client, &pool->idle);
+        if (!server)
+            server = list_entry(pool->idle.next, struct server, link);
         int64_t now = worker_now(pool->worker);
         if (!pool_doubts(pool, server, now)) {
             pool_take_idle(pool, server);

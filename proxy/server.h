@@ -118,6 +118,8 @@ struct server {
     char fatal[256];   /* why it is lost: its FATAL message, or what we found */
     char fatal_sqlstate[6];
     /* session state carried */
+    uint32_t
+        sequence_user; /* id of the client whose sequence state it has; 0: nobody's (sequences.h) */
     struct guc_set *guc;
     struct marks marks;          /* prepared statements that are there */
     int parsing;                 /* named ones among `expects` */

@@ -12,6 +12,7 @@
 #include "pgshunt/wire.h"
 #include "proxy/pins.h"
 #include "proxy/reported.h"
+#include "proxy/sequences.h"
 #include "proxy/set_config.h"
 
 /* ---- settings made by statements ---- */
@@ -426,6 +427,7 @@ static void wrote(struct client *client, struct server *server)
         client->tx->wrote = true;
     else
         session_wrote(client, server);
+    sequences_follow(client, server);
 }
 
 void statement_completed(struct client *client, struct server *server,

@@ -1,0 +1,110 @@
+/* sequences.c: currval() and lastval() over shared servers: one's own values or none. */
+#include "proxy/sequences.h"
+
+#include <string.h>
+
+#include "pgshunt/session_function.h"
+#include "pgshunt/wire.h"
+#include "proxy/client.h"
+#include "proxy/pins.h"
+
+#define SEVERAL UINT32_MAX /* server->sequence_user; no client's id */
+
+static bool asks_last_value(const struct statement *statement)
+{
+    for (int i = 0; statement->facts & FACT_SESSION && i < statement->nfunctions; i++)
+        if (session_function(statement->functions[i].name) == SESSION_CURRVAL)
+            return true;
+    return false;
+}
+
+void sequences_planned(struct client *client, const struct statement *statement,
+                       const struct plan *plan)
+{
+    client->request.writes |= plan->write;
+    client->request.asks_last_value |= asks_last_value(statement);
+}
+
+/* All of the state there is this client's, and it has left none elsewhere since. */
+static bool is_own(const struct client *client, const struct server *server)
+{
+    return server->sequence_user == client->id && client->sequence_server == server->id;
+}
+
+/* A transaction has begun with a clean server; what was pinned was clean then. */
+static bool is_foreign(const struct client *client, const struct server *server)
+{
+    if (!server->sequence_user || server->begun || server->pins >> PIN_SEQUENCE & 1)
+        return false;
+    if (client_keeps_servers(client))
+        return server->sequence_user != client->id;
+    return !is_own(client, server);
+}
+
+bool sequences_in_the_way(const struct client *client, const struct server *server)
+{
+    return client->request.writes && is_foreign(client, server);
+}
+
+void sequences_used(struct client *client, struct server *server)
+{
+    if (!client->request.writes || is_own(client, server))
+        return;
+    client->sequence_server = server->id;
+    if (server->pins >> PIN_SEQUENCE & 1)
+        return;
+    if (!client_keeps_servers(client) || server->sequence_user != client->id)
+        server->sequence_user = server->sequence_user ? SEVERAL : client->id;
+}
+
+/* It can stand in the text of the BEGIN, unless that would be behind a snapshot then: what sets the
+ * isolation level has to come before any. */
+static bool joins_begin(const struct client *client, const struct server *server)
+{
+    const struct transaction *tx = client->tx;
+    return tx && !server->begun && strcmp(tx->begin_sql, "BEGIN") == 0 && !tx->settings.count;
+}
+
+static void put_discard(struct client *client, struct server *server, struct buffer *out,
+                        struct buffer *sql)
+{
+    static const char discard[] = "DISCARD SEQUENCES";
+    server->sequence_user = 0;
+    if (joins_begin(client, server)) {
+        buffer_append(sql, discard, sizeof discard - 1);
+        buffer_append(sql, ";", 1);
+        return;
+    }
+    wire_put_query(out, discard);
+    server_expect(server, EXPECT_QUERY)->swallow = true;
+    server->unnamed = (struct prepared_key){0};
+}
+
+void sequences_ahead(struct client *client, struct server *server, struct buffer *out,
+                     struct buffer *sql)
+{
+    const struct request *request = &client->request;
+    if (request->asks_last_value && !client->tx && !client_keeps_servers(client))
+        client->lost_sequences |= !is_own(client, server);
+    if ((request->writes || client->tx) && is_foreign(client, server))
+        put_discard(client, server, out, sql);
+    sequences_used(client, server);
+}
+
+void sequences_follow(struct client *client, struct server *server)
+{
+    if (client->lost_sequences && !client_keeps_servers(client) && is_own(client, server))
+        pin(client, server, PIN_SEQUENCE);
+}
+
+struct server *sequences_own_server(const struct client *client, const struct list_node *idle)
+{
+    if (!client->request.asks_last_value || !client->sequence_server)
+        return NULL;
+    for (struct list_node *node = idle->next; node != idle; node = node->next) {
+        struct server *server = list_entry(node, struct server, link);
+        if (is_own(client, server))
+            return server;
+    }
+    return NULL;
+}
