@@ -245,14 +245,14 @@ static void retire(struct worker *worker, int64_t now)
 static void run_stop(struct worker *worker, struct message *message)
 {
     struct order *order = (struct order *)message;
-    if (order->tell) {
-        list_each(at, following, &worker->clients)
-        {
-            struct client *client = list_entry(at, struct client, all);
-            if (client->state > CLIENT_AUTH)
-                client_kill(client, GOODBYE);
-        }
+    struct list_node seen, *at;
+    list_init(&seen);
+    while (order->tell && (at = list_visit(&worker->clients, &seen))) {
+        struct client *client = list_entry(at, struct client, all);
+        if (client->state > CLIENT_AUTH)
+            client_kill(client, GOODBYE);
     }
+    list_put_back(&worker->clients, &seen);
     free(order);
     stop_loop(worker);
 }
