@@ -57,12 +57,17 @@ void sequences_used(struct client *client, struct server *server)
         server->sequence_user = server->sequence_user ? SEVERAL : client->id;
 }
 
-/* It can stand in the text of the BEGIN, unless that would be behind a snapshot then: what sets the
- * isolation level has to come before any. */
-static bool joins_begin(const struct client *client, const struct server *server)
+/*
+ * It stands in front of the settings, so that the client hears of no parameters in between; or in the text
+ * of the BEGIN, unless that would be behind a snapshot then: what sets the isolation level has to come
+ * before any.
+ */
+static bool joins_text(const struct client *client, const struct server *server)
 {
     const struct transaction *tx = client->tx;
-    return tx && !server->begun && strcmp(tx->begin_sql, "BEGIN") == 0 && !tx->settings.count;
+    if (server->guc != client->guc)
+        return true;
+    return tx && strcmp(tx->begin_sql, "BEGIN") == 0 && !tx->settings.count;
 }
 
 static void put_discard(struct client *client, struct server *server, struct buffer *out,
@@ -70,7 +75,7 @@ static void put_discard(struct client *client, struct server *server, struct buf
 {
     static const char discard[] = "DISCARD SEQUENCES";
     server->sequence_user = 0;
-    if (joins_begin(client, server)) {
+    if (joins_text(client, server)) {
         buffer_append(sql, discard, sizeof discard - 1);
         buffer_append(sql, ";", 1);
         return;
