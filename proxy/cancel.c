@@ -194,8 +194,8 @@ void cancels_close(struct worker *worker)
 size_t cancel_client_key(const struct client *client, unsigned char key[CANCEL_KEY_MAX])
 {
     const struct daemon *daemon = client->worker->daemon;
-    int64_t session[2] = {(int64_t)client->cancel_secret << 32 | client->cancel_pid,
-                          client->connected_at};
+    uint64_t session[2] = {(uint64_t)client->cancel_secret << 32 | (uint32_t)client->cancel_pid,
+                           (uint64_t)client->connected_at};
     unsigned length = CANCEL_KEY_MAX;
     if (!client->long_cancel_key) {
         memcpy(key, &client->cancel_secret, sizeof client->cancel_secret);
