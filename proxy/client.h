@@ -114,13 +114,14 @@ struct request {
                             arena's */
     struct plan plan;
     bool planned;
-    bool writes;          /* something of it may write (sequences.h) */
-    bool asks_last_value; /* currval() or lastval() is called */
-    bool timed_out;       /* it was cancelled for timeouts.query */
-    bool forwarded;       /* some of the answer has reached the client */
-    bool retriable;       /* an autocommit read on a replica: may be repeated elsewhere */
-    bool incomplete;      /* `again` has not all that was asked: nothing of it may be repeated */
-    bool repeat;          /* at ReadyForQuery it is: a statement it uses has to be prepared anew */
+    bool writes;            /* something of it may write (sequences.h) */
+    bool asks_last_value;   /* currval() or lastval() is called */
+    bool may_use_sequences; /* ... or may, inside a function */
+    bool timed_out;         /* it was cancelled for timeouts.query */
+    bool forwarded;         /* some of the answer has reached the client */
+    bool retriable;         /* an autocommit read on a replica: may be repeated elsewhere */
+    bool incomplete;        /* `again` has not all that was asked: nothing of it may be repeated */
+    bool repeat;     /* at ReadyForQuery it is: a statement it uses has to be prepared anew */
     const char *sql; /* of a Query message: borrowed from the input, copied when it has to wait */
     bool sql_kept;   /* sql is in the arena */
     bool function_call;          /* sql is no text but a FunctionCall message */

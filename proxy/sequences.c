@@ -23,6 +23,7 @@ void sequences_planned(struct client *client, const struct statement *statement,
 {
     client->request.writes |= plan->write;
     client->request.asks_last_value |= asks_last_value(statement);
+    client->request.may_use_sequences |= statement_may_use_sequence_state(statement);
 }
 
 /* All of the state there is this client's, and it has left none elsewhere since. */
@@ -43,7 +44,8 @@ static bool is_foreign(const struct client *client, const struct server *server)
 
 bool sequences_in_the_way(const struct client *client, const struct server *server)
 {
-    return client->request.writes && is_foreign(client, server);
+    return client->request.writes && client->request.may_use_sequences &&
+           is_foreign(client, server);
 }
 
 void sequences_used(struct client *client, struct server *server)
@@ -91,7 +93,9 @@ void sequences_ahead(struct client *client, struct server *server, struct buffer
     const struct request *request = &client->request;
     if (request->asks_last_value && !client->tx && !client_keeps_servers(client))
         client->lost_sequences |= !is_own(client, server);
-    if ((request->writes || client->tx) && is_foreign(client, server))
+    /* Before most writes outside transactions it would cost more than the write, for nothing. */
+    bool needed = client->tx || request->may_use_sequences || client->lost_sequences;
+    if (needed && (request->writes || client->tx) && is_foreign(client, server))
         put_discard(client, server, out, sql);
     sequences_used(client, server);
 }

@@ -3,9 +3,10 @@
  *
  * A server carries the id of the client whose statements alone may have left sequence state there
  * (server->sequence_user): nobody's, one client's, or that of several. A client knows which server it
- * wrote to last. Before a client writes, or begins a transaction, on a server with somebody else's state
- * DISCARD SEQUENCES goes ahead, in the same write. So a client finds its own values or none (then Postgres
- * answers 55000), never another's, whatever functions and triggers hide; also no old ones of its own.
+ * wrote to last. Before a client calls a function that may look at such state, or begins a transaction, on
+ * a server with somebody else's DISCARD SEQUENCES goes ahead, in the same write. So a client finds its own
+ * values or none (then Postgres answers 55000), never another's. Only what triggers hide outside
+ * transactions is not seen: to say it ahead of every write would cost a fifth of a plain INSERT.
  *
  *   a client asks for them outside a transaction --> its last server, if that is idle and still its own
  *   ... which it was not --> from now on its writes pin the server (PIN_SEQUENCE)

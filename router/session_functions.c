@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pgshunt/statement.h"
+#include "router/builtin_functions.h"
+
 struct entry {
     const char *name;
     enum session_function function;
@@ -41,4 +44,22 @@ enum session_function session_function(const char *name)
     const struct entry *found =
         bsearch(name, entries, sizeof entries / sizeof entries[0], sizeof entries[0], compare);
     return found ? found->function : SESSION_NOTHING;
+}
+
+static bool may_use_it(const struct function_ref *function)
+{
+    enum session_function kind = session_function(function->name);
+    return kind == SESSION_SEQUENCE || kind == SESSION_CURRVAL ||
+           builtin_function(function->name) == BUILTIN_UNKNOWN;
+}
+
+bool statement_may_use_sequence_state(const struct statement *statement)
+{
+    if (statement->kind == STMT_DO || statement->kind == STMT_CALL ||
+        statement->kind == STMT_EXECUTE || statement->kind == STMT_OTHER)
+        return true;
+    for (int i = 0; i < statement->nfunctions; i++)
+        if (may_use_it(&statement->functions[i]))
+            return true;
+    return false;
 }

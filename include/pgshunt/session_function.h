@@ -5,6 +5,8 @@
 #ifndef PGSHUNT_SESSION_FUNCTION_H
 #define PGSHUNT_SESSION_FUNCTION_H
 
+#include <stdbool.h>
+
 enum session_function {
     SESSION_NOTHING,
     SESSION_SET_CONFIG,
@@ -21,5 +23,11 @@ enum session_function {
 
 /* By its bare name: one of another schema that is named alike counts too. */
 enum session_function session_function(const char *name);
+
+struct statement;
+
+/* Whether a statement may say or use what a sequence function said before: it calls such a function, or one
+ * that is not Postgres' own and may do so inside, or is a block of code. Triggers are not seen. */
+bool statement_may_use_sequence_state(const struct statement *statement);
 
 #endif
