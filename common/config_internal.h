@@ -45,7 +45,8 @@ struct setting_row {
     const char *without_group; /* default when the whole group is absent, NULL: initial */
     bool required;
     bool secret;
-    bool inherits; /* left out: SETTING_INHERIT or NULL; `initial` names the setting that counts then */
+    bool
+        inherits; /* left out: SETTING_INHERIT or NULL; `initial` names the setting that counts then */
     const struct setting_table *objects;
 };
 

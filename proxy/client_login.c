@@ -144,8 +144,7 @@ void client_login_accept(struct client *client)
     }
     if (control_is_disabled(client->worker, client->database_name)) {
         char message[256];
-        snprintf(message, sizeof message, "database \"%.100s\" is disabled",
-                 client->database_name);
+        snprintf(message, sizeof message, "database \"%.100s\" is disabled", client->database_name);
         client_fatal(client, "55000", message,
                      "ENABLE on the admin console lets clients in again.");
         return;

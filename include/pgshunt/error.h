@@ -12,10 +12,10 @@ struct pg_error {
     const char *severity; /* "ERROR", "FATAL"; NULL means "ERROR" */
     const char *sqlstate; /* five characters */
     const char *message;
-    const char *detail; /* may be NULL */
-    const char *hint;   /* may be NULL, but what we refuse always has one */
+    const char *detail;  /* may be NULL */
+    const char *hint;    /* may be NULL, but what we refuse always has one */
     const char *routine; /* of the server's that reported it; may be NULL */
-    int position;       /* 1-based character in the statement, 0: none */
+    int position;        /* 1-based character in the statement, 0: none */
 };
 
 #define MUST_CHECK __attribute__((warn_unused_result))
