@@ -28,7 +28,7 @@ enum {
     GUESSES = 8, /* shapes used last that a text is held against first */
 };
 
-/* Marks in keys: control characters, which outline() takes in no text. */
+/* Marks in keys: control characters, which outline() lets into no key. */
 enum { MARK_NUMBER = 1, MARK_STRING = 2 };
 
 struct literal {
@@ -241,7 +241,9 @@ static bool take_quoted(struct cursor *c)
 {
     const char *start = c->sql + c->at;
     const char *close = memchr(start + 1, '"', c->length - c->at - 1);
-    if (!close || memchr(start, '\\', (size_t)(close - start)))
+    size_t length = close ? (size_t)(close - start) : 0;
+    if (!length || memchr(start, '\\', length) || memchr(start, MARK_NUMBER, length) ||
+        memchr(start, MARK_STRING, length))
         return false;
     c->at += (size_t)(close - start) + 1;
     return true;

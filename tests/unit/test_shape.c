@@ -142,6 +142,9 @@ static void test_left_to_the_parser(void **state)
         "SELEC 5",
         "SELECT 'open",
         "SELECT \"open",
+        "SELECT 1 AS \"a\x01\x02\"",
+        "SELECT \"\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01"
+        "\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\"",
         "SELECT 1 INTO t",
     };
     (void)state;
