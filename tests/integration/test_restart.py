@@ -4,6 +4,7 @@ import re
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 from contextlib import closing, contextmanager
 
@@ -229,8 +230,15 @@ class Supervisor:
         return dict(line.split("=", 1) for line in self.socket.recv(4096).decode().split("\n"))
 
 
-def test_what_systemd_is_told_and_the_pid_file(cluster, tmp_path):
-    supervisor = Supervisor(tmp_path / "notify")
+@pytest.fixture()
+def short_folder():
+    """A socket's path may have 107 bytes: pytest's own folders are too deep."""
+    with tempfile.TemporaryDirectory(prefix="pgshunt-", dir="/tmp") as folder:
+        yield folder
+
+
+def test_what_systemd_is_told_and_the_pid_file(cluster, short_folder):
+    supervisor = Supervisor(os.path.join(short_folder, "notify"))
     shard = [dict(shard, dbname="bench") for shard in cluster.shard_config()[:1]]
     with Proxy(cluster, databases=[{"name": "app", "shards": shard}], options={"pid_file": "the.pid"},
                environment={"NOTIFY_SOCKET": supervisor.path}) as proxy:
