@@ -69,7 +69,37 @@ static bool describe_statement(struct client *client, const char *name)
     return true;
 }
 
-static bool describe_portal(struct client *client, const char *name)
+/* Execute of the same portal stands right behind: the fan-out itself describes its rows then. */
+static bool is_executed_next(const struct incoming *message, const char *name)
+{
+    size_t len = strlen(name) + 1;
+    return message->rest_len >= WIRE_HEADER + len && message->rest[0] == 'E' &&
+           wire_get32(message->rest + 1) >= 4 + len &&
+           memcmp(message->rest + WIRE_HEADER, name, len) == 0;
+}
+
+/* A fan-out that is not executed yet has no portal on any server: one describes the client's text. */
+static bool describe_scatter(struct client *client, const struct portal *portal)
+{
+    struct extended *ext = client->extended;
+    struct wire_bind bind;
+    if (!wire_read_bind(buffer_head(&portal->bind), buffer_length(&portal->bind), &bind)) {
+        batch_malformed(client);
+        return true;
+    }
+    enum reach reached = batch_reach_for_description(client, portal->prepared);
+    if (reached != REACH_READY)
+        return reached == REACH_FAILED;
+    batch_ensure_prepared(client, portal->prepared, true);
+    wire_put_describe(&ext->out, 'S', portal->prepared->server_name);
+    struct expect *expect = server_expect(ext->server, EXPECT_DESCRIBE);
+    expect->prepared = prepared_ref(portal->prepared);
+    expect->formats = mem_alloc(bind.results_len);
+    memcpy(expect->formats, bind.results, bind.results_len);
+    return true;
+}
+
+static bool describe_portal(struct client *client, const struct incoming *message, const char *name)
 {
     struct extended *ext = client->extended;
     struct portal *portal = batch_find_portal(client, name);
@@ -80,6 +110,8 @@ static bool describe_portal(struct client *client, const char *name)
         describe_session_statement(client, portal->prepared, false);
         return true;
     case PORTAL_SCATTER:
+        if (!is_executed_next(message, name))
+            return describe_scatter(client, portal);
         portal->describe = true;
         return true;
     case PORTAL_SERVER:
@@ -108,7 +140,7 @@ bool extended_describe(struct client *client, const struct incoming *message)
         return true;
     }
     client->extended->described = true;
-    return kind == 'S' ? describe_statement(client, name) : describe_portal(client, name);
+    return kind == 'S' ? describe_statement(client, name) : describe_portal(client, message, name);
 }
 
 /* ---- Execute ---- */
@@ -189,7 +221,10 @@ static bool execute_scatter(struct client *client, struct portal *portal, int32_
                               .result_formats = bind.results,
                               .result_formats_len = bind.results_len};
     *(struct params *)ask.params = params;
-    return start_scatter(client, &ask);
+    bool used = start_scatter(client, &ask);
+    if (used && client->scatter)
+        portal->describe = false; /* once */
+    return used;
 }
 
 /* A transaction statement that a server has to carry out. */

@@ -151,11 +151,45 @@ static enum verdict parse_complete(struct walk *walk, const char *end)
     return completes(walk, EXPECT_PARSE, '1', end);
 }
 
-static enum verdict description(struct walk *walk, char type, const char *end)
+/* A statement's RowDescription as a portal's: with the formats of its Bind. */
+static enum verdict description_of_portal(struct walk *walk, const char *message, const char *end)
+{
+    struct expect *head = server_expected(walk->server);
+    int count = wire_get16(head->formats);
+    struct wire_reader reader =
+        wire_reader(message + WIRE_HEADER, (size_t)(end - message) - WIRE_HEADER);
+    struct buffer out = {0};
+    int columns = wire_read16(&reader);
+    size_t begin = wire_begin(&out, 'T');
+    wire_put16(&out, columns);
+    for (int i = 0; i < columns && !reader.bad; i++) {
+        wire_put_cstring(&out, wire_read_cstring(&reader));
+        const char *origin_and_type = wire_read_bytes(&reader, 16);
+        if (reader.bad)
+            break;
+        wire_put_bytes(&out, origin_and_type, 16);
+        wire_read16(&reader);
+        int at = count == 1 ? 0 : i;
+        wire_put16(&out, at < count ? wire_get16(head->formats + 2 + 2 * (size_t)at) : 0);
+    }
+    wire_end(&out, begin);
+    if (reader.bad) {
+        buffer_release(&out);
+        return out_of_step(walk->server, 'T');
+    }
+    insert(walk, message, &out);
+    buffer_release(&out);
+    server_expect_pop(walk->server);
+    return DROP;
+}
+
+static enum verdict description(struct walk *walk, char type, const char *message, const char *end)
 {
     struct expect *head = server_expected(walk->server);
     if (!head)
         return out_of_step(walk->server, type);
+    if (head->kind == EXPECT_DESCRIBE && head->formats && type == 'T')
+        return description_of_portal(walk, message, end);
     if (head->kind == EXPECT_DESCRIBE)
         return completes(walk, EXPECT_DESCRIBE, type, end);
     if (head->kind != EXPECT_QUERY || type == 'n')
@@ -570,13 +604,20 @@ static enum verdict notice(const struct walk *walk)
     return head && head->swallow ? DROP : FORWARD;
 }
 
+/* A ParameterDescription that a portal's Describe does not have. */
+static bool is_of_portal(const struct walk *walk)
+{
+    const struct expect *awaited = server_awaits(walk->server);
+    return awaited && awaited->kind == EXPECT_DESCRIBE && awaited->formats;
+}
+
 /* The dispatch switch of the server's side of the protocol. */
 static enum verdict look_at(struct walk *walk, const char *message, const char *body, size_t len)
 {
     const char *end = body + len;
     char type = message[0];
     if (type == 't')
-        walk->undecided = message;
+        walk->undecided = is_of_portal(walk) ? end : message;
     else if (type != 'E') /* which may be hidden, and they with it */
         local_answers(walk, message);
     switch (type) {
@@ -589,9 +630,11 @@ static enum verdict look_at(struct walk *walk, const char *message, const char *
         return ready_for_query(walk, body, len);
     case 'T':
     case 'n':
-        return description(walk, type, end);
+        return description(walk, type, message, end);
     case 't':
-        return server_awaits(walk->server) ? notice(walk) : out_of_step(walk->server, type);
+        return is_of_portal(walk)            ? DROP
+               : server_awaits(walk->server) ? notice(walk)
+                                             : out_of_step(walk->server, type);
     case '1':
         return parse_complete(walk, end);
     case '2':

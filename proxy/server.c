@@ -44,6 +44,7 @@ void server_expect_release(struct server *server, struct expect *expect)
     prepared_unref(&server->worker->prepared, expect->prepared);
     prepared_unref(&server->worker->prepared, expect->older);
     free((char *)expect->defines);
+    free(expect->formats);
     buffer_release(&expect->answer);
     if (expect->settings) {
         guc_pending_free(expect->settings);

@@ -57,7 +57,7 @@ enum expect_kind {
     EXPECT_LOCAL,    /* nothing from the server: our own `answer`, in its place in the order */
 };
 
-/* One answer awaited. Owns `answer`, `defines` and a reference on `prepared`. */
+/* One answer awaited. Owns `answer`, `defines`, `formats` and a reference on `prepared`. */
 struct expect {
     enum expect_kind kind;
     bool swallow;              /* the client did not ask this: nothing of it is forwarded */
@@ -78,6 +78,7 @@ struct expect {
     bool write;                        /* QUERY, EXECUTE: not proven to be a read */
     bool probe;                        /* QUERY: of pins.c */
     struct guc_pending *settings;      /* EXECUTE: what its calls of set_config() set; owned */
+    char *formats; /* DESCRIBE: of a portal, by its statement: its Bind's result formats, or NULL */
     struct buffer
         answer; /* LOCAL: bytes for the client; else, if any: replaces the error awaited */
 };
