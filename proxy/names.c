@@ -124,6 +124,15 @@ struct portal *names_portal(const struct names *names, const char *name)
     return portal;
 }
 
+static void drop_settings(struct portal *portal)
+{
+    if (!portal->settings)
+        return;
+    guc_pending_free(portal->settings);
+    free(portal->settings);
+    portal->settings = NULL;
+}
+
 static void free_portal(struct names *names, struct portal *portal)
 {
     names->memory -= portal_cost(portal);
@@ -134,10 +143,7 @@ static void free_portal(struct names *names, struct portal *portal)
     prepared_unref(names->table, portal->prepared);
     buffer_release(&portal->bind);
     name_free(portal->name);
-    if (portal->settings) {
-        guc_pending_free(portal->settings);
-        free(portal->settings);
-    }
+    drop_settings(portal);
     free(portal);
 }
 
@@ -165,6 +171,7 @@ struct portal *names_open(struct names *names, const char *name, enum portal_kin
         names->memory -= portal_cost(portal);
         prepared_unref(names->table, portal->prepared);
         buffer_release(&portal->bind);
+        drop_settings(portal);
     } else {
         portal = mem_alloc(sizeof *portal);
         portal->name = name_keep(name);

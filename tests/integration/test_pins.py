@@ -236,6 +236,9 @@ def test_set_config_with_parameters(pair):
         assert fields_of(client, "SHOW work_mem") == b"15MB"
         client.ask(bind("", "s", [b"work_mem", b"16MB", b"t"]), execute(), SYNC)  # ended with its transaction
         assert fields_of(client, "SHOW work_mem") == b"15MB"
+        client.ask(bind("", "s", [b"work_mem", b"17MB", b"f"]), bind("", "s", [b"work_mem", b"18MB", b"f"]), execute(),
+                   SYNC)  # bound again before it is executed: the first is never set
+        assert fields_of(client, "SHOW work_mem") == b"18MB"
         client.ask(bind("", "s", [b"work_mem", None, b"f"]), execute(), SYNC)  # NULL: the default
         assert fields_of(client, "SHOW work_mem") == b"4MB"
         assert not reasons(pair)

@@ -114,6 +114,25 @@ static void names_hold_what_they_stand_for(void **state)
     prepared_table_free(&table);
 }
 
+/* Whether all is freed shows under ASan. */
+static void portals_bound_again_drop_their_settings(void **state)
+{
+    struct prepared_table table;
+    struct names names = {.table = &table};
+    (void)state;
+    prepared_table_init(&table);
+    names_define(&names, "s", prepared_get(&table, "SELECT set_config('a', 'b', false)", NULL, 0));
+    struct prepared *prepared = names_statement(&names, "s");
+    struct portal *portal = names_open(&names, "", PORTAL_SERVER, prepared);
+    portal->settings = mem_alloc(sizeof *portal->settings);
+    assert_ptr_equal(names_open(&names, "", PORTAL_LOCAL, prepared), portal);
+    assert_null(portal->settings);
+    portal->settings = mem_alloc(sizeof *portal->settings);
+    names_close_all(&names);
+    names_forget_statements(&names);
+    prepared_table_free(&table);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -122,6 +141,7 @@ int main(void)
         cmocka_unit_test(unused_entries_are_bounded),
         cmocka_unit_test(large_entries_are_not_kept),
         cmocka_unit_test(names_hold_what_they_stand_for),
+        cmocka_unit_test(portals_bound_again_drop_their_settings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
