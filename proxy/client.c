@@ -71,6 +71,7 @@ static void free_client(struct conn *conn)
     extended_free(client);
     guc_set_release(&client->guc);
     guc_set_release(&client->startup);
+    guc_set_release(&client->own_startup);
     guc_set_release(&client->heard);
     scram_server_free(client->scram);
     buffer_release(&client->in);

@@ -200,6 +200,7 @@ struct client {
     bool lost_sequences;           /* asked for currval() in vain: see sequences.h */
     uint32_t sequence_server;      /* id of the server it wrote to last */
     char *route_key, *route_shard; /* pgshunt.key, pgshunt.shard */
+    struct guc_set *own_startup;   /* pgshunt.* of the startup packet: what RESET goes back to */
     size_t copy_left;              /* bytes of a CopyData message still to pass on */
     bool copy_ends;                /* ... of a CopyDone or CopyFail, which ends the COPY */
     bool input_held;               /* reading is off: too much input while busy */

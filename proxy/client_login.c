@@ -123,6 +123,19 @@ void client_login_find_greeting(struct client *client)
         client_login_server_ready(client, client->participants[0]);
 }
 
+/* False: the client was refused. */
+static bool take_own_settings(struct client *client)
+{
+    struct arena arena;
+    struct pg_error error;
+    arena_init(&arena);
+    bool ok = own_settings_start(client, &arena, &error);
+    if (!ok)
+        client_fatal(client, error.sqlstate, error.message, error.hint);
+    arena_free(&arena);
+    return ok;
+}
+
 void client_login_accept(struct client *client)
 {
     scram_server_free(client->scram);
@@ -149,6 +162,8 @@ void client_login_accept(struct client *client)
                      "ENABLE on the admin console lets clients in again.");
         return;
     }
+    if (!client->replication && !take_own_settings(client))
+        return;
     client->stats = worker_stats_of(client->worker, client->database_name);
     client->account = account_get(client->worker, client->database_name, client->user);
     client->pool_mode = (uint8_t)client->account->settings.mode;

@@ -7,18 +7,23 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/wire.h"
 
-/* 'text' or word, as SQL had it, to plain text. */
+#define OWN_PREFIX "pgshunt."
+
+/* 'text', E'text' (quotes and backslashes doubled) or word, as SQL had it, to plain text. */
 static char *plain_value(const char *sql)
 {
     if (!sql)
         return NULL;
+    bool escapes = strncmp(sql, " E'", 3) == 0;
+    if (escapes)
+        sql += 2;
     size_t len = strlen(sql);
     if (len < 2 || sql[0] != '\'')
         return mem_strdup(sql);
     char *out = mem_alloc(len), *to = out;
     for (const char *at = sql + 1; at < sql + len - 1; at++) {
         *to++ = *at;
-        if (*at == '\'')
+        if (*at == '\'' || (escapes && *at == '\\'))
             at++;
     }
     return out;
@@ -37,19 +42,83 @@ bool statement_is_own(const struct statement *statement)
 {
     bool setting = statement->kind == STMT_SET || statement->kind == STMT_RESET ||
                    statement->kind == STMT_SHOW;
-    return setting && statement->name && strncmp(statement->name, "pgshunt.", 8) == 0;
+    return setting && statement->name &&
+           strncmp(statement->name, OWN_PREFIX, strlen(OWN_PREFIX)) == 0;
 }
 
-static enum local_outcome unknown_setting(struct client *client, const char *name,
+static enum local_outcome unknown_setting(struct arena *arena, const char *name,
                                           struct pg_error *error)
 {
     *error = (struct pg_error){
         .sqlstate = "42704",
-        .message = arena_printf(client->request.arena,
-                                "unrecognized configuration parameter \"%s\"", name),
+        .message = arena_printf(arena, "unrecognized configuration parameter \"%s\"", name),
         .hint = "pgshunt knows pgshunt.key, pgshunt.shard and pgshunt.version."};
     return LOCAL_REFUSED;
 }
+
+/* May the setting have this value? */
+static bool check_value(struct client *client, char **setting, const char *value,
+                        struct arena *arena, struct pg_error *error)
+{
+    if (setting != &client->route_shard ||
+        shardmap_shard_by_name(client->database->map, value) >= 0)
+        return true;
+    *error = (struct pg_error){.sqlstate = "22023",
+                               .message = arena_printf(arena, "there is no shard \"%s\"", value),
+                               .hint = "SHOW SHARDS on the admin console lists them."};
+    return false;
+}
+
+/* ---- from the startup packet ---- */
+
+/* Moves what is ours from client->startup, which servers are given, to client->own_startup. */
+static void split_startup(struct client *client)
+{
+    struct guc_set *servers = NULL;
+    for (int i = 0; i < guc_set_count(client->startup); i++) {
+        const struct guc *item = &client->startup->items[i];
+        bool own = strncmp(item->name, OWN_PREFIX, strlen(OWN_PREFIX)) == 0;
+        guc_set_put(own ? &client->own_startup : &servers, item->name, item->value);
+    }
+    if (client->own_startup) {
+        guc_set_assign(&client->startup, servers);
+        guc_set_assign(&client->guc, servers);
+    }
+    guc_set_release(&servers);
+}
+
+/* What RESET goes back to, to be freed; NULL: nothing. */
+static char *startup_value(const struct client *client, const char *name)
+{
+    return plain_value(guc_set_get(client->own_startup, name));
+}
+
+void own_settings_reset(struct client *client)
+{
+    free(client->route_key);
+    free(client->route_shard);
+    client->route_key = startup_value(client, "pgshunt.key");
+    client->route_shard = startup_value(client, "pgshunt.shard");
+}
+
+bool own_settings_start(struct client *client, struct arena *arena, struct pg_error *error)
+{
+    split_startup(client);
+    own_settings_reset(client);
+    for (int i = 0; i < guc_set_count(client->own_startup); i++) {
+        const char *name = client->own_startup->items[i].name;
+        char **setting = find_setting(client, name);
+        if (!setting) {
+            unknown_setting(arena, name, error);
+            return false;
+        }
+        if (!check_value(client, setting, *setting, arena, error))
+            return false;
+    }
+    return true;
+}
+
+/* ---- SET, RESET, SHOW ---- */
 
 static void warn(struct buffer *answer, const char *sqlstate, const char *message)
 {
@@ -73,17 +142,14 @@ static enum local_outcome set_own(struct client *client, const struct statement 
 {
     char **setting = find_setting(client, statement->name);
     if (!setting)
-        return unknown_setting(client, statement->name, error);
-    char *value = statement->kind == STMT_SET ? plain_value(statement->value) : NULL;
-    if (value && setting == &client->route_shard &&
-        shardmap_shard_by_name(client->database->map, value) < 0) {
-        *error = (struct pg_error){
-            .sqlstate = "22023",
-            .message = arena_printf(client->request.arena, "there is no shard \"%s\"", value),
-            .hint = "SHOW SHARDS on the admin console lists them."};
+        return unknown_setting(client->request.arena, statement->name, error);
+    char *value = plain_value(statement->kind == STMT_SET ? statement->value : NULL);
+    if (value && !check_value(client, setting, value, client->request.arena, error)) {
         free(value);
         return LOCAL_REFUSED;
     }
+    if (!value)
+        value = startup_value(client, statement->name);
     if (statement->is_local && !client->tx) {
         warn(answer, "25P01", "SET LOCAL can only be used in transaction blocks");
         free(value);
@@ -106,7 +172,7 @@ static enum local_outcome show_own(struct client *client, const struct statement
     if (strcmp(statement->name, "pgshunt.version") == 0)
         value = PGSHUNT_VERSION;
     else if (!setting)
-        return unknown_setting(client, statement->name, error);
+        return unknown_setting(client->request.arena, statement->name, error);
     wire_put_row_description(answer, &column, 1);
     wire_put_text_row(answer, &value, 1);
     wire_put_complete(answer, "SHOW");

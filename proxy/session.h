@@ -164,6 +164,11 @@ void transaction_schema_changed(struct client *client);
 /* SET, RESET or SHOW of a pgshunt.* setting. */
 bool statement_is_own(const struct statement *statement);
 
+/* The startup packet's pgshunt.* settings become the session's, and no server's. False: one is wrong. */
+bool own_settings_start(struct client *client, struct arena *arena, struct pg_error *error);
+/* RESET ALL: back to what the startup packet said. */
+void own_settings_reset(struct client *client);
+
 /* pool.mode "statement" knows no transaction blocks. */
 bool statement_refused_by_mode(const struct client *client, const struct statement *statement,
                                struct pg_error *error);

@@ -226,6 +226,7 @@ static enum local_outcome forget_names(struct client *client, const struct state
             return LOCAL_NO;
         listen_moved(client, NULL);
         extended_forget_all(client);
+        own_settings_reset(client);
         return done(answer, "DISCARD ALL");
     }
     if (!statement->name) {
@@ -302,6 +303,7 @@ static void setting_changed(struct client *client, bool local, const char *name,
 static void settings_reset(struct client *client, enum guc_change_kind kind)
 {
     guc_pending_add_kind(changes(client), kind);
+    own_settings_reset(client);
     if (client->tx)
         client->tx->went_back |= client->startup != NULL;
 }

@@ -5,7 +5,7 @@ import psycopg2
 import pytest
 
 from harness import Proxy
-from support import Raw, error_of, fetch, fields, kinds, one, query, rows
+from support import Raw, error_of, explain, fetch, fields, kinds, one, query, rows
 from support import startup as startup_packet
 from test_same_as_postgres import Direct, comparable
 
@@ -144,6 +144,48 @@ def test_pgshunt_settings(data):
         client.cursor().execute("RESET pgshunt.shard")
         nodes = {row["port"] for row in data.show("NODES") if row["shard"] == "s1" and row["database"] == "app"}
         assert {int(port) for port in ports} <= {int(port) for port in nodes}
+
+
+@pytest.mark.parametrize("startup", [{"options": "-c pgshunt.shard=s1 -c work_mem=9MB"},
+                                     {"pgshunt.shard": "s1", "work_mem": "9MB"}], ids=["options", "parameters"])
+def test_pgshunt_settings_at_startup(cluster, data, startup):
+    """They are the session's from the first statement on, RESET goes back to them, and no server hears of them."""
+    with Raw(data, database="app", **startup) as raw:
+        def value(sql):
+            return [row[0].decode() for row in rows(raw.ask(query(sql)))][0]
+        assert value("SHOW pgshunt.shard") == "s1"
+        assert {value("SELECT inet_server_port()") for _ in range(3)} <= ports_of(data, "s1")
+        assert value("SHOW work_mem") == "9MB"
+        assert value("SELECT count(*) FROM pg_settings WHERE name LIKE 'pgshunt%'") == "0"
+        for back in ("RESET pgshunt.shard", "SET pgshunt.shard TO DEFAULT", "RESET ALL", "DISCARD ALL"):
+            raw.ask(query("SET pgshunt.shard = 's0'"))
+            assert value("SELECT inet_server_port()") in ports_of(data, "s0")
+            raw.ask(query(back))
+            assert value("SHOW pgshunt.shard") == "s1", back
+            assert value("SELECT inet_server_port()") in ports_of(data, "s1"), back
+
+
+def ports_of(proxy, shard):
+    return {str(row["port"]) for row in proxy.show("NODES") if row["shard"] == shard and row["database"] == "app"}
+
+
+def test_pgshunt_key_at_startup(data):
+    with closing(data.connect3(options=r"-c pgshunt.key=it's\ a\\b")) as client:
+        assert client.execute("SHOW pgshunt.key").fetchone()[0] == r"it's a\b"
+    with closing(data.connect(options="-c pgshunt.key=42")) as client:
+        client.cursor().execute("SET pgshunt.key = '7'")
+        client.cursor().execute("RESET pgshunt.key")
+        assert one(client, "SHOW pgshunt.key") == "42"
+        assert "pgshunt.key = 42" in explain(client, "SELECT name FROM users")
+
+
+@pytest.mark.parametrize("option, told", [("pgshunt.shard=s7", 'there is no shard "s7"'),
+                                          ("pgshunt.nothing=1", 'unrecognized configuration parameter "pgshunt.nothing"'),
+                                          ("pgshunt.version=1", 'unrecognized configuration parameter "pgshunt.version"')])
+def test_wrong_pgshunt_settings_are_refused_at_login(data, option, told):
+    with pytest.raises(psycopg2.OperationalError) as refused:
+        data.connect(options=f"-c {option}")
+    assert told in str(refused.value)
 
 
 # ---- one Postgres and pgshunt, statement by statement ----
