@@ -10,8 +10,9 @@ import pytest
 from harness import Proxy
 from harness.sample import USERS
 
-CLIENTS = 40
-SECONDS = float(os.environ.get("PGSHUNT_ISOLATION_SECONDS", "8"))
+CLIENTS = 200
+ROLES = [f"isolated_{i}" for i in range(20)]
+SECONDS = float(os.environ.get("PGSHUNT_ISOLATION_SECONDS", "6"))
 
 
 class Mixed(Exception):
@@ -35,13 +36,20 @@ class Client(threading.Thread):
         self.connection = psycopg.connect(self.dsn, autocommit=True, application_name=self.mine)
         self.connection.prepare_threshold = 0 if self.number % 2 else None
         self.connection.execute(f"SET work_mem = '{1001 + 2 * self.number}kB'")
+        for name, value in self.wanted().items():
+            self.connection.execute(f"SET {name} = '{value}'")
+        self.connection.execute(f"PREPARE mine (text) AS SELECT '{self.mine}' || $1")
+
+    def wanted(self):
+        return {"search_path": f"path_{self.number}", "TimeZone": f"<C{self.number % 24:02}>-{self.number % 12}",
+                "isolated.value": self.mine, "role": ROLES[self.number % len(ROLES)]}
 
     def run(self):
         try:
             self.connect()
             while time.monotonic() < self.until:
                 self.random.choice([self.ask, self.ask, self.settings, self.transaction, self.pipeline,
-                                    self.fan_out, self.cancel, self.leave])()
+                                    self.prepared, self.temporary, self.fan_out, self.cancel, self.leave])()
                 self.rounds += 1
         except Exception as error:  # noqa: BLE001 (the main thread reports it)
             self.failure = error
@@ -58,6 +66,38 @@ class Client(threading.Thread):
         must(self.value("SHOW work_mem"), f"{1001 + 2 * self.number}kB", "setting")
         must(self.value("SELECT current_setting('application_name')"), self.mine, "application_name")
 
+        for name, value in self.wanted().items():
+            must(self.value(f"SELECT current_setting('{name}')"), value, name)
+        must(self.value("SELECT current_user::text"), self.wanted()["role"], "current_user")
+        if self.random.random() < 0.3:  # away and back
+            name, value = self.random.choice(list(self.wanted().items()))
+            self.connection.execute(f"RESET {name}")
+            if self.value(f"SELECT current_setting('{name}', true)") in (value, "client", "isolated"):
+                raise Mixed(f"{name} is still {value} after RESET")
+            self.connection.execute(f"SET {name} = '{value}'")
+
+    def prepared(self):
+        """The name is everybody's, the text each client's own."""
+        token = str(self.random.random())
+        must(self.value(f"EXECUTE mine ('{token}')"), self.mine + token, "PREPARE")
+        if self.random.random() < 0.3:
+            self.connection.execute("DEALLOCATE mine")
+            self.connection.execute(f"PREPARE mine (text) AS SELECT '{self.mine}' || $1")
+        pgconn = self.connection.pgconn
+        text = f"SELECT '{self.mine}', '{self.random.randrange(3)}'"
+        for result in (pgconn.prepare(b"everybodys", text.encode()), pgconn.exec_prepared(b"everybodys", [])):
+            if result.error_message:
+                raise Mixed(f"named statement: {result.error_message.decode()}")
+        must(result.get_value(0, 0).decode(), self.mine, "named statement")
+        self.connection.execute("DEALLOCATE everybodys")
+
+    def temporary(self):
+        with self.connection.transaction():
+            self.connection.execute("CREATE TEMP TABLE mine (value text) ON COMMIT DROP")
+            self.connection.execute("INSERT INTO pg_temp.mine VALUES (%s)", (self.mine,))
+            rows = self.connection.execute("SELECT value FROM pg_temp.mine").fetchall()
+        must(rows, [(self.mine,)], "temporary table")
+
     def transaction(self):
         with self.connection.transaction():
             self.connection.execute(f"SET LOCAL statement_timeout = {100_001 + 2 * self.number}")
@@ -72,7 +112,7 @@ class Client(threading.Thread):
         must(rows, [(i, self.mine) for i in range(5)], "pipeline")
 
     def fan_out(self):
-        rows = self.connection.execute("SELECT id, %s::text FROM users WHERE id <= 20 ORDER BY id",
+        rows = self.connection.execute("SELECT id, %s::text FROM public.users WHERE id <= 20 ORDER BY id",
                                        (self.mine,)).fetchall()
         must(rows, [(i, self.mine) for i in range(1, 21)], "fan-out")
 
@@ -96,9 +136,20 @@ class Client(threading.Thread):
         self.connect()
 
 
+@pytest.fixture
+def roles(cluster):
+    for node in cluster.primaries:
+        for role in ROLES:
+            node.sql(f"CREATE ROLE {role}; GRANT pg_read_all_data TO {role}")
+    yield
+    for node in cluster.primaries:
+        for role in ROLES:
+            node.sql(f"DROP ROLE {role}")
+
+
 @pytest.mark.core
 @pytest.mark.slow
-def test_clients_never_see_each_other(cluster, data):
+def test_clients_never_see_each_other(cluster, data, roles):
     with Proxy(cluster, keyspaces=[USERS], reference=["countries"], options={"pool": {"size": 5}}) as proxy:
         proxy.wait_nodes()
         until = time.monotonic() + SECONDS
@@ -109,6 +160,6 @@ def test_clients_never_see_each_other(cluster, data):
             client.join(SECONDS + 40)
         assert not [client for client in clients if client.is_alive()], "a client hangs"
         assert not [(client.mine, client.failure) for client in clients if client.failure]
-        assert sum(client.rounds for client in clients) > CLIENTS * 5
+        assert sum(client.rounds for client in clients) > CLIENTS
         assert sum(client.cancelled for client in clients) > 0
         assert proxy.value("SELECT count(*) FROM users") > 0
