@@ -165,11 +165,8 @@ static bool is_retired(const struct pool *pool)
            !node_is_configured(topology, pool->node);
 }
 
-struct pool *pool_get(struct account *account, struct node *node)
+struct pool *pool_private(struct account *account, struct node *node)
 {
-    for (struct pool *pool = account->pools; pool; pool = pool->next)
-        if (pool->node == node)
-            return pool;
     struct pool *pool = mem_alloc(sizeof *pool);
     pool->account = account;
     pool->worker = account->worker;
@@ -179,6 +176,15 @@ struct pool *pool_get(struct account *account, struct node *node)
     list_init(&pool->tended);
     list_init(&pool->waiting);
     list_init(&pool->squeezed);
+    return pool;
+}
+
+struct pool *pool_get(struct account *account, struct node *node)
+{
+    for (struct pool *pool = account->pools; pool; pool = pool->next)
+        if (pool->node == node)
+            return pool;
+    struct pool *pool = pool_private(account, node);
     find_budgets(pool);
     pool->retired = is_retired(pool);
     pool->next = account->pools;
@@ -273,20 +279,6 @@ void pools_reload(struct worker *worker)
 }
 
 /* ---- a pool of one ---- */
-
-struct pool *pool_private(struct account *account, struct node *node)
-{
-    struct pool *pool = mem_alloc(sizeof *pool);
-    pool->account = account;
-    pool->worker = account->worker;
-    pool->node = node_ref(node);
-    list_init(&pool->idle);
-    list_init(&pool->starting);
-    list_init(&pool->tended);
-    list_init(&pool->waiting);
-    list_init(&pool->squeezed);
-    return pool;
-}
 
 void pool_private_free(struct pool *pool)
 {

@@ -156,27 +156,6 @@ static struct shard *choose_shard(struct client *client)
 
 /* ---- start ---- */
 
-static struct pool *new_pool(struct client *client, struct node *node)
-{
-    struct pool *pool = mem_alloc(sizeof *pool);
-    pool->account = client->account;
-    pool->worker = client->worker;
-    pool->node = node_ref(node);
-    list_init(&pool->idle);
-    list_init(&pool->starting);
-    list_init(&pool->tended);
-    list_init(&pool->waiting);
-    list_init(&pool->squeezed);
-    return pool;
-}
-
-void replication_free_pool(struct pool *pool)
-{
-    node_unref(pool->node);
-    free(pool->last_error);
-    free(pool);
-}
-
 /* False: the limit is reached, the client was told. */
 static bool count(struct client *client)
 {
@@ -206,10 +185,10 @@ void replication_start(struct client *client)
     }
     if (!count(client))
         return;
-    struct pool *pool = new_pool(client, node);
+    struct pool *pool = pool_private(client->account, node);
     struct server *server = server_start(pool);
     if (!server) {
-        replication_free_pool(pool);
+        pool_private_free(pool);
         client_fatal(client, "08006", "cannot connect to the primary", NULL);
         return;
     }

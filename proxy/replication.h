@@ -33,8 +33,6 @@ void replication_start(struct client *client);
 void replication_put_startup(const struct server *server, struct buffer *out);
 void replication_server_ready(struct server *server);
 void replication_login_failed(struct server *server, const char *sqlstate, const char *message);
-/* From free_server: the session's pool goes with its only server. */
-void replication_free_pool(struct pool *pool);
 
 /* Bytes either way. */
 void replication_input(struct client *client, const char *data, size_t len);

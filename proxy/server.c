@@ -150,9 +150,7 @@ static void free_server(struct conn *conn)
     scram_client_free(server->scram);
     free(server->cancel_key);
     buffer_release(&server->in);
-    if (server->dedicated)
-        replication_free_pool(server->pool);
-    if (server->hub)
+    if (server->dedicated || server->hub)
         pool_private_free(server->pool);
     free(server);
 }
