@@ -201,7 +201,7 @@ static const struct setting_table database_table = {
 /* Rows of one group stand together; `databases`, the only one that is no single value, is the last. */
 static const struct setting_row main_rows[] = {
     {TEXT(struct config, listen_address, "listen.address", "1", "255"), DEFAULT("127.0.0.1"), RESTART,
-     HELP("address to listen on for clients; 0.0.0.0 or :: for all")},
+     HELP("addresses and names to listen on for clients, with commas between; each address that a name stands for; *: all")},
     {INTEGER(struct config, listen_port, "listen.port"), DEFAULT("6432"), RANGE("1", "65535"), RESTART,
      HELP("port to listen on for clients")},
     {INTEGER(struct config, listen_backlog, "listen.backlog"), DEFAULT("1024"), RANGE("1", "65535"), RESTART,

@@ -388,12 +388,12 @@ static int32_t new_cancel_pid(struct worker *worker)
     }
 }
 
-void client_accept(struct worker *worker, int fd, const struct sockaddr_storage *address)
+void client_accept(struct worker *worker, int fd, struct peer peer)
 {
     struct client *client = mem_alloc(sizeof *client);
     client->worker = worker;
     client->state = CLIENT_STARTUP;
-    client->address = *address;
+    client->peer = peer;
     client->participants = client->inline_participant;
     client->connected_at = clock_us();
     list_init(&client->waiting);

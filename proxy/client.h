@@ -36,6 +36,7 @@
 #include "proxy/guc.h"
 #include "proxy/list.h"
 #include "proxy/listen.h"
+#include "proxy/peer.h"
 #include "proxy/prepared.h"
 #include "proxy/server.h"
 #include "proxy/topology.h"
@@ -161,7 +162,7 @@ struct client {
     uint64_t schema_version;
     int32_t cancel_pid;
     uint32_t cancel_secret; /* the key of protocol 3.0; the long one is derived from it */
-    struct sockaddr_storage address;
+    struct peer peer;
     uint32_t id;
     int64_t connected_at;
     int64_t deadline;   /* login must be done by, 0: none */
@@ -212,7 +213,7 @@ struct client {
 };
 
 /* Takes over an accepted socket. */
-void client_accept(struct worker *worker, int fd, const struct sockaddr_storage *address);
+void client_accept(struct worker *worker, int fd, struct peer peer);
 void client_close(struct client *client, const char *reason);
 /* Writes the error and closes when it is out. */
 void client_fatal(struct client *client, const char *sqlstate, const char *message,

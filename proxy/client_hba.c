@@ -25,10 +25,12 @@ static bool is_physical(const struct client *client)
 
 static void name_host(const struct client *client, char *out, size_t size)
 {
+    struct sockaddr_storage address;
+    socklen_t length = peer_address(&client->peer, &address);
     snprintf(out, size, "[local]");
-    if (client->address.ss_family == AF_INET || client->address.ss_family == AF_INET6)
-        getnameinfo((const struct sockaddr *)&client->address, sizeof client->address, out,
-                    (socklen_t)size, NULL, 0, NI_NUMERICHOST);
+    if (!peer_is_local(&client->peer))
+        getnameinfo((const struct sockaddr *)&address, length, out, (socklen_t)size, NULL, 0,
+                    NI_NUMERICHOST);
 }
 
 /* The same words as Postgres', which people search for. */
@@ -92,10 +94,12 @@ static bool check_certificate(struct client *client, const struct hba_rule *rule
 
 bool client_hba_method(struct client *client, enum auth_method *method)
 {
+    struct sockaddr_storage address;
+    peer_address(&client->peer, &address);
     struct hba_visitor visitor = {
         .user = client->user,
         .database = client->database_name,
-        .address = (const struct sockaddr *)&client->address,
+        .address = (const struct sockaddr *)&address,
         .tls = is_encrypted(client),
         .replication = is_physical(client),
     };

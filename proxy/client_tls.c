@@ -16,7 +16,7 @@ static const struct config *config_of(const struct client *client)
 bool client_tls_offered(const struct client *client)
 {
     return tls_setup_client(client->worker->topology->tls) && !client->conn.tls &&
-           client->address.ss_family != AF_UNIX;
+           !peer_is_local(&client->peer);
 }
 
 bool client_tls_is_direct(const struct client *client, const char *data, size_t len)
@@ -48,12 +48,14 @@ void client_tls_negotiated(struct client *client)
 void client_tls_failed(struct client *client)
 {
     struct arena arena;
+    struct sockaddr_storage peer;
     int port;
     if (!client->conn.tls || tls_is_open(&client->conn))
         return;
     atomic_fetch_add(&client->worker->daemon->tls_clients.failures, 1);
     arena_init(&arena);
-    const char *address = report_address(&arena, &client->address, &port);
+    peer_address(&client->peer, &peer);
+    const char *address = report_address(&arena, &peer, &port);
     const char *reason = tls_reason(&client->conn);
     log_event(LOG_WARNING, "TLS handshake with a client failed", LOG_I("client", client->id),
               LOG_S("address", address), LOG_I("port", port),
@@ -70,7 +72,7 @@ static bool refuse(struct client *client, const char *message, const char *hint)
 bool client_tls_admit(struct client *client)
 {
     enum client_tls_mode mode = config_of(client)->client_tls_mode;
-    if (mode < CLIENT_TLS_REQUIRE || client->address.ss_family == AF_UNIX)
+    if (mode < CLIENT_TLS_REQUIRE || peer_is_local(&client->peer))
         return true;
     if (!tls_is_open(&client->conn))
         return refuse(client, "this connection is not encrypted, and TLS is required",

@@ -143,8 +143,7 @@ static void stop_now(struct daemon *daemon, bool tell)
 /* With start_lock held. */
 static bool start_workers(struct daemon *daemon, int count, char *error, size_t size)
 {
-    if (!daemon->listeners.count &&
-        !listeners_open(&daemon->listeners, daemon->topology->config, count, error, size))
+    if (!listeners_open(&daemon->listeners, daemon->topology->config, count, error, size))
         return false;
     for (int i = 0; i < count; i++) {
         if (!worker_start(&daemon->workers[i], daemon, i, error, size))

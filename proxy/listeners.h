@@ -1,8 +1,9 @@
 /*
  * listeners.h: the sockets that clients connect to, which a successor of this process may be given.
  *
- * Each worker has one of its own (SO_REUSEPORT), so that the kernel spreads connections over them. Sockets that
- * come from another process may be more or fewer than the workers: each is then served by at least one of them.
+ * Each worker has one of its own at each point (SO_REUSEPORT), so that the kernel spreads connections over them.
+ * Sockets that come from another process may be more or fewer than the workers: each is then served by at least
+ * one of them, and each worker serves every point.
  */
 #ifndef PGSHUNT_PROXY_LISTENERS_H
 #define PGSHUNT_PROXY_LISTENERS_H
@@ -12,23 +13,34 @@
 
 #include "pgshunt/config.h"
 #include "pgshunt/error.h"
+#include "proxy/listen_points.h"
 
-#define LISTENERS_MAX 128
+#define LISTENERS_MAX 512
+
+struct listen_socket {
+    int fd;
+    int point; /* sockets with the same number are at the same address; -1: not known yet */
+    enum listen_tag tag;
+    bool shared; /* other workers listen on it too */
+};
 
 /* Owns the descriptors; workers have duplicates. */
 struct listeners {
-    int fds[LISTENERS_MAX];
+    struct listen_socket sockets[LISTENERS_MAX];
     int count;
 };
 
-/* Opens `count` sockets. False: `error` says why, and there are none. */
-MUST_CHECK bool listeners_open(struct listeners *listeners, const struct config *config, int count,
-                               char *error, size_t size);
+/*
+ * Has sockets at all points of the configuration: those that were adopted, as far as they are wanted (others are
+ * closed), and where a point has none, one for each of `workers`. False: `error` says why, and there are none.
+ */
+MUST_CHECK bool listeners_open(struct listeners *listeners, const struct config *config,
+                               int workers, char *error, size_t size);
 /* Takes the descriptors over; closes those that are another name of a socket that is there. */
 void listeners_adopt(struct listeners *listeners, const int *fds, int count);
 /* Duplicates of those that worker `index` of `workers` has to serve, into `out`; returns how many. */
 int listeners_share(const struct listeners *listeners, int index, int workers,
-                    int out[LISTENERS_MAX]);
+                    struct listen_socket out[LISTENERS_MAX]);
 /* Closes the descriptors; the sockets live on where others have duplicates. */
 void listeners_close(struct listeners *listeners);
 

@@ -217,10 +217,12 @@ static void add_client(struct report *report, const struct client *client)
 {
     struct report_connection *row = report_connection(report, &report->clients);
     bool holding = client->state == CLIENT_IDLE && client->nparticipants;
+    struct sockaddr_storage peer;
     row->user = report_text(&report->arena, client->user);
     row->database = report_text(&report->arena, client->database_name);
     row->state = holding ? "active" : client_state_name(client->state);
-    take_addresses(report, row, &client->conn, &client->address);
+    peer_address(&client->peer, &peer);
+    take_addresses(report, row, &client->conn, &peer);
     row->connected_at = client->connected_at;
     row->request_at = client->request.started_at;
     if (client->waiting_pool)

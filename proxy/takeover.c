@@ -84,9 +84,15 @@ static void hand_listeners_to(struct takeover *takeover, int fd)
         note.has_http = http_listener(takeover->daemon->http) >= 0;
         if (note.has_http)
             fds[count++] = http_listener(takeover->daemon->http);
-        memcpy(fds + count, listeners->fds, sizeof *fds * (size_t)listeners->count);
-        count += listeners->count;
-        open = note_send_whole(fd, &note, fds, count);
+        for (int i = 0; i < listeners->count && open; i++) {
+            if (count == NOTE_FDS_MAX) {
+                note.more = true;
+                open = note_send_whole(fd, &note, fds, count);
+                note.more = count = 0;
+            }
+            fds[count++] = listeners->sockets[i].fd;
+        }
+        open = open && note_send_whole(fd, &note, fds, count);
     }
     pthread_mutex_unlock(&takeover->lock);
     if (open)
@@ -262,6 +268,7 @@ static bool claim(const char *name, int *control, int *link)
     return false;
 }
 
+/* The first note begins with the control socket. */
 static int inherit(const struct note *note, const int *fds, int count,
                    struct inheritance *inheritance)
 {
@@ -272,6 +279,18 @@ static int inherit(const struct note *note, const int *fds, int count,
         inheritance->http = fds[at++];
     listeners_adopt(&inheritance->listeners, fds + at, count - at);
     return fds[0];
+}
+
+/* ... further ones bring more of the clients' sockets. */
+static bool inherit_more(int link, struct note *note, struct inheritance *inheritance)
+{
+    int fds[NOTE_FDS_MAX], count = 0;
+    while (note->more) {
+        if (!note_receive(link, note, fds, &count) || note->kind != NOTE_LISTENERS)
+            return false;
+        listeners_adopt(&inheritance->listeners, fds, count);
+    }
+    return true;
 }
 
 /* Returns the control socket; -1 and `error`: it was not given. */
@@ -290,9 +309,16 @@ static int ask_for_listeners(int link, struct inheritance *inheritance, char *er
                  note.text);
         return -1;
     }
+    int control = inherit(&note, fds, count, inheritance);
+    if (control < 0 || !inherit_more(link, &note, inheritance)) {
+        snprintf(error, size, "the running pgshunt (pid %d) has ended while it handed over",
+                 note.pid);
+        close_fd(&control);
+        return -1;
+    }
     log_event(LOG_INFO, "taking over", LOG_I("from_pid", note.pid),
-              LOG_I("sockets", count - 1 - note.has_http));
-    return inherit(&note, fds, count, inheritance);
+              LOG_I("sockets", inheritance->listeners.count));
+    return control;
 }
 
 static void explain_occupied(const struct config *config, int link, char *error, size_t size)

@@ -15,13 +15,13 @@
 #include "proxy/cancel.h"
 #include "proxy/listeners.h"
 
-#define NOTE_FDS_MAX (LISTENERS_MAX + 2)
+#define NOTE_FDS_MAX 128 /* the kernel takes 253 */
 
 enum note_kind {
     NOTE_PROBE, /* who are you? -> IDENTITY */
     NOTE_IDENTITY,
     NOTE_TAKEOVER,  /* -> LISTENERS, or REFUSED */
-    NOTE_LISTENERS, /* with the control socket, HTTP's where has_http, clients' */
+    NOTE_LISTENERS, /* with the control socket, HTTP's where has_http, clients'; more of these */
     NOTE_READY,
     NOTE_RELEASED,
     NOTE_CANCEL,
@@ -36,13 +36,14 @@ struct note {
     uint32_t kind;
     int32_t pid; /* the sender's, or what is said above */
     int32_t has_http;
+    int32_t more;    /* LISTENERS: another one follows, with more of the clients' sockets */
     int32_t key_pid; /* CANCEL */
     uint32_t secret_length;
     unsigned char secret[CANCEL_KEY_MAX];
     char text[400];
 };
 
-#define NOTE_VERSION 0x50475301u
+#define NOTE_VERSION 0x50475302u
 
 /* Sends a note of this process; false: the other end is gone, or does not read. */
 bool note_send(int fd, enum note_kind kind, const char *text);

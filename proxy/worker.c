@@ -23,13 +23,13 @@
 #include "proxy/listen.h"
 #include "proxy/console_control.h"
 #include "proxy/control.h"
+#include "proxy/doors.h"
 #include "proxy/report.h"
 #include "proxy/timeouts.h"
 #include "proxy/welcome.h"
 
 #define TICK_MS 100
 #define TICKS_A_DAY (86400 * 1000 / TICK_MS)
-#define ACCEPTS_PER_TURN 64
 #define SPARE_BUFFER_MAX 16384
 
 /* ---- messages between workers ---- */
@@ -86,59 +86,6 @@ static void read_mailbox(uv_async_t *async)
     run_messages(worker, take_mailbox(worker));
 }
 
-/* ---- listening ---- */
-
-/* A listening socket that this worker serves. */
-struct door {
-    uv_poll_t poll;
-    int fd;
-};
-
-static void accept_clients(uv_poll_t *poll, int status, int events)
-{
-    struct worker *worker = poll->data;
-    const struct door *door = list_entry(poll, struct door, poll);
-    (void)events;
-    for (int i = 0; status == 0 && i < ACCEPTS_PER_TURN; i++) {
-        struct sockaddr_storage address;
-        socklen_t length = sizeof address;
-        int fd =
-            accept4(door->fd, (struct sockaddr *)&address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0 && (errno == EMFILE || errno == ENFILE))
-            log_event(LOG_ERROR, "cannot accept a client: out of file descriptors");
-        if (fd < 0)
-            return;
-        atomic_fetch_add(&worker->daemon->connections, 1);
-        client_accept(worker, fd, &address);
-    }
-}
-
-static void free_door(uv_handle_t *handle)
-{
-    free(list_entry((uv_poll_t *)handle, struct door, poll));
-}
-
-static void listen_at(struct worker *worker, int fd)
-{
-    struct door *door = mem_alloc(sizeof *door);
-    door->fd = fd;
-    uv_poll_init(&worker->loop, &door->poll, fd);
-    door->poll.data = worker;
-    uv_poll_start(&door->poll, UV_READABLE, accept_clients);
-    worker->doors[worker->ndoors++] = door;
-}
-
-/* Closes this worker's descriptors; a successor of the process may have others of the same sockets. */
-static void stop_listening(struct worker *worker)
-{
-    while (worker->ndoors) {
-        struct door *door = worker->doors[--worker->ndoors];
-        uv_poll_stop(&door->poll);
-        uv_close((uv_handle_t *)&door->poll, free_door);
-        close(door->fd);
-    }
-}
-
 /* ---- ending ---- */
 
 static void close_all(struct worker *worker, const char *reason)
@@ -154,7 +101,7 @@ static void stop_loop(struct worker *worker)
     if (worker->phase == WORKER_STOPPED)
         return;
     worker->phase = WORKER_STOPPED;
-    stop_listening(worker);
+    doors_close(worker);
     close_all(worker, "shutdown");
     cancels_close(worker);
     console_control_stop(worker);
@@ -216,7 +163,7 @@ static void run_drain(struct worker *worker, struct message *message)
         worker->phase = WORKER_DRAINING;
         worker->patient_until = patient_until;
         worker->drain_until = patient_until + order->limit_ms * 1000;
-        stop_listening(worker);
+        doors_close(worker);
         drain(worker, now);
     }
     free(order);
@@ -226,7 +173,7 @@ static void run_drain(struct worker *worker, struct message *message)
 static void run_retire(struct worker *worker, struct message *message)
 {
     struct order *order = (struct order *)message;
-    stop_listening(worker);
+    doors_close(worker);
     worker->retire_at = clock_us() + order->patience_ms * 1000;
     free(order);
 }
@@ -595,11 +542,11 @@ static struct shape_table *create_shapes(void)
 bool worker_start(struct worker *worker, struct daemon *daemon, int index, char *error,
                   size_t error_size)
 {
-    int fds[LISTENERS_MAX];
     worker->index = index;
     worker->daemon = daemon;
     worker->topology = daemon_topology(daemon);
     worker->random = (uint64_t)clock_us() * 2654435761u + (uint64_t)index + 1;
+    list_init(&worker->doors);
     list_init(&worker->clients);
     list_init(&worker->servers);
     list_init(&worker->cancels);
@@ -614,9 +561,7 @@ bool worker_start(struct worker *worker, struct daemon *daemon, int index, char 
     worker->io = mem_alloc(IO_BUFFER_SIZE);
     worker->shapes = create_shapes();
     init_handles(worker);
-    int count = listeners_share(&daemon->listeners, index, worker->topology->config->workers, fds);
-    for (int i = 0; i < count; i++)
-        listen_at(worker, fds[i]);
+    doors_open(worker);
     if (pthread_create(&worker->thread, NULL, run, worker) == 0)
         return true;
     snprintf(error, error_size, "cannot start a worker thread");

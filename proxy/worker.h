@@ -29,7 +29,6 @@ struct worker_channel;
 struct gate;
 struct secret;
 struct shape_table;
-struct door;
 struct takeover;
 struct welcome;
 struct worker;
@@ -80,8 +79,7 @@ struct worker {
     int index;
     pthread_t thread;
     uv_loop_t loop;
-    struct door *doors[LISTENERS_MAX]; /* the sockets it listens on */
-    int ndoors;
+    struct list_node doors; /* the sockets it listens on: doors.h */
     uv_timer_t tick;
     uv_timer_t node_timer;   /* runs while clients wait for a node */
     uv_timer_t schema_timer; /* runs while clients wait for a schema */

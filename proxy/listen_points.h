@@ -1,0 +1,49 @@
+/*
+ * listen_points.h: where clients may connect to, as the configuration has it: each address that a name stands
+ * for is a point of its own, and each point has a tag.
+ *
+ * The tag says what is special about the connections that come in there. It goes from the point to its sockets
+ * (listeners.h), to the doors of the workers (doors.h) and to each client (peer.h), which acts on it.
+ */
+#ifndef PGSHUNT_PROXY_LISTEN_POINTS_H
+#define PGSHUNT_PROXY_LISTEN_POINTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/socket.h>
+
+#include "pgshunt/config.h"
+#include "pgshunt/error.h"
+
+#define LISTEN_POINTS_MAX 32
+
+enum listen_tag {
+    LISTEN_PLAIN, /* nothing is special */
+};
+
+struct listen_point {
+    struct sockaddr_storage address;
+    socklen_t length;
+    enum listen_tag tag;
+    bool optional; /* its name stands for others too: may be of a family that the machine has not */
+};
+
+struct listen_points {
+    struct listen_point points[LISTEN_POINTS_MAX];
+    int count;
+};
+
+/* All that the configuration names. False: `error` says why. */
+MUST_CHECK bool listen_points_find(struct listen_points *points, const struct config *config,
+                                   char *error, size_t size);
+/* Adds a port on each of the `addresses`: names and addresses with commas between; "*": all. */
+MUST_CHECK bool listen_points_add(struct listen_points *points, const char *addresses, int port,
+                                  enum listen_tag tag, char *error, size_t size);
+/* "127.0.0.1:6432", "[::1]:6432" */
+void listen_point_name(const struct listen_point *point, char *out, size_t size);
+bool listen_point_is(const struct listen_point *point, const struct sockaddr_storage *address,
+                     socklen_t length);
+/* "::", where "0.0.0.0" of the same port is a point too: then it takes no IPv4. */
+bool listen_points_split(const struct listen_points *points, const struct listen_point *point);
+
+#endif
