@@ -7,6 +7,7 @@
 #include "pgshunt/wire.h"
 #include "proxy/balance.h"
 #include "proxy/control.h"
+#include "proxy/hold.h"
 #include "proxy/node_wait.h"
 #include "proxy/pins.h"
 #include "proxy/pool.h"
@@ -145,7 +146,8 @@ bool attach_has_node(struct client *client, unsigned shard, enum node_class clas
 {
     const struct node *avoid = client->request.avoid;
     client->request.avoid = NULL;
-    bool found = choose(client, shard, class, NULL) != NULL;
+    struct node *node = choose(client, shard, class, NULL);
+    bool found = node && !hold_until(node);
     client->request.avoid = (struct node *)avoid;
     return found;
 }
@@ -169,6 +171,10 @@ static enum attach try_node(struct client *client, unsigned shard, enum node_cla
     struct node *node = choose(client, shard, class, &why);
     if (!node)
         return node_wait(client, shard, class) ? ATTACH_WAITING : refuse_no_node(client, why);
+    if (hold_until(node)) {
+        node_wait_held(client, shard, class, node);
+        return ATTACH_WAITING;
+    }
     if (class == NODE_CLASS_REPLICA) {
         bool replica = atomic_load(&node->role) == NODE_ROLE_REPLICA;
         *(replica ? &client->stats->reads_on_replica : &client->stats->reads_on_primary) += 1;

@@ -9,6 +9,7 @@
 
 #include "proxy/console_show.h"
 #include "proxy/console_words.h"
+#include "proxy/hold.h"
 #include "proxy/report.h"
 
 #define COUNT(rows) ((int)(sizeof(rows) / sizeof(rows)[0]))
@@ -96,7 +97,7 @@ static const struct console_column nodes[] = {
     S("database"), S("shard"), I("id"), S("host"), I("port"), S("region"), I("weight"), S("role"),
     S("state"), B("primary"), Q("lag_ms"), Q("lag_bytes"), S("wal_position"), I("timeline"),
     B("fenced"), Q("checked_ms_ago"), Q("checks_failed"), Q("connect_failures"), I("sv_active"),
-    I("sv_idle"), I("sv_login"), I("cl_waiting"),
+    I("sv_idle"), I("sv_login"), I("cl_waiting"), Q("held_ms"),
 };
 
 static const struct console_column shards[] = {
@@ -166,6 +167,12 @@ static const struct console_command commands[] = {
             "[db] close all clients and server connections at once, and pause"),
     CONTROL("KILL_CLIENT", CONTROL_KILL_CLIENT, ARGUMENT_NUMBER,
             "id: close one client; SHOW CLIENTS has the id"),
+    CONTROL("HOLD", CONTROL_HOLD, ARGUMENT_SHARD_LIMIT,
+            "db shard [ms] send nothing new to the shard's primary, for 30 s at most unless said"),
+    CONTROL("DRAIN", CONTROL_DRAIN, ARGUMENT_SHARD,
+            "db shard: wait until nothing runs any more on the primary that HOLD holds"),
+    CONTROL("RELEASE", CONTROL_RELEASE, ARGUMENT_SHARD, "db shard: go on after HOLD"),
+    CONTROL("CHECK", CONTROL_CHECK, ARGUMENT_NONE, "look at every node now, not at the next round"),
     CONTROL("SUSPEND", CONTROL_SUSPEND, ARGUMENT_NONE,
             "read no more from clients, and send what is under way"),
 };
@@ -467,11 +474,33 @@ static bool parse_deallocate(const struct words *words, struct console_parsed *p
 
 /* ---- all ---- */
 
+static bool take_limit(const struct words *words, int at, struct console_parsed *parsed)
+{
+    char text[16];
+    if (words->items[at].kind != WORD_NUMBER || !word_text(words, at, text, sizeof text) ||
+        strspn(text, "0123456789") != strlen(text) || strlen(text) > 6)
+        return false;
+    parsed->limit_ms = atoi(text);
+    return parsed->limit_ms > 0 && parsed->limit_ms <= HOLD_LONGEST_MS;
+}
+
+static bool take_shard(const struct words *words, bool with_limit, struct console_parsed *parsed)
+{
+    if (words->count < 3 || words->count > 3 + with_limit ||
+        !word_text(words, 1, parsed->value, sizeof parsed->value) ||
+        !word_text(words, 2, parsed->shard, sizeof parsed->shard))
+        return false;
+    return parsed->value[0] && parsed->shard[0] &&
+           (words->count == 3 || take_limit(words, 3, parsed));
+}
+
 /* What follows the words of a CONSOLE_CONTROL, into `value`. False: something else. */
 static bool take_argument(const struct words *words, const struct console_command *command,
                           struct console_parsed *parsed)
 {
     parsed->value[0] = '\0';
+    if (command->argument >= ARGUMENT_SHARD)
+        return take_shard(words, command->argument == ARGUMENT_SHARD_LIMIT, parsed);
     if (words->count == 1)
         return command->argument == ARGUMENT_NONE || command->argument == ARGUMENT_MAYBE;
     if (words->count != 2 || command->argument == ARGUMENT_NONE ||
@@ -489,6 +518,9 @@ static void refuse_argument(const struct console_command *command, struct consol
         [ARGUMENT_MAYBE] = "The name of one database may follow it: SHOW DATABASES lists them.",
         [ARGUMENT_NAME] = "Give the name of one database: SHOW DATABASES lists them.",
         [ARGUMENT_NUMBER] = "Give the id of a client: SHOW CLIENTS has it in its last column.",
+        [ARGUMENT_SHARD] = "Give the names of a database and a shard: SHOW SHARDS lists them.",
+        [ARGUMENT_SHARD_LIMIT] = "Give the names of a database and a shard (SHOW SHARDS lists "
+                                 "them), and for how many milliseconds at most, up to 300000.",
     };
     MESSAGE(parsed, "syntax error behind %s", command->words);
     refuse(parsed, "42601", hints[command->argument]);

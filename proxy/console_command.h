@@ -42,6 +42,8 @@ enum console_argument {
     ARGUMENT_MAYBE, /* a database; left out: all */
     ARGUMENT_NAME,  /* a database */
     ARGUMENT_NUMBER,
+    ARGUMENT_SHARD,       /* a database and a shard */
+    ARGUMENT_SHARD_LIMIT, /* ... and milliseconds, maybe */
 };
 
 struct console_command {
@@ -64,6 +66,8 @@ struct console_parsed {
     const struct console_column *columns;  /* of the answer; ncolumns 0: it has no rows */
     int ncolumns;
     char value[512]; /* VALUE, SET_NAME, DEALLOCATE; CONTROL: a database, "" for all, or a number */
+    char shard[128]; /* CONTROL of a shard */
+    int limit_ms;    /* ... for so long; 0: not said */
     struct pg_error error;
     struct console_column own_column; /* VALUE: `columns` points here */
     char own_name[128];

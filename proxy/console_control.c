@@ -15,6 +15,7 @@
 
 #include "pgshunt/log.h"
 #include "proxy/console_internal.h"
+#include "proxy/hold.h"
 
 /* One command under way; on worker->asks (of its console's worker) while it waits for the next tick. */
 struct task {
@@ -23,7 +24,8 @@ struct task {
     struct worker *origin;
     struct control_order order;
     char database[64];
-    bool undoing; /* it was given up, and is being taken back */
+    struct topology *topology; /* a reference: order.shard is of it; NULL: no shard is meant */
+    bool undoing;              /* it was given up, and is being taken back */
 };
 
 static void visit(struct worker *worker, void *arg)
@@ -62,6 +64,11 @@ static bool outcome(const struct task *task, struct console *console)
         snprintf(message, size, "there is no client %s", parsed->value);
         return fail(console, "42704", "SHOW CLIENTS lists them, with their id in the last column.");
     }
+    if (order->action == CONTROL_RELEASE) {
+        snprintf(message, size, "shard \"%.63s\" of database \"%.63s\" is not held", parsed->shard,
+                 parsed->value);
+        return fail(console, "55000", "SHOW NODES tells in held_ms which nodes are.");
+    }
     if (order->action == CONTROL_RESUME && parsed->value[0]) {
         snprintf(message, size, "database \"%.63s\" is not paused", parsed->value);
         return fail(console, "55000",
@@ -82,6 +89,7 @@ static void finish(struct task *task)
         console->ask = NULL;
         console_ran(console, outcome(task, console));
     }
+    topology_unref(task->topology);
     free(task);
 }
 
@@ -163,6 +171,66 @@ static uint32_t client_id(const char *text)
     return id <= UINT32_MAX ? (uint32_t)id : 0;
 }
 
+static const struct shard *find_shard(const struct topology *topology, const char *database_name,
+                                      const char *name)
+{
+    const struct database *database = topology_database(topology, database_name);
+    for (int i = 0; database && i < database->nshards; i++)
+        if (strcmp(database->shards[i].name, name) == 0)
+            return &database->shards[i];
+    return NULL;
+}
+
+static void check_nodes(struct worker *worker)
+{
+    const struct topology *topology = worker->topology;
+    for (int d = 0; d < topology->ndatabases; d++)
+        for (int s = 0; s < topology->databases[d].nshards; s++)
+            for (int n = 0; n < topology->databases[d].shards[s].nnodes; n++)
+                monitor_suspect(worker->daemon->monitor, topology->databases[d].shards[s].nodes[n]);
+}
+
+/* False: parsed->error says why not. */
+static bool hold(struct console *console, const struct topology *topology,
+                 const struct shard *shard)
+{
+    struct console_parsed *parsed = &console->parsed;
+    const struct node *primary = shard_primary(shard);
+    int limit = parsed->limit_ms ? parsed->limit_ms : HOLD_DEFAULT_MS;
+    if (!primary) {
+        snprintf(parsed->message, sizeof parsed->message, "shard \"%.63s\" has no primary to hold",
+                 shard->name);
+        fail(console, "55000", "Statements wait anyway until there is one: SHOW NODES.");
+        return false;
+    }
+    hold_begin(topology, primary, clock_us() + (int64_t)limit * 1000);
+    return true;
+}
+
+/* What is done once for all workers. False: parsed->error says why not. */
+static bool carry_out_once(struct console *console, struct task *task)
+{
+    struct console_parsed *parsed = &console->parsed;
+    struct worker *worker = task->origin;
+    const struct topology *topology = worker->topology;
+    if (task->order.action == CONTROL_CHECK)
+        check_nodes(worker);
+    if (!parsed->shard[0])
+        return true;
+    const struct shard *shard = find_shard(topology, parsed->value, parsed->shard);
+    if (!shard) {
+        snprintf(parsed->message, sizeof parsed->message,
+                 "database \"%.63s\" has no shard \"%.63s\"", parsed->value, parsed->shard);
+        fail(console, "42704", "SHOW SHARDS lists them.");
+        return false;
+    }
+    task->order.shard = shard;
+    task->topology = topology_ref(worker->topology);
+    if (task->order.action == CONTROL_RELEASE)
+        task->order.was_so = hold_end(topology, shard);
+    return task->order.action != CONTROL_HOLD || hold(console, topology, shard);
+}
+
 enum console_run console_control(struct console *console)
 {
     struct console_parsed *parsed = &console->parsed;
@@ -176,7 +244,8 @@ enum console_run console_control(struct console *console)
     }
     if (action != CONTROL_PASS_BY)
         log_event(LOG_INFO, "command on the console", LOG_S("user", client->user),
-                  LOG_S("command", parsed->tag), LOG_S("of", parsed->value));
+                  LOG_S("command", parsed->tag), LOG_S("of", parsed->value),
+                  LOG_S("shard", parsed->shard));
     struct task *task = mem_alloc(sizeof *task);
     snprintf(task->database, sizeof task->database, "%.63s", numbered ? "" : parsed->value);
     list_init(&task->link);
@@ -184,6 +253,11 @@ enum console_run console_control(struct console *console)
     task->origin = client->worker;
     task->order = (struct control_order){.action = action, .database = task->database};
     task->order.id = numbered ? client_id(parsed->value) : 0;
+    if (!carry_out_once(console, task)) {
+        topology_unref(task->topology);
+        free(task);
+        return CONSOLE_FAILED;
+    }
     console->ask = &task->ask;
     client->state = CLIENT_BUSY;
     send_round(task);

@@ -9,6 +9,7 @@
 #include "pgshunt/config.h"
 #include "proxy/client.h"
 #include "proxy/console_command.h"
+#include "proxy/hold.h"
 #include "proxy/pool.h"
 #include "proxy/prepared.h"
 #include "proxy/server.h"
@@ -58,9 +59,15 @@ static void put_lag(struct console_table *table, const struct node *node)
     put_wal_position(table, atomic_load(&node->wal_position));
 }
 
+/* What is left of its hold. */
+static void put_held(struct console_table *table, struct node *node)
+{
+    int64_t until = hold_until(node);
+    console_integer(table, until ? (until - clock_us() + 999) / 1000 : 0);
+}
+
 static void put_node(struct console_table *table, const struct report *report,
-                     const struct database *database, const struct shard *shard,
-                     const struct node *node)
+                     const struct database *database, const struct shard *shard, struct node *node)
 {
     struct node_sum sum = sum_node(report, database->name, node);
     int64_t checked_at = atomic_load(&node->checked_at), age = report->now - checked_at;
@@ -84,6 +91,7 @@ static void put_node(struct console_table *table, const struct report *report,
     console_integer(table, sum.idle);
     console_integer(table, sum.login);
     console_integer(table, sum.waiting);
+    put_held(table, node);
 }
 
 void console_show_nodes(struct console_table *table, const struct report *report)

@@ -8,6 +8,7 @@
 #include "pgshunt/log.h"
 #include "proxy/client.h"
 #include "proxy/client_login.h"
+#include "proxy/hold.h"
 #include "proxy/pool.h"
 #include "proxy/worker.h"
 
@@ -387,6 +388,14 @@ void control_carry_out(struct worker *worker, struct control_order *order)
     case CONTROL_UNSUSPEND:
         set_suspended(worker, false);
         break;
+    case CONTROL_HOLD:
+        hold_move_queued(worker);
+        break;
+    case CONTROL_DRAIN:
+        order->busy += hold_count_busy(worker, order->shard);
+        break;
+    case CONTROL_RELEASE:
+    case CONTROL_CHECK:
     case CONTROL_PASS_BY:
         break;
     }

@@ -30,16 +30,21 @@ enum control_action {
     CONTROL_SUSPEND,     /* clients are not read; counts who still has something to take */
     CONTROL_UNPAUSE,     /* takes one PAUSE back */
     CONTROL_UNSUSPEND,   /* ... or SUSPEND */
+    CONTROL_HOLD,        /* nothing new is sent to a shard's primary (hold.h) */
+    CONTROL_DRAIN,       /* counts what still runs there */
+    CONTROL_RELEASE,     /* ... as before */
+    CONTROL_CHECK,       /* the monitor looks at every node now */
     CONTROL_PASS_BY,     /* nothing: what was sent to the worker before has been done */
 };
 
 struct control_order {
     enum control_action action;
-    const char *database; /* "": all */
-    uint32_t id;          /* KILL_CLIENT */
-    bool look;            /* only counts again: what is to be changed has been */
-    int busy;             /* what has to end before the command may answer, added up */
-    bool was_so;          /* before it was carried out, on some worker */
+    const char *database;      /* "": all */
+    uint32_t id;               /* KILL_CLIENT */
+    const struct shard *shard; /* DRAIN */
+    bool look;                 /* only counts again: what is to be changed has been */
+    int busy;                  /* what has to end before the command may answer, added up */
+    bool was_so;               /* before it was carried out, on some worker */
 };
 
 /* State of one database on one worker; "" stands for all of them. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "proxy/balance.h"
+#include "proxy/hold.h"
 #include "proxy/session.h"
 
 #define LOOK_EVERY_MS 10
@@ -54,23 +55,37 @@ static bool was_well(const struct shard *shard)
     return false;
 }
 
-bool node_wait(struct client *client, unsigned shard, enum node_class class)
+static void wait_for(struct client *client, unsigned shard, enum node_class class, int64_t look_at)
 {
     struct node_wait *wait = &client->request.node_wait;
     struct worker *worker = client->worker;
+    wait->waits = true;
+    wait->shard = shard;
+    wait->class = class;
+    wait->look_at = look_at;
+    if (list_empty(&worker->node_waiting))
+        uv_timer_start(&worker->node_timer, look, LOOK_EVERY_MS, LOOK_EVERY_MS);
+    client->state = CLIENT_WAITING;
+    list_push_back(&worker->node_waiting, &client->waiting);
+}
+
+/* The wait for a node, if there is then none, begins when the hold ends. */
+void node_wait_held(struct client *client, unsigned shard, enum node_class class, struct node *node)
+{
+    client->request.node_wait.until =
+        hold_until(node) + client->topology->config->failover_wait * 1000;
+    wait_for(client, shard, class, 0);
+}
+
+bool node_wait(struct client *client, unsigned shard, enum node_class class)
+{
+    struct node_wait *wait = &client->request.node_wait;
     int64_t now = clock_us(), limit = client->topology->config->failover_wait * 1000;
     if (!wait->until)
         wait->until = now + limit;
     if (now >= wait->until || !was_well(&client->database->shards[shard]))
         return false;
-    wait->waits = true;
-    wait->shard = shard;
-    wait->class = class;
-    wait->look_at = now + LEAST_WAIT_US;
-    if (list_empty(&worker->node_waiting))
-        uv_timer_start(&worker->node_timer, look, LOOK_EVERY_MS, LOOK_EVERY_MS);
-    client->state = CLIENT_WAITING;
-    list_push_back(&worker->node_waiting, &client->waiting);
+    wait_for(client, shard, class, now + LEAST_WAIT_US);
     return true;
 }
 

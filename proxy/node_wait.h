@@ -13,6 +13,9 @@
 /* No node of this class is to be had now. True: the client waits (state WAITING) and its session goes on
  * by itself, by looking once more; false: it has waited long enough. */
 bool node_wait(struct client *client, unsigned shard, enum node_class class);
+/* There is one, but nothing new is sent to it (hold.h): the client waits for the end of that. */
+void node_wait_held(struct client *client, unsigned shard, enum node_class class,
+                    struct node *node);
 /* Whether a connection that failed so may do better soon: the server is away, or comes or goes. */
 bool node_wait_is_for(const char *sqlstate);
 void node_wait_cancel(struct client *client); /* also when it does not wait */

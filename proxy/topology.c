@@ -155,6 +155,7 @@ static void copy_state(struct node *to, struct node *from)
     atomic_store(&to->connect_failures, atomic_load(&from->connect_failures));
     atomic_store(&to->timeline, atomic_load(&from->timeline));
     atomic_store(&to->fenced, atomic_load(&from->fenced));
+    atomic_store(&to->held_until, atomic_load(&from->held_until));
     if (node_address(from, &address, &length))
         node_set_address(to, (struct sockaddr *)&address, length);
 }

@@ -52,6 +52,8 @@ struct node {
     atomic_int timeline;          /* highest timeline seen here; 0: unknown */
     /* A writable node that another one outranks (see shard_primary()): never written to. */
     atomic_bool fenced;
+    _Atomic int64_t
+        held_until; /* clock_us(): nothing new is sent to it until then (hold.h); 0: not held */
     /*
      * Where to connect. IP addresses and sockets ('/' first) are resolved from the start, names by the
      * monitor, which may change them later: read through node_address().

@@ -19,6 +19,7 @@
 #include "proxy/client.h"
 #include "proxy/client_auth.h"
 #include "proxy/client_login.h"
+#include "proxy/hold.h"
 #include "proxy/hub.h"
 #include "proxy/listen.h"
 #include "proxy/console_control.h"
@@ -362,6 +363,7 @@ static void tick(uv_timer_t *timer)
         expire_logins(worker, now);
         listen_tick(worker, now);
         control_tick(worker, now);
+        hold_tick(worker, now);
         timeouts_tick_idle(worker, now);
         report_tick(worker, now);
     }

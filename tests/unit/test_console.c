@@ -147,6 +147,21 @@ static const struct {
     {"KILL_CLIENT 1.5", CONSOLE_REFUSE, "42601", ""},
     {"KILL_CLIENT 99999999999", CONSOLE_REFUSE, "42601", ""},
     {"SUSPEND", CONSOLE_CONTROL, "SUSPEND", ""},
+    {"HOLD app s0; CHECK", CONSOLE_CONTROL, "HOLD", " CHECK"},
+    {"HOLD app \"my shard\" 5000", CONSOLE_CONTROL, "HOLD", ""},
+    {"HOLD app", CONSOLE_REFUSE, "42601", ""},
+    {"HOLD app s0 0", CONSOLE_REFUSE, "42601", ""},
+    {"HOLD app s0 300001", CONSOLE_REFUSE, "42601", ""},
+    {"HOLD app s0 99999999999", CONSOLE_REFUSE, "42601", ""},
+    {"HOLD app s0 5s", CONSOLE_REFUSE, "42601", ""},
+    {"HOLD app s0 5 6", CONSOLE_REFUSE, "42601", ""},
+    {"HOLD \"\" s0", CONSOLE_REFUSE, "42601", ""},
+    {"DRAIN app s0", CONSOLE_CONTROL, "DRAIN", ""},
+    {"DRAIN app s0 5", CONSOLE_REFUSE, "42601", ""},
+    {"RELEASE app s0", CONSOLE_CONTROL, "RELEASE", ""},
+    {"RELEASE", CONSOLE_REFUSE, "42601", ""},
+    {"CHECK", CONSOLE_CONTROL, "CHECK", ""},
+    {"CHECK app", CONSOLE_REFUSE, "42601", ""},
     {"SUSPEND app", CONSOLE_REFUSE, "42601", ""},
     {"SHOW FDS", CONSOLE_REFUSE, "0A000", ""},
     {"SHOW", CONSOLE_REFUSE, "42601", ""},
@@ -523,10 +538,10 @@ static void test_nodes_and_shards(void **state)
     add_pools(report);
     int first = node_at(report, 0, 0, 0)->id;
     snprintf(expected, sizeof expected,
-             "app|s0|%d|10.0.0.1|5501||1|primary|up|t|0|0|1/23456789|2|f|50|0|0|2|4|0|0\n"
-             "app|s0|%d|10.0.0.2|5502|eu|1|replica|up|f|1|4096|1/23456789|2|f|50|0|0|0|0|2|2\n"
-             "app|s1|%d|fd00::1|5501||1|unknown|unknown|f|~|~|~|~|f|~|0|0|0|0|0|0\n"
-             "plain|s0|%d|10.0.0.9|5432||1|unknown|unknown|f|~|~|~|~|f|~|0|0|0|0|0|0\n",
+             "app|s0|%d|10.0.0.1|5501||1|primary|up|t|0|0|1/23456789|2|f|50|0|0|2|4|0|0|0\n"
+             "app|s0|%d|10.0.0.2|5502|eu|1|replica|up|f|1|4096|1/23456789|2|f|50|0|0|0|0|2|2|0\n"
+             "app|s1|%d|fd00::1|5501||1|unknown|unknown|f|~|~|~|~|f|~|0|0|0|0|0|0|0\n"
+             "plain|s0|%d|10.0.0.9|5432||1|unknown|unknown|f|~|~|~|~|f|~|0|0|0|0|0|0|0\n",
              first, first + 1, first + 2, first + 3);
     check_show("SHOW NODES", report, expected);
     check_show("SHOW SHARDS", report,
