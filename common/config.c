@@ -198,6 +198,22 @@ void config_pool_settings(const struct config *config, const char *database, con
         out->min_size = out->size;
 }
 
+void config_route_wish(const struct config *config, const char *database, const char *user,
+                       struct route_wish *out)
+{
+    const struct database_config *db = config_database(config, database);
+    const struct user_config *who = config_user(config, user);
+    struct pool_settings settings;
+    config_pool_settings(config, database, user, &settings);
+    *out = (struct route_wish){.route = (enum route)settings.route,
+                               .region = config->region,
+                               .max_lag_us = settings.max_lag * 1000};
+    if (db && db->region)
+        out->region = db->region;
+    if (who && who->region)
+        out->region = who->region;
+}
+
 static int64_t own_or(int64_t own, int64_t otherwise)
 {
     return own == SETTING_INHERIT ? otherwise : own;

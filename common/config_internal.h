@@ -41,6 +41,7 @@ struct setting_row {
     const char *low;     /* range as written in the file: same units, same parser */
     const char *high;
     const char *choices;       /* "trust | md5": in the order of the enum */
+    const char *truth[2];      /* choices for those who write false or true; NULL: none */
     const char *later;         /* words of later versions, refused with a friendlier text */
     const char *without_group; /* default when the whole group is absent, NULL: initial */
     bool required;

@@ -211,9 +211,11 @@ static bool read_choice(struct config_reader *reader, const config_setting_t *at
                         const struct setting_row *row, void *object)
 {
     char path[300], near[120] = "";
-    if (config_setting_type(at) != CONFIG_TYPE_STRING)
+    bool truth = config_setting_type(at) == CONFIG_TYPE_BOOL && row->truth[0];
+    if (config_setting_type(at) != CONFIG_TYPE_STRING && !truth)
         return refuse_type(reader, at, row);
-    const char *word = config_setting_get_string(at);
+    const char *word =
+        truth ? row->truth[config_setting_get_bool(at) != 0] : config_setting_get_string(at);
     int index = config_choice_index(row->choices, word);
     if (index >= 0) {
         store_number(row, object, index);

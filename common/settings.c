@@ -47,6 +47,9 @@
 #define RELOAD .info.reloadable = true
 #define HELP(text) .info.help = text
 
+/* For those who write it as yes or no. */
+#define TRUTH(no, yes) .truth = {no, yes}
+
 /* clang-format off */
 
 /* What a database and a user may set for themselves: the rows of both tables. */
@@ -76,9 +79,18 @@
     {DURATION(owner, pool.transaction_timeout, "transaction_timeout"), INHERIT("timeouts.transaction"), RANGE("0s", "30d"), RELOAD, \
      HELP("a client whose transaction takes longer is disconnected; 0s: no limit")},                                   \
     {DURATION(owner, pool.query_timeout, "query_timeout"), INHERIT("timeouts.query"), RANGE("0s", "30d"), RELOAD,      \
-     HELP("a query that takes longer, waiting included, is cancelled; 0s: no limit")}
+     HELP("a query that takes longer, waiting included, is cancelled; 0s: no limit")},                                 \
+    {CHOICE(owner, pool.read_write_split, "read_write_split", SPLIT_MODES), INHERIT("routing.read_write_split"),       \
+     TRUTH("off", "aggressive"), RELOAD, HELP("what may run on replicas")},                                            \
+    {CHOICE(owner, pool.route, "route", ROUTE_WORDS), INHERIT("routing.route"), RELOAD,                                \
+     HELP("where statements run that do not say it themselves, within read_write_split")},                             \
+    {TEXT(owner, region, "region", "0", "255"), INHERIT("routing.region"), RELOAD,                                     \
+     HELP("replicas of this region are read from first; \"\": no preference")},                                        \
+    {DURATION(owner, pool.max_lag, "max_lag"), INHERIT("routing.max_lag"), RANGE("0s", "7d"), RELOAD,                  \
+     HELP("reads go to a replica only while it is no further behind its primary")}
 
 #define POOL_MODES "transaction | session | statement"
+#define SPLIT_MODES "off | conservative | aggressive"
 
 static const struct setting_row node_rows[] = {
     {TEXT(struct node_config, host, "host", "1", "255"), REQUIRED, RELOAD,
@@ -326,12 +338,16 @@ static const struct setting_row main_rows[] = {
      HELP("a query that takes longer, waiting for a server connection included, is cancelled (57014); if it goes on for timeouts.cancel_wait, the client is disconnected; 0s: no limit")},
     {DURATION(struct config, cancel_wait_timeout, "timeouts.cancel_wait"), DEFAULT("10s"), RANGE("10ms", "10min"), RELOAD,
      HELP("time a cancel request has to reach a server, and a cancelled query to end")},
-    {DURATION(struct config, max_lag, "routing.max_lag"), DEFAULT("1s"), RANGE("0s", "7d"), RELOAD,
+    {DURATION(struct config, pool.max_lag, "routing.max_lag"), DEFAULT("1s"), RANGE("0s", "7d"), RELOAD,
      HELP("reads go to a replica only while it is no further behind its primary")},
     {BOOLEAN(struct config, read_your_writes, "routing.read_your_writes"), DEFAULT("true"), RELOAD,
      HELP("a client that has written reads from a replica only once it has replayed that write")},
-    {BOOLEAN(struct config, read_write_split, "routing.read_write_split"), DEFAULT("true"), RELOAD,
-     HELP("send reads to replicas; false: everything goes to the primary")},
+    {CHOICE(struct config, pool.read_write_split, "routing.read_write_split", SPLIT_MODES), DEFAULT("aggressive"), TRUTH("off", "aggressive"), RELOAD,
+     HELP("what may run on replicas; off (or false): nothing; conservative: only what declares that it reads: READ ONLY transactions, and what has route replica; aggressive (or true): also each statement outside a transaction block that is proven to be a read")},
+    {CHOICE(struct config, pool.route, "routing.route", ROUTE_WORDS), DEFAULT("auto"), RELOAD,
+     HELP("where statements run that do not say it themselves; auto: as read_write_split has it; primary; replica: also what is not proven to be a read, unless it is known to be none")},
+    {TEXT(struct config, region, "routing.region", "0", "255"), DEFAULT(""), RELOAD,
+     HELP("replicas of this region are read from first; \"\": no preference")},
     {DURATION(struct config, failover_wait, "routing.failover_wait"), DEFAULT("30s"), RANGE("0s", "1h"), RELOAD,
      HELP("how long statements not sent yet wait while no node can take them, as in a failover; 0s: they fail at once")},
     {DURATION(struct config, lag_check_interval, "routing.lag_check_interval"), DEFAULT("100ms"), RANGE("10ms", "1min"), RELOAD,

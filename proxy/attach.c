@@ -23,16 +23,38 @@ static bool is_serializable(const struct client *client)
            (client->tx && strcasestr(client->tx->begin_sql, "serializable"));
 }
 
+static const char *primary_because(const struct client *client)
+{
+    if (client->account->settings.read_write_split == SPLIT_OFF)
+        return "read_write_split is off";
+    if (is_serializable(client))
+        return "serializable transaction";
+    return client_keeps_servers(client) ? "session pooling" : NULL;
+}
+
+static bool begun_on_primary(const struct client *client)
+{
+    for (int i = 0; client->tx && i < client->nparticipants; i++)
+        if (client->participants[i]->begun &&
+            atomic_load(&client->participants[i]->pool->node->role) != NODE_ROLE_REPLICA)
+            return true;
+    return false;
+}
+
 void attach_route_session(const struct client *client, struct route_session *session)
 {
     uint32_t pins = pins_of(client);
     unsigned facts = guc_set_facts(client->guc);
+    struct route_wish wish;
+    own_settings_wish(client, &wish);
     *session = (struct route_session){
-        .key = client->route_key,
-        .shard = client->route_shard,
-        .force_primary = !client->topology->config->read_write_split || is_serializable(client) ||
-                         client_keeps_servers(client),
+        .key = own_setting_value(client, OWN_KEY),
+        .shard = own_setting_value(client, OWN_SHARD),
+        .force_primary = primary_because(client),
+        .only_declared = client->account->settings.read_write_split == SPLIT_CONSERVATIVE,
+        .route = wish.route,
         .in_transaction = client->tx != NULL,
+        .on_primary = begun_on_primary(client),
         .read_only = client->tx ? client->tx->read_only : (facts & GUC_READ_ONLY) != 0,
         .transaction_shard = -1,
         .schema_is_fresh =
@@ -118,9 +140,14 @@ static struct node *choose(struct client *client, unsigned shard, enum node_clas
                            const char **why)
 {
     const struct config *config = client->topology->config;
+    struct route_wish wish;
+    own_settings_wish(client, &wish);
+    if (client->request.plan.wish)
+        route_wish_lay_over(&wish, client->request.plan.wish);
     struct balance_request request = {
         .class = class,
-        .max_lag_us = config->max_lag * 1000,
+        .max_lag_us = wish.max_lag_us,
+        .region = wish.region,
         .wrote_at_us = config->read_your_writes ? session_wrote_at(client, shard) : 0,
         .exclude = client->request.avoid,
         .seed = &client->worker->random,

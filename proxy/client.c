@@ -71,7 +71,6 @@ static void free_client(struct conn *conn)
     extended_free(client);
     guc_set_release(&client->guc);
     guc_set_release(&client->startup);
-    guc_set_release(&client->own_startup);
     guc_set_release(&client->heard);
     scram_server_free(client->scram);
     buffer_release(&client->in);
@@ -82,8 +81,7 @@ static void free_client(struct conn *conn)
     free(client->wrote_on);
     free(client->user);
     free(client->database_name);
-    free(client->route_key);
-    free(client->route_shard);
+    own_settings_free(client);
     free(client);
 }
 

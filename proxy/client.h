@@ -36,6 +36,7 @@
 #include "proxy/guc.h"
 #include "proxy/list.h"
 #include "proxy/listen.h"
+#include "proxy/own_settings.h"
 #include "proxy/peer.h"
 #include "proxy/prepared.h"
 #include "proxy/server.h"
@@ -70,8 +71,9 @@ enum tx_state {
 
 struct savepoint {
     char *name;
-    int pending; /* lengths of settings and listens when it was made */
+    int pending; /* lengths of settings, listens and own when it was made */
     int listens;
+    int own;
 };
 
 /* Exists only while the client is in a transaction block. */
@@ -84,9 +86,8 @@ struct transaction {
         in_query; /* begun in the Query under way, among other statements: also one may end it there */
     bool read_only;
     bool wrote;
-    bool changed_schema; /* to be announced when it commits */
-    bool local_route;    /* SET LOCAL pgshunt.*: what was before comes back at the end */
-    char *outer_key, *outer_shard;
+    bool changed_schema;    /* to be announced when it commits */
+    struct own_changes own; /* of pgshunt.* settings */
     struct guc_pending
         settings; /* of the session and SET LOCAL, also for servers that join later */
     struct listen_changes listens; /* LISTEN and UNLISTEN, for its end */
@@ -194,22 +195,21 @@ struct client {
      * primary, which no replica can be measured by, must not keep its reads from the shards where it
      * has written nothing. */
     int64_t wrote_at;
-    int64_t *wrote_on;             /* by shard; NULL: none */
-    struct listener *listener;     /* what it LISTENs to; NULL until it does */
-    uint32_t pins_told;            /* reasons a NOTICE is due for; see pins.h */
-    bool pin_noticed;              /* ... and was given */
-    bool lost_sequences;           /* asked for currval() in vain: see sequences.h */
-    uint32_t sequence_server;      /* id of the server it wrote to last */
-    char *route_key, *route_shard; /* pgshunt.key, pgshunt.shard */
-    struct guc_set *own_startup;   /* pgshunt.* of the startup packet: what RESET goes back to */
-    size_t copy_left;              /* bytes of a CopyData message still to pass on */
-    bool copy_ends;                /* ... of a CopyDone or CopyFail, which ends the COPY */
-    bool input_held;               /* reading is off: too much input while busy */
-    bool processing;               /* in session_process: do not re-enter */
-    bool held;                     /* at a paused database's gate: control.h */
-    bool terminate;                /* close once the output is drained */
-    bool long_cancel_key;          /* speaks protocol 3.2 */
-    UT_hash_handle hh;             /* worker->by_id, by cancel_pid */
+    int64_t *wrote_on;         /* by shard; NULL: none */
+    struct listener *listener; /* what it LISTENs to; NULL until it does */
+    uint32_t pins_told;        /* reasons a NOTICE is due for; see pins.h */
+    bool pin_noticed;          /* ... and was given */
+    bool lost_sequences;       /* asked for currval() in vain: see sequences.h */
+    uint32_t sequence_server;  /* id of the server it wrote to last */
+    struct own_settings *own;  /* pgshunt.* settings; NULL until one is said */
+    size_t copy_left;          /* bytes of a CopyData message still to pass on */
+    bool copy_ends;            /* ... of a CopyDone or CopyFail, which ends the COPY */
+    bool input_held;           /* reading is off: too much input while busy */
+    bool processing;           /* in session_process: do not re-enter */
+    bool held;                 /* at a paused database's gate: control.h */
+    bool terminate;            /* close once the output is drained */
+    bool long_cancel_key;      /* speaks protocol 3.2 */
+    UT_hash_handle hh;         /* worker->by_id, by cancel_pid */
 };
 
 /* Takes over an accepted socket. */

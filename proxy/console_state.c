@@ -151,7 +151,7 @@ static void put_shard(struct console_table *table, const struct report *report,
     for (int i = 0; i < shard->nnodes; i++) {
         struct node_sum sum = sum_node(report, database->name, shard->nodes[i]);
         up += atomic_load(&shard->nodes[i]->state) == NODE_STATE_UP;
-        fresh += is_fresh(shard->nodes[i], report->topology->config->max_lag);
+        fresh += is_fresh(shard->nodes[i], report->topology->config->pool.max_lag);
         active += sum.active;
         idle += sum.idle;
     }

@@ -286,8 +286,10 @@ size_t extended_input(struct client *client, const char *data, size_t len)
         return 0;
     struct incoming message = {data[0], data + WIRE_HEADER, size - WIRE_HEADER, data + size,
                                len - size};
-    if (client->request.arena->total > ARENA_MAX)
+    if (client->request.arena->total > ARENA_MAX) {
         arena_reset(client->request.arena); /* nothing in it outlives its message */
+        client->request.plan = (struct plan){0};
+    }
     size_t kept = buffer_length(&client->request.again);
     keep_for_retry(client, data, size);
     bool used = handle(client, &message);

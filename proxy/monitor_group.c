@@ -126,7 +126,7 @@ static void report_stale_primary(struct group *group)
 
 static void report_lag(struct watch *watch, int64_t lag_us)
 {
-    int64_t limit = watch->monitor->topology->config->max_lag * 1000;
+    int64_t limit = watch->monitor->topology->config->pool.max_lag * 1000;
     if (!watch->said_lagging && lag_us > limit) {
         watch->said_lagging = true;
         log_event(LOG_WARNING, "replica lags behind max_lag", LOG_S("node", watch->name),

@@ -40,6 +40,7 @@ struct account {
     char *server_user;             /* whom to log in to servers as */
     struct credential *credential; /* what clients' logins gave us for the servers; the process' */
     struct pool_settings settings; /* as they hold for this user of this database */
+    struct route_wish wish;        /* likewise; read_write_split is in the settings */
     struct budget *clients[2];     /* of the database, of the user */
     struct pool *pools;
     UT_hash_handle hh; /* worker->accounts, by name "database\0user" in `key` */

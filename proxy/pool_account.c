@@ -48,6 +48,7 @@ void account_load(struct account *account)
 {
     const struct config *config = config_of(account);
     config_pool_settings(config, account->database, account->user, &account->settings);
+    config_route_wish(config, account->database, account->user, &account->wish);
     budget_set_limit(account->clients[CLIENTS_OF_DATABASE],
                      config_database_clients(config, account->database));
     budget_set_limit(account->clients[CLIENTS_OF_USER], config_user_clients(config, account->user));

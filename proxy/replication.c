@@ -143,8 +143,7 @@ static struct shard *choose_shard(struct client *client)
 {
     const struct database *database = client->database;
     struct buffer text = {0};
-    const char *named =
-        client->route_shard ? client->route_shard : own_setting(client, "pgshunt.shard", &text);
+    const char *named = own_setting(client, "pgshunt.shard", &text);
     int index = named                    ? shardmap_shard_by_name(database->map, named)
                 : database->nshards == 1 ? 0
                                          : -1;

@@ -154,7 +154,7 @@ void transaction_chain(struct client *client, bool committed);
 struct savepoint *transaction_savepoint(struct transaction *tx, const char *name); /* or NULL */
 void transaction_add_savepoint(struct transaction *tx, const char *name);
 void transaction_release_savepoint(struct transaction *tx, const char *name);
-void transaction_rollback_to(struct transaction *tx, const char *name);
+void transaction_rollback_to(struct client *client, const char *name);
 void transaction_drop_savepoints(struct transaction *tx, int keep);
 /* Everybody is to hear that the schema is another. */
 void transaction_schema_changed(struct client *client);
@@ -163,11 +163,6 @@ void transaction_schema_changed(struct client *client);
 
 /* SET, RESET or SHOW of a pgshunt.* setting. */
 bool statement_is_own(const struct statement *statement);
-
-/* The startup packet's pgshunt.* settings become the session's, and no server's. False: one is wrong. */
-bool own_settings_start(struct client *client, struct arena *arena, struct pg_error *error);
-/* RESET ALL: back to what the startup packet said. */
-void own_settings_reset(struct client *client);
 
 /* pool.mode "statement" knows no transaction blocks. */
 bool statement_refused_by_mode(const struct client *client, const struct statement *statement,

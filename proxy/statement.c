@@ -48,7 +48,7 @@ static const char *begin_tag(const struct statement *statement)
 }
 
 static enum local_outcome begin(struct client *client, const struct statement *statement,
-                                struct buffer *answer)
+                                struct buffer *answer, struct pg_error *error)
 {
     if (client->tx && client->tx->implicit) {
         client->tx->implicit = false; /* the pipeline's transaction becomes a block */
@@ -63,7 +63,10 @@ static enum local_outcome begin(struct client *client, const struct statement *s
                                        .message = "there is already a transaction in progress"});
         return done(answer, begin_tag(statement));
     }
+    if (statement->nhints && !own_settings_check_begin(client, statement, error))
+        return LOCAL_REFUSED;
     transaction_begin(client, statement);
+    own_settings_begin(client, statement);
     return done(answer, begin_tag(statement));
 }
 
@@ -111,7 +114,7 @@ static enum local_outcome savepoint_unbegun(struct client *client,
         transaction_release_savepoint(tx, statement->name);
         return done(answer, "RELEASE");
     }
-    transaction_rollback_to(tx, statement->name);
+    transaction_rollback_to(client, statement->name);
     tx->state = TX_DEFERRED;
     return done(answer, "ROLLBACK");
 }
@@ -253,7 +256,7 @@ enum local_outcome statement_local(struct client *client, const struct statement
     if (statement_refused_by_mode(client, statement, error))
         return LOCAL_REFUSED;
     if (statement->kind == STMT_BEGIN && !(client->tx && client->tx->state == TX_FAILED))
-        return begin(client, statement, answer);
+        return begin(client, statement, answer, error);
     if (unbegun(client)) {
         enum local_outcome outcome = unbegun_statement(client, statement, answer, error);
         if (outcome != LOCAL_NO)
@@ -281,6 +284,8 @@ enum local_outcome statement_local(struct client *client, const struct statement
     }
     if (!statement_is_own(statement))
         return LOCAL_NO;
+    if (client->tx && client->tx->state == TX_FAILED)
+        return failed_transaction(error);
     return own_setting_statement(client, statement, answer, error);
 }
 
@@ -422,8 +427,11 @@ static bool changes_schema(enum statement_kind kind)
            kind == STMT_CREATE_TABLE_AS || kind == STMT_DO || kind == STMT_CALL;
 }
 
+/* On a replica nothing does, also where only somebody's word is there for it (route "replica"). */
 static void wrote(struct client *client, struct server *server)
 {
+    if (atomic_load(&server->pool->node->role) == NODE_ROLE_REPLICA)
+        return;
     server->wrote = true;
     if (client->tx)
         client->tx->wrote = true;
@@ -482,7 +490,7 @@ void statement_completed(struct client *client, struct server *server,
     case STMT_ROLLBACK_TO:
         pins_rolled_back(server);
         if (client->tx)
-            transaction_rollback_to(client->tx, statement->name);
+            transaction_rollback_to(client, statement->name);
         return;
     default:
         break;

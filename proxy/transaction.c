@@ -24,7 +24,7 @@ void transaction_add_savepoint(struct transaction *tx, const char *name)
     size_t size = sizeof *tx->savepoints * (size_t)(tx->nsavepoints + 1);
     tx->savepoints = mem_realloc(tx->savepoints, size);
     tx->savepoints[tx->nsavepoints++] =
-        (struct savepoint){mem_strdup(name), tx->settings.count, tx->listens.count};
+        (struct savepoint){mem_strdup(name), tx->settings.count, tx->listens.count, tx->own.count};
 }
 
 void transaction_drop_savepoints(struct transaction *tx, int keep)
@@ -40,13 +40,15 @@ void transaction_release_savepoint(struct transaction *tx, const char *name)
         transaction_drop_savepoints(tx, (int)(savepoint - tx->savepoints));
 }
 
-void transaction_rollback_to(struct transaction *tx, const char *name)
+void transaction_rollback_to(struct client *client, const char *name)
 {
+    struct transaction *tx = client->tx;
     struct savepoint *savepoint = transaction_savepoint(tx, name);
     if (!savepoint)
         return;
     guc_pending_truncate(&tx->settings, savepoint->pending);
     listen_changes_truncate(&tx->listens, savepoint->listens);
+    own_settings_undo(client, savepoint->own);
     transaction_drop_savepoints(tx, (int)(savepoint - tx->savepoints) + 1);
     tx->state = TX_OPEN;
 }
@@ -78,17 +80,6 @@ void transaction_begin(struct client *client, const struct statement *statement)
     tx->read_only = statement && !statement->tx_read_write &&
                     (statement->tx_read_only || read_only_by_default(client));
     client->tx = tx;
-}
-
-static void restore_route(struct client *client)
-{
-    struct transaction *tx = client->tx;
-    if (!tx->local_route)
-        return;
-    free(client->route_key);
-    free(client->route_shard);
-    client->route_key = tx->outer_key;
-    client->route_shard = tx->outer_shard;
 }
 
 void transaction_schema_changed(struct client *client)
@@ -132,7 +123,7 @@ void transaction_end(struct client *client, bool committed)
         server->begun = false;
     }
     extended_close_portals(client);
-    restore_route(client);
+    own_settings_end(client, committed);
     guc_pending_free(&tx->settings);
     if (tx->listens.count || client->listener)
         listen_transaction_end(client, &tx->listens, committed);

@@ -11,6 +11,12 @@
 
 #include "router/builtin_functions.h"
 
+/* What a statement is judged by. */
+struct judge {
+    const struct schema *schema; /* may be NULL */
+    bool claimed; /* somebody vouches that it only reads: just what is known to be no read counts */
+};
+
 static enum node_class primary(const char **reason, const char *why)
 {
     *reason = why;
@@ -42,14 +48,17 @@ static const char *builtin_objection(enum builtin_class class)
     return "unknown function";
 }
 
-static const char *function_objection(const struct function_ref *call, const struct schema *schema)
+static const char *function_objection(const struct function_ref *call, const struct judge *judge)
 {
+    const struct schema *schema = judge->schema;
     /* A name that only Postgres itself has; what users defined may be anything, whatever its name. */
     bool own = call->schema ? !strcmp(call->schema, "pg_catalog")
                             : !schema || !schema_function_overridden(schema, call->name);
     enum builtin_class builtin = own ? builtin_function(call->name) : BUILTIN_UNKNOWN;
     if (builtin == BUILTIN_HARMLESS || builtin == BUILTIN_PRIMARY)
         return builtin_objection(builtin);
+    if (judge->claimed && builtin != BUILTIN_VOLATILE)
+        return NULL;
     enum volatility volatility =
         schema ? schema_function(schema, call->schema, call->name) : VOLATILITY_UNKNOWN;
     switch (volatility) {
@@ -74,21 +83,9 @@ static bool is_catalog(const struct relation_ref *relation)
     return !strncmp(relation->schema, "pg_", 3) || !strcmp(relation->schema, "information_schema");
 }
 
-static const char *relation_objection(const struct relation_ref *ref, const struct schema *schema)
+/* Objections that a claim overrides: what is known now may still turn out to be a read. */
+static const char *kind_objection(const struct schema_relation *relation)
 {
-    if (ref->schema && !strncmp(ref->schema, "pg_temp", 7))
-        return "temporary table";
-    if (is_catalog(ref))
-        return "system catalog";
-    if (!schema)
-        return "schema not loaded";
-    const struct schema_relation *relation = schema_relation(schema, ref->schema, ref->name);
-    if (!relation)
-        return "unknown relation"; /* perhaps a temporary one, or newer than the snapshot */
-    if (relation->persistence == 't')
-        return "temporary table";
-    if (relation->persistence == 'u')
-        return "unlogged table";
     switch (relation->kind) {
     case 'r':
     case 'p':
@@ -105,9 +102,30 @@ static const char *relation_objection(const struct relation_ref *ref, const stru
     }
 }
 
+static const char *relation_objection(const struct relation_ref *ref, const struct judge *judge)
+{
+    if (ref->schema && !strncmp(ref->schema, "pg_temp", 7))
+        return "temporary table";
+    if (is_catalog(ref))
+        return judge->claimed ? NULL : "system catalog";
+    if (!judge->schema)
+        return judge->claimed ? NULL : "schema not loaded";
+    const struct schema_relation *relation = schema_relation(judge->schema, ref->schema, ref->name);
+    if (!relation) /* perhaps a temporary one, or newer than the snapshot */
+        return judge->claimed ? NULL : "unknown relation";
+    if (relation->persistence == 't')
+        return "temporary table";
+    if (relation->persistence == 'u')
+        return "unlogged table";
+    return judge->claimed ? NULL : kind_objection(relation);
+}
+
 /* ---- statements ---- */
 
-static const char *tree_objection(const struct statement *statement, const struct schema *schema)
+static enum node_class classify(const struct statement *statement, const struct judge *judge,
+                                const char **reason);
+
+static const char *tree_objection(const struct statement *statement, const struct judge *judge)
 {
     if (statement->facts & FACT_MODIFYING_CTE)
         return "modifying CTE";
@@ -116,22 +134,30 @@ static const char *tree_objection(const struct statement *statement, const struc
     if (statement->facts & FACT_LOCKING)
         return "locking clause";
     for (int i = 0; i < statement->nfunctions; i++) {
-        const char *why = function_objection(&statement->functions[i], schema);
+        const char *why = function_objection(&statement->functions[i], judge);
         if (why)
             return why;
     }
     for (int i = 0; i < statement->nrelations; i++) {
         if (statement->relations[i].written)
             return "write";
-        const char *why = relation_objection(&statement->relations[i], schema);
+        const char *why = relation_objection(&statement->relations[i], judge);
         if (why)
             return why;
     }
     return NULL;
 }
 
-static enum node_class classify_query(const struct statement *statement,
-                                      const struct schema *schema, const char **reason)
+static enum node_class read_unless(const char *objection, const struct judge *judge,
+                                   const char **reason)
+{
+    if (objection)
+        return primary(reason, objection);
+    return replica(reason, judge->claimed ? "not known to write" : "read");
+}
+
+static enum node_class classify_query(const struct statement *statement, const struct judge *judge,
+                                      const char **reason)
 {
     switch (statement->query->kind) {
     case QUERY_INSERT:
@@ -144,24 +170,25 @@ static enum node_class classify_query(const struct statement *statement,
     case QUERY_SETOP:
         break;
     }
-    const char *why = tree_objection(statement, schema);
-    return why ? primary(reason, why) : replica(reason, "read");
+    return read_unless(tree_objection(statement, judge), judge, reason);
 }
 
 static enum node_class classify_copy_to(const struct statement *statement,
-                                        const struct schema *schema, const char **reason)
+                                        const struct judge *judge, const char **reason)
 {
     if (!statement->copy_stdio)
         return primary(reason, "file on the server");
     if (statement->inner)
-        return router_classify(statement->inner, schema, reason);
-    const char *why = tree_objection(statement, schema);
-    return why ? primary(reason, why) : replica(reason, "read");
+        return classify(statement->inner, judge, reason);
+    return read_unless(tree_objection(statement, judge), judge, reason);
 }
 
 /* Drivers ask with these whether they reached a primary: the answer must not depend on our choice. */
-static enum node_class classify_show(const struct statement *statement, const char **reason)
+static enum node_class classify_show(const struct statement *statement, const struct judge *judge,
+                                     const char **reason)
 {
+    if (judge->claimed)
+        return replica(reason, "show");
     if (!strcmp(statement->name, "transaction_read_only") ||
         !strcmp(statement->name, "in_hot_standby") || !strcmp(statement->name, "all"))
         return primary(reason, "setting that differs on a replica");
@@ -179,12 +206,27 @@ static enum node_class classify_begin(const struct statement *statement, const c
 }
 
 /* EXPLAIN does what its statement does only with ANALYZE, but plans where that would run. */
-static enum node_class classify_inner(const struct statement *statement,
-                                      const struct schema *schema, const char **reason)
+static enum node_class classify_inner(const struct statement *statement, const struct judge *judge,
+                                      const char **reason)
 {
     if (!statement->inner)
         return primary(reason, "not understood");
-    return router_classify(statement->inner, schema, reason);
+    return classify(statement->inner, judge, reason);
+}
+
+/* One that outlives its transaction keeps a server, which shall be one that can do everything. */
+static enum node_class classify_cursor(const struct statement *statement, const struct judge *judge,
+                                       const char **reason)
+{
+    if (!statement->inner || statement->cursor_hold)
+        return primary(reason, "cursor");
+    return classify(statement->inner, judge, reason);
+}
+
+/* Settings are known on whichever server comes next. */
+static bool is_carried_over(enum statement_kind kind)
+{
+    return kind == STMT_SET || kind == STMT_RESET || kind == STMT_RESET_ALL || kind == STMT_DISCARD;
 }
 
 static const char *utility_reason(enum statement_kind kind)
@@ -248,20 +290,36 @@ static const char *utility_reason(enum statement_kind kind)
     return "other statement";
 }
 
-enum node_class router_classify(const struct statement *statement, const struct schema *schema,
+static enum node_class classify(const struct statement *statement, const struct judge *judge,
                                 const char **reason)
 {
     if (statement->syntax_error)
         return primary(reason, "not understood");
     if (statement->kind == STMT_QUERY)
-        return classify_query(statement, schema, reason);
+        return classify_query(statement, judge, reason);
     if (statement->kind == STMT_EXPLAIN)
-        return classify_inner(statement, schema, reason);
+        return classify_inner(statement, judge, reason);
+    if (statement->kind == STMT_DECLARE_CURSOR)
+        return classify_cursor(statement, judge, reason);
     if (statement->kind == STMT_COPY_TO)
-        return classify_copy_to(statement, schema, reason);
+        return classify_copy_to(statement, judge, reason);
     if (statement->kind == STMT_SHOW)
-        return classify_show(statement, reason);
+        return classify_show(statement, judge, reason);
     if (statement->kind == STMT_BEGIN)
         return classify_begin(statement, reason);
+    if (judge->claimed && is_carried_over(statement->kind))
+        return replica(reason, utility_reason(statement->kind));
     return primary(reason, utility_reason(statement->kind));
+}
+
+enum node_class router_classify(const struct statement *statement, const struct schema *schema,
+                                const char **reason)
+{
+    return classify(statement, &(struct judge){.schema = schema}, reason);
+}
+
+enum node_class router_classify_claimed(const struct statement *statement,
+                                        const struct schema *schema, const char **reason)
+{
+    return classify(statement, &(struct judge){.schema = schema, .claimed = true}, reason);
 }

@@ -13,27 +13,6 @@
 
 #include "router/plan_internal.h"
 
-/* What comments say; NULL: nothing. */
-struct hints {
-    const char *shard, *key;
-    bool primary;
-};
-
-static struct hints read_hints(const struct statement *statement)
-{
-    struct hints hints = {NULL, NULL, false};
-    for (int i = 0; i < statement->nhints; i++) {
-        const struct hint *hint = &statement->hints[i];
-        if (same_name(hint->name, "primary"))
-            hints.primary = true;
-        else if (hint->value && same_name(hint->name, "shard"))
-            hints.shard = hint->value;
-        else if (hint->value && same_name(hint->name, "key"))
-            hints.key = hint->value;
-    }
-    return hints;
-}
-
 /* ---- node class ---- */
 
 /* Kinds that run on the primary but leave data alone. */
@@ -87,22 +66,53 @@ static bool changes_nothing(const struct statement *statement)
     return false;
 }
 
-static void choose_node(const struct route_input *input, bool hint_primary, struct plan *plan)
+/* Why what may run on a replica does not: what is said about it, and its transaction. NULL: it does. */
+static const char *kept_back(const struct route_session *session, enum route route, bool hinted)
+{
+    if (route == ROUTE_PRIMARY)
+        return hinted ? "hint: primary" : "session: primary";
+    if (!session)
+        return NULL;
+    if (session->force_primary)
+        return session->force_primary;
+    if (session->in_transaction && !session->read_only && session->on_primary)
+        return "in a transaction";
+    if (route == ROUTE_REPLICA || session->read_only)
+        return NULL;
+    if (session->in_transaction)
+        return "in a transaction";
+    return session->only_declared ? "not declared to be a read" : NULL;
+}
+
+static void choose_node(const struct route_input *input, const struct hints *hints,
+                        struct plan *plan)
 {
     const struct route_session *session = input->session;
+    bool hinted = hints->wish.route != ROUTE_UNSAID;
+    enum route route = hinted ? hints->wish.route : session ? session->route : ROUTE_AUTO;
     plan->node = router_classify(input->statement, input->schema, &plan->node_reason);
     plan->write = plan->node == NODE_CLASS_PRIMARY && !changes_nothing(input->statement);
+    if (plan->node == NODE_CLASS_PRIMARY && route == ROUTE_REPLICA)
+        plan->node = router_classify_claimed(input->statement, input->schema, &plan->node_reason);
     if (plan->node == NODE_CLASS_PRIMARY)
         return;
-    if (hint_primary)
-        plan->node_reason = "hint: primary";
-    else if (session && session->force_primary)
-        plan->node_reason = "session: primary";
-    else if (session && session->in_transaction && !session->read_only)
-        plan->node_reason = "in a transaction";
-    else
-        return;
-    plan->node = NODE_CLASS_PRIMARY;
+    const char *why = kept_back(session, route, hinted);
+    if (why)
+        plan->node = NODE_CLASS_PRIMARY;
+    else if (route == ROUTE_REPLICA)
+        why = hinted ? "hint: replica" : "session: replica";
+    if (why)
+        plan->node_reason = why;
+}
+
+/* What comments ask of the replica goes to where it is chosen. */
+static const struct route_wish *keep_wish(const struct hints *hints, struct arena *arena)
+{
+    if (!hints->wish.region && hints->wish.max_lag_us < 0)
+        return NULL;
+    struct route_wish *wish = arena_new(arena, struct route_wish);
+    *wish = hints->wish;
+    return wish;
 }
 
 /* ---- one shard ---- */
@@ -170,9 +180,8 @@ static void go_direct(struct planner *p, const struct query *query, unsigned sha
 
 static const char *said_key(const struct planner *p)
 {
-    const struct hints hints = read_hints(p->input->statement);
     const struct route_session *session = p->input->session;
-    return hints.key ? hints.key : session ? session->key : NULL;
+    return p->hints->key ? p->hints->key : session ? session->key : NULL;
 }
 
 static bool hint_shard(struct planner *p, const struct keyspace *keyspace, const char *key,
@@ -301,7 +310,6 @@ static void plan_reference(struct planner *p)
 
 static void plan_without_sharded(struct planner *p)
 {
-    const struct hints hints = read_hints(p->input->statement);
     unsigned shard;
     if (p->view) {
         plan_refuse_view(p);
@@ -309,9 +317,9 @@ static void plan_without_sharded(struct planner *p)
         plan_reference(p);
     } else if (p->unsharded) {
         plan_direct(p, 0, "unsharded table");
-    } else if (hints.key) {
-        if (hint_shard(p, shardmap_keyspace(p->map, 0), hints.key, &shard))
-            plan_direct(p, shard, arena_printf(p->arena, "pgshunt.key = %.60s", hints.key));
+    } else if (p->hints->key) {
+        if (hint_shard(p, shardmap_keyspace(p->map, 0), p->hints->key, &shard))
+            plan_direct(p, shard, arena_printf(p->arena, "pgshunt.key = %.60s", p->hints->key));
     } else if (p->catalog) {
         plan_direct(p, plan_home(p), "catalog");
     } else if (p->reference) {
@@ -486,10 +494,11 @@ static bool runs_query(enum statement_kind kind)
 }
 
 /* Sets what has to be set; the tables stay as they are, they are used up to their counts. */
-static void planner_init(struct planner *p, const struct route_input *input, struct arena *arena,
-                         struct plan *plan)
+static void planner_init(struct planner *p, const struct route_input *input,
+                         const struct hints *hints, struct arena *arena, struct plan *plan)
 {
     p->input = input;
+    p->hints = hints;
     p->map = input->map;
     p->schema = input->schema;
     p->statement = input->statement;
@@ -508,9 +517,12 @@ static void planner_init(struct planner *p, const struct route_input *input, str
 void router_plan(const struct route_input *input, struct arena *arena, struct plan *plan)
 {
     const struct statement *statement = input->statement;
-    const struct hints hints = read_hints(statement);
+    struct hints hints;
     *plan = (struct plan){.kind = PLAN_DIRECT};
-    choose_node(input, hints.primary, plan);
+    if (!plan_take_hints(statement, &hints, arena, plan))
+        return;
+    choose_node(input, &hints, plan);
+    plan->wish = keep_wish(&hints, arena);
     plan->no_transaction = statement->kind == STMT_DDL_NO_TX;
     if (!shardmap_is_sharded(input->map)) {
         plan->reason = "one shard";
@@ -519,7 +531,7 @@ void router_plan(const struct route_input *input, struct arena *arena, struct pl
     struct planner p;
     long work = 0;
     p.work = &work;
-    planner_init(&p, input, arena, plan);
+    planner_init(&p, input, &hints, arena, plan);
     const char *shard = hints.shard ? hints.shard : input->session ? input->session->shard : NULL;
     if (shard && *shard)
         use_said_shard(&p, shard);
@@ -569,6 +581,8 @@ static bool join_plan(struct plan *all, const struct plan *one, bool *placed, st
     all->write |= one->write;
     all->no_transaction |= one->no_transaction;
     all->needs_params |= one->needs_params;
+    if (one->wish)
+        all->wish = one->wish;
     if (one->node == NODE_CLASS_PRIMARY && all->node != NODE_CLASS_PRIMARY) {
         all->node = NODE_CLASS_PRIMARY;
         all->node_reason = one->node_reason;

@@ -113,8 +113,19 @@ struct cte_names {
     const struct cte_names *parent;
 };
 
+/* What comments say; NULL: nothing. */
+struct hints {
+    const char *shard, *key;
+    struct route_wish wish;
+};
+
+/* False: something in them is wrong, and `plan` refuses. */
+bool plan_take_hints(const struct statement *statement, struct hints *hints, struct arena *arena,
+                     struct plan *plan);
+
 struct planner {
     const struct route_input *input;
+    const struct hints *hints;
     const struct shardmap *map;
     const struct schema *schema;       /* may be NULL */
     const struct statement *statement; /* what is planned: for EXPLAIN, the statement inside */

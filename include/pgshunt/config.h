@@ -16,6 +16,7 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/hba.h"
 #include "pgshunt/log.h"
+#include "pgshunt/route.h"
 #include "pgshunt/shardkey.h"
 
 enum auth_method { AUTH_TRUST, AUTH_MD5, AUTH_SCRAM, AUTH_PASSWORD, AUTH_HBA, AUTH_CERT };
@@ -43,6 +44,9 @@ struct pool_settings {
     int64_t idle_transaction_timeout;
     int64_t transaction_timeout;
     int64_t query_timeout;
+    int64_t read_write_split; /* enum split_mode */
+    int64_t route;            /* enum route */
+    int64_t max_lag;          /* of a replica that is read from */
 };
 
 /* TLS with clients. ALLOW and PREFER are the same for who is connected to: the client chooses. */
@@ -124,6 +128,7 @@ struct database_config {
     const char *user;     /* log in to the servers as this user; "": as the client's user */
     const char *password; /* for `user`; "": from the users file */
     struct pool_settings pool;
+    const char *region;      /* replicas there come first; NULL: not set here */
     int64_t max_connections; /* server connections of all its pools; SETTING_INHERIT, 0: no limit */
     int64_t max_clients;     /* logged in; likewise */
     const char *auth_query;  /* "": auth.query, and so on */
@@ -147,7 +152,8 @@ struct user_config {
     const char **certificates; /* names in certificates that may log in as this user */
     int ncertificates;         /* 0: the user's own name */
     struct pool_settings pool;
-    int64_t max_connections; /* as of a database */
+    const char *region; /* as of a database */
+    int64_t max_connections;
     int64_t max_clients;
     int line;
 };
@@ -194,9 +200,8 @@ struct config {
     const char *restart_socket; /* "auto", "off", or a name */
     int64_t restart_patience;
     int64_t cancel_wait_timeout;
-    int64_t max_lag;
+    const char *region; /* "": no preference */
     bool read_your_writes;
-    bool read_write_split; /* false: everything goes to the primary */
     int64_t failover_wait;
     int64_t lag_check_interval;
     int64_t check_timeout;
@@ -236,6 +241,9 @@ const struct user_config *config_user(const struct config *config, const char *n
 /* What holds for this user of this database (names of neither need be known): every member has a value. */
 void config_pool_settings(const struct config *config, const char *database, const char *user,
                           struct pool_settings *out);
+/* What it says about routing, laid over each other likewise: nothing is left unsaid. */
+void config_route_wish(const struct config *config, const char *database, const char *user,
+                       struct route_wish *out);
 /* Limits of one database and of one user; 0: none. */
 int64_t config_database_connections(const struct config *config, const char *database);
 int64_t config_user_connections(const struct config *config, const char *user);

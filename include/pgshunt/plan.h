@@ -17,6 +17,7 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/error.h"
 #include "pgshunt/merge.h"
+#include "pgshunt/route.h"
 #include "pgshunt/schema.h"
 #include "pgshunt/shardmap.h"
 #include "pgshunt/statement.h"
@@ -43,8 +44,12 @@ struct params {
 struct route_session {
     const char *key;   /* pgshunt.key, or NULL */
     const char *shard; /* pgshunt.shard, or NULL */
-    bool force_primary;
+    const char
+        *force_primary;    /* why nothing runs on a replica, whoever asks for it; NULL: it may */
+    bool only_declared;    /* SPLIT_CONSERVATIVE */
+    enum route route;      /* of the session and all that is weaker; AUTO also where unsaid */
     bool in_transaction;   /* inside BEGIN ... COMMIT: reads stay on the primary */
+    bool on_primary;       /* ... which has begun on one */
     bool read_only;        /* the transaction, or the session's default, is READ ONLY */
     int transaction_shard; /* shard the transaction is on already, -1: none yet */
     bool schema_is_fresh;  /* the schema was read just now: what it does not know is not there */
@@ -94,12 +99,17 @@ struct plan {
     struct shard_query *queries;
     int nqueries;
     const struct merge_spec *merge; /* SCATTER_ROWS, and WRITE with RETURNING */
+    const struct route_wish *wish;  /* what comments say of the replica; NULL: nothing */
     struct pg_error error;          /* PLAN_REFUSE */
 };
 
 /* Class of one statement alone, without shards: the read/write rules. Fills *reason. */
 enum node_class router_classify(const struct statement *statement, const struct schema *schema,
                                 const char **reason);
+/* The same where somebody vouches that it only reads (route "replica"): for the primary is then just what
+ * is known to be no read, or would not mean the same on a replica. */
+enum node_class router_classify_claimed(const struct statement *statement,
+                                        const struct schema *schema, const char **reason);
 void router_plan(const struct route_input *input, struct arena *arena, struct plan *plan);
 /*
  * Plan for a simple query of several statements run as one message: all must go to one place (then the

@@ -138,7 +138,7 @@ static void put(struct text *text, const char *format, ...)
 }
 
 /* "s1 R", "s0 P any", "rows s0 s1 s2 R: sort by 1", "write s1 s2 P", "all s0 s1 s2 P", "0A000". */
-static void render(const struct plan *plan, struct text *out)
+static inline void render(const struct plan *plan, struct text *out)
 {
     static const char *const modes[] = {"rows", "write", "all"};
     out->length = 0;
@@ -163,7 +163,7 @@ static void render(const struct plan *plan, struct text *out)
     put(out, ": %s", lines[count - 1] + strlen("  merge: "));
 }
 
-static const struct statement *parse_one(const char *sql)
+static inline const struct statement *parse_one(const char *sql)
 {
     struct statement_list list = statement_parse(sql, &fix.arena);
     assert_int_equal(list.count, 1);
@@ -171,7 +171,7 @@ static const struct statement *parse_one(const char *sql)
 }
 
 /* What must hold for every plan there is. */
-static void check_sound(const char *sql, const struct plan *plan)
+static inline void check_sound(const char *sql, const struct plan *plan)
 {
     assert_non_null(plan->reason);
     if (plan->kind == PLAN_REFUSE) {

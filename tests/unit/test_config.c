@@ -80,7 +80,8 @@ static const struct bad_case bad_files[] = {
      "here: name, catalog, user, password, pool_mode, pool_size, min_pool_size, "
      "reserve_pool_size, reserve_timeout, server_idle_timeout, server_lifetime, "
      "query_wait_timeout, query_wait_notify, client_idle_timeout, idle_transaction_timeout, "
-     "transaction_timeout, query_timeout, max_connections, max_clients, auth_user, "
+     "transaction_timeout, query_timeout, read_write_split, route, region, max_lag, "
+     "max_connections, max_clients, auth_user, "
      "auth_password, auth_dbname, auth_query, shards, keyspaces, reference"},
     /* types */
     {TRUST "listen = 5;\n",
@@ -141,6 +142,14 @@ static const struct bad_case bad_files[] = {
      "test.conf:2: found routing.max_lag = \"5 seconds\"; allowed: " DURATION_WORDS "0s .. 7d"},
     {TRUST "routing = { max_lag = \"-1s\"; };\n",
      "test.conf:2: found routing.max_lag = \"-1s\"; allowed: " DURATION_WORDS "0s .. 7d"},
+    {TRUST "routing = { read_write_split = \"yes\"; };\n",
+     "test.conf:2: found routing.read_write_split = \"yes\"; allowed: off | conservative | "
+     "aggressive"},
+    {TRUST "routing = { read_write_split = 1; };\n",
+     "test.conf:2: found routing.read_write_split = 1, an integer; allowed: off | conservative | "
+     "aggressive"},
+    {TRUST "routing = { route = false; };\n",
+     "test.conf:2: found routing.route = false, a boolean; allowed: auto | primary | replica"},
     {TRUST "routing = { check_timeout = \"1ms\"; };\n",
      "test.conf:2: found routing.check_timeout = \"1ms\"; allowed: " DURATION_WORDS "10ms .. 1min"},
     {TRUST "limits = { max_message = \"2GB\"; };\n",
@@ -416,9 +425,9 @@ static void check_scalars(const struct config *config)
     assert_int_equal(config->pool.server_lifetime, 7200000);
     assert_int_equal(config->connect_timeout, 3000);
     assert_int_equal(config->pool.query_wait_timeout, 4000);
-    assert_int_equal(config->max_lag, 1500);
+    assert_int_equal(config->pool.max_lag, 1500);
     assert_false(config->read_your_writes);
-    assert_false(config->read_write_split);
+    assert_int_equal(config->pool.read_write_split, SPLIT_OFF);
     assert_int_equal(config->lag_check_interval, 50);
     assert_int_equal(config->check_timeout, 2000);
     assert_string_equal(config->monitor_user, "mon");
@@ -686,6 +695,48 @@ static void test_pool_overrides(void **state)
     config_free(config);
 }
 
+static void check_wish(const struct config *config, const char *database, const char *user,
+                       enum route route, const char *region, int64_t max_lag_ms)
+{
+    struct route_wish wish;
+    config_route_wish(config, database, user, &wish);
+    assert_int_equal(wish.route, route);
+    assert_string_equal(wish.region, region);
+    assert_int_equal(wish.max_lag_us, max_lag_ms * 1000);
+}
+
+/* The user's word counts before the database's, and that before the process'; each part by itself. */
+static void test_routing_of_databases_and_users(void **state)
+{
+    (void)state;
+    struct config_error error;
+    struct pool_settings pool;
+    const char *path = write_file(
+        "r.conf", "auth = { users_file = \"users.conf\"; };\n"
+                  "routing = { max_lag = \"2s\"; region = \"us\"; read_write_split = true; };\n"
+                  "databases = ( { name = \"app\"; route = \"primary\"; max_lag = \"3s\";\n"
+                  "  read_write_split = \"conservative\"; shards = ( " SHARD " ); },\n"
+                  "  { name = \"other\"; region = \"eu\"; shards = ( " SHARD " ); } );\n");
+    write_file("users.conf",
+               "users = ( { name = \"a\"; route = \"replica\"; region = \"\"; },\n"
+               "  { name = \"b\"; max_lag = \"0s\"; read_write_split = false; } );\n");
+    struct config *config = config_load(path, &error);
+    if (!config)
+        fail_msg("%s", error.text);
+    check_wish(config, "app", "a", ROUTE_REPLICA, "", 3000);
+    check_wish(config, "app", "b", ROUTE_PRIMARY, "us", 0);
+    check_wish(config, "other", "a", ROUTE_REPLICA, "", 2000);
+    check_wish(config, "other", "b", ROUTE_AUTO, "eu", 0);
+    check_wish(config, "nowhere", "nobody", ROUTE_AUTO, "us", 2000);
+    assert_int_equal(config->pool.read_write_split, SPLIT_AGGRESSIVE);
+    config_pool_settings(config, "app", "a", &pool);
+    assert_int_equal(pool.read_write_split, SPLIT_CONSERVATIVE);
+    config_pool_settings(config, "app", "b", &pool);
+    assert_int_equal(pool.read_write_split, SPLIT_OFF);
+    check_value(config, "routing.read_write_split", "aggressive");
+    config_free(config);
+}
+
 static const struct bad_case bad_users[] = {
     {"", "%s/users.conf: found no users; required: the users: ( { name = \"app\"; password = "
          "\"...\"; } )"},
@@ -698,7 +749,7 @@ static const struct bad_case bad_users[] = {
      "reserve_pool_size, "
      "reserve_timeout, server_idle_timeout, server_lifetime, query_wait_timeout, "
      "query_wait_notify, client_idle_timeout, idle_transaction_timeout, transaction_timeout, "
-     "query_timeout, max_connections, max_clients"},
+     "query_timeout, read_write_split, route, region, max_lag, max_connections, max_clients"},
     {"users = (\n{ password = \"topsecret\"; } );",
      "%s/users.conf:2: found users[0] without name; required: name of the user"},
     {"users = ( { name = \"a\"; password = 12345; } );",
@@ -809,13 +860,21 @@ static void test_restart_needed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused_files),      cmocka_unit_test(test_nul_byte),
-        cmocka_unit_test(test_unreadable_file),    cmocka_unit_test(test_hostile_text),
-        cmocka_unit_test(test_everything),         cmocka_unit_test(test_workers_default),
-        cmocka_unit_test(test_odd_but_good),       cmocka_unit_test(test_include),
-        cmocka_unit_test(test_include_in_a_list),  cmocka_unit_test(test_users_file),
-        cmocka_unit_test(test_pool_overrides),     cmocka_unit_test(test_bad_users),
-        cmocka_unit_test(test_readable_by_others), cmocka_unit_test(test_restart_needed),
+        cmocka_unit_test(test_refused_files),
+        cmocka_unit_test(test_nul_byte),
+        cmocka_unit_test(test_unreadable_file),
+        cmocka_unit_test(test_hostile_text),
+        cmocka_unit_test(test_everything),
+        cmocka_unit_test(test_workers_default),
+        cmocka_unit_test(test_odd_but_good),
+        cmocka_unit_test(test_include),
+        cmocka_unit_test(test_include_in_a_list),
+        cmocka_unit_test(test_users_file),
+        cmocka_unit_test(test_routing_of_databases_and_users),
+        cmocka_unit_test(test_pool_overrides),
+        cmocka_unit_test(test_bad_users),
+        cmocka_unit_test(test_readable_by_others),
+        cmocka_unit_test(test_restart_needed),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -10,7 +10,7 @@ struct session_case {
 };
 
 static const struct session_case session_cases[] = {
-    {"SELECT * FROM users WHERE id = 42", {.force_primary = true}, "s1 P"},
+    {"SELECT * FROM users WHERE id = 42", {.force_primary = "because"}, "s1 P"},
     {"SELECT * FROM users WHERE id = 42",
      {.in_transaction = true, .transaction_shard = -1},
      "s1 P"},
