@@ -149,7 +149,7 @@ void cancel_server(struct server *server)
     snprintf(cancel->host, sizeof cancel->host, "%s", server->pool->node->host);
     cancel->port = server->pool->node->port;
     if (!conn_connect(&cancel->conn, &worker->loop, (struct sockaddr *)&address, length,
-                      on_event)) {
+                      &worker->topology->config->tcp, on_event)) {
         free_cancel(&cancel->conn);
         return;
     }

@@ -2,12 +2,11 @@
 #include "proxy/conn.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "proxy/tcp.h"
 #include "proxy/tls.h"
 
 static void poll_ready(uv_poll_t *handle, int status, int events);
@@ -38,9 +37,6 @@ static void update_interest(struct conn *conn)
 static bool open_fd(struct conn *conn, uv_loop_t *loop, int fd, bool connecting,
                     void (*on_event)(struct conn *, enum conn_event))
 {
-    int one = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
     conn->fd = fd;
     conn->on_event = on_event;
     conn->corked = conn->broken = conn->writing = false;
@@ -63,12 +59,15 @@ bool conn_open(struct conn *conn, uv_loop_t *loop, int fd,
 }
 
 bool conn_connect(struct conn *conn, uv_loop_t *loop, const struct sockaddr *address,
-                  socklen_t length, void (*on_event)(struct conn *, enum conn_event))
+                  socklen_t length, const struct tcp_settings *tcp,
+                  void (*on_event)(struct conn *, enum conn_event))
 {
     int fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     conn->fd = -1;
     if (fd < 0)
         return false;
+    if (address->sa_family != AF_UNIX)
+        tcp_tune_connection(fd, tcp);
     /* A unix socket may say EAGAIN when the server's backlog is full: a failure like any other. */
     if (connect(fd, address, length) != 0 && errno != EINPROGRESS) {
         close(fd);

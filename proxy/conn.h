@@ -20,6 +20,7 @@
 #include "pgshunt/error.h"
 
 struct conn;
+struct tcp_settings;
 struct tls;
 
 /* readable: bytes (or the end) can be read. drained: everything queued went out. negotiated: TLS is
@@ -47,12 +48,13 @@ struct conn {
     void (*on_closed)(struct conn *conn);
 };
 
-/* Takes over `fd` (non-blocking) and starts reading. False: could not be registered, fd is closed. */
+/* Takes over `fd` (non-blocking, its options set: tcp.h) and starts reading. False: could not be registered, fd is closed. */
 MUST_CHECK bool conn_open(struct conn *conn, uv_loop_t *loop, int fd,
                           void (*on_event)(struct conn *, enum conn_event));
 /* Starts a non-blocking connect; CONN_WRITABLE_FIRST follows (or CONN_BROKEN). False: refused now. */
 MUST_CHECK bool conn_connect(struct conn *conn, uv_loop_t *loop, const struct sockaddr *address,
-                             socklen_t length, void (*on_event)(struct conn *, enum conn_event));
+                             socklen_t length, const struct tcp_settings *tcp,
+                             void (*on_event)(struct conn *, enum conn_event));
 /* Bytes read; 0: nothing now; -1: the peer is gone. */
 ssize_t conn_recv(struct conn *conn, void *bytes, size_t len);
 /* Sends or queues. False: the connection is broken (nothing more can be done with it). */

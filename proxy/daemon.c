@@ -57,6 +57,7 @@ static void publish(struct daemon *daemon, struct config *config, struct tls_set
     daemon->topology = topology;
     topology_unref(old);
     log_configure(config->log_level, config->log_format);
+    listeners_tune(&daemon->listeners, &config->tcp);
     monitor_set_topology(daemon->monitor, topology);
     auth_query_set_topology(daemon->auth_query, topology);
     for (int i = 0; i < daemon->nworkers; i++)
@@ -292,7 +293,7 @@ int daemon_run(struct config *config, bool takeover)
     struct daemon daemon = {.started_at = clock_us()};
     sigset_t set;
     uint64_t seed;
-    struct inheritance inheritance = {.http = -1};
+    struct inheritance inheritance = {.listeners = &daemon.listeners, .http = -1};
     char error[1024];
     struct tls_setup *tls = tls_setup_new(config, error, sizeof error);
     if (!tls) {
@@ -307,6 +308,7 @@ int daemon_run(struct config *config, bool takeover)
     log_thread_name("main");
     raise_descriptor_limit();
     block_signals(&set);
+    pthread_mutex_init(&daemon.listeners.lock, NULL);
     daemon.takeover = takeover_open(config, takeover, &inheritance, error, sizeof error);
     if (error[0]) {
         log_event(LOG_ERROR, "cannot start", LOG_S("reason", error));
@@ -314,7 +316,6 @@ int daemon_run(struct config *config, bool takeover)
         config_free(config);
         return 1;
     }
-    daemon.listeners = inheritance.listeners;
     pthread_mutex_init(&daemon.budgets_lock, NULL);
     credentials_init(&daemon.credentials);
     pthread_mutex_init(&daemon.start_lock, NULL);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "pgshunt/log.h"
+#include "proxy/tcp.h"
 
 /* ---- opening ---- */
 
@@ -128,7 +129,9 @@ bool listeners_open(struct listeners *listeners, const struct config *config, in
                  config->listen_address);
         ok = false;
     }
-    if (!ok)
+    if (ok)
+        listeners_tune(listeners, &config->tcp);
+    else
         listeners_close(listeners);
     return ok;
 }
@@ -193,8 +196,18 @@ int listeners_share(const struct listeners *listeners, int index, int workers,
     return count;
 }
 
+void listeners_tune(struct listeners *listeners, const struct tcp_settings *settings)
+{
+    pthread_mutex_lock(&listeners->lock);
+    for (int i = 0; i < listeners->count; i++)
+        tcp_tune_listener(listeners->sockets[i].fd, settings);
+    pthread_mutex_unlock(&listeners->lock);
+}
+
 void listeners_close(struct listeners *listeners)
 {
+    pthread_mutex_lock(&listeners->lock);
     while (listeners->count)
         close(listeners->sockets[--listeners->count].fd);
+    pthread_mutex_unlock(&listeners->lock);
 }

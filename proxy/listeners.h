@@ -8,6 +8,7 @@
 #ifndef PGSHUNT_PROXY_LISTENERS_H
 #define PGSHUNT_PROXY_LISTENERS_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -26,6 +27,7 @@ struct listen_socket {
 
 /* Owns the descriptors; workers have duplicates. */
 struct listeners {
+    pthread_mutex_t lock; /* tuned and closed on several threads */
     struct listen_socket sockets[LISTENERS_MAX];
     int count;
 };
@@ -36,6 +38,8 @@ struct listeners {
  */
 MUST_CHECK bool listeners_open(struct listeners *listeners, const struct config *config,
                                int workers, char *error, size_t size);
+/* Applies the settings to the connections that will be accepted. */
+void listeners_tune(struct listeners *listeners, const struct tcp_settings *settings);
 /* Takes the descriptors over; closes those that are another name of a socket that is there. */
 void listeners_adopt(struct listeners *listeners, const int *fds, int count);
 /* Duplicates of those that worker `index` of `workers` has to serve, into `out`; returns how many. */

@@ -272,7 +272,7 @@ struct server *server_start(struct pool *pool)
     server->connected_at = clock_us();
     if (!node_address(pool->node, &address, &length) ||
         !conn_connect(&server->conn, &worker->loop, (struct sockaddr *)&address, length,
-                      on_event)) {
+                      &worker->topology->config->tcp, on_event)) {
         free(server);
         return NULL;
     }

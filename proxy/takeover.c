@@ -277,7 +277,7 @@ static int inherit(const struct note *note, const int *fds, int count,
         return -1;
     if (note->has_http && count > 1)
         inheritance->http = fds[at++];
-    listeners_adopt(&inheritance->listeners, fds + at, count - at);
+    listeners_adopt(inheritance->listeners, fds + at, count - at);
     return fds[0];
 }
 
@@ -288,7 +288,7 @@ static bool inherit_more(int link, struct note *note, struct inheritance *inheri
     while (note->more) {
         if (!note_receive(link, note, fds, &count) || note->kind != NOTE_LISTENERS)
             return false;
-        listeners_adopt(&inheritance->listeners, fds, count);
+        listeners_adopt(inheritance->listeners, fds, count);
     }
     return true;
 }
@@ -317,7 +317,7 @@ static int ask_for_listeners(int link, struct inheritance *inheritance, char *er
         return -1;
     }
     log_event(LOG_INFO, "taking over", LOG_I("from_pid", note.pid),
-              LOG_I("sockets", inheritance->listeners.count));
+              LOG_I("sockets", inheritance->listeners->count));
     return control;
 }
 

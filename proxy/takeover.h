@@ -35,8 +35,8 @@ struct takeover;
 
 /* What a start finds. */
 struct inheritance {
-    struct listeners listeners; /* none: there was nobody to take over from */
-    int http;                   /* -1: none */
+    struct listeners *listeners; /* empty: there was nobody to take over from */
+    int http;                    /* -1: none */
 };
 
 /*

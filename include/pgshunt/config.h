@@ -158,12 +158,22 @@ struct user_config {
     int line;
 };
 
+/* Of connections with clients and with servers. 0: as the system has it. */
+struct tcp_settings {
+    bool keepalive;
+    int64_t keepalive_idle;
+    int64_t keepalive_interval;
+    int keepalive_count;
+    int64_t user_timeout;
+};
+
 struct config {
     struct arena arena;
     const char *path;
     const char *listen_address;
     int listen_port;
     int listen_backlog;
+    struct tcp_settings tcp;
     const char *http_address;
     int http_port; /* 0: no HTTP */
     int workers;   /* resolved: at least 1 */

@@ -51,7 +51,7 @@ static const struct bad_case bad_files[] = {
     /* names */
     {TRUST "listne = { port = 1; };\n" DATABASE,
      "test.conf:2: found unknown setting listne (did you mean \"listen\"?); allowed here: listen, "
-     "http, workers, shutdown_timeout, pid_file, restart, auth, client_tls, server_tls, pool, "
+     "tcp, http, workers, shutdown_timeout, pid_file, restart, auth, client_tls, server_tls, pool, "
      "timeouts, routing, "
      "monitor, "
      "limits, log, databases"},
@@ -59,7 +59,7 @@ static const struct bad_case bad_files[] = {
      "test.conf:4: found unknown setting listen.prot (did you mean \"port\"?); allowed here: "
      "address, port, backlog"},
     {TRUST "zzz = 1;\n" DATABASE,
-     "test.conf:2: found unknown setting zzz; allowed here: listen, http, workers, "
+     "test.conf:2: found unknown setting zzz; allowed here: listen, tcp, http, workers, "
      "shutdown_timeout, pid_file, restart, auth, client_tls, server_tls, pool, timeouts, routing, "
      "monitor, limits, "
      "log, "
