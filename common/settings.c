@@ -352,6 +352,8 @@ static const struct setting_row main_rows[] = {
      HELP("reads go to a replica only while it is no further behind its primary")},
     {BOOLEAN(struct config, read_your_writes, "routing.read_your_writes"), DEFAULT("true"), RELOAD,
      HELP("a client that has written reads from a replica only once it has replayed that write")},
+    {BOOLEAN(struct config, monotonic_reads, "routing.monotonic_reads"), DEFAULT("true"), RELOAD,
+     HELP("a client that has read goes to another replica only once that has replayed all the client may have seen")},
     {CHOICE(struct config, pool.read_write_split, "routing.read_write_split", SPLIT_MODES), DEFAULT("aggressive"), TRUTH("off", "aggressive"), RELOAD,
      HELP("what may run on replicas; off (or false): nothing; conservative: only what declares that it reads: READ ONLY transactions, and what has route replica; aggressive (or true): also each statement outside a transaction block that is proven to be a read")},
     {CHOICE(struct config, pool.route, "routing.route", ROUTE_WORDS), DEFAULT("auto"), RELOAD,

@@ -139,7 +139,6 @@ static int node_in_use(const struct node *node, void *arg)
 static struct node *choose(struct client *client, unsigned shard, enum node_class class,
                            const char **why)
 {
-    const struct config *config = client->topology->config;
     struct route_wish wish;
     own_settings_wish(client, &wish);
     if (client->request.plan.wish)
@@ -148,12 +147,13 @@ static struct node *choose(struct client *client, unsigned shard, enum node_clas
         .class = class,
         .max_lag_us = wish.max_lag_us,
         .region = wish.region,
-        .wrote_at_us = config->read_your_writes ? session_wrote_at(client, shard) : 0,
         .exclude = client->request.avoid,
         .seed = &client->worker->random,
         .in_use = node_in_use,
         .arg = client->account,
     };
+    if (class == NODE_CLASS_REPLICA)
+        session_need(client, shard, &request.need);
     return balance_choose(&client->database->shards[shard], &request, why);
 }
 
@@ -190,22 +190,14 @@ static enum attach refuse_no_node(struct client *client, const char *why)
     return ATTACH_FAILED;
 }
 
-/* One node. FAILED with request->elsewhere set: another one is to be tried. */
-static enum attach try_node(struct client *client, unsigned shard, enum node_class class)
+static uint64_t *count_of_reads(struct client *client, const struct node *node)
 {
-    const char *why = "";
-    client->request.hold = false;
-    struct node *node = choose(client, shard, class, &why);
-    if (!node)
-        return node_wait(client, shard, class) ? ATTACH_WAITING : refuse_no_node(client, why);
-    if (hold_until(node)) {
-        node_wait_held(client, shard, class, node);
-        return ATTACH_WAITING;
-    }
-    if (class == NODE_CLASS_REPLICA) {
-        bool replica = atomic_load(&node->role) == NODE_ROLE_REPLICA;
-        *(replica ? &client->stats->reads_on_replica : &client->stats->reads_on_primary) += 1;
-    }
+    bool replica = atomic_load(&node->role) == NODE_ROLE_REPLICA;
+    return replica ? &client->stats->reads_on_replica : &client->stats->reads_on_primary;
+}
+
+static enum attach take_from(struct client *client, unsigned shard, struct node *node)
+{
     client->request.attaching = true;
     enum checkout checkout = pool_checkout(pool_get(client->account, node), client, shard);
     client->request.attaching = false;
@@ -219,16 +211,83 @@ static enum attach try_node(struct client *client, unsigned shard, enum node_cla
     return ATTACH_WAITING;
 }
 
+/* One node. FAILED with request->elsewhere set: another one is to be tried. */
+static enum attach try_node(struct client *client, unsigned shard, enum node_class class)
+{
+    const char *why = "";
+    client->request.hold = false;
+    struct node *node = choose(client, shard, class, &why);
+    if (!node)
+        return node_wait(client, shard, class) ? ATTACH_WAITING : refuse_no_node(client, why);
+    if (hold_until(node)) {
+        node_wait_held(client, shard, class, node);
+        return ATTACH_WAITING;
+    }
+    if (class == NODE_CLASS_REPLICA)
+        ++*count_of_reads(client, node);
+    return take_from(client, shard, node);
+}
+
+/*
+ * A node was chosen for what the monitor knew of it. That holds for the connection too if this was there
+ * when the monitor asked: else the server may have been started anew since, from an older state.
+ */
+static bool holds_enough(struct client *client, struct server *server, enum node_class class)
+{
+    struct freshness_need need;
+    uint32_t stint;
+    const struct node *node = server->pool->node;
+    if (server->judged || class != NODE_CLASS_REPLICA)
+        return true;
+    server->judged = true;
+    if (server->begun || server->pinned || atomic_load(&node->role) != NODE_ROLE_REPLICA)
+        return true;
+    session_need(client, server->shard, &need);
+    if (freshness_needs_nothing(&need))
+        return true;
+    return server->stint &&
+           freshness_holds(&client->database->shards[server->shard], node, &need, &stint) &&
+           stint == server->stint;
+}
+
+/* To the primary, or while there is none, in a moment to a replica that has been asked again. */
+static enum attach try_primary(struct client *client, struct server *instead_of)
+{
+    unsigned shard = instead_of->shard;
+    const char *why = "";
+    --*count_of_reads(client, instead_of->pool->node);
+    client_detach(client, instead_of);
+    pool_checkin(instead_of);
+    struct node *node = choose(client, shard, NODE_CLASS_PRIMARY, &why);
+    if (!node)
+        return node_wait(client, shard, NODE_CLASS_REPLICA) ? ATTACH_WAITING
+                                                            : refuse_no_node(client, why);
+    if (hold_until(node)) {
+        node_wait_held(client, shard, NODE_CLASS_REPLICA, node);
+        return ATTACH_WAITING;
+    }
+    ++*count_of_reads(client, node);
+    return take_from(client, shard, node);
+}
+
+static enum attach judge(struct client *client, unsigned shard, enum node_class class)
+{
+    struct server *server = client_participant(client, shard);
+    return holds_enough(client, server, class) ? ATTACH_READY : try_primary(client, server);
+}
+
 enum attach attach_shard(struct client *client, unsigned shard, enum node_class class)
 {
     if (client_participant(client, shard))
-        return ATTACH_READY;
+        return judge(client, shard, class);
     if (client->worker->gates && control_holds(client))
         return ATTACH_WAITING;
     enum attach attached;
     do {
         client->request.elsewhere = false;
         attached = try_node(client, shard, class);
+        if (attached == ATTACH_READY)
+            attached = judge(client, shard, class);
     } while (attached == ATTACH_FAILED && client->request.elsewhere);
     return attached;
 }

@@ -19,7 +19,7 @@ struct rejections {
     int replicas;
     int down;
     int lagging; /* lag over the limit or unknown */
-    int behind;  /* without the client's own writes */
+    int behind;  /* without what the client has written or seen */
 };
 
 static _Thread_local char why_text[256];
@@ -34,20 +34,21 @@ static uint64_t next_random(uint64_t *seed)
 }
 
 /* May this replica serve the read? Counts why not. */
-static bool replica_qualifies(struct node *node, const struct balance_request *request,
-                              struct rejections *rejected)
+static bool replica_qualifies(const struct shard *shard, struct node *node,
+                              const struct balance_request *request, struct rejections *rejected)
 {
     rejected->replicas++;
     if (node == request->exclude || atomic_load(&node->state) != NODE_STATE_UP) {
         rejected->down++;
         return false;
     }
-    int64_t lag = atomic_load(&node->lag_us);
+    int64_t lag = atomic_load(&node->held_lag_us);
     if (lag < 0 || (request->max_lag_us >= 0 && lag > request->max_lag_us)) {
         rejected->lagging++;
         return false;
     }
-    if (request->wrote_at_us != 0 && atomic_load(&node->fresh_as_of) <= request->wrote_at_us) {
+    uint32_t stint;
+    if (!freshness_holds(shard, node, &request->need, &stint)) {
         rejected->behind++;
         return false;
     }
@@ -65,7 +66,7 @@ static void collect(const struct shard *shard, const struct balance_request *req
         if (atomic_load(&node->role) != NODE_ROLE_REPLICA || weight <= 0 ||
             (region && strcmp(node->region, region) != 0))
             continue;
-        if (!replica_qualifies(node, request, rejected))
+        if (!replica_qualifies(shard, node, request, rejected))
             continue;
         out->nodes[out->count] = node;
         out->weights[out->count++] = weight;
@@ -124,7 +125,7 @@ static struct node *usable_primary(const struct shard *shard, const struct node 
 static const char *why_not_a_replica(const struct rejections *rejected)
 {
     if (rejected->behind)
-        return "primary: no replica has the client's own writes yet";
+        return "primary: no replica has all yet that the client has written or seen";
     if (rejected->lagging)
         return "primary: no replica is within max_lag";
     if (rejected->down)

@@ -11,12 +11,13 @@
 #include <stdint.h>
 
 #include "pgshunt/plan.h"
+#include "proxy/freshness.h"
 #include "proxy/topology.h"
 
 struct balance_request {
     enum node_class class;
     int64_t max_lag_us;         /* largest lag of a replica to read from; negative: no limit */
-    int64_t wrote_at_us;        /* clock_us() when the client's last write was done; 0: none */
+    struct freshness_need need; /* what a replica must have replayed */
     const char *region;         /* replicas there come first; NULL or "": no preference */
     const struct node *exclude; /* failed just now; not to be chosen again. May be NULL */
     uint64_t *seed;             /* state of the caller's random numbers */

@@ -78,7 +78,7 @@ static void free_client(struct conn *conn)
         free(client->participants);
     topology_unref(client->topology);
     schema_unref(client->schema);
-    free(client->wrote_on);
+    free(client->freshness);
     free(client->user);
     free(client->database_name);
     own_settings_free(client);
@@ -236,6 +236,8 @@ void client_attach(struct client *client, struct server *server, unsigned shard)
     client->nparticipants++;
     server->client = client;
     server->shard = shard;
+    server->judged = false;
+    server->stint = freshness_vouches(server->pool->node, server->stint, server->ready_at);
     client->stats->assignments++;
 }
 

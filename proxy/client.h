@@ -33,6 +33,7 @@
 #include "pgshunt/plan.h"
 #include "pgshunt/scram.h"
 #include "proxy/conn.h"
+#include "proxy/freshness.h"
 #include "proxy/guc.h"
 #include "proxy/list.h"
 #include "proxy/listen.h"
@@ -191,25 +192,24 @@ struct client {
     struct extended *extended;       /* prepared statements and the batch under way */
     struct console *console;         /* connected to the admin console */
     struct replication *replication; /* the startup packet asked for it */
-    /* clock_us when its last write was acknowledged, 0: never; on any shard, and shard by shard: a dead
-     * primary, which no replica can be measured by, must not keep its reads from the shards where it
-     * has written nothing. */
-    int64_t wrote_at;
-    int64_t *wrote_on;         /* by shard; NULL: none */
-    struct listener *listener; /* what it LISTENs to; NULL until it does */
-    uint32_t pins_told;        /* reasons a NOTICE is due for; see pins.h */
-    bool pin_noticed;          /* ... and was given */
-    bool lost_sequences;       /* asked for currval() in vain: see sequences.h */
-    uint32_t sequence_server;  /* id of the server it wrote to last */
-    struct own_settings *own;  /* pgshunt.* settings; NULL until one is said */
-    size_t copy_left;          /* bytes of a CopyData message still to pass on */
-    bool copy_ends;            /* ... of a CopyDone or CopyFail, which ends the COPY */
-    bool input_held;           /* reading is off: too much input while busy */
-    bool processing;           /* in session_process: do not re-enter */
-    bool held;                 /* at a paused database's gate: control.h */
-    bool terminate;            /* close once the output is drained */
-    bool long_cancel_key;      /* speaks protocol 3.2 */
-    UT_hash_handle hh;         /* worker->by_id, by cancel_pid */
+    /* What it has written and seen: shard by shard, for a dead primary, which no replica can be measured
+     * by, must not keep its reads from the shards where it has written nothing. */
+    struct freshness *freshness; /* by shard; NULL: nothing */
+    int64_t floor_at;            /* ... and anything on any shard up to this moment; 0: nothing */
+    struct listener *listener;   /* what it LISTENs to; NULL until it does */
+    uint32_t pins_told;          /* reasons a NOTICE is due for; see pins.h */
+    bool pin_noticed;            /* ... and was given */
+    bool lost_sequences;         /* asked for currval() in vain: see sequences.h */
+    uint32_t sequence_server;    /* id of the server it wrote to last */
+    struct own_settings *own;    /* pgshunt.* settings; NULL until one is said */
+    size_t copy_left;            /* bytes of a CopyData message still to pass on */
+    bool copy_ends;              /* ... of a CopyDone or CopyFail, which ends the COPY */
+    bool input_held;             /* reading is off: too much input while busy */
+    bool processing;             /* in session_process: do not re-enter */
+    bool held;                   /* at a paused database's gate: control.h */
+    bool terminate;              /* close once the output is drained */
+    bool long_cancel_key;        /* speaks protocol 3.2 */
+    UT_hash_handle hh;           /* worker->by_id, by cancel_pid */
 };
 
 /* Takes over an accepted socket. */

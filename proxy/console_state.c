@@ -128,7 +128,7 @@ static unsigned list_keyspaces(const struct database *database, int shard, struc
 
 static bool is_fresh(const struct node *node, int64_t max_lag_ms)
 {
-    int64_t lag = atomic_load(&node->lag_us);
+    int64_t lag = atomic_load(&node->held_lag_us);
     return atomic_load(&node->role) == NODE_ROLE_REPLICA &&
            atomic_load(&node->state) == NODE_STATE_UP && lag >= 0 && lag <= max_lag_ms * 1000;
 }

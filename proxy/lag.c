@@ -115,6 +115,20 @@ struct lag lag_of(const struct lag_history *history, uint64_t replayed, int64_t 
     return lag;
 }
 
+/*
+ * A lag x puts it over all limits below x and lets it in again at all from 4/3 x on; in between stays
+ * what was. So from "over all below held" follows "over all below held, brought into [x, 4/3 x]".
+ */
+int64_t lag_hold(int64_t held, int64_t lag_us)
+{
+    if (lag_us < 0)
+        return -1;
+    int64_t enter = lag_us > INT64_MAX / 2 ? INT64_MAX : lag_us + (lag_us + 2) / 3;
+    if (held < 0 || held > enter)
+        return enter;
+    return held < lag_us ? lag_us : held;
+}
+
 uint64_t lag_skip_page_header(uint64_t insert, uint32_t page_size, uint64_t segment_size)
 {
     if (page_size == 0 || segment_size == 0)

@@ -53,6 +53,14 @@ void lag_add_sample(struct lag_history *history, int64_t sent_us, uint64_t inser
 struct lag lag_of(const struct lag_history *history, uint64_t replayed, int64_t now_us);
 
 /*
+ * The lag that limits are compared with, so that a replica at its limit does not come and go with every
+ * sample: once over a limit it counts as over it until it is at 3/4 of it or less. `held` is what this
+ * said last; either may be -1, unknown. One number does for all limits: those a replica is over are
+ * always the ones below it.
+ */
+int64_t lag_hold(int64_t held, int64_t lag_us);
+
+/*
  * The insert position of a primary whose last record ended exactly at a page's end points behind the
  * next page's header, where nothing is; a replica that has everything stands at the page's end. This
  * takes the header off. Sizes as pg_control_init() tells them; 0: unknown, position unchanged.

@@ -192,6 +192,7 @@ static void measure(struct group *group, struct watch *watch, int64_t now)
             lag_of(&group->primary->history, watch->replayed, time_at_primary(group->primary, now));
     atomic_store(&node->lag_bytes, lag.lag_bytes);
     atomic_store(&node->lag_us, lag.lag_us);
+    atomic_store(&node->held_lag_us, lag_hold(atomic_load(&node->held_lag_us), lag.lag_us));
     atomic_store(&node->fresh_as_of, lag.fresh_as_of);
     report_lag(watch, lag.lag_us);
 }

@@ -18,6 +18,7 @@
 
 #include "pgshunt/arena.h"
 #include "pgshunt/log.h"
+#include "proxy/freshness.h"
 
 #define MS 1000 /* in microseconds, the unit of clock_us() */
 #define RETRY_DOWN (200 * MS)
@@ -78,8 +79,10 @@ static enum node_state state_of(const struct watch *watch)
 static void forget_position(struct watch *watch)
 {
     watch->has_position = false;
+    atomic_store(&watch->node->stint, 0);
     if (atomic_load(&watch->node->role) == NODE_ROLE_REPLICA) {
         atomic_store(&watch->node->lag_us, -1);
+        atomic_store(&watch->node->held_lag_us, -1);
         atomic_store(&watch->node->lag_bytes, -1);
         atomic_store(&watch->node->fresh_as_of, 0);
     }
@@ -358,6 +361,7 @@ static void take_primary_sample(struct watch *watch, const PGresult *result)
     atomic_store(&node->timeline, timeline);
     atomic_store(&node->wal_position, insert);
     atomic_store(&node->lag_us, 0);
+    atomic_store(&node->held_lag_us, 0);
     atomic_store(&node->lag_bytes, 0);
     atomic_store(&node->fresh_as_of, watch->sent_at);
 }
@@ -374,8 +378,12 @@ static void take_replica_sample(struct watch *watch, const PGresult *result)
     atomic_store(&node->timeline, watch->foreign ? 0 : timeline);
     lag_reset(&watch->history);
     watch->has_position = parse_lsn(result, 1, &watch->replayed);
-    if (watch->has_position)
-        atomic_store(&node->wal_position, watch->replayed);
+    if (!watch->has_position)
+        return;
+    atomic_store(&node->wal_position, watch->replayed);
+    atomic_store(&node->sampled_at, watch->sent_at);
+    if (atomic_load(&node->stint) == 0)
+        atomic_store(&node->stint, freshness_new_stint());
 }
 
 /* What was measured in the old role goes before anyone can take it for the new one's. */
@@ -384,9 +392,11 @@ static bool change_role(struct watch *watch, enum node_role role)
     struct node *node = watch->node;
     if ((enum node_role)atomic_load(&node->role) == role)
         return false;
+    atomic_store(&node->stint, 0);
     if (role == NODE_ROLE_REPLICA) {
         atomic_store(&node->fresh_as_of, 0);
         atomic_store(&node->lag_us, -1);
+        atomic_store(&node->held_lag_us, -1);
         atomic_store(&node->lag_bytes, -1);
     } else if (watch->group->primary && watch->group->primary != watch) {
         atomic_store(&node->fenced, true); /* until group_settle() has weighed the two */
@@ -440,7 +450,7 @@ static void send_check(struct watch *watch)
 {
     watch->step = WATCH_CHECK;
     watch->recheck = false;
-    watch->sent_at = clock_us();
+    watch->sent_at = freshness_stamp();
     monitor_conn_execute(watch->conn, check_name, check_timeout(watch));
 }
 

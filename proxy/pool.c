@@ -266,6 +266,7 @@ void pool_server_ready(struct server *server)
     login_forget_failure(pool);
     pool->nactive++;
     server->state = SERVER_ACTIVE;
+    server->ready_at = freshness_now();
     pool_set_lifetime(server);
     log_event(LOG_DEBUG, "server connection ready", LOG_I("server", server->id),
               LOG_S("host", pool->node->host), LOG_I("port", pool->node->port),

@@ -486,6 +486,7 @@ static void follow_status(struct client *client, struct server *server, char sta
         break;
     }
     server->committed = false;
+    session_saw(client, server);
 }
 
 /* A RESET has brought the server to its own defaults, and the client's are those of its startup packet,

@@ -412,18 +412,36 @@ static bool chains(const struct scatter *scatter)
            (statement->kind == STMT_COMMIT || statement->kind == STMT_ROLLBACK);
 }
 
+static void note_write(struct client *client, const struct server *server)
+{
+    if (server)
+        session_wrote(client, server);
+    else
+        session_saw_anything(client);
+}
+
+/* A part whose server was lost may have shown some of its rows. */
+static void note_seen(struct client *client, const struct server *server)
+{
+    if (server)
+        session_saw(client, server);
+    else
+        session_saw_anything(client);
+}
+
 static void follow_transaction(struct scatter *scatter)
 {
     struct client *client = scatter->client;
     bool ended = client->tx != NULL, failed = scatter->failed;
     for (int i = 0; i < scatter->nparts; i++) {
         struct server *server = scatter->parts[i].server;
+        note_seen(client, server);
         ended &= !server || server->tx_status == 'I';
         failed |= !server || server->tx_status == 'E';
     }
     if (!client->tx) {
         for (int i = 0; scatter->plan->write && i < scatter->nparts; i++)
-            session_wrote(client, scatter->parts[i].server);
+            note_write(client, scatter->parts[i].server);
         if (scatter->parts[0].server)
             statement_settle(client, scatter->parts[0].server, !failed);
         for (int i = 0; i < scatter->nparts; i++)

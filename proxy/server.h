@@ -92,7 +92,10 @@ struct server {
     struct list_node all;  /* worker's list of servers */
     struct client *client; /* ACTIVE */
     unsigned shard;        /* which of the client's participants */
-    uint32_t id;           /* for the console */
+    uint32_t stint; /* of its node that it belonged to when it was attached; 0: unproven, or no
+                              replica. See freshness.h */
+    bool judged;    /* what it holds is enough for this client's reads */
+    uint32_t id;    /* for the console */
     /* protocol */
     struct buffer in;  /* an incomplete message (or its header) */
     size_t skip;       /* bytes of a message in transit, passed on by count */
@@ -140,6 +143,7 @@ struct server {
     struct transfer *handover; /* on its way to another worker (pool.c) */
     /* times, clock_us */
     int64_t connected_at;
+    int64_t ready_at; /* freshness_now() when it was logged in */
     int64_t idle_since;
     int64_t request_at;
     int64_t expires_at; /* lifetime end, 0: never */

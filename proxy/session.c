@@ -25,34 +25,6 @@
 
 /* ---- requests ---- */
 
-void session_wrote(struct client *client, const struct server *server)
-{
-    int64_t now = clock_us();
-    if (!server || server->shard >= (unsigned)client->database->nshards) {
-        client->wrote_at = now;
-        return;
-    }
-    if (!client->wrote_on)
-        client->wrote_on = mem_alloc(sizeof *client->wrote_on * (size_t)client->database->nshards);
-    client->wrote_on[server->shard] = now;
-}
-
-int64_t session_wrote_at(const struct client *client, unsigned shard)
-{
-    int64_t there = client->wrote_on ? client->wrote_on[shard] : 0;
-    return there > client->wrote_at ? there : client->wrote_at;
-}
-
-/* Under another configuration the shards may have other numbers. */
-static void forget_where_it_wrote(struct client *client)
-{
-    for (int i = 0; client->wrote_on && i < client->database->nshards; i++)
-        if (client->wrote_on[i] > client->wrote_at)
-            client->wrote_at = client->wrote_on[i];
-    free(client->wrote_on);
-    client->wrote_on = NULL;
-}
-
 /* Between transactions a client moves on to the newest configuration. */
 static void follow_reload(struct client *client)
 {
@@ -64,7 +36,7 @@ static void follow_reload(struct client *client)
         client_fatal(client, "57P01", "the database has left pgshunt's configuration", NULL);
         return;
     }
-    forget_where_it_wrote(client);
+    session_saw_anything(client); /* shards may have other numbers now, and other nodes */
     topology_ref(newest);
     topology_unref(client->topology);
     client->topology = newest;
@@ -231,7 +203,7 @@ static void describe_loss(const struct server *server, const char *reason, struc
 /* The transaction cannot go on: what is left of it is rolled back where it still lives. */
 static void give_up_transaction(struct client *client)
 {
-    session_wrote(client, NULL); /* what was written, if it was, must be seen */
+    session_saw_anything(client); /* what was written, if it was, must be seen; and what was shown */
     while (client->nparticipants) {
         struct server *server = client->participants[client->nparticipants - 1];
         if (server->begun || server->expect_count || server->pinned || server->skip ||

@@ -30,10 +30,6 @@ void session_input(struct client *client, const char *data, size_t len);
 void session_resume(struct client *client);
 /* Starts/ends a request. The end detaches what is free, and goes on with further input. */
 void session_begin_request(struct client *client);
-/* A write was acknowledged: on this server's shard (NULL: on whichever). */
-void session_wrote(struct client *client, const struct server *server);
-/* Reads of this shard must see what was written up to then; 0: nothing. */
-int64_t session_wrote_at(const struct client *client, unsigned shard);
 void session_follow_schema(struct client *client); /* takes the newest snapshot */
 void session_end_request(struct client *client);
 /* Servers the client does not need to keep go back to their pools. */
@@ -56,6 +52,17 @@ void session_fail(struct client *client, const struct pg_error *error);
 /* Status byte the client is told in ReadyForQuery. */
 char session_status(const struct client *client);
 void session_ready(struct client *client); /* sends ReadyForQuery and ends the request */
+
+/* ---- session_seen.c ---- */
+
+/* A write was acknowledged by this server. */
+void session_wrote(struct client *client, const struct server *server);
+/* It has answered a statement. */
+void session_saw(struct client *client, const struct server *server);
+/* Nobody knows what was written and seen where: all of it, anywhere, up to now. */
+void session_saw_anything(struct client *client);
+/* What a replica of the shard must hold for this session's reads. */
+void session_need(const struct client *client, unsigned shard, struct freshness_need *need);
 
 /* ---- function_call.c ---- */
 /* A FunctionCall message, header included. */

@@ -113,6 +113,7 @@ static struct node *node_new(const struct node_config *config, const char *dbnam
     node->region = mem_strdup(config->region ? config->region : "");
     atomic_init(&node->weight, config->weight);
     atomic_init(&node->lag_us, -1);
+    atomic_init(&node->held_lag_us, -1);
     atomic_init(&node->lag_bytes, -1);
     pthread_mutex_init(&node->address_lock, NULL);
     resolve_literal(node);
@@ -138,7 +139,8 @@ void node_unref(struct node *node)
 
 /*
  * A node whose region changed is a new node, because readers use the old text without a lock; it starts
- * with what is known of the old one so that the reload is no gap in service.
+ * with what is known of the old one so that the reload is no gap in service. A stint is not taken over: the
+ * new one is watched over a connection of its own.
  */
 static void copy_state(struct node *to, struct node *from)
 {
@@ -147,6 +149,7 @@ static void copy_state(struct node *to, struct node *from)
     atomic_store(&to->role, atomic_load(&from->role));
     atomic_store(&to->state, atomic_load(&from->state));
     atomic_store(&to->lag_us, atomic_load(&from->lag_us));
+    atomic_store(&to->held_lag_us, atomic_load(&from->held_lag_us));
     atomic_store(&to->lag_bytes, atomic_load(&from->lag_bytes));
     atomic_store(&to->wal_position, atomic_load(&from->wal_position));
     atomic_store(&to->fresh_as_of, atomic_load(&from->fresh_as_of));

@@ -37,14 +37,19 @@ struct node {
     char *region;
     atomic_int weight; /* share of reads; a reload may change it */
     /* state, written by the monitor */
-    atomic_int role;           /* enum node_role */
-    atomic_int state;          /* enum node_state */
-    _Atomic int64_t lag_us;    /* replay behind the primary in time; 0 on a primary; -1 unknown */
-    _Atomic int64_t lag_bytes; /* -1 unknown */
+    atomic_int role;             /* enum node_role */
+    atomic_int state;            /* enum node_state */
+    _Atomic int64_t lag_us;      /* replay behind the primary in time; 0 on a primary; -1 unknown */
+    _Atomic int64_t lag_bytes;   /* -1 unknown */
+    _Atomic int64_t held_lag_us; /* what a limit is compared with, see lag_hold(); -1 unknown */
     _Atomic uint64_t wal_position; /* primary: current; replica: replayed */
     /* A replica has replayed everything the primary had at this moment (clock_us()); 0: unknown. A
      * client that wrote before it may read here. */
     _Atomic int64_t fresh_as_of;
+    /* A replica while the monitor's connection to it holds (freshness.h); 0: none. Cleared before what
+     * else changes with a restart, set after it. */
+    _Atomic uint32_t stint;
+    _Atomic int64_t sampled_at;   /* stamp of the sample that told wal_position */
     _Atomic int64_t checked_at;   /* clock_us() of the last answer */
     atomic_long checks_failed;    /* counters for metrics */
     atomic_long connect_failures; /* by workers: failed logins and broken connections */

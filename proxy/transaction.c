@@ -99,7 +99,7 @@ static void note_where_it_wrote(struct client *client)
         noted = true;
     }
     if (!noted)
-        session_wrote(client, NULL);
+        session_saw_anything(client);
 }
 
 void transaction_end(struct client *client, bool committed)

@@ -212,6 +212,7 @@ struct config {
     int64_t cancel_wait_timeout;
     const char *region; /* "": no preference */
     bool read_your_writes;
+    bool monotonic_reads;
     int64_t failover_wait;
     int64_t lag_check_interval;
     int64_t check_timeout;

@@ -59,6 +59,7 @@ static inline void set_node(struct node *node, enum node_role role, int64_t lag_
     atomic_store(&node->role, (int)role);
     atomic_store(&node->state, NODE_STATE_UP);
     atomic_store(&node->lag_us, lag_us);
+    atomic_store(&node->held_lag_us, lag_us);
     atomic_store(&node->lag_bytes, lag_bytes);
     atomic_store(&node->timeline, 2);
     atomic_store(&node->wal_position, 0x123456789ULL);

@@ -27,6 +27,9 @@ struct spec {
     int64_t lag_us;
     int64_t fresh_as_of;
     int timeline; /* 0: 1 */
+    uint32_t stint;
+    int64_t sampled_at;
+    uint64_t position;
     const char *region;
     int weight; /* 0: 1; negative: 0 */
     bool fenced;
@@ -36,6 +39,7 @@ struct spec {
     {                                                                                              \
         .used = true, .role = (its_role), .state = (its_state), ##__VA_ARGS__                      \
     }
+#define READ_CLASS .class = NODE_CLASS_REPLICA
 #define WRITE .class = NODE_CLASS_PRIMARY, .max_lag = SECOND
 #define READ .class = NODE_CLASS_REPLICA, .max_lag = SECOND
 #define READ_ANY_LAG .class = NODE_CLASS_REPLICA, .max_lag = -1
@@ -58,12 +62,15 @@ static void make_shard(struct fixture *fixture, const struct spec *specs)
         node->id = i;
         node->role = (int)spec->role;
         node->state = (int)spec->state;
-        node->lag_us = spec->lag_us;
+        node->lag_us = node->held_lag_us = spec->lag_us;
         node->fresh_as_of = spec->fresh_as_of;
         node->timeline = spec->timeline ? spec->timeline : 1;
         node->region = spec->region ? (char *)(uintptr_t)spec->region : nowhere;
         node->weight = spec->weight == 0 ? 1 : spec->weight < 0 ? 0 : spec->weight;
         node->fenced = spec->fenced;
+        node->stint = spec->stint ? spec->stint : 100 + (uint32_t)i;
+        node->sampled_at = spec->sampled_at;
+        node->wal_position = spec->position;
         fixture->list[i] = node;
     }
     fixture->shard = (struct shard){.name = name, .nodes = fixture->list, .nnodes = count};
@@ -136,9 +143,9 @@ static void test_who_is_chosen(void **state)
         {"read after write, fresh", {N(P, UP), N(R, UP, .fresh_as_of = 501)}, READ, .wrote_at = 500,
          .expected = 1, .why = "replica"},
         {"read after write, sampled in the same microsecond", {N(P, UP), N(R, UP, .fresh_as_of = 500)}, READ,
-         .wrote_at = 500, .expected = 0, .why = "own writes"},
+         .wrote_at = 500, .expected = 0, .why = "written or seen"},
         {"read after write, freshness unknown", {N(P, UP), N(R, UP)}, READ, .wrote_at = 500,
-         .expected = 0, .why = "own writes"},
+         .expected = 0, .why = "written or seen"},
         {"read after write, one of two fresh",
          {N(P, UP), N(R, UP, .fresh_as_of = 400), N(R, UP, .fresh_as_of = 600)}, READ, .wrote_at = 500,
          .expected = 2, .why = "replica"},
@@ -169,7 +176,7 @@ static void test_who_is_chosen(void **state)
         struct balance_request request = {
             .class = cases[i].class,
             .max_lag_us = cases[i].max_lag,
-            .wrote_at_us = cases[i].wrote_at,
+            .need.as_of = cases[i].wrote_at,
             .region = cases[i].region,
             .exclude = cases[i].exclude ? &fixture.nodes[cases[i].exclude - 1] : NULL,
             .seed = &seed,
@@ -184,6 +191,75 @@ static void test_who_is_chosen(void **state)
             if (!strstr(why, cases[i].why))
                 fail_msg("%s: why is \"%s\"", cases[i].what, why);
         }
+    }
+}
+
+/* Who may serve a session that has read at 500 in stint 7, each time after the primary (down). */
+static void test_never_older_than_seen(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *what;
+        struct spec former, other;
+        struct freshness_need need;
+        int expected; /* 1: the former only, 2: the other only, 3: either, NOBODY */
+    } cases[] = {
+        /* clang-format off */
+        {"nothing seen", {.role = R, .stint = 7}, {.role = R}, {0}, 3},
+        {"no sample since", {.role = R, .stint = 7, .sampled_at = 500, .position = 10}, {.role = R, .position = 20, .fresh_as_of = 500},
+         {.seen_on = 7, .seen_at = 500}, 1},
+        {"the other is past it", {.role = R, .stint = 7, .sampled_at = 501, .position = 10}, {.role = R, .position = 11},
+         {.seen_on = 7, .seen_at = 500}, 3},
+        {"the other is where it was: a record may be half applied",
+         {.role = R, .stint = 7, .sampled_at = 501, .position = 10}, {.role = R, .position = 10},
+         {.seen_on = 7, .seen_at = 500}, 1},
+        {"... but it has all that the primary had later",
+         {.role = R, .stint = 7, .sampled_at = 501, .position = 10}, {.role = R, .position = 10, .fresh_as_of = 501},
+         {.seen_on = 7, .seen_at = 500}, 3},
+        {"the other is on another timeline",
+         {.role = R, .stint = 7, .sampled_at = 501, .position = 10, .timeline = 1}, {.role = R, .position = 90, .timeline = 2},
+         {.seen_on = 7, .seen_at = 500}, 1},
+        {"the former is not known to follow the primary",
+         {.role = R, .stint = 7, .sampled_at = 501, .position = 10, .lag_us = -1}, {.role = R, .position = 90},
+         {.seen_on = 7, .seen_at = 500}, NOBODY},
+        {"the former was started anew", {.role = R, .stint = 8, .sampled_at = 501, .position = 10}, {.role = R, .position = 90},
+         {.seen_on = 7, .seen_at = 500}, NOBODY},
+        {"... and is fresh again", {.role = R, .stint = 8, .sampled_at = 501, .fresh_as_of = 501}, {.role = R, .position = 90},
+         {.seen_on = 7, .seen_at = 500}, 1},
+        {"the former is down", {.role = R, .state = DOWN, .stint = 7, .sampled_at = 501, .position = 10}, {.role = R, .position = 11},
+         {.seen_on = 7, .seen_at = 500}, 2},
+        {"own write, past on both", {.role = R, .stint = 7, .fresh_as_of = 401}, {.role = R, .fresh_as_of = 501},
+         {.as_of = 400, .seen_on = 7, .seen_at = 500}, 3},
+        {"own write, after the read", {.role = R, .stint = 7, .fresh_as_of = 401}, {.role = R, .fresh_as_of = 601},
+         {.as_of = 600, .seen_on = 7, .seen_at = 500}, 2},
+        {"own write, only the former has it",
+         {.role = R, .stint = 7, .sampled_at = 501, .position = 10, .fresh_as_of = 401}, {.role = R, .position = 11, .fresh_as_of = 400},
+         {.as_of = 400, .seen_on = 7, .seen_at = 500}, 1},
+        {"token, both past", {.role = R, .position = 10}, {.role = R, .position = 11}, {.position = {1, 10}}, 3},
+        {"token, one past", {.role = R, .position = 9}, {.role = R, .position = 11}, {.position = {1, 10}}, 2},
+        {"token of an older timeline", {.role = R, .position = 9, .timeline = 2}, {.role = R, .position = 11, .timeline = 2},
+         {.position = {1, 10}}, 2},
+        {"token of a newer timeline", {.role = R, .position = 90}, {.role = R, .position = 91}, {.position = {2, 10}}, NOBODY},
+        /* clang-format on */
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct fixture fixture;
+        struct spec specs[MAX_NODES] = {N(P, DOWN, .timeline = 1), cases[i].former, cases[i].other};
+        int got = 0;
+        uint64_t seed = i;
+        for (int n = 1; n <= 2; n++) {
+            specs[n].used = true;
+            specs[n].state = specs[n].state ? specs[n].state : UP;
+        }
+        make_shard(&fixture, specs);
+        struct balance_request request = {READ_CLASS, .max_lag_us = SECOND, .need = cases[i].need,
+                                          .seed = &seed};
+        for (int again = 0; again < 64; again++) {
+            const struct node *node = balance_choose(&fixture.shard, &request, NULL);
+            got |= node ? node->id : 0;
+        }
+        if (got != (cases[i].expected == NOBODY ? 0 : cases[i].expected))
+            fail_msg("%s: chosen %d", cases[i].what, got);
     }
 }
 
@@ -245,6 +321,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_who_is_chosen),
+        cmocka_unit_test(test_never_older_than_seen),
         cmocka_unit_test(test_idle_replicas_share_by_weight),
         cmocka_unit_test(test_less_busy_wins),
     };

@@ -5,6 +5,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <stdbool.h>
+#include <string.h>
+
 #include "proxy/lag.h"
 
 #define MS 1000
@@ -207,6 +210,48 @@ static void test_page_headers(void **state)
                                                               cases[i].segment));
 }
 
+static void test_hysteresis(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t lag, held;
+    } steps[] = {{-1, -1},    {0, 0},       {300, 300},  {800, 800},   {1000, 1000}, {900, 1000},
+                 {750, 1000}, {749, 999},   {100, 134},  {120, 134},   {140, 140},   {-1, -1},
+                 {900, 1200}, {1000, 1200}, {900, 1200}, {1300, 1300}, {0, 0}};
+    int64_t held = -1;
+    for (size_t i = 0; i < COUNT(steps); i++) {
+        held = lag_hold(held, steps[i].lag);
+        if (held != steps[i].held)
+            fail_msg("step %zu: held %lld", i, (long long)held);
+    }
+}
+
+/* One number says for every limit what a flag for each of them would. */
+static void test_hysteresis_of_all_limits(void **state)
+{
+    (void)state;
+    enum { LIMITS = 400 };
+    bool over[LIMITS];
+    int64_t held = -1;
+    uint32_t seed = 1;
+    memset(over, true, sizeof over);
+    for (int step = 0; step < 20000; step++) {
+        seed = seed * 1664525u + 1013904223u;
+        int64_t lag = (seed >> 16) % (step % 3 ? 300 : 40);
+        held = lag_hold(held, lag);
+        for (int64_t limit = 0; limit < LIMITS; limit++) {
+            if (lag > limit)
+                over[limit] = true;
+            else if (lag * 4 <= limit * 3)
+                over[limit] = false;
+            if (over[limit] != (held > limit))
+                fail_msg("step %d, lag %lld, limit %lld, held %lld", step, (long long)lag,
+                         (long long)limit, (long long)held);
+        }
+    }
+    assert_int_equal(lag_hold(INT64_MAX, INT64_MAX), INT64_MAX);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -218,6 +263,8 @@ int main(void)
         cmocka_unit_test(test_thinning),
         cmocka_unit_test(test_full_at_one_moment),
         cmocka_unit_test(test_page_headers),
+        cmocka_unit_test(test_hysteresis),
+        cmocka_unit_test(test_hysteresis_of_all_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,59 @@
+/* session_seen.c: what the session has written and seen, shard by shard, and what its reads need for it. */
+#include "proxy/session.h"
+
+#include <stdlib.h>
+
+#include "pgshunt/arena.h"
+#include "proxy/pool.h"
+
+/* Of the shard; NULL: it has no other node to read from, or is not known. */
+static struct freshness *find(struct client *client, unsigned shard)
+{
+    const struct database *database = client->database;
+    if (shard >= (unsigned)database->nshards || database->shards[shard].nnodes < 2)
+        return NULL;
+    if (!client->freshness)
+        client->freshness = mem_alloc(sizeof *client->freshness * (size_t)database->nshards);
+    return &client->freshness[shard];
+}
+
+void session_wrote(struct client *client, const struct server *server)
+{
+    struct freshness *freshness = find(client, server->shard);
+    if (freshness)
+        freshness->wrote_at = freshness_now();
+}
+
+void session_saw(struct client *client, const struct server *server)
+{
+    struct freshness *freshness = find(client, server->shard);
+    if (freshness)
+        freshness_saw(freshness, server->stint);
+}
+
+void session_saw_anything(struct client *client)
+{
+    client->floor_at = freshness_now();
+    free(client->freshness);
+    client->freshness = NULL;
+}
+
+void session_need(const struct client *client, unsigned shard, struct freshness_need *need)
+{
+    const struct config *config = client->topology->config;
+    bool writes = config->read_your_writes, reads = config->monotonic_reads;
+    *need = (struct freshness_need){.as_of = writes || reads ? client->floor_at : 0};
+    if (!client->freshness)
+        return;
+    const struct freshness *freshness = &client->freshness[shard];
+    if (writes && freshness->wrote_at > need->as_of)
+        need->as_of = freshness->wrote_at;
+    if (!reads)
+        return;
+    if (freshness->seen_on) {
+        need->seen_on = freshness->seen_on;
+        need->seen_at = freshness->seen_at;
+    } else if (freshness->seen_at > need->as_of) {
+        need->as_of = freshness->seen_at;
+    }
+}
