@@ -27,6 +27,8 @@ static const char *primary_because(const struct client *client)
 {
     if (client->account->settings.read_write_split == SPLIT_OFF)
         return "read_write_split is off";
+    if (client->request.on_primary)
+        return "refused by a replica";
     if (is_serializable(client))
         return "serializable transaction";
     return client_keeps_servers(client) ? "session pooling" : NULL;

@@ -123,6 +123,7 @@ struct request {
     bool timed_out;         /* it was cancelled for timeouts.query */
     bool forwarded;         /* some of the answer has reached the client */
     bool retriable;         /* an autocommit read on a replica: may be repeated elsewhere */
+    bool on_primary;        /* a replica has refused it: no replica is asked again */
     bool incomplete;        /* `again` has not all that was asked: nothing of it may be repeated */
     bool repeat;     /* at ReadyForQuery it is: a statement it uses has to be prepared anew */
     const char *sql; /* of a Query message: borrowed from the input, copied when it has to wait */

@@ -236,6 +236,27 @@ bool conn_uncork(struct conn *conn)
     return conn_flush(conn);
 }
 
+struct conn_mark conn_mark(const struct conn *conn)
+{
+    struct buffer *plain = conn->tls ? tls_collected(conn) : NULL;
+    return (struct conn_mark){conn_queued(conn), plain ? buffer_length(plain) : 0};
+}
+
+bool conn_holds(const struct conn *conn, const struct conn_mark *mark)
+{
+    struct conn_mark now = conn_mark(conn);
+    if (!conn->corked)
+        return false;
+    return conn->tls ? now.queued == mark->queued && now.plain >= mark->plain
+                     : now.queued >= mark->queued;
+}
+
+void conn_take_back(struct conn *conn, const struct conn_mark *mark)
+{
+    struct buffer *out = conn->tls ? tls_collected(conn) : &conn->out;
+    out->end = out->start + (conn->tls ? mark->plain : mark->queued);
+}
+
 bool conn_flush(struct conn *conn)
 {
     if (conn->broken || conn->fd < 0)

@@ -69,6 +69,15 @@ void conn_wake(struct conn *conn);
 /* conn_recv, past TLS. */
 ssize_t conn_recv_raw(struct conn *conn, void *bytes, size_t len);
 bool conn_uncork(struct conn *conn);
+/* How much is collected. */
+struct conn_mark {
+    size_t queued, plain;
+};
+struct conn_mark conn_mark(const struct conn *conn);
+/* All that was collected since is still here. */
+bool conn_holds(const struct conn *conn, const struct conn_mark *mark);
+/* ... and is forgotten. */
+void conn_take_back(struct conn *conn, const struct conn_mark *mark);
 void conn_set_reading(struct conn *conn, bool on);
 static inline size_t conn_queued(const struct conn *conn)
 {

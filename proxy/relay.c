@@ -16,9 +16,11 @@
 #include "pgshunt/wire.h"
 #include "proxy/client_login.h"
 #include "proxy/extended.h"
+#include "proxy/misroute.h"
 #include "proxy/monitor.h"
 #include "proxy/pins.h"
 #include "proxy/pool.h"
+#include "proxy/rename.h"
 #include "proxy/reported.h"
 
 /* Nothing but rows and COPY data may be longer. */
@@ -35,6 +37,8 @@ struct walk {
     struct client *client; /* NULL: the server is idle or parked */
     const char *run; /* bytes not yet handed to the client, up to the message being looked at */
     bool ready;      /* the client's ReadyForQuery has come */
+    bool fresh;      /* nothing was forwarded before this walk */
+    struct conn_mark mark; /* ... in which the client's part began here */
     /* A ParameterDescription that answers of our own still have to go in front of: an error may follow, and
      * all of it be asked again. */
     const char *undecided;
@@ -322,6 +326,30 @@ static void repeat_when_ready(struct walk *walk)
         batch_settle(walk->client);
 }
 
+static const char *text_of(const struct client *client, const struct expect *head)
+{
+    const struct statement_list *list = &client->request.statements;
+    if (head->prepared)
+        return head->prepared->sql;
+    return head->done < list->count ? list->items[head->done]->text : "";
+}
+
+/* A replica refuses what another node will not. What this walk has collected for the client is taken back. */
+static bool asks_elsewhere(struct walk *walk, const struct expect *head,
+                           const struct pg_error *error)
+{
+    struct client *client = walk->client;
+    if (!client || (head->swallow && head->kind == EXPECT_QUERY) ||
+        (extended_in_batch(client) && !extended_may_repeat(client, NULL)))
+        return false;
+    bool whole = walk->fresh && (!client->conn.corked || conn_holds(&client->conn, &walk->mark));
+    if (!misroute_happened(client, walk->server, error, text_of(client, head), whole))
+        return false;
+    if (client->conn.corked)
+        conn_take_back(&client->conn, &walk->mark);
+    return true;
+}
+
 /* What went ahead of a Query has failed: one error is enough. */
 static void mute_query_behind(struct server *server)
 {
@@ -351,35 +379,13 @@ static void say_late(struct walk *walk, const char *message)
     buffer_release(&out);
 }
 
-/* A text with the client's own name where the server's stands. */
-static void put_renamed(struct buffer *out, const char *text, const char *ours, const char *name)
-{
-    const char *at;
-    while ((at = strstr(text, ours))) {
-        wire_put_bytes(out, text, (size_t)(at - text));
-        wire_put_bytes(out, name, strlen(name));
-        text = at + strlen(ours);
-    }
-    wire_put_cstring(out, text);
-}
-
 /* Servers know a statement by a name of ours: an error that tells it tells the client's. True: said. */
 static bool say_renamed(struct walk *walk, const struct prepared *prepared, uint32_t called,
                         const char *message, const char *body, size_t len)
 {
     struct buffer out = {0};
-    const char *ours = prepared->uses ? prepared->uses->server_name : prepared->server_name;
-    const char *name = walk->client ? extended_name_of(walk->client, prepared, called) : NULL;
-    if (!name || !memmem(body, len, ours, strlen(ours)))
+    if (!walk->client || !rename_error(walk->client, prepared, called, body, len, &out))
         return false;
-    struct wire_reader reader = wire_reader(body, len);
-    size_t begin = wire_begin(&out, 'E');
-    for (int field; (field = wire_read8(&reader)) && !reader.bad;) {
-        wire_put8(&out, field);
-        put_renamed(&out, wire_read_cstring(&reader), ours, name);
-    }
-    wire_put8(&out, 0);
-    wire_end(&out, begin);
     insert(walk, message, &out);
     buffer_release(&out);
     return true;
@@ -402,6 +408,13 @@ static enum verdict error_response(struct walk *walk, const char *message, const
     if (asks_again(walk, head, &error)) {
         walk->run = message; /* what stands before it is of the same batch, and not out yet */
         walk->undecided = NULL;
+        repeat_when_ready(walk);
+        return DROP;
+    }
+    if (asks_elsewhere(walk, head, &error)) {
+        walk->run = message;
+        walk->undecided = NULL;
+        statement_settle(walk->client, server, false);
         repeat_when_ready(walk);
         return DROP;
     }
@@ -507,8 +520,10 @@ static void tell_parameters(struct walk *walk, const char *message)
     bool forwarded = client->request.forwarded; /* it is no part of the answer */
     bool nothing_before = walk->run == message;
     insert(walk, message, &out);
-    if (nothing_before)
+    if (nothing_before) {
         client->request.forwarded = forwarded;
+        walk->mark = conn_mark(&client->conn);
+    }
     buffer_release(&out);
 }
 
@@ -813,6 +828,10 @@ static void lost(struct walk *walk)
 static void walk_and_act(struct server *server, struct buffer *kept, const char *data, size_t len)
 {
     struct walk walk = {.server = server, .client = server->client, .run = data};
+    if (walk.client && !walk.client->request.forwarded) {
+        walk.fresh = true;
+        walk.mark = conn_mark(&walk.client->conn);
+    }
     ssize_t used = walk_bytes(&walk, data, len);
     if (used < 0) {
         if (walk.client && walk.client->conn.corked)

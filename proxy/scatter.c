@@ -21,6 +21,7 @@
 #include "pgshunt/wire.h"
 #include "proxy/cancel.h"
 #include "proxy/extended.h"
+#include "proxy/misroute.h"
 #include "proxy/pool.h"
 #include "proxy/reported.h"
 
@@ -545,10 +546,25 @@ static struct part *find_part(struct scatter *scatter, const struct server *serv
     return NULL;
 }
 
+/* A replica has refused its part of a read of which nothing is out: all of it runs on other nodes. */
+static bool asks_elsewhere(struct scatter *scatter, struct part *part, const struct pg_error *error)
+{
+    struct client *client = scatter->client;
+    bool whole = !client->request.forwarded && !scatter->failed;
+    const struct statement *statement = scatter->ask.statement;
+    if (!misroute_happened(client, part->server, error, statement ? statement->text : "", whole))
+        return false;
+    scatter_abandon(client);
+    session_ask_again(client);
+    return true;
+}
+
 static void error_message(struct scatter *scatter, struct part *part, const char *body, size_t len)
 {
     struct pg_error error;
     wire_read_error(body, len, &error);
+    if (asks_elsewhere(scatter, part, &error))
+        return;
     bool ours = part->cancelled && strcmp(error.sqlstate, "57014") == 0;
     bool echo = strcmp(error.sqlstate, "25P02") == 0; /* of the statement behind the failed one */
     part->complete = true;

@@ -156,10 +156,13 @@ void session_repeat(struct client *client, const struct buffer *again, int attem
     if (avoid)
         log_event(LOG_DEBUG, "read repeated on another node", LOG_I("client", client->id),
                   LOG_S("failed", avoid->host), LOG_I("port", avoid->port));
+    bool on_primary = request->on_primary;
     extended_reset(client);
     session_drop_request(client);
-    *request = (struct request){.attempts = attempts, .avoid = avoid};
+    *request = (struct request){.attempts = attempts, .avoid = avoid, .on_primary = on_primary};
     client->state = CLIENT_IDLE;
+    if (avoid)
+        session_release_servers(client);
     /* The request goes in front of what has come behind it. */
     struct buffer rest = client->in;
     client->in = (struct buffer){0};
@@ -183,8 +186,9 @@ void session_ask_again(struct client *client)
 {
     struct buffer again = client->request.again;
     client->request.again = (struct buffer){0};
+    simple_again(client, &again);
     client->stats->retries++;
-    session_repeat(client, &again, client->request.attempts + 1, NULL);
+    session_repeat(client, &again, client->request.attempts + 1, client->request.avoid);
     buffer_release(&again);
 }
 

@@ -393,6 +393,11 @@ static bool encrypt(struct conn *conn, const void *bytes, size_t len)
     return false;
 }
 
+struct buffer *tls_collected(const struct conn *conn)
+{
+    return &conn->tls->plain;
+}
+
 bool tls_seal(struct conn *conn)
 {
     struct tls *tls = conn->tls;

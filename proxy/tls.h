@@ -59,6 +59,8 @@ size_t tls_binding(const struct conn *conn, unsigned char *out);
 void tls_readable(struct conn *conn);
 ssize_t tls_recv(struct conn *conn, void *bytes, size_t len);
 bool tls_sendv(struct conn *conn, const struct iovec *parts, int count);
+/* What is collected while corked, still in plain text. */
+struct buffer *tls_collected(const struct conn *conn);
 /* Encrypts what was collected while corked, into conn->out. */
 bool tls_seal(struct conn *conn);
 /* Bytes are there that make no socket readable. */

@@ -48,7 +48,7 @@ struct message {
 struct worker_stats {
     uint64_t queries, transactions, bytes_in, bytes_out, query_us, xact_us, wait_us;
     uint64_t assignments, client_parses, server_parses, binds, logins;
-    uint64_t direct, scatter, refused, reads_on_replica, reads_on_primary, retries, errors;
+    uint64_t direct, scatter, refused, reads_on_replica, reads_on_primary, retries, misrouted, errors;
 };
 
 /* Per database name: what SHOW STATS reports. */
