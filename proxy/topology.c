@@ -280,30 +280,6 @@ void schema_unref(struct schema_ref *ref)
 
 /* ---- the whole ---- */
 
-static struct shardmap *build_map(const struct database_config *config)
-{
-    const char **names = mem_alloc(sizeof *names * (size_t)config->nshards);
-    unsigned *weights = mem_alloc(sizeof *weights * (size_t)config->nshards);
-    for (int i = 0; i < config->nshards; i++) {
-        names[i] = config->shards[i].name;
-        weights[i] = config->shards[i].weight > 0 ? (unsigned)config->shards[i].weight : 0;
-    }
-    struct shardmap_builder builder = {names, weights, (unsigned)config->nshards};
-    struct shardmap *map = shardmap_new(&builder);
-    free(names);
-    free(weights);
-
-    for (int k = 0; k < config->nkeyspaces; k++) {
-        const struct keyspace_config *keyspace = &config->keyspaces[k];
-        int index = shardmap_add_keyspace(map, keyspace->name, keyspace->type, keyspace->hash);
-        for (int t = 0; t < keyspace->ntables; t++)
-            shardmap_add_table(map, keyspace->tables[t].name, index, keyspace->tables[t].key);
-    }
-    for (int r = 0; r < config->nreference; r++)
-        shardmap_add_table(map, config->reference[r], -1, NULL);
-    return map;
-}
-
 static void build_shard(struct shard *shard, int index, const struct shard_config *config,
                         const struct topology *topology, const struct topology *old)
 {
@@ -325,7 +301,7 @@ static void build_database(struct database *database, const struct database_conf
     database->nshards = config->nshards;
     for (int s = 0; s < config->nshards; s++)
         build_shard(&database->shards[s], s, &config->shards[s], topology, old);
-    database->map = build_map(config);
+    database->map = shardmap_of_config(config);
 
     const struct database *before = old ? topology_database(old, config->name) : NULL;
     if (before) {

@@ -15,6 +15,7 @@
 #include "pgshunt/shardkey.h"
 
 struct shardmap;
+struct database_config;
 
 enum table_class { TABLE_UNSHARDED, TABLE_SHARDED, TABLE_REFERENCE };
 
@@ -46,6 +47,8 @@ int shardmap_add_keyspace(struct shardmap *map, const char *name, enum key_type 
                           enum key_hash hash);
 /* `name` may be "schema.table". keyspace -1 with key NULL: a reference table. */
 void shardmap_add_table(struct shardmap *map, const char *name, int keyspace, const char *key);
+/* All of it as the configuration says. */
+struct shardmap *shardmap_of_config(const struct database_config *config);
 void shardmap_free(struct shardmap *map);
 
 unsigned shardmap_shards(const struct shardmap *map);
