@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "pgshunt/arena.h"
+#include "pgshunt/db.h"
 
 enum conn_state { CONN_CONNECTING, CONN_IDLE, CONN_BUSY, CONN_FAILED, CONN_CLOSED };
 
@@ -377,43 +378,6 @@ struct monitor_login monitor_login(const struct config *config, const char *appl
                             application);
 }
 
-#define PARAMETERS_MAX 32
-
-struct parameters {
-    const char *names[PARAMETERS_MAX + 1], *values[PARAMETERS_MAX + 1]; /* end with NULL */
-    int count;
-};
-
-static void put(struct parameters *list, const char *name, const char *value)
-{
-    if (list->count == PARAMETERS_MAX)
-        abort();
-    list->names[list->count] = name;
-    list->values[list->count++] = value;
-}
-
-/* A file that is named and not there counts as none; one that is not named, libpq would look for in the
- * home folder, and with mode "require" even verify with. */
-#define NO_FILE "/nonexistent"
-
-static void put_tls(struct parameters *list, const struct server_tls_config *server)
-{
-    static const char *const modes[] = {"disable", "prefer", "require", "verify-ca", "verify-full"};
-    static const char *const bindings[] = {"disable", "prefer", "require"};
-    static const char *const versions[] = {"TLSv1.2", "TLSv1.3"};
-    const struct tls_config *tls = &server->tls;
-    bool verify = server->mode >= SERVER_TLS_VERIFY_CA;
-    put(list, "sslmode", modes[server->mode]);
-    put(list, "channel_binding", bindings[server->channel_binding]);
-    put(list, "ssl_min_protocol_version", versions[tls->min_version]);
-    put(list, "ssl_max_protocol_version", versions[tls->max_version]);
-    put(list, "sslrootcert", verify ? tls->ca_file : NO_FILE);
-    put(list, "sslcert", tls->cert_file[0] ? tls->cert_file : NO_FILE);
-    put(list, "sslkey", tls->key_file[0] ? tls->key_file : NO_FILE);
-    put(list, "sslcrl", NO_FILE);
-    put(list, "sslcrldir", NO_FILE);
-}
-
 /*
  * Everything that libpq would otherwise take from the environment and that could surprise is said here.
  * search_path: the queries name catalog functions, and nobody shall put others before them.
@@ -430,25 +394,25 @@ static PGconn *start(struct node *node, const struct monitor_login *login, int64
         return NULL;
     snprintf(port, sizeof port, "%d", node->port);
     snprintf(timeout, sizeof timeout, "%lld", (long long)timeout_ms);
-    struct parameters list = {.count = 0};
-    put(&list, "host", node->host);
-    put(&list, "hostaddr", hostaddr);
-    put(&list, "port", port);
-    put(&list, "dbname", login->dbname && *login->dbname ? login->dbname : node->dbname);
-    put(&list, "user", login->user);
-    put(&list, "password", login->password);
-    put(&list, "application_name", login->application);
-    put(&list, "client_encoding", "UTF8");
-    put(&list, "options", "-csearch_path=pg_catalog -cdatestyle=ISO");
-    put(&list, "gssencmode", "disable");
-    put(&list, "target_session_attrs", "any");
-    put(&list, "keepalives", "1");
-    put(&list, "keepalives_idle", "5");
-    put(&list, "keepalives_interval", "2");
-    put(&list, "keepalives_count", "3");
-    put(&list, "tcp_user_timeout", timeout);
-    put(&list, "replication", "false");
-    put_tls(&list, config_server_tls(login->config, NULL, node->host, node->port, node->dbname));
+    struct db_parameters list = {.count = 0};
+    db_put(&list, "host", node->host);
+    db_put(&list, "hostaddr", hostaddr);
+    db_put(&list, "port", port);
+    db_put(&list, "dbname", login->dbname && *login->dbname ? login->dbname : node->dbname);
+    db_put(&list, "user", login->user);
+    db_put(&list, "password", login->password);
+    db_put(&list, "application_name", login->application);
+    db_put(&list, "client_encoding", "UTF8");
+    db_put(&list, "options", "-csearch_path=pg_catalog -cdatestyle=ISO");
+    db_put(&list, "gssencmode", "disable");
+    db_put(&list, "target_session_attrs", "any");
+    db_put(&list, "keepalives", "1");
+    db_put(&list, "keepalives_idle", "5");
+    db_put(&list, "keepalives_interval", "2");
+    db_put(&list, "keepalives_count", "3");
+    db_put(&list, "tcp_user_timeout", timeout);
+    db_put(&list, "replication", "false");
+    db_put_tls(&list, config_server_tls(login->config, NULL, node->host, node->port, node->dbname));
     return PQconnectStartParams(list.names, list.values, 0);
 }
 
