@@ -55,9 +55,11 @@ LDLIBS_ROUTER := $(PG_QUERY_LIBS) -lgmp -lm
 LDLIBS_PROXY  := -luv -lmicrohttpd -lpq
 LDLIBS_ALL    := $(LDLIBS_ROUTER) $(LDLIBS_COMMON) $(LDLIBS_PROXY) -lpthread -ldl
 
-LIB_SOURCES   := $(wildcard common/*.c) $(wildcard router/*.c) $(wildcard resharder/*.c) $(wildcard partition/*.c)
+LIB_SOURCES   := $(wildcard common/*.c) $(wildcard router/*.c) $(wildcard resharder/*.c) $(wildcard partition/*.c) \
+                 $(wildcard failover/*.c)
 PROXY_SOURCES := $(filter-out proxy/main.c,$(wildcard proxy/*.c))
 LIB_OBJECTS   := $(LIB_SOURCES:%.c=$(OUT)/obj/%.o)
+CTL_OBJECTS   := $(patsubst %.c,$(OUT)/obj/%.o,$(wildcard ctl/*.c))
 PROXY_OBJECTS := $(PROXY_SOURCES:%.c=$(OUT)/obj/%.o)
 UNIT_TESTS    := $(patsubst tests/unit/%.c,$(OUT)/tests/unit/%,$(wildcard tests/unit/test_*.c))
 FUZZERS       := $(patsubst tests/fuzz/%.c,$(OUT)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -66,7 +68,7 @@ Q := $(if $(filter 0,$(V)),@,)
 say = $(if $(filter 0,$(V)),@printf '  %-6s %s\n' $(1) $(2),@:)
 
 .PHONY: all
-all: $(OUT)/pgshunt $(OUT)/relay ## build the daemon (build/pgshunt) and the bench's relay; what plain `make` does
+all: $(OUT)/pgshunt $(OUT)/pgshuntctl $(OUT)/relay ## build the daemon (build/pgshunt), build/pgshuntctl and the bench's relay; what plain `make` does
 
 .PHONY: unit-tests fuzzers
 unit-tests: $(UNIT_TESTS)
@@ -132,7 +134,7 @@ lint: deps-lint ## build with clang's warnings as errors and run clang-tidy
 
 install: all ## install the programs, sample configuration, docs and licence under PREFIX (/usr/local), below DESTDIR
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/pgshunt $(DESTDIR)$(PREFIX)/share/pgshunt
-	install -m 755 $(OUT)/pgshunt $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 $(OUT)/pgshunt $(OUT)/pgshuntctl $(DESTDIR)$(PREFIX)/bin/
 	cp -R --no-preserve=ownership etc/. $(DESTDIR)$(PREFIX)/share/pgshunt/
 	install -m 644 $(wildcard LICENSE README.md CHANGELOG.md CONTRIBUTING.md) $(DESTDIR)$(PREFIX)/share/doc/pgshunt/
 	cp -R --no-preserve=ownership docs/. $(DESTDIR)$(PREFIX)/share/doc/pgshunt/
@@ -173,6 +175,10 @@ $(OUT)/libproxy.a: $(PROXY_OBJECTS)
 $(OUT)/pgshunt: $(OUT)/obj/proxy/main.o $(OUT)/libproxy.a $(OUT)/libpgshunt.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL)
+
+$(OUT)/pgshuntctl: $(CTL_OBJECTS) $(OUT)/libpgshunt.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS_ROUTER) $(LDLIBS_COMMON) -lpq -lpthread -ldl
 
 $(OUT)/relay: $(OUT)/obj/tests/bench/relay.o
 	$(call say,LINK,$@)
