@@ -148,7 +148,7 @@ void cancel_server(struct server *server)
         cancel->tls = tls_context_ref(tls_context_of(&server->conn));
     snprintf(cancel->host, sizeof cancel->host, "%s", server->pool->node->host);
     cancel->port = server->pool->node->port;
-    if (!conn_connect(&cancel->conn, &worker->loop, (struct sockaddr *)&address, length,
+    if (!conn_connect(&cancel->conn, &worker->poller, (struct sockaddr *)&address, length,
                       &worker->topology->config->tcp, on_event)) {
         free_cancel(&cancel->conn);
         return;

@@ -397,7 +397,7 @@ void client_accept(struct worker *worker, int fd, struct peer peer)
     client->participants = client->inline_participant;
     client->connected_at = clock_us();
     list_init(&client->waiting);
-    if (!conn_open(&client->conn, &worker->loop, fd, on_event)) {
+    if (!conn_open(&client->conn, &worker->poller, fd, on_event)) {
         free(client);
         return;
     }

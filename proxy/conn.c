@@ -1,4 +1,4 @@
-/* conn.c: sockets on uv_poll, read and written directly. */
+/* conn.c: sockets on a poller, read and written directly. */
 #include "proxy/conn.h"
 
 #include <errno.h>
@@ -7,9 +7,8 @@
 #include <unistd.h>
 
 #include "proxy/tcp.h"
+#include "proxy/list.h"
 #include "proxy/tls.h"
-
-static void poll_ready(uv_poll_t *handle, int status, int events);
 
 /* In a process with threads the C library wraps send() and recv() in two atomic exchanges each, for
  * pthread_cancel(), which nobody uses here: four times in every transaction, they show. */
@@ -23,18 +22,21 @@ static ssize_t direct_recv(int fd, void *bytes, size_t len)
     return syscall(SYS_recvfrom, fd, bytes, len, 0, NULL, NULL);
 }
 
+static void socket_ready(struct watch *watch, uint32_t events);
+
+static struct conn *conn_of(struct watch *watch)
+{
+    return list_entry(watch, struct conn, watch);
+}
+
 static void update_interest(struct conn *conn)
 {
     /* A socket is writable at (nearly) any time: that brings the loop by for `wake`. */
     bool writable = conn->writing || conn->connecting || conn->wake;
-    int events = (conn->reading ? UV_READABLE : 0) | (writable ? UV_WRITABLE : 0);
-    if (events)
-        uv_poll_start(&conn->poll, events, poll_ready);
-    else
-        uv_poll_stop(&conn->poll);
+    watch_change(&conn->watch, (conn->reading ? EPOLLIN : 0) | (writable ? EPOLLOUT : 0));
 }
 
-static bool open_fd(struct conn *conn, uv_loop_t *loop, int fd, bool connecting,
+static bool open_fd(struct conn *conn, struct poller *poller, int fd, bool connecting,
                     void (*on_event)(struct conn *, enum conn_event))
 {
     conn->fd = fd;
@@ -42,23 +44,21 @@ static bool open_fd(struct conn *conn, uv_loop_t *loop, int fd, bool connecting,
     conn->corked = conn->broken = conn->writing = false;
     conn->connecting = connecting;
     conn->reading = !connecting;
-    if (uv_poll_init(loop, &conn->poll, fd) != 0) {
+    if (!watch_begin(&conn->watch, poller, fd, connecting ? EPOLLOUT : EPOLLIN, socket_ready)) {
         close(fd);
         conn->fd = -1;
         return false;
     }
-    conn->poll.data = conn;
-    update_interest(conn);
     return true;
 }
 
-bool conn_open(struct conn *conn, uv_loop_t *loop, int fd,
+bool conn_open(struct conn *conn, struct poller *poller, int fd,
                void (*on_event)(struct conn *, enum conn_event))
 {
-    return open_fd(conn, loop, fd, false, on_event);
+    return open_fd(conn, poller, fd, false, on_event);
 }
 
-bool conn_connect(struct conn *conn, uv_loop_t *loop, const struct sockaddr *address,
+bool conn_connect(struct conn *conn, struct poller *poller, const struct sockaddr *address,
                   socklen_t length, const struct tcp_settings *tcp,
                   void (*on_event)(struct conn *, enum conn_event))
 {
@@ -73,7 +73,7 @@ bool conn_connect(struct conn *conn, uv_loop_t *loop, const struct sockaddr *add
         close(fd);
         return false;
     }
-    return open_fd(conn, loop, fd, true, on_event);
+    return open_fd(conn, poller, fd, true, on_event);
 }
 
 static void finish_connect(struct conn *conn)
@@ -122,37 +122,33 @@ static void drain(struct conn *conn)
     conn->on_event(conn, CONN_DRAINED);
 }
 
-static void tls_ready(struct conn *conn, int events)
+static void tls_ready(struct conn *conn, uint32_t events)
 {
     bool woken = conn->wake;
     if (woken) {
         conn->wake = false;
         update_interest(conn);
     }
-    if ((woken || (events & UV_READABLE)) && conn_is_open(conn) && conn->reading)
+    if ((woken || (events & EPOLLIN)) && conn_is_open(conn) && conn->reading)
         tls_readable(conn);
 }
 
-static void poll_ready(uv_poll_t *handle, int status, int events)
+static void socket_ready(struct watch *watch, uint32_t events)
 {
-    struct conn *conn = handle->data;
-    if (status < 0 && conn->connecting) {
-        finish_connect(conn);
-        return;
-    }
-    if (status < 0) {
-        conn->on_event(conn, CONN_BROKEN);
-        return;
-    }
+    struct conn *conn = conn_of(watch);
     if (conn->connecting) {
         finish_connect(conn);
         return;
     }
-    if ((events & UV_WRITABLE) && conn->writing)
+    if (events & EPOLLERR) {
+        conn->on_event(conn, CONN_BROKEN);
+        return;
+    }
+    if ((events & EPOLLOUT) && conn->writing)
         drain(conn);
     if (conn->tls)
         tls_ready(conn, events);
-    else if ((events & UV_READABLE) && conn_is_open(conn) && conn->reading)
+    else if ((events & EPOLLIN) && conn_is_open(conn) && conn->reading)
         conn->on_event(conn, CONN_READABLE);
 }
 
@@ -287,9 +283,9 @@ void conn_wake(struct conn *conn)
     update_interest(conn);
 }
 
-static void handle_closed(uv_handle_t *handle)
+static void watch_gone(struct watch *watch)
 {
-    struct conn *conn = handle->data;
+    struct conn *conn = conn_of(watch);
     conn->on_closed(conn);
 }
 
@@ -300,8 +296,7 @@ void conn_close(struct conn *conn, void (*on_closed)(struct conn *conn))
     conn->on_closed = on_closed;
     if (conn->tls)
         tls_close(conn);
-    /* libuv takes the descriptor off its list once more here: it must not be another thread's yet. */
-    uv_close((uv_handle_t *)&conn->poll, handle_closed);
+    watch_end_closing(&conn->watch, watch_gone);
     close(conn->fd);
     conn->fd = -1;
     buffer_release(&conn->out);
@@ -311,13 +306,12 @@ void conn_detach(struct conn *conn, void (*on_detached)(struct conn *conn))
 {
     conn->on_closed = on_detached;
     conn->reading = conn->wake = false;
-    uv_poll_stop(&conn->poll);
-    uv_close((uv_handle_t *)&conn->poll, handle_closed);
+    watch_end(&conn->watch, watch_gone);
 }
 
-bool conn_adopt(struct conn *conn, uv_loop_t *loop)
+bool conn_adopt(struct conn *conn, struct poller *poller)
 {
-    if (!open_fd(conn, loop, conn->fd, false, conn->on_event))
+    if (!open_fd(conn, poller, conn->fd, false, conn->on_event))
         return false;
     if (conn->tls && tls_pending(conn))
         conn_wake(conn);

@@ -1,9 +1,9 @@
 /*
  * conn.h: one non-blocking socket on a worker's loop, for clients and servers alike.
  *
- * The socket is registered once and stays registered for reading: a query costs no epoll_ctl. Sending
- * goes straight to the kernel; what it does not take waits in `out`, and only then write interest is
- * armed. conn_close() is two-phase: the descriptor is closed at once, the memory may be freed in the
+ * The socket is registered once (poller.h) and stays registered for reading: a query costs no epoll_ctl.
+ * Sending goes straight to the kernel; what it does not take waits in `out`, and only then write interest
+ * is armed. conn_close() is two-phase: the descriptor is closed at once, the memory may be freed in the
  * `closed` callback only, at the end of the loop's turn.
  *
  * TLS is a state of a connection (tls.h): one that has none pays a test of a pointer for it.
@@ -14,10 +14,10 @@
 #include <stdbool.h>
 #include <sys/types.h>
 #include <sys/uio.h>
-#include <uv.h>
 
 #include "pgshunt/buffer.h"
 #include "pgshunt/error.h"
+#include "proxy/poller.h"
 
 struct conn;
 struct tcp_settings;
@@ -34,7 +34,7 @@ enum conn_event {
 };
 
 struct conn {
-    uv_poll_t poll;
+    struct watch watch;
     int fd; /* -1 once closed */
     bool reading;
     bool writing;
@@ -49,11 +49,12 @@ struct conn {
 };
 
 /* Takes over `fd` (non-blocking, its options set: tcp.h) and starts reading. False: could not be registered, fd is closed. */
-MUST_CHECK bool conn_open(struct conn *conn, uv_loop_t *loop, int fd,
+MUST_CHECK bool conn_open(struct conn *conn, struct poller *poller, int fd,
                           void (*on_event)(struct conn *, enum conn_event));
 /* Starts a non-blocking connect; CONN_WRITABLE_FIRST follows (or CONN_BROKEN). False: refused now. */
-MUST_CHECK bool conn_connect(struct conn *conn, uv_loop_t *loop, const struct sockaddr *address,
-                             socklen_t length, const struct tcp_settings *tcp,
+MUST_CHECK bool conn_connect(struct conn *conn, struct poller *poller,
+                             const struct sockaddr *address, socklen_t length,
+                             const struct tcp_settings *tcp,
                              void (*on_event)(struct conn *, enum conn_event));
 /* Bytes read; 0: nothing now; -1: the peer is gone. */
 ssize_t conn_recv(struct conn *conn, void *bytes, size_t len);
@@ -84,9 +85,9 @@ static inline size_t conn_queued(const struct conn *conn)
     return buffer_length(&conn->out);
 }
 void conn_close(struct conn *conn, void (*on_closed)(struct conn *conn));
-/* Leaves the loop without closing the socket, so that another loop can conn_adopt() it. */
+/* Leaves the poller without closing the socket, so that another one can conn_adopt() it. */
 void conn_detach(struct conn *conn, void (*on_detached)(struct conn *conn));
-MUST_CHECK bool conn_adopt(struct conn *conn, uv_loop_t *loop);
+MUST_CHECK bool conn_adopt(struct conn *conn, struct poller *poller);
 static inline bool conn_is_open(const struct conn *conn)
 {
     return conn->fd >= 0;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -14,41 +15,57 @@
 
 struct door {
     struct list_node node; /* worker->doors */
-    uv_poll_t poll;
+    struct watch watch;
+    struct worker *worker;
     struct listen_socket socket;
+    uint64_t turn; /* in which there was a client last */
+    int burst;     /* clients to accept in the next one */
 };
 
-static void accept_clients(uv_poll_t *poll, int status, int events)
+static bool accept_client(const struct door *door)
 {
-    struct worker *worker = poll->data;
-    const struct door *door = list_entry(poll, struct door, poll);
-    (void)events;
-    for (int i = 0; status == 0 && i < ACCEPTS_PER_TURN; i++) {
-        struct sockaddr_storage address;
-        socklen_t length = sizeof address;
-        int fd = accept4(door->socket.fd, (struct sockaddr *)&address, &length,
-                         SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0 && (errno == EMFILE || errno == ENFILE))
-            log_event(LOG_ERROR, "cannot accept a client: out of file descriptors");
-        if (fd < 0)
-            return;
-        atomic_fetch_add(&worker->daemon->connections, 1);
-        client_accept(worker, fd, peer_of(&address, door->socket.tag));
-    }
+    struct sockaddr_storage address;
+    socklen_t length = sizeof address;
+    int fd = accept4(door->socket.fd, (struct sockaddr *)&address, &length,
+                     SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE))
+        log_event(LOG_ERROR, "cannot accept a client: out of file descriptors");
+    if (fd < 0)
+        return false;
+    atomic_fetch_add(&door->worker->daemon->connections, 1);
+    client_accept(door->worker, fd, peer_of(&address, door->socket.tag));
+    return true;
 }
 
-static void free_door(uv_handle_t *handle)
+/* One client is accepted without asking whether there are more, which the next turn tells: then twice as
+ * many are. */
+static void accept_clients(struct watch *watch, uint32_t events)
 {
-    free(list_entry((uv_poll_t *)handle, struct door, poll));
+    struct door *door = list_entry(watch, struct door, watch);
+    bool again = door->turn + 1 == watch->poller->turns;
+    (void)events;
+    door->burst = !again ? 1 : door->burst < ACCEPTS_PER_TURN ? door->burst * 2 : ACCEPTS_PER_TURN;
+    door->turn = watch->poller->turns;
+    for (int i = 0; i < door->burst && accept_client(door); i++)
+        ;
+}
+
+static void free_door(struct watch *watch)
+{
+    free(list_entry(watch, struct door, watch));
 }
 
 static void open_door(struct worker *worker, const struct listen_socket *socket)
 {
     struct door *door = mem_alloc(sizeof *door);
     door->socket = *socket;
-    uv_poll_init(&worker->loop, &door->poll, socket->fd);
-    door->poll.data = worker;
-    uv_poll_start(&door->poll, UV_READABLE, accept_clients);
+    door->worker = worker;
+    if (!watch_begin(&door->watch, &worker->poller, socket->fd, EPOLLIN, accept_clients)) {
+        log_event(LOG_ERROR, "cannot watch a listening socket", LOG_S("error", strerror(errno)));
+        close(socket->fd);
+        free(door);
+        return;
+    }
     list_push_back(&worker->doors, &door->node);
 }
 
@@ -66,8 +83,7 @@ void doors_close(struct worker *worker)
     while (!list_empty(&worker->doors)) {
         struct door *door = list_entry(worker->doors.next, struct door, node);
         list_remove(&door->node);
-        uv_poll_stop(&door->poll);
-        uv_close((uv_handle_t *)&door->poll, free_door);
+        watch_end(&door->watch, free_door);
         close(door->socket.fd);
     }
 }

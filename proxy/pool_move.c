@@ -50,7 +50,7 @@ static void adopt(struct worker *worker, struct message *message)
     server->pool = pool_get(account, transfer->node);
     atomic_store(&transfer->budget->places[worker->index].coming, false);
     free_transfer(transfer);
-    if (!conn_adopt(&server->conn, &worker->loop)) {
+    if (!conn_adopt(&server->conn, &worker->poller)) {
         forget(server);
         return;
     }

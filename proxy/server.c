@@ -271,7 +271,7 @@ struct server *server_start(struct pool *pool)
     server->state = SERVER_CONNECTING;
     server->connected_at = clock_us();
     if (!node_address(pool->node, &address, &length) ||
-        !conn_connect(&server->conn, &worker->loop, (struct sockaddr *)&address, length,
+        !conn_connect(&server->conn, &worker->poller, (struct sockaddr *)&address, length,
                       &worker->topology->config->tcp, on_event)) {
         free(server);
         return NULL;

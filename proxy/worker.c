@@ -110,7 +110,6 @@ static void stop_loop(struct worker *worker)
     uv_close((uv_handle_t *)&worker->tick, NULL);
     uv_close((uv_handle_t *)&worker->schema_timer, NULL);
     uv_close((uv_handle_t *)&worker->node_timer, NULL);
-    uv_close((uv_handle_t *)&worker->turn, NULL);
     pthread_mutex_lock(&worker->mailbox_lock);
     worker->mailbox_closed = true;
     uv_close((uv_handle_t *)&worker->mailbox, NULL);
@@ -478,6 +477,14 @@ static void free_worker(struct worker *worker)
     free(worker->io);
 }
 
+static void run_loop(struct worker *worker)
+{
+    while (poller_alive(&worker->poller)) {
+        worker->now = 0;
+        poller_turn(&worker->poller);
+    }
+}
+
 /* What others sent while the worker was ending: run, so that nothing is lost with it, and what that
  * has brought is closed again. */
 static void empty_mailbox(struct worker *worker)
@@ -487,7 +494,7 @@ static void empty_mailbox(struct worker *worker)
         run_messages(worker, message);
         close_all(worker, "shutdown");
         cancels_close(worker);
-        uv_run(&worker->loop, UV_RUN_DEFAULT);
+        run_loop(worker);
     }
 }
 
@@ -502,19 +509,14 @@ static void *run(void *arg)
     read_mailbox(
         &worker->mailbox); /* where the start has failed: to stop before a client is accepted */
     pools_warm_up(worker);
-    uv_run(&worker->loop, UV_RUN_DEFAULT);
+    run_loop(worker);
     empty_mailbox(worker);
+    poller_close(&worker->poller);
     uv_loop_close(&worker->loop);
     free_worker(worker);
     atomic_fetch_add(&worker->daemon->ended, 1);
     kill(getpid(), SIGUSR1); /* wakes the main thread */
     return NULL;
-}
-
-static void forget_time(uv_prepare_t *turn)
-{
-    struct worker *worker = turn->data;
-    worker->now = 0;
 }
 
 static void init_handles(struct worker *worker)
@@ -527,9 +529,6 @@ static void init_handles(struct worker *worker)
     uv_timer_init(&worker->loop, &worker->schema_timer);
     worker->schema_timer.data = worker;
     uv_timer_start(&worker->tick, tick, TICK_MS, TICK_MS);
-    uv_prepare_init(&worker->loop, &worker->turn);
-    worker->turn.data = worker;
-    uv_prepare_start(&worker->turn, forget_time);
     uv_async_init(&worker->loop, &worker->mailbox, read_mailbox);
     worker->mailbox.data = worker;
 }
@@ -563,6 +562,10 @@ bool worker_start(struct worker *worker, struct daemon *daemon, int index, char 
     worker->io = mem_alloc(IO_BUFFER_SIZE);
     worker->shapes = create_shapes();
     init_handles(worker);
+    if (!poller_open(&worker->poller, &worker->loop)) {
+        snprintf(error, error_size, "cannot make an epoll descriptor: %s", strerror(errno));
+        return false;
+    }
     doors_open(worker);
     if (pthread_create(&worker->thread, NULL, run, worker) == 0)
         return true;

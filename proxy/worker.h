@@ -18,6 +18,7 @@
 #include "proxy/listeners.h"
 #include "proxy/monitor.h"
 #include "proxy/pins.h"
+#include "proxy/poller.h"
 #include "proxy/pool.h"
 #include "proxy/prepared.h"
 #include "proxy/topology.h"
@@ -78,12 +79,12 @@ struct tls_counters {
 struct worker {
     int index;
     pthread_t thread;
-    uv_loop_t loop;
+    uv_loop_t loop;         /* timers and the mailbox */
+    struct poller poller;   /* what it waits with: sockets, and the loop among them */
     struct list_node doors; /* the sockets it listens on: doors.h */
     uv_timer_t tick;
     uv_timer_t node_timer;   /* runs while clients wait for a node */
     uv_timer_t schema_timer; /* runs while clients wait for a schema */
-    uv_prepare_t turn;       /* runs before each wait for events */
     uv_async_t mailbox;
     pthread_mutex_t mailbox_lock;
     struct message *mailbox_first, *mailbox_last;
