@@ -121,9 +121,17 @@ static bool door_is_open(struct pool *pool)
     return login_may_try(pool, worker_now(pool->worker)) && login_gate_is_open(pool);
 }
 
+/* Idle ones may be left while clients wait: those that have to be tested first. */
+static void test_idle(struct pool *pool)
+{
+    while (pool->nstarting + pool->ntended < pool->nwaiting && !list_empty(&pool->idle))
+        pool_test(pool, list_entry(pool->idle.next, struct server, link));
+}
+
 void pool_feed(struct pool *pool)
 {
     enum room room = ROOM_TAKEN;
+    test_idle(pool);
     while (pool->nstarting + pool->ntended < pool->nwaiting && door_is_open(pool)) {
         room = take_room(pool, worker_now(pool->worker));
         if (room != ROOM_TAKEN || !pool_start(pool))
@@ -328,6 +336,7 @@ void pool_remove(struct server *server)
     pool_tell_place(pool);
     if (pool->nwaiting)
         pool_feed(pool);
+    pool_tell_wanting(pool);
     if (was_starting)
         feed_gated(pool);
 }

@@ -171,6 +171,21 @@ int budget_yield(struct daemon *daemon, struct budget *budget, const struct budg
     return worker;
 }
 
+int budget_grant(struct daemon *daemon, struct budget *budget, int64_t now)
+{
+    int worker = -1;
+    if (!squeezed_now(daemon, now))
+        return -1;
+    pthread_mutex_lock(&daemon->budgets_lock);
+    struct want *want = &budget->want;
+    if (is_wanted(budget, now) && !want->granted) {
+        want->granted = true;
+        worker = want->worker;
+    }
+    pthread_mutex_unlock(&daemon->budgets_lock);
+    return worker;
+}
+
 void budgets_free(struct daemon *daemon)
 {
     struct budget *budget, *next;

@@ -79,6 +79,8 @@ void budget_unwant(struct daemon *daemon, struct budget *budget, const struct bu
  * another. The worker to tell once it is, -1: no. Granted once for each want. */
 int budget_yield(struct daemon *daemon, struct budget *budget, const struct budget *pool,
                  int64_t own, int64_t now);
+/* A place has come free without a yield: the worker to tell, -1: nobody. Granted once for each want. */
+int budget_grant(struct daemon *daemon, struct budget *budget, int64_t now);
 /* Whether there may be a want at all: no lock, no clock. */
 bool budgets_squeezed(const struct daemon *daemon);
 void budgets_free(struct daemon *daemon);

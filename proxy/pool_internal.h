@@ -60,6 +60,8 @@ bool pool_is_asking(const struct pool *pool, int64_t now);
  * tell once it is, -1: no. */
 int pool_yields(struct pool *pool, int64_t now);
 void pool_tell_room(struct pool *pool, int worker);
+/* A connection has gone by itself: who wants its place in a limit most, and was not told of one yet, is. */
+void pool_tell_wanting(struct pool *pool);
 /* Whether the pool has more servers than it may: after a reload, or from the reserve. */
 bool pool_has_surplus(const struct pool *pool);
 

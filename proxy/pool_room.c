@@ -58,7 +58,7 @@ bool pool_has_surplus(const struct pool *pool)
 
 void pool_relax(struct pool *pool)
 {
-    if (pool->squeezed_by && !pool->nwaiting)
+    if (pool->squeezed_by && list_empty(&pool->waiting))
         budget_unwant(pool->worker->daemon, pool->squeezed_by, pool->budget, pool->worker->index);
     list_remove(&pool->squeezed);
     pool->squeezed_by = NULL;
@@ -243,4 +243,16 @@ void pool_tell_room(struct pool *pool, int worker)
     struct message *message = mem_alloc(sizeof *message);
     message->run = run_room;
     worker_post(&pool->worker->daemon->workers[worker], message);
+}
+
+void pool_tell_wanting(struct pool *pool)
+{
+    struct daemon *daemon = pool->worker->daemon;
+    if (!budgets_squeezed(daemon))
+        return;
+    for (int i = 0; i < POOL_LIMITS; i++) {
+        int to = budget_grant(daemon, pool->limits[i], worker_now(pool->worker));
+        if (to >= 0)
+            pool_tell_room(pool, to);
+    }
 }

@@ -30,8 +30,10 @@ void pool_wait(struct pool *pool, struct client *client, unsigned shard)
     client->waiting_shard = shard;
     client->waiting_since = worker_now(pool->worker);
     client->told_waiting = false;
+    bool first = list_empty(&pool->waiting); /* nwaiting still counts those who are being refused */
     list_push_back(&pool->waiting, &client->waiting);
-    if (pool->nwaiting++ == 0)
+    pool->nwaiting++;
+    if (first)
         publish(pool);
     if (client->nparticipants)
         deadlock_wait(client);

@@ -1,5 +1,7 @@
 """Sizes and limits: the fair queue over two workers, minimum, reserve, waiting told and ended, limits on server
 connections with eviction, limits on clients, deadlocks over pools, connections idle for long, reloads."""
+import os
+import signal
 import threading
 import time
 from contextlib import ExitStack, closing
@@ -232,7 +234,8 @@ LIMITS = [("total", {"limits": {"max_server_connections": 2}}, {}, "limits.max_s
 @pytest.mark.parametrize("name, options, settings, said", LIMITS, ids=[limit[0] for limit in LIMITS])
 def test_an_idle_connection_of_another_pool_makes_room(cluster, name, options, settings, said):
     """... on the same worker or another; and where all are busy the error names the limit."""
-    databases = [one_node(cluster, f"d{number}", query_wait_timeout="2s", **settings) for number in range(4)]
+    databases = [one_node(cluster, f"d{number}", query_wait_timeout="40s", **settings) for number in range(4)]
+    databases.append(one_node(cluster, "late", query_wait_timeout="1s", **settings))
     with proxied(cluster, *databases, **options) as proxy, ExitStack() as stack:
         proxy.wait_nodes()
         for round_ in range(3):
@@ -241,26 +244,48 @@ def test_an_idle_connection_of_another_pool_makes_room(cluster, name, options, s
                 assert len(servers(proxy)) <= 2
         for number in range(2):
             stack.enter_context(Holding(proxy, f"d{number}"))
-        connection = stack.enter_context(closing(proxy.connect("d2")))
-        with refused("53300", said):
-            one(connection, "SELECT 1")
+        assert said in connect_error(proxy.dsn("late"))  # not even greeted
         assert len(servers(proxy)) == 2
         assert metric(proxy, "pool_evictions_total") > 0
 
 
 def test_database_limit_counts_all_users(cluster):
-    database = one_node(cluster, "app", max_connections=1, query_wait_timeout="1s")
-    with proxied(cluster, database) as proxy:
+    users = [{"name": "postgres", "password": "", "admin": True}, {"name": "app", "password": ""},
+             {"name": "late", "password": "", "query_wait_timeout": "1s"}]
+    database = one_node(cluster, "app", max_connections=1, query_wait_timeout="40s")
+    with proxied(cluster, database, users=users) as proxy:
         proxy.wait_nodes()
         for _ in range(3):
             assert proxy.value("SELECT 1") == 1
             assert proxy.value("SELECT 2", user="app") == 2
             assert len(servers(proxy, "app")) == 1
-        with Holding(proxy, "app"), closing(proxy.connect(user="app")) as other:
-            with refused("53300", "max_connections of the database"):
-                one(other, "SELECT 1")
+        with Holding(proxy, "app"):
+            assert "max_connections of the database" in connect_error(proxy.dsn(user="late"))
         row = next(row for row in proxy.show("DATABASES") if row["name"] == "app")
         assert row["max_connections"] == 1 and row["current_connections"] <= 1
+
+
+def test_idle_connections_are_tested_for_all_who_wait(cluster):
+    """One that does not answer its test keeps nobody from the others that are idle."""
+    database = one_node(cluster, "app", pool_size=2, query_wait_timeout="20s")
+    options = {"pool": {"server_check_delay": "100ms", "connect_timeout": "50s"}}
+    with proxied(cluster, database, workers=1, **options) as proxy, ExitStack() as stack:
+        proxy.wait_nodes()
+        holders = [stack.enter_context(Holding(proxy, "app")) for _ in range(2)]
+        pids = [one(holder.connection, "SELECT pg_backend_pid()") for holder in holders]
+        for holder in holders:
+            holder.release()
+        wait_until(lambda: all(row["state"] == "idle" for row in servers(proxy)), 10, "both to be idle")
+        os.kill(pids[1], signal.SIGSTOP)  # the one used last is used first
+        try:
+            time.sleep(0.3)  # longer than server_check_delay
+            waiting = [stack.enter_context(Raw(proxy)) for _ in range(3)]
+            for raw in waiting:
+                raw.send(query("SELECT pg_backend_pid()"))
+            for raw in waiting:
+                assert rows(raw.until_ready()) == [[str(pids[0]).encode()]]
+        finally:
+            os.kill(pids[1], signal.SIGCONT)
 
 
 def test_a_busy_pool_gives_room_to_one_that_waits(cluster):
@@ -450,7 +475,6 @@ def test_a_database_in_use_is_removed(cluster):
 
 def test_drain_with_clients_in_each_state(cluster):
     """SIGTERM: idle ones are told at once, the others finish what they do."""
-    import signal
     from support import SYNC, bind, execute, parse
     database = one_node(cluster, "app", pool_size=4, query_wait_timeout="20s")
     sharded = {"name": "sharded", "shards": cluster.shard_config(),
