@@ -46,13 +46,31 @@ const char *client_state_name(enum client_state state)
     return "?";
 }
 
+/* Something is not answered yet: what only stays with the client (a session's, a pinned one) does not count. */
+static bool holds_busy_server(const struct client *client)
+{
+    for (int i = 0; i < client->nparticipants; i++) {
+        const struct server *server = client->participants[i];
+        if (server->expect_count || server->copy_rest ||
+            (!server->pinned && !client_keeps_servers(client)))
+            return true;
+    }
+    return false;
+}
+
+bool client_has_asked_nothing(const struct client *client)
+{
+    return (client->state == CLIENT_IDLE && !client->tx && !holds_busy_server(client) &&
+            !extended_in_batch(client)) ||
+           client->state == CLIENT_STARTUP || client->state == CLIENT_AUTH ||
+           client->state == CLIENT_GREETING ||
+           (client->state == CLIENT_REPLICATING && replication_may_end(client));
+}
+
 bool client_is_idle(const struct client *client)
 {
-    bool holds = client->nparticipants && !client_keeps_servers(client);
-    return (client->state == CLIENT_IDLE && !client->tx && !holds && !extended_in_batch(client) &&
-            !buffer_length(&client->in)) ||
-           client->state == CLIENT_STARTUP || client->state == CLIENT_AUTH ||
-           (client->state == CLIENT_REPLICATING && replication_may_end(client));
+    return client_has_asked_nothing(client) &&
+           (client->state != CLIENT_IDLE || !buffer_length(&client->in));
 }
 
 /* ---- end ---- */

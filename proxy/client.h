@@ -258,7 +258,9 @@ void client_go_on(struct client *client);
 void client_hold_input(struct client *client);
 /* Reads what has arrived and lets the session work on it. */
 void client_continue(struct client *client);
-bool client_is_idle(const struct client *client);       /* outside transactions, nothing asked */
+/* Outside transactions, and nothing asked; at most part of a message has come. */
+bool client_has_asked_nothing(const struct client *client);
+bool client_is_idle(const struct client *client);       /* ... not even that */
 const char *client_state_name(enum client_state state); /* as SHOW CLIENTS has it */
 
 #endif

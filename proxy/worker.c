@@ -32,6 +32,8 @@
 #define TICK_MS 100
 #define TICKS_A_DAY (86400 * 1000 / TICK_MS)
 #define SPARE_BUFFER_MAX 16384
+/* While it drains a worker waits so long for the rest of a message. */
+#define REST_OF_MESSAGE_US 2000000
 
 /* ---- messages between workers ---- */
 
@@ -128,6 +130,15 @@ static bool only_consoles_left(const struct worker *worker)
 
 #define GOODBYE "57P01", "pgshunt is shutting down", "Connect again."
 
+/* What has been written for it is still on its way: it ends when that is out (client_finish). Who has sent part of
+ * a message is given a moment for the rest. */
+static bool may_be_closed(const struct worker *worker, const struct client *client, int64_t now)
+{
+    bool late = now - worker->patient_until > REST_OF_MESSAGE_US;
+    return !client->terminate &&
+           (client_is_idle(client) || (late && client_has_asked_nothing(client)));
+}
+
 /* Closes what is idle, once patience is over; ends the loop when nothing is left, or time is up. */
 static void drain(struct worker *worker, int64_t now)
 {
@@ -139,7 +150,7 @@ static void drain(struct worker *worker, int64_t now)
         struct client *client = list_entry(at, struct client, all);
         if (client->held)
             client_kill(client, GOODBYE);
-        else if (client_is_idle(client))
+        else if (may_be_closed(worker, client, now))
             client_fatal(client, GOODBYE);
     }
     list_put_back(&worker->clients, &seen);

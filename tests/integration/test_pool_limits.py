@@ -10,7 +10,7 @@ import psycopg2
 import pytest
 
 from harness import Proxy, wait_until
-from support import Raw, connect_error, error_of, fetch, fields, kinds, one, query, refused, rows
+from support import Raw, connect_error, error_of, fetch, fields, kinds, one, query, refused, rows, startup
 
 pytestmark = pytest.mark.core
 
@@ -515,3 +515,30 @@ def test_drain_with_clients_in_each_state(cluster):
     cluster.shards[0].primary.sql("DROP TABLE pool_g", dbname="plain")
     for node in cluster.primaries:
         node.sql("DROP TABLE pool_f")
+
+
+def test_drain_does_not_wait_for_clients_that_ask_nothing(cluster):
+    """SIGTERM: one that only keeps a server, one that has sent part of a message, one not greeted yet."""
+    database = one_node(cluster, "app", pool_size=2, query_wait_timeout="100s")
+    with proxied(cluster, database, workers=1, shutdown_timeout="100s") as proxy, ExitStack() as stack:
+        proxy.wait_nodes()
+        part = stack.enter_context(Raw(proxy, database="app"))
+        part.ask(query("SELECT 1"))
+        pinned = stack.enter_context(Raw(proxy, database="app"))
+        pinned.ask(query("CREATE TEMP TABLE mine (a int)"))
+        part.send(query("SELECT 2")[:7])
+        open_ = stack.enter_context(Raw(proxy, database="app"))
+        open_.ask(query("BEGIN"))
+        open_.ask(query("SELECT 3"))
+        outside = stack.enter_context(Raw(proxy, login=False))
+        outside.send(startup(user="postgres", database="app", DateStyle="German"))
+        wait_until(lambda: pool(proxy, "app")["cl_waiting"] == 1, 10, "one waiting to be greeted")
+        proxy.process.send_signal(signal.SIGTERM)
+        for raw in (pinned, part, outside):
+            assert error_of(iter(raw.read, None))["C"] == "57P01"
+            assert raw.at_end()
+        assert error_of(open_.ask(query("COMMIT"))) is None
+        assert open_.at_end()
+        assert proxy.process.wait(40) == 0
+        proxy.process = None
+        proxy.check_log()
