@@ -301,9 +301,22 @@ def play(raw, statements, between=None):
     return found
 
 
+def without_order(played, heard):
+    """Each answer without its ParameterStatus, and what they have changed: 13 tells them at once, 16 and later in
+    another order, some of them twice."""
+    known, found = dict(heard), []
+    for statement, answer in played:
+        told = dict(item[1].decode().split("\0")[:2] for item in answer if item[0] == "S")
+        changed = {name: value for name, value in told.items() if known.get(name) != value}
+        known.update(told)
+        found.append((statement, [item for item in answer if item[0] != "S"], changed))
+    return found
+
+
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_as_one_postgres_has_it(cluster, narrow, name):
     startup, statements = SEQUENCES[name]
+    exact = cluster.shards[0].primary.value("SHOW server_version_num").startswith("15")
     with Raw(Direct(cluster.shards[0].primary), **startup) as raw:
         heard = dict(raw.parameters)
         expected = play(raw, statements)
@@ -317,7 +330,8 @@ def test_as_one_postgres_has_it(cluster, narrow, name):
                 [[b"64MB", b"America/Lima"]]
 
         between()
-        assert play(raw, statements, between) == expected
+        answers = play(raw, statements, between)
+        assert answers == expected if exact else without_order(answers, heard) == without_order(expected, heard)
         assert other.ask(query("SHOW application_name"))[1][1][6:] == b"the other"
 
 
