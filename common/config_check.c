@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "pgshunt/scram.h"
+#include "pgshunt/unixpath.h"
 
 /* Element `index` of the list `name` of a group: where an object was read from. */
 static const config_setting_t *element(config_setting_t *group, const char *name, int index)
@@ -20,18 +21,33 @@ static const config_setting_t *member_or_group(config_setting_t *group, const ch
     return member ? member : group;
 }
 
+/* A host that begins with a slash is the directory of a server's unix socket. */
+static bool check_node(struct config_reader *reader, const config_setting_t *at,
+                       const struct node_config *node)
+{
+    char path[UNIX_PATH_SIZE];
+    if (node->host[0] != '/' || unix_path(path, node->host, node->port))
+        return true;
+    return config_refuse(reader, config_setting_get_member(at, "host"),
+                         "found host = \"%s\", with which the socket's path has more than %d "
+                         "bytes; allowed: a shorter one",
+                         node->host, UNIX_PATH_SIZE - 1);
+}
+
 /* No server twice in one shard. */
 bool config_check_shard(struct config_reader *reader, config_setting_t *group, void *object)
 {
     struct shard_config *shard = object;
     struct config_named *items = mem_alloc(sizeof *items * (size_t)shard->nnodes);
+    bool ok = true;
     for (int i = 0; i < shard->nnodes; i++) {
         const struct node_config *node = &shard->nodes[i];
         items[i].name = arena_printf(&reader->config->arena, "%s:%d", node->host, node->port);
         items[i].at = element(group, "nodes", i);
+        ok = ok && check_node(reader, items[i].at, node);
     }
-    bool ok =
-        config_names_unique(reader, items, shard->nnodes, "node", "each server once in a shard");
+    ok = ok &&
+         config_names_unique(reader, items, shard->nnodes, "node", "each server once in a shard");
     free(items);
     return ok;
 }
@@ -159,6 +175,31 @@ static bool looks_users_up(const struct config *config)
     return found;
 }
 
+static bool check_unix_socket(struct config_reader *reader, config_setting_t *group,
+                              const struct config *config)
+{
+    char path[UNIX_PATH_SIZE];
+    const char *directory = config->unix_socket_dir;
+    config_setting_t *listen = config_setting_get_member(group, "listen");
+    if (directory[0] && directory[0] != '/')
+        return config_refuse(reader, member_or_group(listen, "unix_socket_dir"),
+                             "found listen.unix_socket_dir = \"%s\"; allowed: a path that begins "
+                             "with a slash, or \"\"",
+                             directory);
+    if (!unix_path(path, directory, config->listen_port))
+        return config_refuse(reader, member_or_group(listen, "unix_socket_dir"),
+                             "found listen.unix_socket_dir = \"%s\", with which the socket's path "
+                             "has more than %d bytes; allowed: a shorter one",
+                             directory, UNIX_PATH_SIZE - 1);
+    if (strspn(config->unix_socket_mode, "01234567") != strlen(config->unix_socket_mode) ||
+        strtol(config->unix_socket_mode, NULL, 8) > 0777)
+        return config_refuse(reader, member_or_group(listen, "unix_socket_mode"),
+                             "found listen.unix_socket_mode = \"%s\"; allowed: an octal number, "
+                             "\"0\" .. \"0777\"",
+                             config->unix_socket_mode);
+    return true;
+}
+
 bool config_check_main(struct config_reader *reader, config_setting_t *group, void *object)
 {
     struct config *config = object;
@@ -181,6 +222,8 @@ bool config_check_main(struct config_reader *reader, config_setting_t *group, vo
             "look them up in the servers, or method = \"trust\"",
             method);
     }
+    if (!check_unix_socket(reader, group, config))
+        return false;
     if (config->http_port == config->listen_port &&
         strcmp(config->http_address, config->listen_address) == 0)
         return config_refuse(reader,

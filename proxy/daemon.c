@@ -130,7 +130,7 @@ static void close_listeners(struct daemon *daemon)
     if (daemon->takeover)
         takeover_close_listeners(daemon->takeover);
     else
-        listeners_close(&daemon->listeners);
+        listeners_close(&daemon->listeners, false);
 }
 
 /* `tell`: clients, what happens to them. */
@@ -259,8 +259,9 @@ static void serve_signals(struct daemon *daemon, const sigset_t *set)
 static void end(struct daemon *daemon)
 {
     pid_file_remove(daemon->topology->config->pid_file);
+    close_listeners(daemon);
     takeover_stop(daemon->takeover);
-    listeners_close(&daemon->listeners);
+    listeners_close(&daemon->listeners, false); /* where it was never ready */
     if (daemon->http)
         http_stop(daemon->http);
     for (int i = 0; i < daemon->nworkers; i++)
@@ -278,6 +279,7 @@ static void say_started(struct daemon *daemon)
 {
     if (daemon->takeover && !takeover_ready(daemon->takeover, daemon))
         log_event(LOG_WARNING, "no thread for takeovers: no online restart");
+    listeners_claim(&daemon->listeners);
     notify_ready();
     struct topology *topology = daemon_topology(daemon);
     const struct config *config = topology->config;

@@ -6,6 +6,9 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/un.h>
+
+#include "pgshunt/unixpath.h"
 
 #define NAME_MAX_LENGTH 255
 #define BLANKS " \t"
@@ -16,9 +19,18 @@ bool listen_point_is(const struct listen_point *point, const struct sockaddr_sto
     return point->length == length && memcmp(&point->address, address, length) == 0;
 }
 
+const char *listen_point_path(const struct listen_point *point)
+{
+    return ((const struct sockaddr_un *)&point->address)->sun_path;
+}
+
 void listen_point_name(const struct listen_point *point, char *out, size_t size)
 {
     char host[NI_MAXHOST] = "?", port[NI_MAXSERV] = "?";
+    if (listen_point_is_unix(point)) {
+        snprintf(out, size, "%s", listen_point_path(point));
+        return;
+    }
     getnameinfo((const struct sockaddr *)&point->address, point->length, host, sizeof host, port,
                 sizeof port, NI_NUMERICHOST | NI_NUMERICSERV);
     snprintf(out, size, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
@@ -50,13 +62,13 @@ static bool is_there(const struct listen_points *points, const struct listen_poi
     return false;
 }
 
-static bool add_point(struct listen_points *points, const struct addrinfo *at, bool optional,
-                      enum listen_tag tag)
+static bool add_point(struct listen_points *points, const void *address, socklen_t length,
+                      bool optional, enum listen_tag tag)
 {
-    struct listen_point point = {.length = at->ai_addrlen, .tag = tag, .optional = optional};
-    if (at->ai_addrlen > sizeof point.address)
+    struct listen_point point = {.length = length, .tag = tag, .optional = optional};
+    if (length > sizeof point.address)
         return true;
-    memcpy(&point.address, at->ai_addr, at->ai_addrlen);
+    memcpy(&point.address, address, length);
     if (is_there(points, &point))
         return true;
     if (points->count == LISTEN_POINTS_MAX)
@@ -79,7 +91,7 @@ static bool add_name(struct listen_points *points, const char *name, int port, e
     }
     bool room = true, several = found->ai_next;
     for (const struct addrinfo *at = found; at && room; at = at->ai_next)
-        room = add_point(points, at, several, tag);
+        room = add_point(points, at->ai_addr, at->ai_addrlen, several, tag);
     freeaddrinfo(found);
     if (!room)
         snprintf(error, size, "listen.address stands for more than %d addresses and ports",
@@ -110,10 +122,35 @@ bool listen_points_add(struct listen_points *points, const char *addresses, int 
     }
 }
 
+bool listen_points_add_unix(struct listen_points *points, const char *directory, int port,
+                            enum listen_tag tag, char *error, size_t size)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (!unix_path(address.sun_path, directory, port)) {
+        snprintf(error, size, "listen.unix_socket_dir \"%s\" is too long for a socket's path",
+                 directory);
+        return false;
+    }
+    size_t length = offsetof(struct sockaddr_un, sun_path) + strlen(address.sun_path) + 1;
+    if (add_point(points, &address, (socklen_t)length, false, tag))
+        return true;
+    snprintf(error, size, "there are more than %d addresses and ports to listen on",
+             LISTEN_POINTS_MAX);
+    return false;
+}
+
+bool listen_points_add_port(struct listen_points *points, const struct config *config, int port,
+                            enum listen_tag tag, char *error, size_t size)
+{
+    /* The unix socket first: a lock may have to be waited for, and who waits for the start tries the port. */
+    return (!config->unix_socket_dir[0] ||
+            listen_points_add_unix(points, config->unix_socket_dir, port, tag, error, size)) &&
+           listen_points_add(points, config->listen_address, port, tag, error, size);
+}
+
 bool listen_points_find(struct listen_points *points, const struct config *config, char *error,
                         size_t size)
 {
     points->count = 0;
-    return listen_points_add(points, config->listen_address, config->listen_port, LISTEN_PLAIN,
-                             error, size);
+    return listen_points_add_port(points, config, config->listen_port, LISTEN_PLAIN, error, size);
 }

@@ -33,13 +33,25 @@ struct listen_points {
     int count;
 };
 
+static inline bool listen_point_is_unix(const struct listen_point *point)
+{
+    return point->address.ss_family == AF_UNIX;
+}
 /* All that the configuration names. False: `error` says why. */
 MUST_CHECK bool listen_points_find(struct listen_points *points, const struct config *config,
                                    char *error, size_t size);
+/* Adds a port wherever clients may connect to: listen.address and, if there is one, listen.unix_socket_dir. */
+MUST_CHECK bool listen_points_add_port(struct listen_points *points, const struct config *config,
+                                       int port, enum listen_tag tag, char *error, size_t size);
 /* Adds a port on each of the `addresses`: names and addresses with commas between; "*": all. */
 MUST_CHECK bool listen_points_add(struct listen_points *points, const char *addresses, int port,
                                   enum listen_tag tag, char *error, size_t size);
-/* "127.0.0.1:6432", "[::1]:6432" */
+/* Adds the unix socket that stands for the port in a directory. */
+MUST_CHECK bool listen_points_add_unix(struct listen_points *points, const char *directory,
+                                       int port, enum listen_tag tag, char *error, size_t size);
+/* The path of a unix socket. */
+const char *listen_point_path(const struct listen_point *point);
+/* "127.0.0.1:6432", "[::1]:6432", "/run/pgshunt/.s.PGSQL.6432" */
 void listen_point_name(const struct listen_point *point, char *out, size_t size);
 bool listen_point_is(const struct listen_point *point, const struct sockaddr_storage *address,
                      socklen_t length);

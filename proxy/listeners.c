@@ -6,12 +6,14 @@
 #include <netinet/in.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "pgshunt/log.h"
 #include "proxy/tcp.h"
+#include "proxy/unix_listener.h"
 
 /* ---- opening ---- */
 
@@ -37,8 +39,24 @@ static int open_socket(const struct listen_points *points, const struct listen_p
 
 static void put(struct listeners *listeners, int fd, int point, enum listen_tag tag)
 {
+    int family = 0;
+    socklen_t length = sizeof family;
+    getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &length);
     listeners->sockets[listeners->count++] =
-        (struct listen_socket){.fd = fd, .point = point, .tag = tag};
+        (struct listen_socket){.fd = fd, .point = point, .tag = tag, .local = family == AF_UNIX};
+}
+
+/* One for all workers: unix sockets know no SO_REUSEPORT. */
+static bool open_unix(struct listeners *listeners, const struct listen_points *points, int index,
+                      const struct config *config, char *error, size_t size)
+{
+    const struct listen_point *point = &points->points[index];
+    int mode = (int)strtol(config->unix_socket_mode, NULL, 8);
+    int fd = unix_listener_open(listen_point_path(point), mode, config->unix_socket_group,
+                                config->listen_backlog, error, size);
+    if (fd >= 0)
+        put(listeners, fd, index, point->tag);
+    return fd >= 0;
 }
 
 /* A machine without IPv6 still listens at what "localhost" is in IPv4. */
@@ -48,10 +66,11 @@ static bool may_do_without(const struct listen_point *point, int problem)
 }
 
 static bool open_point(struct listeners *listeners, const struct listen_points *points, int index,
-                       int backlog, int count, char *error, size_t size)
+                       const struct config *config, int workers, char *error, size_t size)
 {
     const struct listen_point *point = &points->points[index];
     char name[300];
+    int count = listen_point_is_unix(point) ? 1 : workers;
     listen_point_name(point, name, sizeof name);
     if (listeners->count + count > LISTENERS_MAX) {
         snprintf(error, size,
@@ -60,8 +79,10 @@ static bool open_point(struct listeners *listeners, const struct listen_points *
                  name, LISTENERS_MAX);
         return false;
     }
+    if (listen_point_is_unix(point))
+        return open_unix(listeners, points, index, config, error, size);
     for (int i = 0; i < count; i++) {
-        int fd = open_socket(points, point, backlog);
+        int fd = open_socket(points, point, config->listen_backlog);
         if (fd < 0 && may_do_without(point, errno)) {
             log_event(LOG_WARNING, "an address is left out", LOG_S("address", name),
                       LOG_S("reason", strerror(errno)));
@@ -78,16 +99,35 @@ static bool open_point(struct listeners *listeners, const struct listen_points *
 
 /* ---- what was adopted ---- */
 
+static bool find_address(int fd, struct listen_point *point)
+{
+    *point = (struct listen_point){.length = sizeof point->address};
+    return getsockname(fd, (struct sockaddr *)&point->address, &point->length) == 0;
+}
+
 static int point_of(const struct listen_points *points, int fd)
 {
-    struct sockaddr_storage bound = {0};
-    socklen_t length = sizeof bound;
-    if (getsockname(fd, (struct sockaddr *)&bound, &length) != 0)
+    struct listen_point bound;
+    if (!find_address(fd, &bound))
         return -1;
+    if (listen_point_is_unix(&bound) && !unix_listener_is_there(listen_point_path(&bound)))
+        return -1; /* nobody can connect to it */
     for (int i = 0; i < points->count; i++)
-        if (listen_point_is(&points->points[i], &bound, length))
+        if (listen_point_is(&points->points[i], &bound.address, bound.length))
             return i;
     return -1;
+}
+
+static void give_up(struct listeners *listeners, const struct listen_points *points,
+                    const struct listen_socket *socket)
+{
+    struct listen_point bound;
+    bool wanted = !socket->local || !find_address(socket->fd, &bound);
+    for (int i = 0; i < points->count && !wanted; i++)
+        wanted = listen_point_is(&points->points[i], &bound.address, bound.length);
+    if (!wanted && listeners->nunwanted < LISTEN_POINTS_MAX)
+        listeners->unwanted[listeners->nunwanted++] = mem_strdup(listen_point_path(&bound));
+    close(socket->fd);
 }
 
 static void sort_adopted(struct listeners *listeners, const struct listen_points *points)
@@ -97,7 +137,7 @@ static void sort_adopted(struct listeners *listeners, const struct listen_points
         struct listen_socket socket = listeners->sockets[i];
         socket.point = point_of(points, socket.fd);
         if (socket.point < 0) {
-            close(socket.fd); /* no longer wanted */
+            give_up(listeners, points, &socket);
             continue;
         }
         socket.tag = points->points[socket.point].tag;
@@ -123,7 +163,7 @@ bool listeners_open(struct listeners *listeners, const struct config *config, in
         sort_adopted(listeners, &points);
     for (int i = 0; ok && i < points.count; i++)
         if (!count_at(listeners, i))
-            ok = open_point(listeners, &points, i, config->listen_backlog, workers, error, size);
+            ok = open_point(listeners, &points, i, config, workers, error, size);
     if (ok && !listeners->count) {
         snprintf(error, size, "there is no address of listen.address \"%s\" to listen on",
                  config->listen_address);
@@ -132,7 +172,7 @@ bool listeners_open(struct listeners *listeners, const struct config *config, in
     if (ok)
         listeners_tune(listeners, &config->tcp);
     else
-        listeners_close(listeners);
+        listeners_close(listeners, false);
     return ok;
 }
 
@@ -200,14 +240,40 @@ void listeners_tune(struct listeners *listeners, const struct tcp_settings *sett
 {
     pthread_mutex_lock(&listeners->lock);
     for (int i = 0; i < listeners->count; i++)
-        tcp_tune_listener(listeners->sockets[i].fd, settings);
+        if (!listeners->sockets[i].local)
+            tcp_tune_listener(listeners->sockets[i].fd, settings);
     pthread_mutex_unlock(&listeners->lock);
 }
 
-void listeners_close(struct listeners *listeners)
+static void forget_unwanted(struct listeners *listeners)
 {
+    while (listeners->nunwanted)
+        free(listeners->unwanted[--listeners->nunwanted]);
+}
+
+void listeners_claim(struct listeners *listeners)
+{
+    struct listen_point bound;
     pthread_mutex_lock(&listeners->lock);
-    while (listeners->count)
-        close(listeners->sockets[--listeners->count].fd);
+    for (int i = 0; i < listeners->count; i++)
+        if (listeners->sockets[i].local && find_address(listeners->sockets[i].fd, &bound))
+            unix_listener_claim(listen_point_path(&bound));
+    for (int i = 0; i < listeners->nunwanted; i++)
+        unix_listener_abandon(listeners->unwanted[i]);
+    forget_unwanted(listeners);
+    pthread_mutex_unlock(&listeners->lock);
+}
+
+void listeners_close(struct listeners *listeners, bool handed_over)
+{
+    struct listen_point bound;
+    pthread_mutex_lock(&listeners->lock);
+    while (listeners->count) {
+        const struct listen_socket *socket = &listeners->sockets[--listeners->count];
+        if (socket->local && !handed_over && find_address(socket->fd, &bound))
+            unix_listener_remove(listen_point_path(&bound));
+        close(socket->fd);
+    }
+    forget_unwanted(listeners);
     pthread_mutex_unlock(&listeners->lock);
 }

@@ -23,6 +23,7 @@ struct listen_socket {
     int point; /* sockets with the same number are at the same address; -1: not known yet */
     enum listen_tag tag;
     bool shared; /* other workers listen on it too */
+    bool local;  /* a unix socket: unix_listener.h */
 };
 
 /* Owns the descriptors; workers have duplicates. */
@@ -30,6 +31,9 @@ struct listeners {
     pthread_mutex_t lock; /* tuned and closed on several threads */
     struct listen_socket sockets[LISTENERS_MAX];
     int count;
+    /* Owned paths of unix sockets that were adopted and are not wanted, until listeners_claim(). */
+    char *unwanted[LISTEN_POINTS_MAX];
+    int nunwanted;
 };
 
 /*
@@ -42,10 +46,14 @@ MUST_CHECK bool listeners_open(struct listeners *listeners, const struct config 
 void listeners_tune(struct listeners *listeners, const struct tcp_settings *settings);
 /* Takes the descriptors over; closes those that are another name of a socket that is there. */
 void listeners_adopt(struct listeners *listeners, const int *fds, int count);
+/* This process alone serves from now on: the unix sockets' files are its own, and those of sockets that were
+ * adopted in vain go. */
+void listeners_claim(struct listeners *listeners);
 /* Duplicates of those that worker `index` of `workers` has to serve, into `out`; returns how many. */
 int listeners_share(const struct listeners *listeners, int index, int workers,
                     struct listen_socket out[LISTENERS_MAX]);
-/* Closes the descriptors; the sockets live on where others have duplicates. */
-void listeners_close(struct listeners *listeners);
+/* Closes the descriptors; the sockets live on where others have duplicates. Unix sockets' files are removed if they
+ * are ours, unless they are another process' from now on (`handed_over`). */
+void listeners_close(struct listeners *listeners, bool handed_over);
 
 #endif

@@ -37,8 +37,9 @@ struct takeover {
 
     pthread_mutex_t lock;
     /* Guarded by the lock. */
-    int control;     /* where others connect; -1: not ours any more */
-    int predecessor; /* -1: none, or it has ended */
+    int control;       /* where others connect; -1: not ours any more */
+    int predecessor;   /* -1: none, or it has ended */
+    bool handing_over; /* a successor has the listeners: their files are left to it */
 
     /* The thread's own. */
     int successor; /* who asked for the listeners; -1: nobody */
@@ -93,6 +94,7 @@ static void hand_listeners_to(struct takeover *takeover, int fd)
             fds[count++] = listeners->sockets[i].fd;
         }
         open = open && note_send_whole(fd, &note, fds, count);
+        takeover->handing_over = open;
     }
     pthread_mutex_unlock(&takeover->lock);
     if (open)
@@ -179,6 +181,14 @@ static void let_go(struct takeover *takeover, int32_t pid)
     daemon_shutdown(takeover->daemon, SHUTDOWN_HANDED_OVER);
 }
 
+static void note_given_up(struct takeover *takeover)
+{
+    pthread_mutex_lock(&takeover->lock);
+    takeover->handing_over = false;
+    pthread_mutex_unlock(&takeover->lock);
+    log_event(LOG_WARNING, "the new process has given up, this one goes on as before");
+}
+
 static void hear_successor(struct takeover *takeover)
 {
     struct note note;
@@ -190,7 +200,7 @@ static void hear_successor(struct takeover *takeover)
     if (heard)
         return;
     if (!atomic_load(&takeover->successor_pid))
-        log_event(LOG_WARNING, "the new process has given up, this one goes on as before");
+        note_given_up(takeover);
     close_fd(&takeover->successor);
 }
 
@@ -428,7 +438,7 @@ void takeover_close_listeners(struct takeover *takeover)
     pthread_mutex_lock(&takeover->lock);
     close_fd(&takeover->control);
     if (takeover->daemon)
-        listeners_close(&takeover->daemon->listeners);
+        listeners_close(&takeover->daemon->listeners, takeover->handing_over);
     pthread_mutex_unlock(&takeover->lock);
     wake(takeover); /* it may be polling what is closed */
 }

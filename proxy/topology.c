@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "pgshunt/arena.h"
+#include "pgshunt/unixpath.h"
 
 /* The current schema of one database name; outlives topologies, as nodes do. */
 struct schema_slot {
@@ -90,11 +91,10 @@ static void resolve_literal(struct node *node)
     struct sockaddr_un local = {.sun_family = AF_UNIX};
 
     if (node->host[0] == '/') {
-        int len = snprintf(local.sun_path, sizeof local.sun_path, "%s/.s.PGSQL.%d", node->host,
-                           node->port);
-        if (len > 0 && (size_t)len < sizeof local.sun_path)
-            node_set_address(node, (struct sockaddr *)&local,
-                             (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)len + 1));
+        if (unix_path(local.sun_path, node->host, node->port))
+            node_set_address(
+                node, (struct sockaddr *)&local,
+                (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(local.sun_path) + 1));
     } else if (inet_pton(AF_INET, node->host, &v4.sin_addr) == 1) {
         node_set_address(node, (struct sockaddr *)&v4, sizeof v4);
     } else if (inet_pton(AF_INET6, node->host, &v6.sin6_addr) == 1) {

@@ -173,6 +173,9 @@ struct config {
     const char *listen_address;
     int listen_port;
     int listen_backlog;
+    const char *unix_socket_dir;   /* "": no unix socket for clients */
+    const char *unix_socket_mode;  /* octal */
+    const char *unix_socket_group; /* name or number; "": the process' */
     struct tcp_settings tcp;
     const char *http_address;
     int http_port; /* 0: no HTTP */

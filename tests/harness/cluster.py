@@ -25,7 +25,7 @@ SUPERUSER = "postgres"  # always let in without a password, for the harness itse
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
-    "unix_socket_directories": "",
+    "unix_socket_directories": "..",
     "fsync": "off",
     "full_page_writes": "off",
     "shared_buffers": "32MB",
@@ -166,7 +166,8 @@ class Node:
             for name, value in {**SETTINGS, **self.cluster.settings}.items():
                 conf.write(f"{name} = '{value}'\n")
         with open(os.path.join(self.data, "pg_hba.conf"), "w") as hba:
-            hba.write(f"host all         {SUPERUSER} 127.0.0.1/32 trust\n"
+            hba.write(f"local all        all trust\n"
+                      f"host all         {SUPERUSER} 127.0.0.1/32 trust\n"
                       f"host replication {SUPERUSER} 127.0.0.1/32 trust\n"
                       f"host all         all         127.0.0.1/32 {self.cluster.auth}\n")
         give_to_server(self.folder)

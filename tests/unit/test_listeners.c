@@ -60,7 +60,7 @@ static void test_share(void **state)
                 assert_true(workers <= sockets ? times == 1 : times <= (workers / sockets) + 1);
             }
         }
-        listeners_close(&listeners);
+        listeners_close(&listeners, false);
         assert_int_equal(listeners.count, 0);
     }
 }
@@ -77,7 +77,7 @@ static void test_adopt_knows_duplicates(void **state)
     listeners_adopt(&listeners, more, 3);
     assert_int_equal(listeners.count, 3);
     assert_true(cookie_of(listeners.sockets[2].fd) != cookie_of(listeners.sockets[0].fd));
-    listeners_close(&listeners);
+    listeners_close(&listeners, false);
 }
 
 static struct listen_points points_of(const char *addresses)
@@ -152,7 +152,10 @@ static int port_of(int fd)
 /* A port that was free just now, at both addresses. */
 static struct config configure(const char *addresses, int port)
 {
-    return (struct config){.listen_address = addresses, .listen_port = port, .listen_backlog = 8};
+    return (struct config){.listen_address = addresses,
+                           .listen_port = port,
+                           .listen_backlog = 8,
+                           .unix_socket_dir = ""};
 }
 
 static int free_port(void)
@@ -162,7 +165,7 @@ static int free_port(void)
     char error[400];
     assert_true(listeners_open(&listeners, &config, 1, error, sizeof error));
     int port = port_of(listeners.sockets[0].fd);
-    listeners_close(&listeners);
+    listeners_close(&listeners, false);
     return port;
 }
 
@@ -203,8 +206,8 @@ static void test_open_after_adoption(void **state)
         close(mine[0].fd);
         close(mine[1].fd);
     }
-    listeners_close(&old);
-    listeners_close(&new);
+    listeners_close(&old, false);
+    listeners_close(&new, false);
 }
 
 /* More than the sockets there may be: refused, and nothing stays open. */
