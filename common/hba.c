@@ -54,9 +54,10 @@ static const struct {
 } methods[] = {
     {"trust", HBA_TRUST}, {"reject", HBA_REJECT},       {"password", HBA_PASSWORD},
     {"md5", HBA_MD5},     {"scram-sha-256", HBA_SCRAM}, {"cert", HBA_CERT},
+    {"peer", HBA_PEER},
 };
 #define METHODS ((int)(sizeof methods / sizeof methods[0]))
-#define METHOD_NAMES "trust, reject, password, md5, scram-sha-256, cert"
+#define METHOD_NAMES "trust, reject, password, md5, scram-sha-256, cert, peer"
 
 const char *hba_method_name(enum hba_method method)
 {
@@ -277,6 +278,9 @@ static bool parse_method(struct parse *parse, struct rule *rule)
         if (rule->public.method == HBA_CERT && rule->type != RULE_HOSTSSL)
             return REFUSE(parse, "found method cert on a line that is not hostssl; allowed: "
                                  "hostssl ... cert");
+        if (rule->public.method == HBA_PEER && rule->type != RULE_LOCAL)
+            return REFUSE(parse, "found method peer on a line that is not local; allowed: "
+                                 "local ... peer");
         return true;
     }
     return REFUSE(parse, "found method \"%.60s\"; allowed: " METHOD_NAMES, word->text);

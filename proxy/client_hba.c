@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <netdb.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,7 +11,6 @@
 #include "pgshunt/log.h"
 #include "proxy/client_tls.h"
 #include "proxy/replication.h"
-#include "proxy/tls.h"
 #include "proxy/tls.h"
 
 static bool is_encrypted(const struct client *client)
@@ -61,6 +61,7 @@ static enum auth_method method_of(const struct hba_rule *rule)
 {
     switch (rule->method) {
     case HBA_TRUST:
+    case HBA_PEER: /* checked already */
         return AUTH_TRUST;
     case HBA_PASSWORD:
         return AUTH_PASSWORD;
@@ -92,6 +93,37 @@ static bool check_certificate(struct client *client, const struct hba_rule *rule
     return true;
 }
 
+/* The same name in the operating system: the kernel says who is at the other end of a unix socket. */
+static bool is_peer(const struct client *client, uid_t *uid)
+{
+    struct ucred peer = {.uid = (uid_t)-1};
+    socklen_t length = sizeof peer;
+    struct passwd entry, *found = NULL;
+    char space[4096];
+    bool known = getsockopt(client->conn.fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0;
+    *uid = peer.uid;
+    return known && getpwuid_r(peer.uid, &entry, space, sizeof space, &found) == 0 && found &&
+           strcmp(found->pw_name, client->user) == 0;
+}
+
+static bool check_peer(struct client *client, const struct hba_rule *rule)
+{
+    char message[256];
+    uid_t uid;
+    if (rule->method != HBA_PEER || is_peer(client, &uid))
+        return true;
+    snprintf(message, sizeof message, "Peer authentication failed for user \"%.100s\"",
+             client->user);
+    log_event(LOG_WARNING, "peer authentication failed", LOG_S("user", client->user),
+              LOG_S("database", client->database_name), LOG_I("uid", uid),
+              LOG_S("file", rule->file), LOG_I("line", rule->line));
+    client_fatal(
+        client, "28000", message,
+        "The method peer lets in who has the same name in the operating system. Connect as "
+        "that user, or over TCP (-h 127.0.0.1).");
+    return false;
+}
+
 bool client_hba_method(struct client *client, enum auth_method *method)
 {
     struct sockaddr_storage address;
@@ -109,5 +141,5 @@ bool client_hba_method(struct client *client, enum auth_method *method)
         return false;
     }
     *method = method_of(rule);
-    return check_certificate(client, rule);
+    return check_peer(client, rule) && check_certificate(client, rule);
 }

@@ -3,8 +3,8 @@
  * PostgreSQL's ("The pg_hba.conf File" in its documentation); what pgshunt cannot do is refused when
  * the file is read, with file and line, never ignored.
  *
- * Not taken: roles (+name, samerole) and regular expressions, host names, the methods that need an
- * operating system's or a directory's help, and options but clientcert. "replication" stands for physical replication.
+ * Not taken: roles (+name, samerole) and regular expressions, host names, the methods that need a
+ * directory's help, ident over the network, and options but clientcert. "replication" stands for physical replication.
  * samehost and samenet are the addresses this machine has when the file is read.
  */
 #ifndef PGSHUNT_HBA_H
@@ -17,7 +17,7 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/error.h"
 
-enum hba_method { HBA_REJECT, HBA_TRUST, HBA_PASSWORD, HBA_MD5, HBA_SCRAM, HBA_CERT };
+enum hba_method { HBA_REJECT, HBA_TRUST, HBA_PASSWORD, HBA_MD5, HBA_SCRAM, HBA_CERT, HBA_PEER };
 
 /* The option clientcert: what a client's certificate must prove besides. */
 enum hba_clientcert { HBA_CLIENTCERT_NO, HBA_CLIENTCERT_VERIFY_CA, HBA_CLIENTCERT_VERIFY_FULL };

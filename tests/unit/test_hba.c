@@ -183,8 +183,11 @@ static const struct {
      "then zeros"},
     {"host all all 10.0.0.0 ffff:: trust\n", "hba:1: found \"ffff::\" behind address 10.0.0.0; "
                                              "allowed: its mask, or 10.0.0.0/32"},
-    {"local all all peer\n", "hba:1: found method \"peer\"; allowed: trust, reject, password, md5, "
-                             "scram-sha-256, cert"},
+    {"host all all all peer\n", "hba:1: found method peer on a line that is not local; allowed: "
+                                "local ... peer"},
+    {"local all all ident\n",
+     "hba:1: found method \"ident\"; allowed: trust, reject, password, md5, "
+     "scram-sha-256, cert, peer"},
     {"host all all all cert\n", "hba:1: found method cert on a line that is not hostssl; allowed: "
                                 "hostssl ... cert"},
     {"hostssl all all all md5 map=x\n", "hba:1: found option \"map=x\"; allowed: "
