@@ -206,6 +206,28 @@ PGconn *db_connection(struct db *db)
     return db->pg;
 }
 
+void db_set_stop(struct db *db, const volatile sig_atomic_t *stop)
+{
+    db->stop = stop;
+}
+
+bool db_answers(const struct db_target *target, int64_t timeout_ms)
+{
+    char port[16], seconds[32];
+    struct db_parameters list = {.count = 0};
+    snprintf(port, sizeof port, "%d", target->port);
+    snprintf(seconds, sizeof seconds, "%lld", (long long)(timeout_ms + 999) / 1000);
+    db_put(&list, "host", target->host);
+    db_put(&list, "port", port);
+    db_put(&list, "dbname", target->dbname);
+    db_put(&list, "user", target->user);
+    db_put(&list, "connect_timeout", seconds);
+    if (target->tls)
+        db_put_tls(&list, target->tls);
+    PGPing answer = PQpingParams(list.names, list.values, 0);
+    return answer == PQPING_OK || answer == PQPING_REJECT;
+}
+
 /* ---- queries ---- */
 
 static void give_up(struct db *db)

@@ -192,9 +192,20 @@ bool consoles_hold(struct run *run, int64_t limit_ms)
     return consoles_order(run, command, RUN_QUERY_MS) || strcmp(run->error.sqlstate, "55000") == 0;
 }
 
+static void heed_stop(struct run *run, const volatile sig_atomic_t *stop)
+{
+    for (int i = 0; i < run->facts.nproxies; i++)
+        if (run->proxies[i])
+            db_set_stop(run->proxies[i], stop);
+}
+
+/* The only order that takes its time. */
 bool consoles_drain(struct run *run, int64_t timeout_ms)
 {
-    return consoles_order(run, shard_command(run, "DRAIN"), timeout_ms);
+    heed_stop(run, run->request->stop);
+    bool drained = consoles_order(run, shard_command(run, "DRAIN"), timeout_ms);
+    heed_stop(run, NULL);
+    return drained;
 }
 
 /* A hold ends by itself with a new primary, or after its time: not to find one is no failure. */

@@ -19,6 +19,7 @@ struct node_facts {
     const char *name; /* "host:port" */
     bool reachable;
     const char *why; /* it is not */
+    bool alive;      /* ... but something answers there */
     int version;     /* 150004 */
     bool in_recovery;
     uint64_t system_id; /* 0: not allowed to see */
@@ -36,6 +37,7 @@ struct node_facts {
     const char *sync_names;   /* synchronous_standby_names, as they will hold when it is primary */
     bool read_only;           /* default_transaction_read_only */
     bool read_only_by_system; /* ... by ALTER SYSTEM, as a failover sets it */
+    bool may_see; /* whom it receives from, and who is there */
     bool may_promote, may_alter, may_signal;
     const char *data_directory; /* "": not allowed to see */
     bool rewindable;            /* pg_rewind can work on it */

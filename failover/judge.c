@@ -144,7 +144,7 @@ static void judge_replay(struct judge *judge, const struct node_facts *node)
 static void judge_stream(struct judge *judge, const struct node_facts *node)
 {
     int primary = judge->verdict->primary;
-    if (primary < 0)
+    if (primary < 0 || !node->may_see)
         return;
     const struct node_facts *it = &judge->facts->nodes[primary];
     if (!same_cluster(node, it))
@@ -428,6 +428,14 @@ static void judge_loss(struct judge *judge)
 static void judge_death(struct judge *judge)
 {
     const struct facts *facts = judge->facts;
+    for (int i = 0; i < facts->nnodes; i++)
+        if (!facts->nodes[i].reachable && facts->nodes[i].alive)
+            obstacle(
+                judge,
+                TEXT(judge, "%s is not dead, but of no use: %s", facts->nodes[i].name,
+                     facts->nodes[i].why),
+                "it may be the primary: stop it; or name a role that it lets in with --user (a "
+                "superuser)");
     for (int i = 0; i < facts->nnodes; i++) {
         const struct node_facts *node = &facts->nodes[i];
         if (!node->reachable || !node->in_recovery || !node->streaming || node->silent_seconds > 30)
@@ -452,9 +460,21 @@ static void judge_death(struct judge *judge)
 
 /* ---- the kinds ---- */
 
+/* Who may not look cannot tell a replica that streams from one that does not. */
+static void judge_sight(struct judge *judge)
+{
+    for (int i = 0; i < judge->facts->nnodes; i++)
+        if (judge->facts->nodes[i].reachable && !judge->facts->nodes[i].may_see)
+            obstacle(judge,
+                     TEXT(judge, "no right to see how replication on %s is",
+                          judge->facts->nodes[i].name),
+                     "log in as a superuser (--user), or GRANT pg_monitor TO that role");
+}
+
 static void judge_switch(struct judge *judge)
 {
     judge->verdict->kind = VERDICT_SWITCH;
+    judge_sight(judge);
     judge_primary(judge);
     judge_candidate(judge);
     judge_others(judge);
@@ -464,6 +484,7 @@ static void judge_switch(struct judge *judge)
 static void judge_force(struct judge *judge)
 {
     judge->verdict->kind = VERDICT_FORCE;
+    judge_sight(judge);
     judge_death(judge);
     judge_candidate(judge);
     judge_others(judge);
@@ -535,8 +556,10 @@ static void judge_kind(struct judge *judge)
             if (!judge->facts->nodes[i].reachable)
                 note(judge, TEXT(judge, "%s does not answer: %s", judge->facts->nodes[i].name,
                                  judge->facts->nodes[i].why));
-        obstacle(judge, TEXT(judge, "no primary of shard %s answers", judge->facts->shard),
-                 "if it is dead for good, --force promotes a replica");
+        obstacle(
+            judge, TEXT(judge, "no primary of shard %s answers", judge->facts->shard),
+            "if it is dead for good, --force promotes a replica; if the servers only refuse the "
+            "role, name another one with --user (a superuser)");
     }
 }
 

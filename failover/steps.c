@@ -141,6 +141,8 @@ static bool drain(struct run *run)
 {
     int64_t until = db_clock_ms() + run->request->drain_ms;
     bool proxies = consoles_drain(run, run->request->drain_ms);
+    if (!run_goes_on(run))
+        return false;
     if (!proxies && !run->request->terminate)
         return still_open(run);
     while (!drained(run)) {

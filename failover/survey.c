@@ -128,7 +128,8 @@ static const char sql_settings[] =
     "   LIKE '%postgresql.auto.conf',"
     " current_setting('is_superuser') = 'on',"
     " has_function_privilege('pg_promote(boolean, integer)', 'EXECUTE'),"
-    " pg_has_role('pg_signal_backend', 'MEMBER')"
+    " pg_has_role('pg_signal_backend', 'MEMBER'),"
+    " pg_has_role('pg_read_all_stats', 'USAGE')"
     " FROM (SELECT array(SELECT (SELECT setting FROM pg_settings WHERE name = n.name)"
     "  FROM unnest(array['recovery_min_apply_delay', 'primary_conninfo', 'primary_slot_name',"
     "   'synchronous_standby_names', 'default_transaction_read_only', 'cluster_name',"
@@ -193,6 +194,7 @@ static void take_settings(struct run *run, struct node_facts *node, const PGresu
     node->read_only_by_system = is_true(rows, 8);
     node->may_promote = superuser || is_true(rows, 10);
     node->may_signal = superuser || is_true(rows, 11);
+    node->may_see = superuser || is_true(rows, 12);
     node->may_alter = superuser;
 }
 
@@ -305,6 +307,7 @@ static void survey_node(struct run *run, int index)
     if (node->reachable)
         return;
     node->why = RUN_TEXT(run, "%s", run->error.text);
+    node->alive = run->nodes[index] || db_answers(&target, RUN_CONNECT_MS);
     db_close(run->nodes[index]);
     run->nodes[index] = NULL;
 }

@@ -54,6 +54,10 @@ void db_close(struct db *db); /* NULL is ignored */
 /* False: it was lost, and everything fails. */
 bool db_is_open(const struct db *db);
 PGconn *db_connection(struct db *db); /* for quoting */
+/* Another stop flag than its target's; NULL: none. */
+void db_set_stop(struct db *db, const volatile sig_atomic_t *stop);
+/* Whether a server is there, though it may let nobody in: it is not dead. */
+bool db_answers(const struct db_target *target, int64_t timeout_ms);
 /*
  * Runs one statement; text parameters follow (NULL: an SQL NULL), `nparams` of them. The caller clears
  * the result. NULL: `error` says why; when the time was over or it was stopped, the statement was

@@ -40,9 +40,9 @@ def ctl(proxy, *args, code=0, environment=None, timeout=120):
     return ran
 
 
-def start_ctl(proxy, *args):
+def start_ctl(proxy, *args, stdout=subprocess.PIPE):
     return subprocess.Popen(command(proxy.config_path, *args), text=True, stdin=subprocess.DEVNULL,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            stdout=stdout, stderr=subprocess.STDOUT,
                             env={**ENVIRONMENT, **SANITIZER_ENVIRONMENT})
 
 
