@@ -448,10 +448,9 @@ void batch_plan(struct client *client, const struct prepared *prepared, const st
 
 bool batch_refuse_failed(struct client *client, const struct prepared *prepared)
 {
-    struct buffer none = {0};
     struct pg_error error;
-    if (prepared->statements.count != 1 || !client->tx || client->tx->state != TX_FAILED ||
-        statement_local(client, prepared->statements.items[0], &none, &error) != LOCAL_REFUSED)
+    if (prepared->statements.count != 1 ||
+        !statement_fails(client, prepared->statements.items[0], &error))
         return false;
     extended_refuse(client, &error);
     return true;

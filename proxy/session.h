@@ -175,6 +175,10 @@ bool statement_is_own(const struct statement *statement);
 bool statement_refused_by_mode(const struct client *client, const struct statement *statement,
                                struct pg_error *error);
 
+/* Whether it fails, whatever it says, because the transaction has: as far as no server is to judge. */
+bool statement_fails(const struct client *client, const struct statement *statement,
+                     struct pg_error *error);
+
 enum local_outcome {
     LOCAL_NO,      /* not the session's business: route it */
     LOCAL_DONE,    /* answered: bytes are in `answer` (without ReadyForQuery) */

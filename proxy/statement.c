@@ -179,6 +179,16 @@ static bool ends_failure(enum statement_kind kind)
     return kind == STMT_COMMIT || kind == STMT_ROLLBACK || kind == STMT_ROLLBACK_TO;
 }
 
+bool statement_fails(const struct client *client, const struct statement *statement,
+                     struct pg_error *error)
+{
+    if (!client->tx || client->tx->state != TX_FAILED || ends_failure(statement->kind) ||
+        (!unbegun(client) && server_knows_failure(client)))
+        return false;
+    failed_transaction(error);
+    return true;
+}
+
 bool statement_refused_by_mode(const struct client *client, const struct statement *statement,
                                struct pg_error *error)
 {

@@ -5,7 +5,7 @@ import psycopg2
 import pytest
 
 from harness import Proxy, wait_until
-from support import Raw, fetch, one, query
+from support import SYNC, Raw, bind, describe, execute, fetch, kinds, one, parse, query
 
 pytestmark = pytest.mark.core
 
@@ -222,3 +222,15 @@ def test_set_local_reaches_servers_that_join_later(data, client):
     cursor.execute("COMMIT")
     cursor.execute("SELECT id, current_setting('work_mem') FROM users WHERE id <= 20 ORDER BY id")
     assert {value for _, value in cursor.fetchall()} == {"4MB"}
+
+
+def test_rollback_by_messages_of_a_transaction_that_failed_before_any_server(data):
+    """Bind only looks at the ROLLBACK; its Execute carries it out, once."""
+    with Raw(data, user="app", database="app") as raw:
+        raw.send(query("BEGIN"), query("SELECT * FROM users FOR UPDATE SKIP LOCKED"))
+        raw.until_ready()
+        assert "E" in kinds(raw.until_ready())
+        raw.send(parse("", "ROLLBACK"), bind("", ""), describe("P", ""), execute(), SYNC)
+        messages = raw.until_ready()
+        assert kinds(messages) == "12nCZ"
+        assert messages[-2][1] == b"ROLLBACK\0" and messages[-1][1] == b"I"
