@@ -398,6 +398,8 @@ static const struct setting_row main_rows[] = {
      HELP("notifications that may wait for one client, in bytes; one that lets more pile up is disconnected")},
     {INTEGER(struct config, max_groups, "limits.max_groups"), DEFAULT("1000000"), RANGE("1", "1000000000"), RELOAD,
      HELP("groups that a GROUP BY or DISTINCT over several shards may hold in memory")},
+    {SIZE(struct config, max_gather, "limits.max_gather"), DEFAULT("1GB"), RANGE("0B", "1TB"), RELOAD,
+     HELP("rows that one query may bring to one server from other shards, in bytes; more is refused with 53400; 0: no limit")},
     {INTEGER(struct config, client_statements, "limits.client_statements"), DEFAULT("10000"), RANGE("1", "1000000"), RELOAD,
      HELP("prepared statements a client may have at a time; one more is refused with 53400")},
     {SIZE(struct config, client_statement_memory, "limits.client_statement_memory"), DEFAULT("64MB"), RANGE("64kB", "16GB"), RELOAD,

@@ -260,6 +260,7 @@ static const struct {
      1,
      {"gear", "direct"}},
     {"statements_total", NULL, COUNTER(scatter), 1, {"gear", "scatter"}},
+    {"statements_total", NULL, COUNTER(gather), 1, {"gear", "gather"}},
     {"refused_total", "Statements pgshunt refused itself.", COUNTER(refused), 1, {NULL, NULL}},
     {"reads_total",
      "Reads that may use a replica, by the role of the node they used.",

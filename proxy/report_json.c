@@ -158,6 +158,7 @@ static json_t *stats_json(const struct report_stats *row)
         {"wait_us", row->counts.wait_us},
         {"direct", row->counts.direct},
         {"scatter", row->counts.scatter},
+        {"gather", row->counts.gather},
         {"refused", row->counts.refused},
         {"reads_on_replica", row->counts.reads_on_replica},
         {"reads_on_primary", row->counts.reads_on_primary},

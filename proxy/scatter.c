@@ -21,6 +21,7 @@
 #include "pgshunt/wire.h"
 #include "proxy/cancel.h"
 #include "proxy/extended.h"
+#include "proxy/gather.h"
 #include "proxy/misroute.h"
 #include "proxy/pool.h"
 #include "proxy/reported.h"
@@ -41,6 +42,7 @@ struct part {
 };
 
 struct scatter {
+    struct gather *gather; /* the plan gathers: everything is passed on to it; else NULL */
     struct client *client;
     struct scatter_ask ask;
     const struct statement *statement;
@@ -182,12 +184,13 @@ static struct scatter *new_scatter(struct client *client, const struct scatter_a
     scatter->ask = *ask;
     scatter->plan = plan;
     scatter->statement = ask->statement;
-    scatter->nparts = plan->nqueries;
+    scatter->nparts = plan->mode == SCATTER_GATHER ? 0 : plan->nqueries;
     arena_init(&scatter->arena);
     scatter->commits = plan->mode == SCATTER_UTILITY && client->tx &&
                        client->tx->state != TX_FAILED &&
                        (ask->statement ? ask->statement->kind == STMT_COMMIT : ask->quiet);
-    scatter->ends_itself = plan->mode != SCATTER_ROWS && !plan->no_transaction && !client->tx;
+    scatter->ends_itself = plan->mode != SCATTER_ROWS && plan->mode != SCATTER_GATHER &&
+                           !plan->no_transaction && !client->tx;
     if (plan->merge && plan->mode != SCATTER_UTILITY && !is_explain(scatter)) {
         scatter->merge =
             merge_new(plan->merge, plan->nqueries, client->topology->config->max_groups);
@@ -201,6 +204,11 @@ void scatter_start(struct client *client, const struct scatter_ask *ask)
     struct scatter *scatter = new_scatter(client, ask);
     const struct plan *plan = scatter->plan;
     client->scatter = scatter;
+    if (plan->mode == SCATTER_GATHER) {
+        client->stats->gather++;
+        scatter->gather = gather_start(client, ask);
+        return;
+    }
     client->stats->scatter++;
     if (ask->silent) /* goes out with the answer */
         buffer_append(&scatter->out, buffer_head(&client->extended->early),
@@ -227,6 +235,8 @@ void scatter_free(struct client *client)
         free(scatter->parts[i].tag);
         buffer_release(&scatter->parts[i].rows);
     }
+    if (scatter->gather)
+        gather_free(scatter->gather);
     merge_free(scatter->merge);
     buffer_release(&scatter->out);
     arena_free(&scatter->arena);
@@ -523,11 +533,18 @@ static void advance(struct scatter *scatter)
 
 void scatter_drained(struct client *client)
 {
-    advance(client->scatter);
+    if (client->scatter->gather)
+        gather_drained(client->scatter->gather);
+    else
+        advance(client->scatter);
 }
 
 void scatter_pump(struct client *client)
 {
+    if (client->scatter->gather) {
+        gather_pump(client->scatter->gather);
+        return;
+    }
     pump(client->scatter);
     if (!client->scatter->awaited)
         advance(client->scatter);
@@ -633,6 +650,10 @@ void scatter_message(struct server *server, char type, const char *body, size_t 
 {
     struct scatter *scatter = server->client->scatter;
     int index = 0;
+    if (scatter->gather) {
+        gather_message(scatter->gather, server, type, body, len);
+        return;
+    }
     struct part *part = find_part(scatter, server, &index);
     if (!part)
         return;
@@ -673,6 +694,10 @@ void scatter_lost(struct client *client, struct server *server, const char *reas
 {
     struct scatter *scatter = client->scatter;
     int index = 0;
+    if (scatter->gather) {
+        gather_lost(scatter->gather, server, reason);
+        return;
+    }
     struct part *part = find_part(scatter, server, &index);
     if (!part)
         return;

@@ -246,6 +246,8 @@ static void on_event(struct conn *conn, enum conn_event event)
         server_login_negotiated(server);
         break;
     case CONN_DRAINED:
+        if (server->client && server->client->scatter)
+            scatter_drained(server->client);
         if (server->client && server->client->input_held)
             client_continue(server->client);
         break;

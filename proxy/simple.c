@@ -179,7 +179,9 @@ static void start_scatter(struct client *client)
 enum attach attach_all(struct client *client, const struct plan *plan)
 {
     for (int i = 0; i < plan->nqueries; i++) {
-        enum attach attached = attach_shard(client, plan->queries[i].shard, plan->node);
+        const struct shard_query *query = &plan->queries[i];
+        enum attach attached =
+            attach_shard(client, query->shard, query->primary ? NODE_CLASS_PRIMARY : plan->node);
         if (attached != ATTACH_READY)
             return attached;
     }

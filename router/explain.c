@@ -127,6 +127,32 @@ static const char *shard_names(const struct plan *plan, const struct shardmap *m
     return names;
 }
 
+static const char *source_names(const struct gather_table *table, const struct shardmap *map,
+                                struct arena *arena)
+{
+    const char *names = "";
+    for (int i = 0; i < table->nshards; i++)
+        names = arena_printf(arena, "%s%s%s", names, i ? ", " : "",
+                             shardmap_shard_name(map, table->shards[i]));
+    return names;
+}
+
+static void explain_gather(const struct plan *plan, const struct shardmap *map, struct lines *lines)
+{
+    const struct gather_plan *gather = plan->gather;
+    struct arena *arena = lines->arena;
+    add_line(lines, arena_printf(arena, "pgshunt: gather on %s %s",
+                                 shardmap_shard_name(map, plan->shard), details(plan, arena)));
+    for (int i = 0; i < gather->ntables; i++) {
+        const struct gather_table *table = &gather->tables[i];
+        add_line(lines, arena_printf(arena, "  here: %s",
+                                     table->rows_here ? table->create.sql : table->make.sql));
+        if (table->nshards)
+            add_line(lines, arena_printf(arena, "  from %s: %s", source_names(table, map, arena),
+                                         table->source.sql));
+    }
+}
+
 static void explain_scatter(const struct plan *plan, const struct shardmap *map,
                             struct lines *lines)
 {
@@ -136,6 +162,10 @@ static void explain_scatter(const struct plan *plan, const struct shardmap *map,
         [SCATTER_UTILITY] = "same on",
     };
     struct arena *arena = lines->arena;
+    if (plan->mode == SCATTER_GATHER) {
+        explain_gather(plan, map, lines);
+        return;
+    }
     add_line(lines, arena_printf(arena, "pgshunt: %s %s %s", modes[plan->mode],
                                  shard_names(plan, map, arena), details(plan, arena)));
     for (int i = 0; i < plan->nqueries; i++)

@@ -187,6 +187,7 @@ static const char *said_key(const struct planner *p)
 static bool hint_shard(struct planner *p, const struct keyspace *keyspace, const char *key,
                        unsigned *shard)
 {
+    p->keyed = true;
     if (keyspace && keyfind_is_foreign(p, keyspace, key, strlen(key))) {
         plan_refuse(p, KEYFIND_ENCODING_HINT,
                     "pgshunt.key is not plain ASCII, and client_encoding is not UTF8");
@@ -220,8 +221,10 @@ static bool use_said_key(struct planner *p, const struct query *query)
         return false;
     if (!hint_shard(p, p->instances[0].rule->keyspace, key, &shard))
         return true;
-    if (!said_key_fits(p, shard))
+    if (!said_key_fits(p, shard)) {
+        p->keyed = false;
         return false;
+    }
     go_direct(p, query, shard, arena_printf(p->arena, "pgshunt.key = %.60s", key));
     return true;
 }
@@ -417,7 +420,7 @@ static void refuse_complex(struct planner *p)
                       PLAN_MAX_INSTANCES, PLAN_MAX_LEVELS, PLAN_MAX_FROM);
 }
 
-void plan_query(struct planner *p, const struct query *query)
+static void plan_in_gears(struct planner *p, const struct query *query)
 {
     plan_scan(p, query);
     const char *hidden = overlooked(p);
@@ -435,6 +438,13 @@ void plan_query(struct planner *p, const struct query *query)
         plan_sharded(p, query);
     else
         plan_without_sharded(p);
+}
+
+void plan_query(struct planner *p, const struct query *query)
+{
+    plan_in_gears(p, query);
+    if (p->plan->kind == PLAN_REFUSE)
+        plan_gather(p, query);
 }
 
 /* ---- what the grammar does not understand ---- */
@@ -507,7 +517,7 @@ static void planner_init(struct planner *p, const struct route_input *input,
     p->ninstances = p->nedges = p->nlevels = p->ntables = 0;
     p->reference = p->unsharded = p->catalog = p->view = NULL;
     p->writes_sharded = p->writes_reference = p->writes_unsharded = NULL;
-    p->pending = p->too_many = p->has_ctes = false;
+    p->pending = p->too_many = p->has_ctes = p->keyed = false;
     p->may_wait =
         !(input->session && input->session->schema_is_fresh) && runs_query(input->statement->kind);
     p->unsafe_join = NULL;

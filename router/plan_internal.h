@@ -144,6 +144,7 @@ struct planner {
     int ntables;             /* tables met, each mention */
     bool has_ctes;           /* WITH somewhere in what was walked so far */
     bool may_wait;           /* the session would wait for a fresh schema: see plan_needs_schema */
+    bool keyed;              /* a hint or the session says a key, and that counts */
     bool pending;            /* a parameter is needed that is not bound yet */
     bool too_many;           /* more tables than there is room for: nothing is proven any more */
     long *work;              /* names compared so far, see PLAN_MAX_WORK */
@@ -262,6 +263,9 @@ void plan_query(struct planner *p, const struct query *query);
 /* Goes by pgshunt.key of a hint or of the session; false: nothing was said. */
 bool plan_said_key(struct planner *p, unsigned *shard);
 void plan_select(struct planner *p, const struct query *query);
+/* A query that was refused for its shape: brings the rows to one server, where any shape is right. What
+ * cannot be done so stays refused. */
+void plan_gather(struct planner *p, const struct query *query);
 void plan_insert(struct planner *p, const struct query *query);
 /* UPDATE, DELETE, MERGE on sharded tables, over several shards. */
 void plan_write(struct planner *p, const struct query *query);

@@ -195,7 +195,7 @@ static void plan_explain(struct planner *p)
     const struct statement *outer = p->statement, *inner = outer->inner;
     struct plan *plan = p->plan;
     plan_inner(p);
-    if (plan->kind != PLAN_SCATTER)
+    if (plan->kind != PLAN_SCATTER || plan->mode == SCATTER_GATHER)
         return;
     int words = inner->location - outer->location;
     if (words <= 0 || words >= outer->length) {
@@ -216,7 +216,7 @@ static void plan_explain(struct planner *p)
 static void plan_inner_direct(struct planner *p, const char *what)
 {
     plan_inner(p);
-    if (p->plan->kind == PLAN_SCATTER)
+    if (p->plan->kind == PLAN_SCATTER && p->plan->mode != SCATTER_GATHER)
         plan_refuse_shape(p, "%s over several shards", what);
 }
 

@@ -9,6 +9,7 @@
 #define PGSHUNT_ROUTER_REWRITE_H
 
 #include "pgshunt/plan.h"
+#include "pgshunt/schema.h"
 
 enum rewrite_source {
     REWRITE_SORT,     /* expression number `index` of ORDER BY */
@@ -47,6 +48,29 @@ struct rewrite_rows {
  * every row of VALUES, as there is no ON CONFLICT that leaves some out. */
 bool rewrite_insert(const char *text, const struct rewrite_rows *rows, struct arena *arena,
                     struct shard_query *out, bool *whole);
+
+/* A table whose rows are brought together on one server for a query, and what of it that needs. */
+struct rewrite_gather_table {
+    const struct schema_relation *relation;
+    bool *used; /* out: the columns that the query can see, one for each of the relation's */
+    bool all;   /* out: all of them, and what there may be that the schema does not know yet */
+    struct shard_query source; /* out: "SELECT columns FROM table WHERE ...", without `shard` */
+};
+
+struct rewrite_gather {
+    const struct schema *schema;
+    struct rewrite_gather_table *tables;
+    int ntables;
+    const char *obstacle; /* out, when it cannot be done: what is in the way; NULL: the form of the text */
+};
+
+/*
+ * What a query reads of each table: the columns that are named anywhere in it, and the rows that its
+ * own conditions on that table alone let through. `out` gets the query with the tables' schemas taken
+ * off, so that temporary tables of the same names are meant; out->sql is `text` itself where there are none.
+ */
+bool rewrite_gather(const char *text, struct rewrite_gather *gather, struct arena *arena,
+                    struct shard_query *out);
 
 /* CREATE TABLE AS, or SELECT INTO, that only makes the table. */
 bool rewrite_no_data(const char *text, struct arena *arena, struct shard_query *out);

@@ -228,9 +228,10 @@ struct config {
     int64_t max_user_connections;     /* unless a user says otherwise; 0: no limit */
     int64_t max_database_clients;
     int64_t max_user_clients;
-    int max_replication;             /* replication sessions */
-    int64_t max_message;             /* largest Query/Parse/Bind taken, bytes */
-    int64_t max_groups;              /* groups a cross-shard GROUP BY may hold */
+    int max_replication; /* replication sessions */
+    int64_t max_message; /* largest Query/Parse/Bind taken, bytes */
+    int64_t max_groups;  /* groups a cross-shard GROUP BY may hold */
+    int64_t max_gather;  /* bytes that one query may bring to one server from others; 0: no limit */
     int client_statements;           /* prepared statements of one client */
     int64_t client_statement_memory; /* ... and its portals, bytes */
     enum log_level log_level;

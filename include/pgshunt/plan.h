@@ -5,7 +5,7 @@
  * arena it was made in and points into the statement and the shard map, which must outlive it.
  *
  *   PLAN_DIRECT   one shard, the original text untouched
- *   PLAN_SCATTER  several shards at once, each its SQL; rows merged as `merge` says
+ *   PLAN_SCATTER  several shards at once, each its SQL; rows merged as `merge` says, or gathered
  *   PLAN_REFUSE   nowhere: `error` says why and what to do (always with a hint)
  */
 #ifndef PGSHUNT_PLAN_H
@@ -73,6 +73,7 @@ enum scatter_mode {
     SCATTER_ROWS,  /* a SELECT: rows merged by `merge` */
     SCATTER_WRITE, /* INSERT/UPDATE/DELETE: row counts added, RETURNING rows appended */
     SCATTER_UTILITY, /* DDL, TRUNCATE, ...: on all shards, one tag; tag, notices and rows of the first query */
+    SCATTER_GATHER, /* the rows it needs are brought to one server, which answers: `gather` */
 };
 
 struct shard_query {
@@ -82,6 +83,28 @@ struct shard_query {
      * the same parameters unchanged. */
     const int *params;
     int nparams;
+    bool primary; /* on the primary, whatever the plan's class is */
+};
+
+/* A table whose rows are brought together: into a temporary table of its name. */
+struct gather_table {
+    const char *name;          /* for messages */
+    const char *relation;      /* pg_temp."name" */
+    struct shard_query create; /* makes the temporary table, with the gathering shard's own rows */
+    struct shard_query make;   /* ... without rows: it has none that matter */
+    bool rows_here;            /* `create` it is */
+    struct shard_query source; /* reads the rows on the others, */
+    unsigned *shards;          /* which are these */
+    int nshards;
+    bool text; /* rows travel as text: binary values of its types are not alike on all shards */
+};
+
+struct gather_plan {
+    struct gather_table *tables;
+    int ntables;
+    struct shard_query query; /* what runs at last, on plan.shard */
+    bool empty;               /* EXPLAIN: the tables stay without rows */
+    const char *why;          /* why no better gear would do */
 };
 
 struct plan {
@@ -100,7 +123,9 @@ struct plan {
     int nqueries;
     const struct merge_spec *merge; /* SCATTER_ROWS, and WRITE with RETURNING */
     const struct route_wish *wish;  /* what comments say of the replica; NULL: nothing */
-    struct pg_error error;          /* PLAN_REFUSE */
+    const struct gather_plan
+        *gather;           /* SCATTER_GATHER; `shard` is where, `queries` all that take part */
+    struct pg_error error; /* PLAN_REFUSE */
 };
 
 /* Class of one statement alone, without shards: the read/write rules. Fills *reason. */

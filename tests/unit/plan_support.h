@@ -137,7 +137,7 @@ static void put(struct text *text, const char *format, ...)
     text->length += (size_t)n;
 }
 
-/* "s1 R", "s0 P any", "rows s0 s1 s2 R: sort by 1", "write s1 s2 P", "all s0 s1 s2 P", "0A000". */
+/* "s1 R", "s0 P any", "rows s0 s1 s2 R: sort by 1", "write s1 s2 P", "all s0 s1 s2 P", "gather", "0A000". */
 static inline void render(const struct plan *plan, struct text *out)
 {
     static const char *const modes[] = {"rows", "write", "all"};
@@ -145,6 +145,10 @@ static inline void render(const struct plan *plan, struct text *out)
     put(out, "%s", "");
     if (plan->kind == PLAN_REFUSE) {
         put(out, "%s", plan->error.sqlstate);
+        return;
+    }
+    if (plan->kind == PLAN_SCATTER && plan->mode == SCATTER_GATHER) {
+        put(out, "gather");
         return;
     }
     if (plan->kind == PLAN_SCATTER)
@@ -170,6 +174,24 @@ static inline const struct statement *parse_one(const char *sql)
     return list.items[0];
 }
 
+static void check_sql(const char *sql, const char *sent)
+{
+    struct statement_list list = statement_parse(sent, &fix.arena);
+    if (list.count != 1 || list.items[0]->syntax_error)
+        fail_msg("%s: a shard gets what is no SQL: %s", sql, sent);
+}
+
+static void check_gather(const char *sql, const struct plan *plan)
+{
+    assert_in_range(plan->gather->ntables, 1, 48);
+    check_sql(sql, plan->gather->query.sql);
+    for (int i = 0; i < plan->gather->ntables; i++) {
+        check_sql(sql, plan->gather->tables[i].create.sql);
+        check_sql(sql, plan->gather->tables[i].make.sql);
+        check_sql(sql, plan->gather->tables[i].source.sql);
+    }
+}
+
 /* What must hold for every plan there is. */
 static inline void check_sound(const char *sql, const struct plan *plan)
 {
@@ -186,11 +208,12 @@ static inline void check_sound(const char *sql, const struct plan *plan)
         return;
     assert_in_range(plan->nqueries, 1, 3);
     assert_int_equal(plan->mode == SCATTER_ROWS, plan->mode == SCATTER_ROWS && plan->merge);
-    for (int i = 0; i < plan->nqueries; i++) {
-        struct statement_list list = statement_parse(plan->queries[i].sql, &fix.arena);
-        if (list.count != 1 || list.items[0]->syntax_error)
-            fail_msg("%s: a shard gets what is no SQL: %s", sql, plan->queries[i].sql);
+    if (plan->mode == SCATTER_GATHER) {
+        check_gather(sql, plan);
+        return;
     }
+    for (int i = 0; i < plan->nqueries; i++)
+        check_sql(sql, plan->queries[i].sql);
 }
 
 #endif

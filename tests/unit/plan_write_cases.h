@@ -218,7 +218,7 @@ static const struct plan_case utility_cases[] = {
     {"EXPLAIN INSERT INTO users (id) VALUES (1), (2)", "write s1 s2 P",
      "EXPLAIN INSERT INTO users (id) VALUES (1)"},
     {"EXPLAIN INSERT INTO countries VALUES ('x')", "all s0 s1 s2 P", NULL},
-    {"EXPLAIN SELECT DISTINCT ON (id) * FROM users", "0A000", "DISTINCT ON"},
+    {"EXPLAIN SELECT DISTINCT ON (id) * FROM users", "gather", "DISTINCT ON"},
     {"PREPARE q AS SELECT * FROM users", "0A000", "\"users\""},
     {"PREPARE q AS SELECT * FROM users WHERE id = $1", "0A000", "\"users\""},
     {"PREPARE q AS SELECT 1 FROM logs WHERE EXISTS (SELECT 1 FROM orders_2024)", "0A000",

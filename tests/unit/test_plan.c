@@ -20,7 +20,9 @@ static void run_cases(const struct plan_case *cases, size_t count)
                      plan.kind == PLAN_REFUSE ? plan.error.message : plan.reason, c->plan);
         if (plan.kind == PLAN_REFUSE && c->more && !strstr(plan.error.message, c->more))
             fail_msg("%s\n  message:  %s\n  expected: %s", c->sql, plan.error.message, c->more);
-        if (plan.kind == PLAN_SCATTER &&
+        if (plan.kind == PLAN_SCATTER && plan.gather && c->more && !strstr(plan.reason, c->more))
+            fail_msg("%s\n  because:  %s\n  expected: %s", c->sql, plan.reason, c->more);
+        if (plan.kind == PLAN_SCATTER && !plan.gather &&
             strcmp(plan.queries[0].sql, c->more ? c->more : input.statement->text) != 0)
             fail_msg("%s\n  sent: %s", c->sql, plan.queries[0].sql);
     }
@@ -510,12 +512,19 @@ static void test_explain(void **state)
     assert_string_equal(lines[1], "  s0: SELECT name FROM users ORDER BY name DESC LIMIT 10");
     assert_string_equal(lines[4], "  merge: sort by 1 DESC, limit 10");
     assert_string_equal(plan.merge->collate, "en_US.UTF-8");
-    input.statement = parse_one("SELECT DISTINCT ON (id) * FROM users");
+    input.statement = parse_one("SELECT DISTINCT ON (id) id FROM users WHERE age > 3 FOR UPDATE");
     router_plan(&input, &fix.arena, &plan);
     assert_int_equal(router_explain(&plan, fix.map, &fix.arena, &lines), 3);
     assert_string_equal(lines[0], "pgshunt: refused");
-    assert_string_equal(lines[1],
-                        "  refused: DISTINCT ON over several shards is not supported yet");
+    assert_non_null(strstr(lines[1], "  refused: "));
+    input.statement = parse_one("SELECT DISTINCT ON (id) id FROM users WHERE age > 3");
+    router_plan(&input, &fix.arena, &plan);
+    assert_int_equal(router_explain(&plan, fix.map, &fix.arena, &lines), 3);
+    assert_non_null(strstr(lines[0], "pgshunt: gather on s"));
+    assert_non_null(strstr(lines[0], "; DISTINCT ON over several shards)"));
+    assert_non_null(strstr(lines[1], "  here: CREATE TEMPORARY TABLE \"users\" ON COMMIT DROP AS "
+                                     "SELECT id, age FROM public.users WHERE age > 3"));
+    assert_non_null(strstr(lines[2], ": SELECT id, age FROM public.users WHERE age > 3"));
 }
 
 int main(void)

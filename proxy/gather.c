@@ -1,0 +1,670 @@
+/*
+ * gather.c: rows of several shards brought to one server, the home, which then answers the query.
+ *
+ *   MAKING --table made, all its rows are here--> MAKING (the next) ... --> ANSWERING --> ENDING --> (done)
+ *     |  ^                                                                     ^
+ *     v  | the others' rows are in                                             | the last table
+ *   FILLING                                                                    '
+ *
+ * Each table is made with the rows that the home has itself; those of the other shards stream into it
+ * through a COPY: a DataRow's body is a binary COPY's row, byte by byte. A shard is read only as fast as
+ * the home takes its rows. Outside of a transaction all of it is one of its own at home; inside a block
+ * it is behind a savepoint, and the tables are dropped at the end. The final answer passes through as it
+ * comes.
+ */
+#include "proxy/gather.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "pgshunt/arena.h"
+#include "pgshunt/log.h"
+#include "pgshunt/wire.h"
+#include "proxy/cancel.h"
+#include "proxy/extended.h"
+#include "proxy/reported.h"
+#include "proxy/shard_query.h"
+
+#define QUEUE_MAX 65536
+#define SAVEPOINT "pgshunt_gather"
+/* Fewer rows are planned for well enough without statistics. */
+#define ANALYZE_ROWS 1000
+
+enum gather_phase { GATHER_MAKING, GATHER_FILLING, GATHER_ANSWERING, GATHER_ENDING };
+
+/* A shard whose rows are brought home. */
+struct source {
+    struct server *server; /* NULL: lost */
+    const char *shard_name;
+    unsigned shard;
+    bool running; /* asked, and its ReadyForQuery has not come */
+    bool cancelled;
+};
+
+struct gather {
+    struct client *client;
+    struct scatter_ask ask;
+    const struct plan *plan; /* client->request.plan */
+    enum gather_phase phase;
+    struct server *home; /* NULL: lost */
+    const char *home_name;
+    int awaited;  /* ReadyForQuerys of the home to come */
+    int table;    /* of the plan's: being made or filled */
+    bool copying; /* the home takes rows */
+    bool block;   /* inside a transaction of the client's */
+    bool failed;
+    bool told; /* the home's own error is in `out` */
+    struct pg_error error;
+    int64_t rows, bytes; /* of the table, of all of them: brought from elsewhere */
+    int64_t most_rows;
+    struct buffer feed; /* for the home */
+    struct buffer out;  /* for the client */
+    char *tag;
+    struct arena arena; /* error texts */
+    int running;
+    int nsources;
+    struct source sources[];
+};
+
+static void advance(struct gather *g);
+
+static const struct gather_table *current_table(const struct gather *g)
+{
+    return &g->plan->gather->tables[g->table];
+}
+
+/* ---- failing ---- */
+
+static void stop_sources(struct gather *g)
+{
+    for (int i = 0; i < g->nsources; i++) {
+        struct source *source = &g->sources[i];
+        if (!source->running || source->cancelled)
+            continue;
+        source->cancelled = true;
+        cancel_server(source->server);
+        conn_set_reading(&source->server->conn, true); /* what comes now is thrown away */
+    }
+}
+
+static void fail(struct gather *g, const struct pg_error *error, const char *shard_name)
+{
+    struct arena *arena = &g->arena;
+    if (g->failed)
+        return;
+    g->failed = true;
+    g->error = (struct pg_error){
+        .sqlstate = arena_strdup(arena, error->sqlstate),
+        .message = arena_strdup(arena, error->message),
+        .detail = error->detail ? arena_strdup(arena, error->detail) : NULL,
+        .hint = error->hint ? arena_strdup(arena, error->hint) : NULL,
+    };
+    if (shard_name)
+        g->error.detail =
+            arena_printf(arena, "%s%sShard: %s.", g->error.detail ? g->error.detail : "",
+                         g->error.detail ? "\n" : "", shard_name);
+    stop_sources(g);
+}
+
+static void check_size(struct gather *g)
+{
+    int64_t most = g->client->topology->config->max_gather;
+    if (!most || g->bytes <= most || g->failed)
+        return;
+    struct pg_error error = {
+        .sqlstate = "53400",
+        .message =
+            arena_printf(&g->arena,
+                         "the rows of table \"%s\" that this query needs on one server are more "
+                         "than limits.max_gather allows (%lld rows of it so far, %lld bytes in "
+                         "all)",
+                         current_table(g)->name, (long long)g->rows, (long long)g->bytes),
+        .hint =
+            "Name keys, or conditions on that table's own columns, so that fewer rows are needed; "
+            "or raise limits.max_gather."};
+    fail(g, &error, NULL);
+}
+
+/* ---- sending ---- */
+
+static void send_home(struct gather *g, struct buffer *bytes)
+{
+    conn_send(&g->home->conn, buffer_head(bytes), buffer_length(bytes));
+    buffer_clear(bytes);
+}
+
+static void await_home(struct gather *g)
+{
+    server_expect(g->home, EXPECT_QUERY);
+    g->awaited++;
+}
+
+static void put_home_query(struct gather *g, const char *sql)
+{
+    wire_put_query(&g->feed, sql);
+    await_home(g);
+}
+
+static void put_home_statement(struct gather *g, const struct shard_query *query)
+{
+    shard_query_put(&g->ask, query, SHARD_AS_ASKED, g->phase == GATHER_ANSWERING, &g->feed);
+    await_home(g);
+}
+
+static void make_table(struct gather *g)
+{
+    const struct gather_table *table = current_table(g);
+    bool empty = g->plan->gather->empty, filled = table->nshards && !empty;
+    g->phase = filled ? GATHER_FILLING : GATHER_MAKING;
+    g->rows = 0;
+    shard_query_put(&g->ask, table->rows_here && !empty ? &table->create : &table->make, SHARD_TEXT,
+                    false, &g->feed);
+    await_home(g);
+    if (filled)
+        put_home_query(g, arena_printf(&g->arena, "COPY %s FROM STDIN%s", table->relation,
+                                       table->text ? "" : " (FORMAT binary)"));
+    send_home(g, &g->feed);
+}
+
+static void ask_source(struct gather *g, struct source *source)
+{
+    const struct gather_table *table = current_table(g);
+    struct server *server = source->server;
+    struct buffer out = {0};
+    attach_prefix(g->client, server, &out);
+    shard_query_put(&g->ask, &table->source, table->text ? SHARD_TEXT : SHARD_BINARY, false, &out);
+    server_expect(server, EXPECT_QUERY);
+    server->unnamed = (struct prepared_key){0};
+    server->request_at = g->client->request.started_at;
+    source->running = true;
+    g->running++;
+    conn_send(&server->conn, buffer_head(&out), buffer_length(&out));
+    buffer_release(&out);
+}
+
+static struct source *source_of_shard(struct gather *g, unsigned shard)
+{
+    for (int i = 0; i < g->nsources; i++)
+        if (g->sources[i].shard == shard)
+            return &g->sources[i];
+    return NULL;
+}
+
+static const char binary_header[] = "PGCOPY\n\377\r\n\0\0\0\0\0\0\0\0\0";
+
+/* The home waits for rows. */
+static void start_filling(struct gather *g)
+{
+    const struct gather_table *table = current_table(g);
+    g->copying = true;
+    if (!table->text) {
+        size_t begin = wire_begin(&g->feed, 'd');
+        wire_put_bytes(&g->feed, binary_header, 19);
+        wire_end(&g->feed, begin);
+    }
+    for (int i = 0; i < table->nshards && !g->failed; i++) {
+        struct source *source = source_of_shard(g, table->shards[i]);
+        if (source && source->server)
+            ask_source(g, source);
+    }
+}
+
+/* All rows are there, or there will be no more. */
+static void end_filling(struct gather *g)
+{
+    size_t begin;
+    g->copying = false;
+    if (g->rows > g->most_rows)
+        g->most_rows = g->rows;
+    if (g->failed) {
+        buffer_clear(&g->feed);
+        begin = wire_begin(&g->feed, 'f');
+        wire_put_cstring(&g->feed, "pgshunt: a shard failed");
+        wire_end(&g->feed, begin);
+    } else {
+        if (!current_table(g)->text) {
+            begin = wire_begin(&g->feed, 'd');
+            wire_put16(&g->feed, -1);
+            wire_end(&g->feed, begin);
+        }
+        wire_put_simple(&g->feed, 'c');
+    }
+    send_home(g, &g->feed);
+}
+
+static void put_relations(const struct gather *g, struct buffer *sql)
+{
+    const struct gather_plan *plan = g->plan->gather;
+    for (int i = 0; i < plan->ntables; i++)
+        buffer_printf(sql, "%s%s", i ? ", " : "", plan->tables[i].relation);
+}
+
+/* One command about all the tables. */
+static void put_about_tables(struct gather *g, const char *before, const char *after)
+{
+    struct buffer sql = {0};
+    buffer_printf(&sql, "%s", before);
+    put_relations(g, &sql);
+    buffer_append(&sql, after, strlen(after) + 1);
+    put_home_query(g, buffer_head(&sql));
+    buffer_release(&sql);
+}
+
+static void answer(struct gather *g)
+{
+    if (g->most_rows >= ANALYZE_ROWS)
+        put_about_tables(g, "ANALYZE ", "");
+    g->phase = GATHER_ANSWERING;
+    put_home_statement(g, &g->plan->gather->query);
+    send_home(g, &g->feed);
+}
+
+static void end(struct gather *g)
+{
+    g->phase = GATHER_ENDING;
+    if (!g->home || (g->block && g->failed)) /* a failed block is the client's to end */
+        return;
+    if (g->block)
+        put_about_tables(g, "DROP TABLE ", "; RELEASE SAVEPOINT " SAVEPOINT);
+    else if (g->home->tx_status != 'I')
+        put_home_query(g, g->failed ? "ROLLBACK" : "COMMIT");
+    send_home(g, &g->feed);
+}
+
+/* ---- start and end ---- */
+
+static void find_servers(struct gather *g)
+{
+    struct client *client = g->client;
+    const struct plan *plan = g->plan;
+    for (int i = 0; i < plan->nqueries; i++) {
+        unsigned shard = plan->queries[i].shard;
+        struct server *server = client_participant(client, shard);
+        const char *name = client->database->shards[shard].name;
+        if (shard == plan->shard) {
+            g->home = server;
+            g->home_name = name;
+        } else {
+            g->sources[g->nsources++] =
+                (struct source){.server = server, .shard_name = name, .shard = shard};
+        }
+    }
+}
+
+struct gather *gather_start(struct client *client, const struct scatter_ask *ask)
+{
+    const struct plan *plan = &client->request.plan;
+    struct gather *g = mem_alloc(sizeof *g + sizeof(struct source) * (size_t)plan->nqueries);
+    g->client = client;
+    g->ask = *ask;
+    g->plan = plan;
+    g->block = client->tx != NULL;
+    arena_init(&g->arena);
+    find_servers(g);
+    if (ask->silent) { /* goes out with the answer */
+        buffer_append(&g->out, buffer_head(&client->extended->early),
+                      buffer_length(&client->extended->early));
+        buffer_release(&client->extended->early);
+    }
+    attach_prefix(client, g->home, &g->feed);
+    g->home->unnamed = (struct prepared_key){0};
+    g->home->request_at = client->request.started_at;
+    put_home_query(g, g->block ? "SAVEPOINT " SAVEPOINT : "BEGIN READ WRITE");
+    make_table(g);
+    return g;
+}
+
+void gather_free(struct gather *g)
+{
+    buffer_release(&g->feed);
+    buffer_release(&g->out);
+    arena_free(&g->arena);
+    free(g->tag);
+    free(g);
+}
+
+static void flush_out(struct gather *g)
+{
+    struct client *client = g->client;
+    if (!buffer_length(&g->out))
+        return;
+    client->request.forwarded = true;
+    client->stats->bytes_out += buffer_length(&g->out);
+    client_send_buffer(client, &g->out);
+}
+
+static void follow_transaction(struct gather *g)
+{
+    struct client *client = g->client;
+    if (client->tx) {
+        client->tx->state = g->failed ? TX_FAILED : TX_OPEN;
+        return;
+    }
+    if (g->plan->write && g->home)
+        session_wrote(client, g->home);
+    if (g->home) {
+        statement_settle(client, g->home, !g->failed);
+        reported_settle(client, g->home, NULL);
+    }
+    for (int i = 0; i < g->nsources; i++)
+        if (g->sources[i].server)
+            reported_settle(client, g->sources[i].server, NULL);
+}
+
+static void finish(struct gather *g)
+{
+    struct client *client = g->client;
+    bool failed = g->failed, silent = g->ask.silent;
+    if (failed)
+        client->stats->errors++;
+    if (failed && !g->told)
+        wire_put_error(&g->out, &g->error);
+    else if (!failed && g->ask.statement)
+        statement_completed(client, g->home, g->ask.statement, g->tag ? g->tag : "",
+                            g->plan->write);
+    if (!failed && g->tag)
+        wire_put_complete(&g->out, g->tag);
+    follow_transaction(g);
+    if (g->home)
+        reported_tell(client, g->home, &g->out);
+    flush_out(g);
+    for (int i = 0; i < client->nparticipants; i++)
+        conn_set_reading(&client->participants[i]->conn, true);
+    scatter_free(client);
+    if (silent)
+        extended_scatter_done(client, failed);
+    else
+        session_ready(client);
+}
+
+/* Nothing of this step is awaited any more: the next one. */
+static void advance(struct gather *g)
+{
+    if (g->running || (g->copying && g->home)) {
+        if (!g->running && g->copying)
+            end_filling(g);
+        return;
+    }
+    if (g->awaited)
+        return;
+    if (g->phase == GATHER_ENDING) {
+        finish(g);
+        return;
+    }
+    if (g->failed || !g->home || g->phase == GATHER_ANSWERING)
+        end(g);
+    else if (++g->table < g->plan->gather->ntables)
+        make_table(g);
+    else
+        answer(g);
+    if (g->phase == GATHER_ENDING && !g->awaited)
+        finish(g);
+}
+
+/* ---- rows on their way home ---- */
+
+static bool home_is_full(const struct gather *g)
+{
+    return g->home && conn_queued(&g->home->conn) > QUEUE_MAX;
+}
+
+static void pace(struct gather *g)
+{
+    bool full = home_is_full(g);
+    for (int i = 0; i < g->nsources; i++)
+        if (g->sources[i].running && !g->sources[i].cancelled)
+            conn_set_reading(&g->sources[i].server->conn, !full);
+    if (g->home && g->phase == GATHER_ANSWERING)
+        conn_set_reading(&g->home->conn, conn_queued(&g->client->conn) <= QUEUE_MAX);
+}
+
+/* Text as COPY has it: what would be taken for its own marks stands behind a backslash. */
+static void put_escaped(struct buffer *out, const char *text, size_t len)
+{
+    static const char marks[] = "\b\f\n\r\t\v\\", letters[] = "bfnrtv\\";
+    size_t from = 0;
+    for (size_t i = 0; i < len; i++) {
+        const char *mark = text[i] ? strchr(marks, text[i]) : NULL;
+        if (!mark)
+            continue;
+        buffer_append(out, text + from, i - from);
+        buffer_append(out, "\\", 1);
+        buffer_append(out, &letters[mark - marks], 1);
+        from = i + 1;
+    }
+    buffer_append(out, text + from, len - from);
+}
+
+/* False: the row is not what it should be. */
+static bool put_text_row(struct buffer *out, const char *body, size_t len)
+{
+    struct wire_reader reader = wire_reader(body, len);
+    int count = wire_read16(&reader);
+    for (int i = 0; i < count && !reader.bad; i++) {
+        int32_t length = wire_read32(&reader);
+        if (i)
+            buffer_append(out, "\t", 1);
+        if (length < 0) {
+            buffer_append(out, "\\N", 2);
+            continue;
+        }
+        const char *value = wire_read_bytes(&reader, (size_t)length);
+        if (!reader.bad)
+            put_escaped(out, value, (size_t)length);
+    }
+    buffer_append(out, "\n", 1);
+    return !reader.bad;
+}
+
+static void source_row(struct gather *g, const char *body, size_t len)
+{
+    if (g->failed || !g->copying)
+        return;
+    bool good = true;
+    size_t begin = wire_begin(&g->feed, 'd');
+    if (current_table(g)->text)
+        good = put_text_row(&g->feed, body, len);
+    else
+        wire_put_bytes(&g->feed, body, len);
+    wire_end(&g->feed, begin);
+    g->rows++;
+    g->bytes += (int64_t)len;
+    if (!good)
+        fail(g, &(struct pg_error){.sqlstate = "08P01", .message = "a shard sent a malformed row"},
+             NULL);
+    check_size(g);
+    if (buffer_length(&g->feed) > QUEUE_MAX && !g->failed)
+        send_home(g, &g->feed);
+}
+
+static void source_error(struct gather *g, struct source *source, const char *body, size_t len)
+{
+    struct pg_error error;
+    wire_read_error(body, len, &error);
+    if (!source->cancelled || strcmp(error.sqlstate, "57014") != 0)
+        fail(g, &error, source->shard_name);
+}
+
+static void source_message(struct gather *g, struct source *source, char type, const char *body,
+                           size_t len)
+{
+    switch (type) {
+    case 'D':
+        source_row(g, body, len);
+        break;
+    case 'E':
+        source_error(g, source, body, len);
+        break;
+    case 'Z':
+        source->server->tx_status = len == 1 ? body[0] : 'E';
+        server_expect_pop(source->server);
+        source->running = source->cancelled = false;
+        g->running--;
+        if (!g->running)
+            advance(g);
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- the home's messages ---- */
+
+static void copy_message(struct buffer *out, char type, const char *body, size_t len)
+{
+    size_t begin = wire_begin(out, type);
+    wire_put_bytes(out, body, len);
+    wire_end(out, begin);
+}
+
+static void home_error(struct gather *g, const char *body, size_t len)
+{
+    struct pg_error error;
+    wire_read_error(body, len, &error);
+    g->copying = false;
+    if (g->failed)
+        return;
+    if (g->phase == GATHER_ANSWERING && !g->failed) { /* as it is: it may point into the query */
+        copy_message(&g->out, 'E', body, len);
+        g->told = true;
+    }
+    fail(g, &error, g->home_name);
+}
+
+/* An answer to the query itself. */
+static void answer_message(struct gather *g, char type, const char *body, size_t len)
+{
+    struct client *client = g->client;
+    switch (type) {
+    case 'T':
+        if (g->ask.describe)
+            copy_message(&g->out, type, body, len);
+        buffer_append(&g->out, buffer_head(&client->request.explain),
+                      buffer_length(&client->request.explain));
+        buffer_release(&client->request.explain);
+        break;
+    case 'C':
+        if (!g->tag && len && body[len - 1] == '\0')
+            g->tag = mem_strdup(body);
+        break;
+    case 'D':
+    case 'H':
+    case 'c':
+    case 'd':
+    case 'N':
+        copy_message(&g->out, type, body, len);
+        break;
+    case 'n':
+        if (g->ask.describe)
+            copy_message(&g->out, type, body, len);
+        break;
+    default:
+        break;
+    }
+    if (buffer_length(&g->out) > QUEUE_MAX)
+        flush_out(g);
+}
+
+static void home_ready(struct gather *g, const char *body, size_t len)
+{
+    g->home->tx_status = len == 1 ? body[0] : 'E';
+    server_expect_pop(g->home);
+    g->awaited--;
+    if (!g->awaited)
+        advance(g);
+}
+
+static void home_message(struct gather *g, char type, const char *body, size_t len)
+{
+    struct wire_reader reader = wire_reader(body, len);
+    switch (type) {
+    case 'E':
+        home_error(g, body, len);
+        break;
+    case 'G':
+        start_filling(g);
+        break;
+    case 'Z':
+        home_ready(g, body, len);
+        break;
+    case 'S': {
+        const char *name = wire_read_cstring(&reader), *value = wire_read_cstring(&reader);
+        if (!reader.bad)
+            reported_take(g->home, name, value, true);
+        break;
+    }
+    default:
+        /* The ANALYZE ahead of the query answers first. */
+        if (g->phase == GATHER_ANSWERING && g->awaited == 1)
+            answer_message(g, type, body, len);
+        break;
+    }
+}
+
+void gather_message(struct gather *g, struct server *server, char type, const char *body,
+                    size_t len)
+{
+    if (server == g->home) {
+        home_message(g, type, body, len);
+        return;
+    }
+    for (int i = 0; i < g->nsources; i++)
+        if (g->sources[i].server == server) {
+            source_message(g, &g->sources[i], type, body, len);
+            return;
+        }
+}
+
+/* ---- flow ---- */
+
+void gather_pump(struct gather *g)
+{
+    if (g->home && g->copying && buffer_length(&g->feed))
+        send_home(g, &g->feed);
+    if (g->phase >= GATHER_ANSWERING) /* till then a read whose server is lost can be repeated */
+        flush_out(g);
+    pace(g);
+    if (!g->running && g->copying)
+        advance(g);
+}
+
+void gather_drained(struct gather *g)
+{
+    pace(g);
+}
+
+/* ---- losing a server ---- */
+
+static void forget(struct gather *g, struct server *server)
+{
+    if (server == g->home) {
+        g->home = NULL;
+        g->awaited = 0;
+        g->copying = false;
+    }
+    for (int i = 0; i < g->nsources; i++) {
+        struct source *source = &g->sources[i];
+        if (source->server != server)
+            continue;
+        source->server = NULL;
+        g->running -= source->running;
+        source->running = false;
+    }
+}
+
+void gather_lost(struct gather *g, struct server *server, const char *reason)
+{
+    const char *name = server == g->home ? g->home_name : NULL;
+    for (int i = 0; i < g->nsources; i++)
+        if (g->sources[i].server == server)
+            name = g->sources[i].shard_name;
+    if (!name)
+        return;
+    struct pg_error error = {
+        .sqlstate = server->fatal_sqlstate[0] ? server->fatal_sqlstate : "08006",
+        .message = arena_printf(&g->arena, "lost the connection to shard %s: %s", name, reason),
+        .hint = "Nothing was changed; run the statement again."};
+    forget(g, server);
+    fail(g, &error, NULL);
+    advance(g);
+}

@@ -1,0 +1,26 @@
+/*
+ * gather.h: a fan-out whose rows are brought to one server, which answers the query (plan.h: gather_plan).
+ *
+ * A part of scatter.c's work: everything that happens to a client's fan-out arrives there and is passed
+ * on here when its plan gathers.
+ */
+#ifndef PGSHUNT_PROXY_GATHER_H
+#define PGSHUNT_PROXY_GATHER_H
+
+#include "proxy/session.h"
+
+struct gather;
+
+/* Starts it on servers that are attached. `ask` is copied; what it points to has to outlive the gather. */
+struct gather *gather_start(struct client *client, const struct scatter_ask *ask);
+void gather_free(struct gather *gather);
+/* A message of any of its servers. */
+void gather_message(struct gather *gather, struct server *server, char type, const char *body,
+                    size_t len);
+void gather_lost(struct gather *gather, struct server *server, const char *reason);
+/* A server or the client has taken what was queued for it. */
+void gather_drained(struct gather *gather);
+/* All that came from a server in one go was given to gather_message(). */
+void gather_pump(struct gather *gather);
+
+#endif

@@ -1,0 +1,82 @@
+/* shard_query.c: one shard's part of a plan as messages: a Query, or Parse and Bind with its parameters. */
+#include "proxy/shard_query.h"
+
+#include <stdlib.h>
+
+#include "pgshunt/arena.h"
+#include "pgshunt/wire.h"
+
+static int param_number(const struct shard_query *query, int at)
+{
+    return query->params ? query->params[at] : at;
+}
+
+static int param_count(const struct scatter_ask *ask, const struct shard_query *query)
+{
+    return query->params ? query->nparams : ask->params ? ask->params->count : 0;
+}
+
+static void put_parse(const struct scatter_ask *ask, const struct shard_query *query,
+                      struct buffer *out)
+{
+    int count = param_count(ask, query);
+    uint32_t *types = mem_alloc(sizeof *types * ((size_t)count + 1));
+    for (int i = 0; i < count; i++) {
+        int number = param_number(query, i);
+        types[i] =
+            ask->prepared && number < ask->prepared->ntypes ? ask->prepared->types[number] : 0;
+    }
+    wire_put_parse(out, "", query->sql, types, count);
+    free(types);
+}
+
+static void put_formats(const struct scatter_ask *ask, enum shard_formats formats,
+                        struct buffer *out)
+{
+    if (formats == SHARD_AS_ASKED && ask->result_formats_len >= 2) {
+        wire_put_bytes(out, ask->result_formats, ask->result_formats_len);
+        return;
+    }
+    wire_put16(out, formats == SHARD_BINARY);
+    if (formats == SHARD_BINARY)
+        wire_put16(out, 1);
+}
+
+static void put_bind(const struct scatter_ask *ask, const struct shard_query *query,
+                     enum shard_formats formats, struct buffer *out)
+{
+    int count = param_count(ask, query);
+    size_t begin = wire_begin(out, 'B');
+    wire_put_cstring(out, "");
+    wire_put_cstring(out, "");
+    wire_put16(out, count);
+    for (int i = 0; i < count; i++)
+        wire_put16(out, ask->params->items[param_number(query, i)].binary);
+    wire_put16(out, count);
+    for (int i = 0; i < count; i++) {
+        const struct param *param = &ask->params->items[param_number(query, i)];
+        wire_put32(out, param->bytes ? param->length : -1);
+        if (param->bytes)
+            wire_put_bytes(out, param->bytes, (size_t)param->length);
+    }
+    put_formats(ask, formats, out);
+    wire_end(out, begin);
+}
+
+void shard_query_put(const struct scatter_ask *ask, const struct shard_query *query,
+                     enum shard_formats formats, bool describe, struct buffer *out)
+{
+    if (!ask->prepared && formats != SHARD_BINARY) {
+        wire_put_query(out, query->sql);
+        return;
+    }
+    put_parse(ask, query, out);
+    put_bind(ask, query, formats, out);
+    if (describe)
+        wire_put_describe(out, 'P', "");
+    size_t begin = wire_begin(out, 'E');
+    wire_put_cstring(out, "");
+    wire_put32(out, 0);
+    wire_end(out, begin);
+    wire_put_simple(out, 'S');
+}

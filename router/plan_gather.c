@@ -1,0 +1,303 @@
+/*
+ * plan_gather.c: any query over several shards: the rows it needs come to one server, which answers it.
+ *
+ * The sharded tables it names become temporary tables of the same names there, filled from all shards
+ * with the columns and rows that the query can see (rewrite_gather.h); pg_temp comes first in every
+ * search path, so the query itself runs unchanged. Tables of the first shard alone, and catalogs, are
+ * read in place: where there are such, the first shard is the one that gathers.
+ */
+#include <xxhash.h>
+
+#include "pgshunt/buffer.h"
+#include "pgshunt/pgtypes.h"
+#include "router/plan_internal.h"
+
+#define FIRST_USER_OID 16384 /* FirstNormalObjectId: objects that users made */
+#define OID_ACLITEM 1033     /* has no binary form */
+
+struct gathering {
+    struct planner *p;
+    struct rewrite_gather rewrite;
+    struct shard_set *reach; /* per table: shards that have rows of it */
+    bool reads_first;        /* something is on the first shard alone */
+};
+
+/* ---- whether it can be ---- */
+
+static bool may_gather(const struct planner *p, const struct query *query)
+{
+    const struct statement *outer = p->input->statement, *inner = p->statement;
+    const struct route_session *session = p->input->session;
+    bool reads =
+        query->kind == QUERY_SELECT || query->kind == QUERY_SETOP || query->kind == QUERY_VALUES;
+    bool place = outer == inner || outer->kind == STMT_EXPLAIN ||
+                 (outer->kind == STMT_COPY_TO && outer->copy_stdio);
+    unsigned in_the_way = FACT_MODIFYING_CTE | FACT_LOCKING | FACT_INTO;
+    return reads && place && p->schema && !p->view && !p->failed && !p->keyed && !(inner->facts & in_the_way) &&
+           same_name(p->plan->error.sqlstate, "0A000") && !(session && session->temp_tables);
+}
+
+/* Temporary tables cannot be made in such a transaction. */
+static bool is_read_only_block(const struct planner *p)
+{
+    const struct route_session *session = p->input->session;
+    return session && session->in_transaction && session->read_only;
+}
+
+/* ---- the tables ---- */
+
+static bool is_catalog(const struct relation_ref *ref)
+{
+    if (!ref->schema)
+        return strncmp(ref->name, "pg_", 3) == 0;
+    return same_name(ref->schema, "information_schema") || strncmp(ref->schema, "pg_", 3) == 0;
+}
+
+static int find_table(const struct gathering *g, const struct schema_relation *relation)
+{
+    for (int i = 0; i < g->rewrite.ntables; i++)
+        if (g->rewrite.tables[i].relation == relation)
+            return i;
+    return -1;
+}
+
+/* Two temporary tables cannot have one name. */
+static bool is_ambiguous(const struct gathering *g, const struct schema_relation *relation)
+{
+    for (int i = 0; i < g->rewrite.ntables; i++)
+        if (same_name(g->rewrite.tables[i].relation->name, relation->name))
+            return true;
+    return false;
+}
+
+/* In a transaction that may have written, another server does not see its changes: but the rows of a
+ * reference table are the same on each, and what is unsharded is on the one that gathers. */
+static bool add_relation(struct gathering *g, const struct relation_ref *ref)
+{
+    struct planner *p = g->p;
+    const struct table_rule *rule = plan_rule(p, ref->schema, ref->name);
+    if (rule->class == TABLE_UNSHARDED || is_catalog(ref)) {
+        g->reads_first = true;
+        return true;
+    }
+    if (rule->class == TABLE_REFERENCE)
+        return true;
+    const struct schema_relation *relation = schema_relation(p->schema, ref->schema, ref->name);
+    if (!relation || !relation->ncolumns) {
+        plan_needs_schema(p, ref->schema, ref->name);
+        return false;
+    }
+    if (find_table(g, relation) >= 0)
+        return true;
+    if (is_ambiguous(g, relation))
+        return false;
+    struct rewrite_gather_table *table = &g->rewrite.tables[g->rewrite.ntables++];
+    table->relation = relation;
+    table->used = arena_array(p->arena, bool, relation->ncolumns);
+    return true;
+}
+
+static bool add_relations(struct gathering *g)
+{
+    const struct statement *statement = g->p->statement;
+    struct arena *arena = g->p->arena;
+    g->rewrite.tables = arena_array(arena, struct rewrite_gather_table, statement->nrelations + 1);
+    for (int i = 0; i < statement->nrelations; i++)
+        if (!add_relation(g, &statement->relations[i]))
+            return false;
+    return g->rewrite.ntables > 0;
+}
+
+/* ---- the shards ---- */
+
+static int count_mentions(const struct gathering *g, const struct schema_relation *relation)
+{
+    const struct planner *p = g->p;
+    int count = 0;
+    for (int i = 0; i < p->statement->nrelations; i++) {
+        const struct relation_ref *ref = &p->statement->relations[i];
+        count += schema_relation(p->schema, ref->schema, ref->name) == relation;
+    }
+    return count;
+}
+
+/* The shards that any mention needs; all, unless each mention was understood. */
+static struct shard_set table_reach(const struct gathering *g,
+                                    const struct schema_relation *relation)
+{
+    const struct planner *p = g->p;
+    struct shard_set reach = {.kind = SHARDS_NONE}, all = {.kind = SHARDS_ALL};
+    int seen = 0;
+    for (int i = 0; i < p->ninstances; i++) {
+        const struct from_item *item = p->instances[i].item;
+        if (schema_relation(p->schema, item->schema, item->name) != relation)
+            continue;
+        reach = shards_union(p->arena, shardmap_shards(p->map), &reach, &p->instances[i].set);
+        seen++;
+    }
+    return p->too_many || seen != count_mentions(g, relation) ? all : reach;
+}
+
+/* Where nothing decides, the text does: so that not all of them land on one shard. */
+static unsigned choose_home(const struct gathering *g)
+{
+    const struct planner *p = g->p;
+    const struct route_session *session = p->input->session;
+    if (g->reads_first)
+        return 0;
+    if (session && session->in_transaction)
+        return plan_home(p);
+    const char *text = p->statement->text;
+    return (unsigned)(XXH64(text, strlen(text), 0) % shardmap_shards(p->map));
+}
+
+/* ---- the texts ---- */
+
+static void put_identifier(struct buffer *out, const char *name)
+{
+    buffer_append(out, "\"", 1);
+    for (; *name; name++)
+        buffer_append(out, *name == '"' ? "\"\"" : name, *name == '"' ? 2 : 1);
+    buffer_append(out, "\"", 1);
+}
+
+static const char *temporary_name(struct planner *p, const char *name)
+{
+    struct buffer out = {0};
+    buffer_printf(&out, "pg_temp.");
+    put_identifier(&out, name);
+    const char *text = arena_strndup(p->arena, buffer_head(&out), buffer_length(&out));
+    buffer_release(&out);
+    return text;
+}
+
+/* Arrays, composites and enums that users made have other numbers on each shard. */
+static bool travels_as_text(const struct rewrite_gather_table *table)
+{
+    for (int i = 0; i < table->relation->ncolumns; i++) {
+        uint32_t type = table->relation->columns[i].type_oid;
+        if (table->used[i] && (type >= FIRST_USER_OID || type == OID_ACLITEM))
+            return true;
+    }
+    return false;
+}
+
+static void fill_shards(struct planner *p, struct gather_table *table,
+                        const struct shard_set *reach, unsigned home)
+{
+    unsigned nshards = shardmap_shards(p->map);
+    table->shards = arena_array(p->arena, unsigned, nshards);
+    for (unsigned shard = 0; shard < nshards; shard++)
+        if (shard != home && shards_contain(reach, shard))
+            table->shards[table->nshards++] = shard;
+}
+
+static struct shard_query make_table(struct planner *p, const struct gather_table *table,
+                                     const struct shard_query *source, const char *suffix)
+{
+    struct shard_query make = *source;
+    make.sql = arena_printf(p->arena, "CREATE TEMPORARY TABLE %s ON COMMIT DROP AS %s%s",
+                            table->relation + strlen("pg_temp."), source->sql, suffix);
+    return make;
+}
+
+static void fill_table(struct gathering *g, int index, unsigned home, struct gather_table *table)
+{
+    struct planner *p = g->p;
+    const struct rewrite_gather_table *from = &g->rewrite.tables[index];
+    table->name = from->relation->name;
+    table->relation = temporary_name(p, table->name);
+    table->text = travels_as_text(from);
+    table->source = from->source;
+    table->create = make_table(p, table, &from->source, "");
+    table->make = make_table(p, table, &from->source, " WITH NO DATA");
+    table->rows_here = shards_contain(&g->reach[index], home);
+    fill_shards(p, table, &g->reach[index], home);
+}
+
+/* The query in what stands around it. */
+static void wrap(struct planner *p, struct shard_query *query)
+{
+    const struct statement *outer = p->input->statement, *inner = p->statement;
+    if (query->sql == inner->text) {
+        query->sql = outer->text;
+        return;
+    }
+    int before = inner->location - outer->location;
+    query->sql = arena_printf(p->arena, "%.*s%s%s", before, outer->text, query->sql,
+                              outer->text + before + inner->length);
+}
+
+static void add_participants(struct planner *p, const struct gather_plan *gather)
+{
+    unsigned nshards = shardmap_shards(p->map);
+    bool *takes_part = arena_array(p->arena, bool, nshards);
+    struct plan *plan = p->plan;
+    takes_part[plan->shard] = true;
+    for (int i = 0; i < gather->ntables; i++)
+        for (int j = 0; j < gather->tables[i].nshards; j++)
+            takes_part[gather->tables[i].shards[j]] = true;
+    plan->queries = arena_array(p->arena, struct shard_query, nshards);
+    plan->nqueries = 0;
+    for (unsigned shard = 0; shard < nshards; shard++)
+        if (takes_part[shard])
+            plan->queries[plan->nqueries++] =
+                (struct shard_query){.shard = shard, .primary = shard == plan->shard};
+}
+
+/* What would be said if it were refused is why it is not done in a better gear. */
+static const char *reason(struct planner *p)
+{
+    static const char end[] = " is not supported yet";
+    const char *message = p->plan->error.message;
+    size_t len = strlen(message), tail = sizeof end - 1;
+    if (len > tail && same_name(message + len - tail, end))
+        len -= tail;
+    return arena_strndup(p->arena, message, len);
+}
+
+static void fill_plan(struct gathering *g, struct shard_query *query)
+{
+    struct planner *p = g->p;
+    struct plan *plan = p->plan;
+    struct gather_plan *gather = arena_new(p->arena, struct gather_plan);
+    gather->ntables = g->rewrite.ntables;
+    gather->tables = arena_array(p->arena, struct gather_table, gather->ntables);
+    gather->why = reason(p);
+    gather->empty =
+        p->input->statement->kind == STMT_EXPLAIN && !p->input->statement->explain_analyze;
+    plan->kind = PLAN_SCATTER;
+    plan->mode = SCATTER_GATHER;
+    plan->shard = choose_home(g);
+    plan->merge = NULL;
+    plan->reason = gather->why;
+    plan->gather = gather;
+    for (int i = 0; i < gather->ntables; i++)
+        fill_table(g, i, plan->shard, &gather->tables[i]);
+    wrap(p, query);
+    gather->query = *query;
+    add_participants(p, gather);
+    plan->error = (struct pg_error){0};
+}
+
+void plan_gather(struct planner *p, const struct query *query)
+{
+    struct gathering g = {.p = p};
+    struct shard_query text = {0};
+    if (!may_gather(p, query) || !add_relations(&g))
+        return;
+    if (is_read_only_block(p)) {
+        p->plan->error.hint = "The rows of several shards would have to be brought together in "
+                              "temporary tables, which "
+                              "a READ ONLY transaction cannot make: read outside of it, or in one "
+                              "that is not READ ONLY.";
+        return;
+    }
+    g.rewrite.schema = p->schema;
+    if (!rewrite_gather(p->statement->text, &g.rewrite, p->arena, &text))
+        return;
+    g.reach = arena_array(p->arena, struct shard_set, g.rewrite.ntables);
+    for (int i = 0; i < g.rewrite.ntables; i++)
+        g.reach[i] = table_reach(&g, g.rewrite.tables[i].relation);
+    fill_plan(&g, &text);
+}
