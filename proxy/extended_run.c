@@ -186,7 +186,8 @@ static bool start_scatter(struct client *client, struct scatter_ask *ask)
 /* Drivers limit the rows of statements that have none, too (JDBC's executeUpdate asks for one). */
 static bool answers_rows(const struct plan *plan, const struct statement *statement)
 {
-    return plan->mode == SCATTER_ROWS || plan->mode == SCATTER_GATHER || plan->merge || statement->kind == STMT_EXPLAIN;
+    return plan->mode == SCATTER_ROWS || plan->mode == SCATTER_GATHER || plan->merge ||
+           statement->kind == STMT_EXPLAIN;
 }
 
 static bool execute_scatter(struct client *client, struct portal *portal, int32_t max_rows)

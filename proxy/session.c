@@ -207,7 +207,8 @@ static void describe_loss(const struct server *server, const char *reason, struc
 /* The transaction cannot go on: what is left of it is rolled back where it still lives. */
 static void give_up_transaction(struct client *client)
 {
-    session_saw_anything(client); /* what was written, if it was, must be seen; and what was shown */
+    session_saw_anything(
+        client); /* what was written, if it was, must be seen; and what was shown */
     while (client->nparticipants) {
         struct server *server = client->participants[client->nparticipants - 1];
         if (server->begun || server->expect_count || server->pinned || server->skip ||
