@@ -333,9 +333,26 @@ static void flush_out(struct gather *g)
     client_send_buffer(client, &g->out);
 }
 
+/* What the client's later reads have to be as new as. */
+static void note_seen(struct gather *g)
+{
+    struct client *client = g->client;
+    bool lost = !g->home;
+    for (int i = 0; i < g->nsources; i++)
+        lost |= !g->sources[i].server;
+    if (lost) {
+        session_saw_anything(client);
+        return;
+    }
+    session_saw(client, g->home);
+    for (int i = 0; i < g->nsources; i++)
+        session_saw(client, g->sources[i].server);
+}
+
 static void follow_transaction(struct gather *g)
 {
     struct client *client = g->client;
+    note_seen(g);
     if (client->tx) {
         client->tx->state = g->failed ? TX_FAILED : TX_OPEN;
         return;
