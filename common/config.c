@@ -207,7 +207,10 @@ void config_route_wish(const struct config *config, const char *database, const 
     config_pool_settings(config, database, user, &settings);
     *out = (struct route_wish){.route = (enum route)settings.route,
                                .region = config->region,
-                               .max_lag_us = settings.max_lag * 1000};
+                               .max_lag_us = settings.max_lag * 1000,
+                               .read_your_writes = settings.read_your_writes ? SAID_ON : SAID_OFF,
+                               .monotonic_reads = settings.monotonic_reads ? SAID_ON : SAID_OFF,
+                               .no_replica = (enum no_replica)settings.no_replica};
     if (db && db->region)
         out->region = db->region;
     if (who && who->region)

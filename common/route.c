@@ -2,6 +2,7 @@
 #include "pgshunt/route.h"
 
 #include <string.h>
+#include <strings.h>
 
 #include "config_internal.h"
 
@@ -16,6 +17,10 @@ void route_wish_lay_over(struct route_wish *wish, const struct route_wish *over)
         wish->region = over->region;
     if (over->max_lag_us >= 0)
         wish->max_lag_us = over->max_lag_us;
+    if (over->read_your_writes != NOT_SAID)
+        wish->read_your_writes = over->read_your_writes;
+    if (over->monotonic_reads != NOT_SAID)
+        wish->monotonic_reads = over->monotonic_reads;
 }
 
 static bool take_route(struct route_wish *wish, const char *value, const char **allowed)
@@ -37,6 +42,21 @@ static bool take_max_lag(struct route_wish *wish, const char *value, const char 
     return true;
 }
 
+/* As Postgres takes truth values, but for their beginnings. */
+static bool take_truth(enum said *said, const char *value, const char **allowed)
+{
+    static const char *const words[][2] = {
+        {"off", "on"}, {"false", "true"}, {"no", "yes"}, {"0", "1"}};
+    *allowed = "on or off";
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        for (int truth = 0; truth < 2; truth++)
+            if (strcasecmp(value, words[i][truth]) == 0) {
+                *said = truth ? SAID_ON : SAID_OFF;
+                return true;
+            }
+    return false;
+}
+
 bool route_wish_take(struct route_wish *wish, const char *name, const char *value,
                      const char **allowed)
 {
@@ -44,6 +64,10 @@ bool route_wish_take(struct route_wish *wish, const char *name, const char *valu
         return take_route(wish, value, allowed);
     if (strcmp(name, "max_lag") == 0)
         return take_max_lag(wish, value, allowed);
+    if (strcmp(name, "read_your_writes") == 0)
+        return take_truth(&wish->read_your_writes, value, allowed);
+    if (strcmp(name, "monotonic_reads") == 0)
+        return take_truth(&wish->monotonic_reads, value, allowed);
     *allowed = "the region of a node, a word of at most 255 bytes";
     if (strcmp(name, "region") != 0 || strlen(value) > REGION_MAX)
         return false;

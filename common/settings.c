@@ -87,7 +87,13 @@
     {TEXT(owner, region, "region", "0", "255"), INHERIT("routing.region"), RELOAD,                                     \
      HELP("replicas of this region are read from first; \"\": no preference")},                                        \
     {DURATION(owner, pool.max_lag, "max_lag"), INHERIT("routing.max_lag"), RANGE("0s", "7d"), RELOAD,                  \
-     HELP("reads go to a replica only while it is no further behind its primary")}
+     HELP("reads go to a replica only while it is no further behind its primary")},                                    \
+    {CHOICE(owner, pool.no_replica, "no_replica", NO_REPLICA_WORDS), INHERIT("routing.no_replica"), RELOAD,            \
+     HELP("what becomes of reads while no replica answers and is within max_lag")},                                    \
+    {CHOICE(owner, pool.read_your_writes, "read_your_writes", "off | on"), INHERIT("routing.read_your_writes"),        \
+     TRUTH("off", "on"), RELOAD, HELP("a client that has written reads from a replica only once it has replayed that write")}, \
+    {CHOICE(owner, pool.monotonic_reads, "monotonic_reads", "off | on"), INHERIT("routing.monotonic_reads"),           \
+     TRUTH("off", "on"), RELOAD, HELP("a client never reads an older state than it has read before")}
 
 #define POOL_MODES "transaction | session | statement"
 #define SPLIT_MODES "off | conservative | aggressive"
@@ -356,10 +362,18 @@ static const struct setting_row main_rows[] = {
      HELP("time a cancel request has to reach a server, and a cancelled query to end")},
     {DURATION(struct config, pool.max_lag, "routing.max_lag"), DEFAULT("1s"), RANGE("0s", "7d"), RELOAD,
      HELP("reads go to a replica only while it is no further behind its primary")},
-    {BOOLEAN(struct config, read_your_writes, "routing.read_your_writes"), DEFAULT("true"), RELOAD,
+    {CHOICE(struct config, pool.no_replica, "routing.no_replica", NO_REPLICA_WORDS), DEFAULT("primary"), RELOAD,
+     HELP("what becomes of reads while no replica answers and is within max_lag: they go to the primary; to the least lagged of the replicas that answer (else to the primary); or fail")},
+    {CHOICE(struct config, pool.read_your_writes, "routing.read_your_writes", "off | on"), DEFAULT("on"), TRUTH("off", "on"), RELOAD,
      HELP("a client that has written reads from a replica only once it has replayed that write")},
-    {BOOLEAN(struct config, monotonic_reads, "routing.monotonic_reads"), DEFAULT("true"), RELOAD,
+    {CHOICE(struct config, pool.monotonic_reads, "routing.monotonic_reads", "off | on"), DEFAULT("on"), TRUTH("off", "on"), RELOAD,
      HELP("a client that has read goes to another replica only once that has replayed all the client may have seen")},
+    {CHOICE(struct config, balance, "routing.balance", "least_outstanding | round_robin"), DEFAULT("least_outstanding"), RELOAD,
+     HELP("how one of several replicas is picked, by weight: the less busy of two drawn at random, or in turn")},
+    {INTEGER(struct config, region_spill, "routing.region_spill"), DEFAULT("0"), RANGE("0", "100000"), RELOAD,
+     HELP("replicas of other regions join in while each of routing.region has so many connections in use per weight, counted by worker and pool; 0: only while none of routing.region can serve")},
+    {DURATION(struct config, slow_start, "routing.slow_start"), DEFAULT("10s"), RANGE("0s", "1h"), RELOAD,
+     HELP("a replica that was down gets its share of the reads little by little over so long; 0s: at once")},
     {CHOICE(struct config, pool.read_write_split, "routing.read_write_split", SPLIT_MODES), DEFAULT("aggressive"), TRUTH("off", "aggressive"), RELOAD,
      HELP("what may run on replicas; off (or false): nothing; conservative: only what declares that it reads: READ ONLY transactions, and what has route replica; aggressive (or true): also each statement outside a transaction block that is proven to be a read")},
     {CHOICE(struct config, pool.route, "routing.route", ROUTE_WORDS), DEFAULT("auto"), RELOAD,

@@ -138,30 +138,50 @@ static int node_in_use(const struct node *node, void *arg)
     return 0;
 }
 
-static struct node *choose(struct client *client, unsigned shard, enum node_class class,
-                           const char **why)
+static void wish_of_request(const struct client *client, struct route_wish *wish)
 {
-    struct route_wish wish;
-    own_settings_wish(client, &wish);
+    own_settings_wish(client, wish);
     if (client->request.plan.wish)
-        route_wish_lay_over(&wish, client->request.plan.wish);
+        route_wish_lay_over(wish, client->request.plan.wish);
+}
+
+/* What it takes to pick one of several replicas. */
+static void fill_choice(struct client *client, unsigned shard, bool *refused,
+                        struct balance_request *request)
+{
+    const struct config *config = client->topology->config;
+    struct route_wish wish;
+    wish_of_request(client, &wish);
+    request->max_lag_us = wish.max_lag_us;
+    request->no_replica = wish.no_replica;
+    request->refused = refused;
+    request->region = wish.region;
+    request->region_spill = config->region_spill;
+    request->slow_start_us = config->slow_start * 1000;
+    request->now_us = worker_now(client->worker);
+    if (config->balance == BALANCE_ROUND_ROBIN)
+        request->turn = &client->database->shards[shard].turn;
+    session_need(client, shard, &wish, &request->need);
+}
+
+static struct node *choose(struct client *client, unsigned shard, enum node_class class,
+                           const char **why, bool *refused)
+{
     struct balance_request request = {
         .class = class,
-        .max_lag_us = wish.max_lag_us,
-        .region = wish.region,
         .exclude = client->request.avoid,
         .seed = &client->worker->random,
         .in_use = node_in_use,
         .arg = client->account,
     };
     if (class == NODE_CLASS_REPLICA)
-        session_need(client, shard, &request.need);
+        fill_choice(client, shard, refused, &request);
     return balance_choose(&client->database->shards[shard], &request, why);
 }
 
 struct node *attach_choose_any(struct client *client, const char **why)
 {
-    struct node *node = choose(client, 0, NODE_CLASS_PRIMARY, why);
+    struct node *node = choose(client, 0, NODE_CLASS_PRIMARY, why, NULL);
     for (int i = 0; !node && i < client->database->nshards; i++) {
         const struct shard *shard = &client->database->shards[i];
         for (int j = 0; !node && j < shard->nnodes; j++)
@@ -175,7 +195,7 @@ bool attach_has_node(struct client *client, unsigned shard, enum node_class clas
 {
     const struct node *avoid = client->request.avoid;
     client->request.avoid = NULL;
-    struct node *node = choose(client, shard, class, NULL);
+    struct node *node = choose(client, shard, class, NULL, NULL);
     bool found = node && !hold_until(node);
     client->request.avoid = (struct node *)avoid;
     return found;
@@ -188,6 +208,18 @@ static enum attach refuse_no_node(struct client *client, const char *why)
         .message = arena_strdup(client->request.arena, why),
         .hint = "SHOW NODES on the admin console tells which servers answer; pgshunt goes on as "
                 "soon as one does. routing.failover_wait says how long statements wait for that."};
+    session_refuse(client, &error);
+    return ATTACH_FAILED;
+}
+
+static enum attach refuse_primary(struct client *client, const char *why)
+{
+    struct pg_error error = {
+        .sqlstate = "55000",
+        .message = arena_strdup(client->request.arena, why),
+        .hint = "routing.no_replica = \"error\" keeps such reads from the primary. Raise max_lag "
+                "(SET pgshunt.max_lag), or send the statement there: SET pgshunt.route = "
+                "'primary'. SHOW NODES on the admin console tells how far the replicas are."};
     session_refuse(client, &error);
     return ATTACH_FAILED;
 }
@@ -218,7 +250,10 @@ static enum attach try_node(struct client *client, unsigned shard, enum node_cla
 {
     const char *why = "";
     client->request.hold = false;
-    struct node *node = choose(client, shard, class, &why);
+    bool refused = false;
+    struct node *node = choose(client, shard, class, &why, &refused);
+    if (refused)
+        return refuse_primary(client, why);
     if (!node)
         return node_wait(client, shard, class) ? ATTACH_WAITING : refuse_no_node(client, why);
     if (hold_until(node)) {
@@ -244,7 +279,9 @@ static bool holds_enough(struct client *client, struct server *server, enum node
     server->judged = true;
     if (server->begun || server->pinned || atomic_load(&node->role) != NODE_ROLE_REPLICA)
         return true;
-    session_need(client, server->shard, &need);
+    struct route_wish wish;
+    wish_of_request(client, &wish);
+    session_need(client, server->shard, &wish, &need);
     if (freshness_needs_nothing(&need))
         return true;
     return server->stint &&
@@ -260,7 +297,7 @@ static enum attach try_primary(struct client *client, struct server *instead_of)
     --*count_of_reads(client, instead_of->pool->node);
     client_detach(client, instead_of);
     pool_checkin(instead_of);
-    struct node *node = choose(client, shard, NODE_CLASS_PRIMARY, &why);
+    struct node *node = choose(client, shard, NODE_CLASS_PRIMARY, &why, NULL);
     if (!node)
         return node_wait(client, shard, NODE_CLASS_REPLICA) ? ATTACH_WAITING
                                                             : refuse_no_node(client, why);

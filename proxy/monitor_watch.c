@@ -432,6 +432,8 @@ static void take_check(struct watch *watch, const PGresult *result)
     watch->checked_once = true;
     watch->said_refused = false;
     atomic_store(&node->checked_at, clock_us());
+    if (before == NODE_STATE_DOWN)
+        atomic_store(&node->up_since, clock_us());
     /* Last: whoever sees it up finds the rest in place; a replica's lag stays unknown until measured. */
     atomic_store(&node->state, NODE_STATE_UP);
     if (before == NODE_STATE_DOWN)

@@ -41,6 +41,16 @@ static void show_max_lag(const struct route_wish *wish, char *out, size_t size)
     snprintf(out, size, "%lldms", (long long)(wish->max_lag_us / 1000));
 }
 
+static void show_read_your_writes(const struct route_wish *wish, char *out, size_t size)
+{
+    snprintf(out, size, "%s", wish->read_your_writes == SAID_ON ? "on" : "off");
+}
+
+static void show_monotonic_reads(const struct route_wish *wish, char *out, size_t size)
+{
+    snprintf(out, size, "%s", wish->monotonic_reads == SAID_ON ? "on" : "off");
+}
+
 /* In the order of enum own_setting. */
 static const struct row {
     const char *name;
@@ -56,6 +66,8 @@ static const struct row {
     {"pgshunt.route", "route", NULL, show_route},
     {"pgshunt.region", "region", NULL, show_region},
     {"pgshunt.max_lag", "max_lag", NULL, show_max_lag},
+    {"pgshunt.read_your_writes", "read_your_writes", NULL, show_read_your_writes},
+    {"pgshunt.monotonic_reads", "monotonic_reads", NULL, show_monotonic_reads},
 };
 
 static const struct row *find_row(const char *name)

@@ -25,6 +25,8 @@ enum own_setting {
     OWN_ROUTE,
     OWN_REGION,
     OWN_MAX_LAG,
+    OWN_READ_YOUR_WRITES,
+    OWN_MONOTONIC_READS,
     OWN_SETTINGS, /* how many there are */
 };
 

@@ -61,8 +61,9 @@ void session_wrote(struct client *client, const struct server *server);
 void session_saw(struct client *client, const struct server *server);
 /* Nobody knows what was written and seen where: all of it, anywhere, up to now. */
 void session_saw_anything(struct client *client);
-/* What a replica of the shard must hold for this session's reads. */
-void session_need(const struct client *client, unsigned shard, struct freshness_need *need);
+/* What a replica of the shard must hold for this session's reads, for one of which this was said. */
+void session_need(const struct client *client, unsigned shard, const struct route_wish *wish,
+                  struct freshness_need *need);
 
 /* ---- function_call.c ---- */
 /* A FunctionCall message, header included. */

@@ -38,10 +38,10 @@ void session_saw_anything(struct client *client)
     client->freshness = NULL;
 }
 
-void session_need(const struct client *client, unsigned shard, struct freshness_need *need)
+void session_need(const struct client *client, unsigned shard, const struct route_wish *wish,
+                  struct freshness_need *need)
 {
-    const struct config *config = client->topology->config;
-    bool writes = config->read_your_writes, reads = config->monotonic_reads;
+    bool writes = wish->read_your_writes == SAID_ON, reads = wish->monotonic_reads == SAID_ON;
     *need = (struct freshness_need){.as_of = writes || reads ? client->floor_at : 0};
     if (!client->freshness)
         return;

@@ -154,6 +154,7 @@ static void copy_state(struct node *to, struct node *from)
     atomic_store(&to->wal_position, atomic_load(&from->wal_position));
     atomic_store(&to->fresh_as_of, atomic_load(&from->fresh_as_of));
     atomic_store(&to->checked_at, atomic_load(&from->checked_at));
+    atomic_store(&to->up_since, atomic_load(&from->up_since));
     atomic_store(&to->checks_failed, atomic_load(&from->checks_failed));
     atomic_store(&to->connect_failures, atomic_load(&from->connect_failures));
     atomic_store(&to->timeline, atomic_load(&from->timeline));

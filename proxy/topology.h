@@ -49,8 +49,10 @@ struct node {
     /* A replica while the monitor's connection to it holds (freshness.h); 0: none. Cleared before what
      * else changes with a restart, set after it. */
     _Atomic uint32_t stint;
-    _Atomic int64_t sampled_at;   /* stamp of the sample that told wal_position */
-    _Atomic int64_t checked_at;   /* clock_us() of the last answer */
+    _Atomic int64_t sampled_at; /* stamp of the sample that told wal_position */
+    _Atomic int64_t checked_at; /* clock_us() of the last answer */
+    _Atomic int64_t
+        up_since; /* clock_us() when it answered again, having been down; 0: never was */
     atomic_long checks_failed;    /* counters for metrics */
     atomic_long connect_failures; /* by workers: failed logins and broken connections */
     atomic_int logins;            /* under way by workers (login_gate.h) */
@@ -75,6 +77,7 @@ struct shard {
     int index;
     struct node **nodes; /* the shard holds a reference on each */
     int nnodes;
+    atomic_uint turn; /* of round robin */
 };
 
 /* A schema snapshot shared by reference count: see topology_schema(). */

@@ -47,7 +47,13 @@ struct pool_settings {
     int64_t read_write_split; /* enum split_mode */
     int64_t route;            /* enum route */
     int64_t max_lag;          /* of a replica that is read from */
+    int64_t no_replica;       /* enum no_replica */
+    int64_t read_your_writes; /* 0, 1 */
+    int64_t monotonic_reads;  /* 0, 1 */
 };
+
+/* How one of several replicas is picked. */
+enum balance_method { BALANCE_LEAST_OUTSTANDING, BALANCE_ROUND_ROBIN };
 
 /* TLS with clients. ALLOW and PREFER are the same for who is connected to: the client chooses. */
 enum client_tls_mode {
@@ -214,8 +220,9 @@ struct config {
     int64_t restart_patience;
     int64_t cancel_wait_timeout;
     const char *region; /* "": no preference */
-    bool read_your_writes;
-    bool monotonic_reads;
+    enum balance_method balance;
+    int region_spill;   /* connections in use; 0: never */
+    int64_t slow_start; /* 0: none */
     int64_t failover_wait;
     int64_t lag_check_interval;
     int64_t check_timeout;

@@ -4,14 +4,18 @@ The full count of 100,000 reads: PGSHUNT_STALE_READS=100000.
 """
 import os
 import random
+import re
 import signal
 import threading
 import time
+import urllib.request
+from contextlib import closing
 
 import psycopg2
 import pytest
 
 from harness import Cluster, Proxy, wait_until
+from harness.cluster import run_tool
 
 READS = int(os.environ.get("PGSHUNT_STALE_READS", "4000"))
 SESSIONS = 64
@@ -160,3 +164,148 @@ def test_own_writes_alone(delayed):
     totals = run_sessions(delayed, {"routing": {"monotonic_reads": False}})
     assert totals["own_stale"] == 0, totals
     assert totals["went_back"] > 0, totals
+
+
+# ---- when no replica qualifies, by whom it is said ----
+
+
+@pytest.fixture(scope="module")
+def lagging():
+    """One replica that applies nothing for a long time, and a proxy with a writer behind it."""
+    with Cluster(shards=1, replicas=1) as cluster:
+        cluster.shards[0].primary.sql("CREATE TABLE t (n int)")
+        for role in "late", "strict", "patient":
+            cluster.create_role(role)
+        cluster.sync()
+        cluster.shards[0].replicas[0].set_apply_delay("1h")
+        yield cluster
+
+
+def behind(cluster, proxy):
+    """Writes until the proxy knows that the replica is more than the limit of 200 ms behind."""
+    cluster.shards[0].primary.sql("INSERT INTO t VALUES (1)")
+    replica = cluster.shards[0].replicas[0]
+    wait_until(lambda: (lag_of(proxy, replica) or 0) > 1000, 20.0, "lag")
+
+
+def lag_of(proxy, node):
+    """Milliseconds, as SHOW NODES has it."""
+    return next(row["lag_ms"] for row in proxy.show("NODES") if int(row["port"]) == node.port)
+
+
+IN_RECOVERY = "SELECT pg_is_in_recovery()"
+
+
+def test_when_no_replica_is_within_max_lag(lagging):
+    users = [{"name": "postgres", "password": "", "admin": True},
+             {"name": "late", "password": "", "no_replica": "least_lagged"},
+             {"name": "strict", "password": "", "no_replica": "error"},
+             {"name": "patient", "password": "", "max_lag": "1d"}]
+    with Proxy(lagging, options={"routing": {"max_lag": "200ms"}}, users=users) as proxy:
+        behind(lagging, proxy)
+        assert proxy.value(IN_RECOVERY) is False
+        with closing(proxy.connect(user="late")) as connection, connection.cursor() as cursor:
+            cursor.execute(IN_RECOVERY)
+            assert cursor.fetchone()[0] is True
+        with closing(proxy.connect(user="patient")) as connection, connection.cursor() as cursor:
+            cursor.execute(IN_RECOVERY)
+            assert cursor.fetchone()[0] is True
+            cursor.execute("SET pgshunt.max_lag = '100ms'")
+            cursor.execute(IN_RECOVERY)
+            assert cursor.fetchone()[0] is False
+            cursor.execute("/* pgshunt: max_lag=2d */ " + IN_RECOVERY)
+            # monotonic: it has just read on the primary
+            assert cursor.fetchone()[0] is False
+            cursor.execute("SET pgshunt.monotonic_reads = off")
+            cursor.execute("/* pgshunt: max_lag=2d */ " + IN_RECOVERY)
+            assert cursor.fetchone()[0] is True
+        with closing(proxy.connect(user="strict")) as connection, connection.cursor() as cursor:
+            with pytest.raises(psycopg2.Error) as refused:
+                cursor.execute(IN_RECOVERY)
+            assert refused.value.pgcode == "55000"
+            assert "no replica of shard s0 is within max_lag" in str(refused.value)
+            assert "max_lag" in refused.value.diag.message_hint
+            cursor.execute("SET pgshunt.max_lag = '1d'")
+            cursor.execute(IN_RECOVERY)
+            assert cursor.fetchone()[0] is True
+            cursor.execute("SET pgshunt.max_lag = '1ms'")
+            cursor.execute("SET pgshunt.route = 'primary'")
+            cursor.execute(IN_RECOVERY)
+            assert cursor.fetchone()[0] is False
+
+
+def test_sessions_say_it_for_themselves(lagging):
+    with Proxy(lagging, options={"routing": {"max_lag": "1d"}}) as proxy:
+        behind(lagging, proxy)
+        connection = proxy.connect()
+        with connection.cursor() as cursor:
+            def where():
+                cursor.execute(IN_RECOVERY)
+                return "replica" if cursor.fetchone()[0] else "primary"
+
+            cursor.execute("SHOW pgshunt.read_your_writes")
+            assert cursor.fetchone()[0] == "on"
+            assert where() == "replica"
+            cursor.execute("INSERT INTO t VALUES (2)")
+            assert where() == "primary"
+            cursor.execute("SET pgshunt.read_your_writes = off")
+            assert where() == "primary"  # for what it has seen there
+            cursor.execute("SET pgshunt.monotonic_reads = 'off'")
+            assert where() == "replica"
+            cursor.execute("RESET ALL")
+            assert where() == "primary"
+            with pytest.raises(psycopg2.Error) as refused:
+                cursor.execute("SET pgshunt.monotonic_reads = 'perhaps'")
+            assert refused.value.pgcode == "22023" and "on or off" in refused.value.diag.message_hint
+        connection.close()
+
+
+# ---- what is shown of the lag ----
+
+
+def metric(proxy, name, labels):
+    """The sum of its samples that have this among their labels; None: there are none."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{proxy.http_port}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    found = re.findall(rf'^pgshunt_{name}{{[^}}]*{re.escape(labels)}[^}}]*}} (\S+)$', text, re.M)
+    return sum(map(float, found)) if found else None
+
+
+def exported_lag(proxy, node):
+    return metric(proxy, "node_lag_seconds", f"{node.port}\"")
+
+
+def test_lag_is_shown_as_it_is(lagging):
+    """Commits applied 2 s late are a lag of 2 s, give or take 20 %."""
+    replica = lagging.shards[0].replicas[0]
+    replica.set_apply_delay("2s")
+    lagging.sync(60.0)
+    with Proxy(lagging) as proxy:
+        ended = threading.Event()
+
+        def write():
+            while not ended.wait(0.02):
+                lagging.shards[0].primary.sql("INSERT INTO t VALUES (3)")
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            wait_until(lambda: (lag_of(proxy, replica) or 0) > 1600, 20.0, "lag")
+            time.sleep(1)
+            shown, exported = [], []
+            for _ in range(15):
+                shown.append(lag_of(proxy, replica) / 1000)
+                exported.append(exported_lag(proxy, replica))
+                time.sleep(0.1)
+        finally:
+            ended.set()
+            writer.join()
+        for values in (shown, exported):
+            assert 1.6 <= sorted(values)[len(values) // 2] <= 2.4, (shown, exported)
+        assert all(row["lag_bytes"] > 0 for row in proxy.show("NODES") if row["role"] == "replica")
+        replica.set_apply_delay("0")
+        wait_until(lambda: lag_of(proxy, replica) == 0, 20.0, "no lag")
+        for _ in range(10):  # nothing is written: it stays so, though time goes by
+            assert lag_of(proxy, replica) == 0 and exported_lag(proxy, replica) == 0
+            time.sleep(0.1)
+        assert lag_of(proxy, lagging.shards[0].primary) == 0

@@ -33,6 +33,7 @@ struct spec {
     const char *region;
     int weight; /* 0: 1; negative: 0 */
     bool fenced;
+    int64_t up_since;
 };
 
 #define N(its_role, its_state, ...)                                                                \
@@ -68,6 +69,7 @@ static void make_shard(struct fixture *fixture, const struct spec *specs)
         node->region = spec->region ? (char *)(uintptr_t)spec->region : nowhere;
         node->weight = spec->weight == 0 ? 1 : spec->weight < 0 ? 0 : spec->weight;
         node->fenced = spec->fenced;
+        node->up_since = spec->up_since;
         node->stint = spec->stint ? spec->stint : 100 + (uint32_t)i;
         node->sampled_at = spec->sampled_at;
         node->wal_position = spec->position;
@@ -278,6 +280,153 @@ static void draw(const struct spec *specs, int *in_use, int rounds, int *hits)
         hits[balance_choose(&fixture.shard, &request, NULL)->id]++;
 }
 
+static void test_when_no_replica_qualifies(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *what;
+        struct spec nodes[MAX_NODES];
+        int64_t wrote_at;
+        int exclude; /* index + 1 */
+        enum no_replica no_replica;
+        int expected;
+        const char *why;
+    } cases[] = {
+        /* clang-format off */
+        {"least lagged", {N(P, UP), N(R, UP, .lag_us = 5 * SECOND), N(R, UP, .lag_us = 4 * SECOND)},
+         .no_replica = NO_REPLICA_LEAST_LAGGED, .expected = 2, .why = "least lagged"},
+        {"least lagged, one of unknown lag", {N(P, UP), N(R, UP, .lag_us = 5 * SECOND), N(R, UP, .lag_us = -1)},
+         .no_replica = NO_REPLICA_LEAST_LAGGED, .expected = 1, .why = "least lagged"},
+        {"least lagged, but one is within", {N(P, UP), N(R, UP, .lag_us = 5 * SECOND), N(R, UP)},
+         .no_replica = NO_REPLICA_LEAST_LAGGED, .expected = 2, .why = "replica"},
+        {"least lagged, none answers", {N(P, UP), N(R, DOWN)},
+         .no_replica = NO_REPLICA_LEAST_LAGGED, .expected = 0, .why = "reachable"},
+        {"least lagged, without the own write",
+         {N(P, UP), N(R, UP, .lag_us = 4 * SECOND, .fresh_as_of = 9), N(R, UP, .lag_us = 5 * SECOND, .fresh_as_of = 11)},
+         .wrote_at = 10, .no_replica = NO_REPLICA_LEAST_LAGGED, .expected = 2, .why = "least lagged"},
+        {"least lagged, one within without the own write",
+         {N(P, UP), N(R, UP, .fresh_as_of = 9), N(R, UP, .lag_us = 5 * SECOND, .fresh_as_of = 11)},
+         .wrote_at = 10, .no_replica = NO_REPLICA_LEAST_LAGGED, .expected = 0, .why = "written or seen"},
+        {"error", {N(P, UP), N(R, UP, .lag_us = 5 * SECOND)}, .no_replica = NO_REPLICA_ERROR,
+         .expected = NOBODY, .why = "no replica of shard s7 is within max_lag"},
+        {"error, none answers", {N(P, UP), N(R, DOWN)}, .no_replica = NO_REPLICA_ERROR,
+         .expected = NOBODY, .why = "no replica of shard s7 is reachable"},
+        {"error, none ever answered", {N(P, UP), N(U, DOWN)}, .no_replica = NO_REPLICA_ERROR,
+         .expected = NOBODY, .why = "no replica of shard s7 is reachable"},
+        {"error, the only one just failed", {N(P, UP), N(R, UP)}, .exclude = 2, .no_replica = NO_REPLICA_ERROR,
+         .expected = NOBODY, .why = "reachable"},
+        {"error, one qualifies", {N(P, UP), N(R, UP)}, .no_replica = NO_REPLICA_ERROR, .expected = 1, .why = "replica"},
+        {"error, but it is for the own write", {N(P, UP), N(R, UP, .fresh_as_of = 9)}, .wrote_at = 10,
+         .no_replica = NO_REPLICA_ERROR, .expected = 0, .why = "written or seen"},
+        {"error, but there is no replica at all", {N(P, UP)}, .no_replica = NO_REPLICA_ERROR,
+         .expected = 0, .why = "no replica to read from"},
+        /* clang-format on */
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct fixture fixture;
+        uint64_t seed = i;
+        bool refused = false;
+        const char *why = NULL;
+        make_shard(&fixture, cases[i].nodes);
+        struct balance_request request = {
+            .class = NODE_CLASS_REPLICA,
+            .max_lag_us = SECOND,
+            .need.as_of = cases[i].wrote_at,
+            .no_replica = cases[i].no_replica,
+            .refused = &refused,
+            .exclude = cases[i].exclude ? &fixture.nodes[cases[i].exclude - 1] : NULL,
+            .seed = &seed,
+        };
+        const struct node *node = balance_choose(&fixture.shard, &request, &why);
+        if ((node ? node->id : NOBODY) != cases[i].expected || !strstr(why, cases[i].why) ||
+            refused != (cases[i].expected == NOBODY))
+            fail_msg("%s: node %d, why \"%s\"", cases[i].what, node ? node->id : NOBODY, why);
+    }
+}
+
+/* Chosen `rounds` times; what of the request matters is in `like`. */
+static void choose_often(const struct spec *specs, const struct balance_request *like, int rounds,
+                         int *hits)
+{
+    struct fixture fixture;
+    uint64_t seed = 42;
+    make_shard(&fixture, specs);
+    struct balance_request request = *like;
+    request.class = NODE_CLASS_REPLICA;
+    request.max_lag_us = SECOND;
+    request.seed = &seed;
+    memset(hits, 0, sizeof *hits * MAX_NODES);
+    for (int i = 0; i < rounds; i++)
+        hits[balance_choose(&fixture.shard, &request, NULL)->id]++;
+}
+
+static void test_round_robin(void **state)
+{
+    (void)state;
+    static const struct spec even[MAX_NODES] = {N(P, UP), N(R, UP), N(R, UP), N(R, UP)};
+    static const struct spec uneven[MAX_NODES] = {N(P, UP), N(R, UP), N(R, UP, .weight = 3)};
+    atomic_uint turn = 7;
+    int hits[MAX_NODES];
+    struct balance_request request = {.turn = &turn, .in_use = busy, .arg = (int[]){0, 9, 0, 5}};
+    for (int i = 0; i < 3; i++) { /* each once in three, however busy */
+        choose_often(even, &request, 3, hits);
+        assert_int_equal(hits[1], 1);
+        assert_int_equal(hits[2], 1);
+        assert_int_equal(hits[3], 1);
+    }
+    choose_often(uneven, &request, 400, hits);
+    assert_int_equal(hits[1], 100);
+    assert_int_equal(hits[2], 300);
+}
+
+static void test_other_regions_join_under_load(void **state)
+{
+    (void)state;
+    static const struct spec specs[MAX_NODES] = {N(P, UP), N(R, UP, .region = "eu"),
+                                                 N(R, UP, .region = "eu", .weight = 2),
+                                                 N(R, UP, .region = "us")};
+    int hits[MAX_NODES];
+    struct balance_request request = {.region = "eu", .region_spill = 4, .in_use = busy};
+    request.arg = (int[]){0, 4, 7, 0}; /* the second could take one more */
+    choose_often(specs, &request, 1000, hits);
+    assert_int_equal(hits[3], 0);
+    request.arg = (int[]){0, 4, 8, 0};
+    choose_often(specs, &request, 1000, hits);
+    assert_in_range(hits[3], 300, 900);
+    request.region_spill = 0;
+    choose_often(specs, &request, 1000, hits);
+    assert_int_equal(hits[3], 0);
+}
+
+static void test_slow_start(void **state)
+{
+    (void)state;
+    static const struct spec specs[MAX_NODES] = {N(P, UP), N(R, UP),
+                                                 N(R, UP, .up_since = 1000 * SECOND)};
+    static const struct {
+        int64_t age;
+        int low, high; /* of 10000 reads */
+    } cases[] = {{0, 50, 300},
+                 {1 * SECOND, 600, 1200},
+                 {5 * SECOND, 3000, 3700},
+                 {10 * SECOND, 4700, 5300},
+                 {INT64_C(900) * SECOND, 4700, 5300}};
+    int hits[MAX_NODES];
+    atomic_uint turn = 0;
+    for (size_t i = 0; i < COUNT(cases) * 2; i++) {
+        struct balance_request request = {.slow_start_us = 10 * SECOND,
+                                          .now_us = 1000 * SECOND + cases[i / 2].age,
+                                          .in_use = busy,
+                                          .arg = (int[]){0, 0, 0, 0},
+                                          .turn = i % 2 ? &turn : NULL};
+        choose_often(specs, &request, 10000, hits);
+        assert_in_range(hits[2], cases[i / 2].low, cases[i / 2].high);
+        request.slow_start_us = 0;
+        choose_often(specs, &request, 10000, hits);
+        assert_in_range(hits[2], 4700, 5300);
+    }
+}
+
 static void test_idle_replicas_share_by_weight(void **state)
 {
     (void)state;
@@ -322,6 +471,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_who_is_chosen),
         cmocka_unit_test(test_never_older_than_seen),
+        cmocka_unit_test(test_when_no_replica_qualifies),
+        cmocka_unit_test(test_round_robin),
+        cmocka_unit_test(test_other_regions_join_under_load),
+        cmocka_unit_test(test_slow_start),
         cmocka_unit_test(test_idle_replicas_share_by_weight),
         cmocka_unit_test(test_less_busy_wins),
     };

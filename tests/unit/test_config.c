@@ -80,7 +80,8 @@ static const struct bad_case bad_files[] = {
      "here: name, catalog, user, password, pool_mode, pool_size, min_pool_size, "
      "reserve_pool_size, reserve_timeout, server_idle_timeout, server_lifetime, "
      "query_wait_timeout, query_wait_notify, client_idle_timeout, idle_transaction_timeout, "
-     "transaction_timeout, query_timeout, read_write_split, route, region, max_lag, "
+     "transaction_timeout, query_timeout, read_write_split, route, region, max_lag, no_replica, "
+     "read_your_writes, monotonic_reads, "
      "max_connections, max_clients, auth_user, "
      "auth_password, auth_dbname, auth_query, shards, keyspaces, reference"},
     /* types */
@@ -426,7 +427,7 @@ static void check_scalars(const struct config *config)
     assert_int_equal(config->connect_timeout, 3000);
     assert_int_equal(config->pool.query_wait_timeout, 4000);
     assert_int_equal(config->pool.max_lag, 1500);
-    assert_false(config->read_your_writes);
+    assert_false(config->pool.read_your_writes);
     assert_int_equal(config->pool.read_write_split, SPLIT_OFF);
     assert_int_equal(config->lag_check_interval, 50);
     assert_int_equal(config->check_timeout, 2000);
@@ -749,7 +750,8 @@ static const struct bad_case bad_users[] = {
      "reserve_pool_size, "
      "reserve_timeout, server_idle_timeout, server_lifetime, query_wait_timeout, "
      "query_wait_notify, client_idle_timeout, idle_transaction_timeout, transaction_timeout, "
-     "query_timeout, read_write_split, route, region, max_lag, max_connections, max_clients"},
+     "query_timeout, read_write_split, route, region, max_lag, no_replica, read_your_writes, "
+     "monotonic_reads, max_connections, max_clients"},
     {"users = (\n{ password = \"topsecret\"; } );",
      "%s/users.conf:2: found users[0] without name; required: name of the user"},
     {"users = ( { name = \"a\"; password = 12345; } );",

@@ -194,9 +194,15 @@ static void test_wishes(void **state)
 static void test_layers(void **state)
 {
     (void)state;
-    struct route_wish wish = {ROUTE_PRIMARY, "eu", 5};
-    struct route_wish none = ROUTE_WISH_NONE, some = {ROUTE_UNSAID, "", -1},
-                      all = {ROUTE_AUTO, "us", 0};
+    struct route_wish wish = {.route = ROUTE_PRIMARY,
+                              .region = "eu",
+                              .max_lag_us = 5,
+                              .monotonic_reads = SAID_ON,
+                              .no_replica = NO_REPLICA_ERROR};
+    struct route_wish
+        none = ROUTE_WISH_NONE,
+        some = {.route = ROUTE_UNSAID, .region = "", .max_lag_us = -1, .read_your_writes = SAID_ON},
+        all = {.route = ROUTE_AUTO, .region = "us", .max_lag_us = 0, .monotonic_reads = SAID_OFF};
     route_wish_lay_over(&wish, &none);
     assert_int_equal(wish.route, ROUTE_PRIMARY);
     assert_string_equal(wish.region, "eu");
@@ -209,6 +215,28 @@ static void test_layers(void **state)
     assert_int_equal(wish.route, ROUTE_AUTO);
     assert_string_equal(wish.region, "us");
     assert_int_equal(wish.max_lag_us, 0);
+    assert_int_equal(wish.read_your_writes, SAID_ON);
+    assert_int_equal(wish.monotonic_reads, SAID_OFF);
+    assert_int_equal(wish.no_replica, NO_REPLICA_ERROR); /* nobody says it later */
+}
+
+static void test_truth_values(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *value;
+        enum said said;
+    } values[] = {{"on", SAID_ON}, {"OFF", SAID_OFF}, {"true", SAID_ON}, {"No", SAID_OFF},
+                  {"1", SAID_ON},  {"0", SAID_OFF},   {"", NOT_SAID},    {"maybe", NOT_SAID}};
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+        struct route_wish wish = ROUTE_WISH_NONE;
+        const char *allowed = NULL;
+        bool taken = route_wish_take(&wish, i % 2 ? "monotonic_reads" : "read_your_writes",
+                                     values[i].value, &allowed);
+        assert_int_equal(taken, values[i].said != NOT_SAID);
+        assert_int_equal(i % 2 ? wish.monotonic_reads : wish.read_your_writes, values[i].said);
+        assert_string_equal(allowed, "on or off");
+    }
 }
 
 static void test_region_has_a_length(void **state)
@@ -233,6 +261,7 @@ int main(void)
         cmocka_unit_test(test_routes),
         cmocka_unit_test(test_wishes),
         cmocka_unit_test(test_layers),
+        cmocka_unit_test(test_truth_values),
         cmocka_unit_test(test_region_has_a_length),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
