@@ -96,7 +96,7 @@ static const struct console_column users[] = {
 static const struct console_column nodes[] = {
     S("database"), S("shard"), I("id"), S("host"), I("port"), S("region"), I("weight"), S("role"),
     S("state"), B("primary"), Q("lag_ms"), Q("lag_bytes"), S("wal_position"), I("timeline"),
-    B("fenced"), Q("checked_ms_ago"), Q("checks_failed"), Q("connect_failures"), I("sv_active"),
+    B("fenced"), Q("checked_ms_ago"), Q("checks_failed"), Q("connect_failures"), S("breaker"), I("breaker_failures"), B("read_only"), I("sv_active"),
     I("sv_idle"), I("sv_login"), I("cl_waiting"), Q("held_ms"),
 };
 

@@ -87,6 +87,9 @@ static void put_node(struct console_table *table, const struct report *report,
     put_unless_negative(table, !checked_at ? -1 : age > 0 ? age / 1000 : 0);
     console_integer(table, atomic_load(&node->checks_failed));
     console_integer(table, atomic_load(&node->connect_failures));
+    console_text(table, breaker_state_name((enum breaker_state)atomic_load(&node->breaker)));
+    console_integer(table, atomic_load(&node->breaker_failures));
+    console_bool(table, atomic_load(&node->read_only));
     console_integer(table, sum.active);
     console_integer(table, sum.idle);
     console_integer(table, sum.login);

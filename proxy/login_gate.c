@@ -8,6 +8,7 @@
 #include "pgshunt/arena.h"
 #include "proxy/credentials.h"
 #include "proxy/monitor.h"
+#include "proxy/node_health.h"
 #include "proxy/pool.h"
 #include "proxy/server_secret.h"
 #include "proxy/worker.h"
@@ -24,6 +25,9 @@ static const struct config *config_of(const struct pool *pool)
 bool login_gate_is_open(struct pool *pool)
 {
     int limit = config_of(pool)->max_logins;
+    /* A node that fails is tried by one at a time. */
+    if (atomic_load(&pool->node->breaker) != BREAKER_CLOSED)
+        limit = 1;
     pool->gated = limit && atomic_load(&pool->node->logins) >= limit;
     return !pool->gated;
 }
@@ -74,6 +78,8 @@ void login_failed(struct pool *pool, const struct server *server, const char *sq
     pool->failed_version = credential_version(pool->account->credential);
     pool->retry_at = now + pause_us(pool, config->login_retry, config->login_retry_max);
     atomic_fetch_add(&pool->node->connect_failures, 1);
+    if (server)
+        node_refused(pool->node, sqlstate);
     monitor_suspect(pool->worker->daemon->monitor, pool->node);
 }
 

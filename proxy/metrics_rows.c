@@ -309,12 +309,32 @@ static bool is_unknown(const struct node_at *at, double *value)
     return is_role(at, NODE_ROLE_UNKNOWN, value);
 }
 
+static bool node_breaker(const struct node_at *at, double *value)
+{
+    enum breaker_state state = (enum breaker_state)atomic_load(&at->node->breaker);
+    *value = state == BREAKER_OPEN ? 1 : state == BREAKER_HALF_OPEN ? 0.5 : 0;
+    return true;
+}
+
+static bool node_breaker_opened(const struct node_at *at, double *value)
+{
+    *value = (double)atomic_load(&at->node->breaker_opened);
+    return true;
+}
+
+static bool node_read_only(const struct node_at *at, double *value)
+{
+    *value = atomic_load(&at->node->read_only);
+    return true;
+}
+
 static const struct {
     const char *name, *type, *help;
     node_value *value;
     const char *role; /* label, or NULL */
 } node_metrics[] = {
-    {"node_up", "gauge", "1 if the node answered its last check.", node_up, NULL},
+    {"node_up", "gauge", "1 if the node is in use: it answers checks and its breaker is not open.",
+     node_up, NULL},
     {"node_role", "gauge", "1 for the role the node said it has, 0 for the others.", is_primary,
      "primary"},
     {"node_role", NULL, NULL, is_replica, "replica"},
@@ -335,6 +355,12 @@ static const struct {
      NULL},
     {"node_connect_failures_total", "counter", "Connections to the node that failed or broke.",
      node_connect_failures, NULL},
+    {"node_breaker", "gauge", "The node's circuit breaker: 0 closed, 0.5 half-open, 1 open.",
+     node_breaker, NULL},
+    {"node_breaker_opened_total", "counter", "Times the node's circuit breaker has opened.",
+     node_breaker_opened, NULL},
+    {"node_read_only", "gauge",
+     "1 if the node is a primary whose sessions are read-only by default.", node_read_only, NULL},
 };
 
 static void put_node(struct buffer *out, const struct node_at *at, size_t metric)

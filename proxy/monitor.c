@@ -87,8 +87,10 @@ static void settle_groups(struct monitor *monitor, struct watch *const *primarie
         struct group *group = &monitor->groups[g];
         for (int i = 0; i < group->nwatches; i++)
             for (int p = 0; p < nprimaries; p++)
-                if (group->watches[i] == primaries[p])
+                if (group->watches[i] == primaries[p]) {
                     group->primary = primaries[p];
+                    group->established = true;
+                }
         group_settle(group);
     }
 }

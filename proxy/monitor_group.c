@@ -13,6 +13,7 @@
 
 #include "pgshunt/arena.h"
 #include "pgshunt/log.h"
+#include "proxy/node_health.h"
 
 #define UNVERIFIED_REPORTED_AFTER 5000000 /* microseconds; a failover needs a moment to settle */
 
@@ -44,8 +45,8 @@ static int timeline_of(const struct watch *watch)
 }
 
 /*
- * The highest timeline wins, reachable or not. On one timeline (someone made a replica writable without
- * promoting it) a reachable one, then the one that was it before, then the one listed first.
+ * The highest timeline wins, reachable or not. On one timeline (two replicas were promoted, or one was made
+ * writable without promoting it) a reachable one, then the one that was it before: see is_tie().
  */
 static bool outranks(const struct group *group, const struct watch *a, const struct watch *b)
 {
@@ -67,19 +68,63 @@ static struct watch *find_primary(const struct group *group)
     return best;
 }
 
+/* Of equals none is better that was not primary when all of them had been looked at: which one has the
+ * other writers' data, nobody here can know, and every proxy would have to choose the same. */
+static bool is_tie(const struct group *group, const struct watch *best)
+{
+    if (!best || !is_up(best) || (best == group->primary && group->established))
+        return false;
+    for (int i = 0; i < group->nwatches; i++) {
+        const struct watch *watch = group->watches[i];
+        if (watch != best && is_primary(watch) && is_up(watch) && !watch->foreign &&
+            timeline_of(watch) == timeline_of(best))
+            return true;
+    }
+    return false;
+}
+
+static void report_tie(struct group *group, const struct watch *best, bool tie)
+{
+    if (tie && !group->said_tie)
+        log_event(LOG_ERROR, "several writable nodes on one timeline: none of them is written to",
+                  LOG_S("shard", group->shard->name), LOG_S("node", best->name),
+                  LOG_I("timeline", timeline_of(best)),
+                  LOG_S("hint", "stop all of them but the one that is to stay, and rebuild the "
+                                "others as its replicas"));
+    group->said_tie = tie;
+}
+
+static void choose_primary(struct group *group)
+{
+    struct watch *best = find_primary(group);
+    bool tie = is_tie(group, best);
+    report_tie(group, best, tie);
+    if (group->primary != best)
+        group->established = false;
+    group->primary = tie ? NULL : best;
+    bool all = group->primary != NULL;
+    for (int i = 0; i < group->nwatches; i++)
+        all &= group->watches[i]->checked_once;
+    group->established |= all;
+}
+
 static void fence_others(struct group *group)
 {
     for (int i = 0; i < group->nwatches; i++) {
         struct watch *watch = group->watches[i];
         bool fenced = watch != group->primary && is_primary(watch);
+        /* What is under way there would be lost: nobody shall be told that it was done. */
+        if (fenced && !watch->fenced)
+            node_disown(watch->node, clock_us());
+        watch->fenced = fenced;
         atomic_store(&watch->node->fenced, fenced);
-        if (fenced && is_up(watch) && !watch->said_fenced)
+        if (fenced && group->primary && is_up(watch) && !watch->said_fenced)
             log_event(LOG_ERROR, "a second writable node in a shard: nothing is sent to it",
                       LOG_S("shard", group->shard->name), LOG_S("node", watch->name),
                       LOG_I("timeline", timeline_of(watch)), LOG_S("primary", group->primary->name),
                       LOG_I("primary_timeline", timeline_of(group->primary)),
                       LOG_S("hint", "rebuild it as a replica (pg_rewind or pg_basebackup)"));
-        watch->said_fenced = fenced && (watch->said_fenced || is_up(watch));
+        watch->said_fenced = fenced && group->primary && (watch->said_fenced || is_up(watch));
     }
 }
 
@@ -211,7 +256,7 @@ void group_measure(struct group *group, struct watch *changed)
 void group_settle(struct group *group)
 {
     const struct watch *before = group->primary;
-    group->primary = find_primary(group);
+    choose_primary(group);
     disown_foreigners(group);
     fence_others(group);
     report_stale_primary(group);
@@ -221,6 +266,14 @@ void group_settle(struct group *group)
                   LOG_S("node", group->primary->name), LOG_S("before", before->name),
                   LOG_I("timeline", timeline_of(group->primary)));
     int64_t now = clock_us();
-    for (int i = 0; i < group->nwatches; i++)
+    for (int i = 0; i < group->nwatches; i++) {
         measure(group, group->watches[i], now);
+        if (group->watches[i]->group == group)
+            health_publish(group->watches[i]);
+    }
+}
+
+bool group_is_urgent(const struct group *group)
+{
+    return !group->primary || !is_up(group->primary) || group->said_stale;
 }

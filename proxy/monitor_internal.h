@@ -4,6 +4,7 @@
  *
  *   monitor.c         the thread, its loop, and what other threads may call
  *   monitor_watch.c   one node: resolve, connect, check, retry
+ *   monitor_health.c  one node: when it is taken out and when it is back
  *   monitor_group.c   one shard: who is primary, what the replicas' positions mean
  *   monitor_schema.c  when to load which database's schema
  *   monitor_conn.c    one libpq connection on the loop
@@ -99,10 +100,16 @@ struct watch {
     bool recheck;              /* asked for while a check was under way */
     bool checked_once;         /* a check has come to an end, good or bad */
     bool wanted;               /* mark for the sweep after a reload */
-    int failures;              /* in a row */
-    int64_t sent_at;           /* the check under way */
-    int64_t tried_at;          /* last start of a connection */
-    int64_t retry_at;          /* WATCH_OFF: not before */
+    enum node_state verdict;   /* what the checks say; node->state is what follows from it */
+    int failures;              /* checks in a row without an answer */
+    int answers;               /* ... with one, while `verdict` is down */
+    struct breaker breaker;
+    bool fenced;         /* as group_settle() has found it; node->fenced may be ahead of it */
+    int64_t answered_at; /* the last check that was answered was sent then */
+    char started[40];    /* when the server was started, in its words; "": not known */
+    int64_t sent_at;     /* the check under way */
+    int64_t tried_at;    /* last start of a connection */
+    int64_t retry_at;    /* WATCH_OFF: not before */
     int64_t identified_at;
     /* what the control file says; 0: unknown */
     uint64_t system_id;
@@ -137,6 +144,17 @@ void watch_tick(struct watch *watch, int64_t now, bool round);
 /* Someone doubts that the node is well. */
 void watch_suspect(struct watch *watch);
 
+/* ---- monitor_health.c ---- */
+
+/* The checks say that the node is down. */
+void health_down(struct watch *watch, const char *why);
+/* A check was answered, role and position are noted. `new_role`: it was not the role it had. */
+void health_answered(struct watch *watch, bool new_role);
+/* Time passes: of its circuit breaker. */
+void health_tick(struct watch *watch, int64_t now);
+/* Makes node->state what follows from its checks, its breaker, and what else the shard has. */
+void health_publish(struct watch *watch);
+
 /* ---- monitor_group.c ---- */
 
 /* One shard's watches. */
@@ -147,7 +165,8 @@ struct group {
     struct watch **watches;
     int nwatches;
     struct watch *primary; /* reachable or not; NULL: none known */
-    bool said_stale;
+    bool established; /* it was chosen when every node had been looked at */
+    bool said_stale, said_tie;
 };
 
 void group_init(struct group *group, struct monitor *monitor, const struct database *database,
@@ -155,6 +174,8 @@ void group_init(struct group *group, struct monitor *monitor, const struct datab
 void group_free(struct group *group);
 /* After a node's role, state or timeline may have changed: settles who is primary, then the lag of all. */
 void group_settle(struct group *group);
+/* No primary that answers: whoever becomes one is to be found soon. */
+bool group_is_urgent(const struct group *group);
 /* After a new position of `changed`: the lag of all it concerns. */
 void group_measure(struct group *group, struct watch *changed);
 

@@ -5,8 +5,8 @@
  *   OFF -> RESOLVE -> CONNECT -> IDENTIFY -> PREPARE -> CHECK <-> IDLE
  *    \-------<---------<- failure in any step -<--------/
  *
- * The first failure of a node that was well is answered by a new attempt at once; the second in a row
- * takes it out. A refused connection takes it out directly, because nothing listens there.
+ * A failure of a node that was well is answered by a new attempt at once, until health.fall in a row take
+ * it out. A refused connection takes it out directly, because nothing listens there.
  */
 #include "proxy/monitor_internal.h"
 
@@ -19,13 +19,13 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/log.h"
 #include "proxy/freshness.h"
+#include "proxy/node_health.h"
 
-#define MS 1000 /* in microseconds, the unit of clock_us() */
-#define RETRY_DOWN (200 * MS)
+#define MS 1000                         /* in microseconds, the unit of clock_us() */
+#define RETRY_URGENT (200 * MS)         /* at least so often while the shard has no primary */
 #define RETRY_REFUSED_LOGIN (5000 * MS) /* someone has to change a password or a name first */
 #define RETRY_FULL (1000 * MS)          /* too many connections */
 #define RETRY_SUSPECT (50 * MS)         /* least time between attempts that workers ask for */
-#define RESOLVE_AGAIN (30000 * MS)
 #define RESOLVE_AGAIN_DOWN (1000 * MS)
 #define IDENTIFY_AGAIN (5000 * MS) /* while the node's timeline is not the primary's */
 
@@ -42,12 +42,13 @@ static const char check_sql[] =
     " CASE WHEN r THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END,"
     " CASE WHEN r THEN NULL ELSE pg_current_wal_flush_lsn() END,"
     " CASE WHEN r THEN (SELECT received_tli FROM pg_stat_wal_receiver)"
-    " ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int END"
+    " ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int END,"
+    " current_setting('default_transaction_read_only')"
     " FROM (SELECT pg_is_in_recovery() AS r OFFSET 0) AS s";
 
 static const char identify_sql[] =
     "SELECT s.system_identifier, greatest(c.timeline_id, r.min_recovery_end_timeline),"
-    " i.wal_block_size, i.bytes_per_wal_segment"
+    " i.wal_block_size, i.bytes_per_wal_segment, pg_postmaster_start_time()"
     " FROM pg_control_system() AS s, pg_control_checkpoint() AS c, pg_control_recovery() AS r,"
     " pg_control_init() AS i";
 
@@ -68,12 +69,7 @@ static int64_t check_timeout(const struct watch *watch)
     return watch->monitor->topology->config->check_timeout;
 }
 
-static enum node_state state_of(const struct watch *watch)
-{
-    return (enum node_state)atomic_load(&watch->node->state);
-}
-
-/* ---- up and down ---- */
+/* ---- disconnecting ---- */
 
 /* What a replica's numbers said is not to be trusted over a lost connection: it may come back older. */
 static void forget_position(struct watch *watch)
@@ -98,19 +94,6 @@ static void disconnect(struct watch *watch)
     forget_position(watch);
 }
 
-static void take_down(struct watch *watch, const char *why)
-{
-    watch->checked_once = true;
-    if (state_of(watch) == NODE_STATE_DOWN)
-        return;
-    atomic_store(&watch->node->state, NODE_STATE_DOWN);
-    log_event(LOG_WARNING, "node is down", LOG_S("node", watch->name),
-              LOG_S("database", watch->node->dbname),
-              LOG_S("role", node_role_name((enum node_role)atomic_load(&watch->node->role))),
-              LOG_S("reason", why));
-    group_settle(watch->group);
-}
-
 /* The server is there but does not let the monitor in: only its administrator can change that. */
 static void login_refused(struct watch *watch, const char *why)
 {
@@ -123,7 +106,7 @@ static void login_refused(struct watch *watch, const char *why)
                                 "to every shard, and grant it pg_monitor"));
     watch->said_refused = true;
     watch->retry_at = clock_us() + RETRY_REFUSED_LOGIN;
-    take_down(watch, why);
+    health_down(watch, why);
 }
 
 static void server_full(struct watch *watch, const char *why)
@@ -165,6 +148,21 @@ static bool next_address(struct watch *watch)
     return true;
 }
 
+/*
+ * Another server may stand there: until it has said what it is, it is nothing. Connections to the old
+ * address serve whom they serve, and end.
+ */
+static void address_changed(struct watch *watch)
+{
+    log_event(LOG_INFO, "the name of a node has another address now", LOG_S("node", watch->name));
+    if (watch->conn)
+        disconnect(watch);
+    node_leave(watch->node, clock_us());
+    watch->started[0] = '\0';
+    atomic_store(&watch->node->role, NODE_ROLE_UNKNOWN);
+    group_settle(watch->group);
+}
+
 /* Keeps the address in use if the name still has it. */
 static void take_addresses(struct watch *watch, const struct addrinfo *list)
 {
@@ -193,12 +191,9 @@ static void take_addresses(struct watch *watch, const struct addrinfo *list)
         watch->address = keep;
         return;
     }
-    if (had)
-        log_event(LOG_INFO, "the name of a node has another address now",
-                  LOG_S("node", watch->name));
     use_address(watch, 0);
-    if (watch->conn)
-        disconnect(watch); /* the old address is somebody else's */
+    if (had)
+        address_changed(watch);
 }
 
 static void connect_node(struct watch *watch);
@@ -253,13 +248,21 @@ static bool resolve_is_due(const struct watch *watch, int64_t now)
         return false;
     if (watch->naddresses == 0)
         return true;
-    bool down = state_of(watch) == NODE_STATE_DOWN;
-    return now - watch->resolved_at >= (down ? RESOLVE_AGAIN_DOWN : RESOLVE_AGAIN);
+    int64_t ttl = watch->monitor->topology->config->dns_ttl * MS;
+    if (watch->verdict == NODE_STATE_DOWN && ttl > RESOLVE_AGAIN_DOWN)
+        ttl = RESOLVE_AGAIN_DOWN;
+    return now - watch->resolved_at >= ttl;
 }
 
 /* ---- failing and starting again ---- */
 
 static void start(struct watch *watch);
+
+static int64_t retry_pause(const struct watch *watch)
+{
+    int64_t pause = watch->monitor->topology->config->health_down_interval * MS;
+    return pause > RETRY_URGENT && group_is_urgent(watch->group) ? RETRY_URGENT : pause;
+}
 
 static void failed(struct watch *watch, const char *why, const char *sqlstate)
 {
@@ -282,12 +285,12 @@ static void failed(struct watch *watch, const char *why, const char *sqlstate)
         return;
     }
     watch->failures++;
-    watch->retry_at = clock_us() + RETRY_DOWN;
+    watch->retry_at = clock_us() + retry_pause(watch);
     /* 57P03: it is starting up or shutting down, and says so. */
     bool certain = strcmp(sqlstate, "57P03") == 0 || (logging_in && is_refused(why));
-    if (certain || watch->failures >= 2)
-        take_down(watch, why);
-    else if (watch->failures == 1)
+    if (certain || watch->failures >= watch->monitor->topology->config->health_fall)
+        health_down(watch, why);
+    else
         start(watch);
 }
 
@@ -330,6 +333,14 @@ static bool parse_lsn(const PGresult *result, int column, uint64_t *position)
     return true;
 }
 
+/* Started anew, it knows nothing of the connections that were made before. */
+static void take_start_time(struct watch *watch, const char *started)
+{
+    if (watch->started[0] && strcmp(watch->started, started) != 0)
+        node_disown(watch->node, watch->answered_at);
+    snprintf(watch->started, sizeof watch->started, "%s", started);
+}
+
 /* Without these a node is judged more carefully than needed, but rightly: an error is no failure. */
 static void take_identity(struct watch *watch, const PGresult *result)
 {
@@ -342,6 +353,7 @@ static void take_identity(struct watch *watch, const PGresult *result)
     watch->control_timeline = (int)parse_number(result, 1);
     watch->page_size = (uint32_t)parse_number(result, 2);
     watch->segment_size = parse_number(result, 3);
+    take_start_time(watch, PQgetvalue(result, 0, 4));
     group_settle(watch->group); /* before its timeline can be taken for this cluster's */
 }
 
@@ -393,6 +405,8 @@ static bool change_role(struct watch *watch, enum node_role role)
     if ((enum node_role)atomic_load(&node->role) == role)
         return false;
     atomic_store(&node->stint, 0);
+    if (role == NODE_ROLE_REPLICA && atomic_load(&node->role) == NODE_ROLE_PRIMARY)
+        node_disown(node, watch->answered_at);
     if (role == NODE_ROLE_REPLICA) {
         atomic_store(&node->fresh_as_of, 0);
         atomic_store(&node->lag_us, -1);
@@ -412,12 +426,21 @@ static void report_check(const struct watch *watch, enum node_role role, const c
               LOG_I("timeline", atomic_load(&watch->node->timeline)));
 }
 
+/* Its own business, but somebody will look for the reason of so many 25006. */
+static void take_read_only(struct watch *watch, bool read_only)
+{
+    if (read_only && !atomic_load(&watch->node->read_only))
+        log_event(LOG_WARNING, "a primary refuses writes: default_transaction_read_only is on",
+                  LOG_S("node", watch->name), LOG_S("database", watch->node->dbname));
+    atomic_store(&watch->node->read_only, read_only);
+}
+
 static void take_check(struct watch *watch, const PGresult *result)
 {
     struct node *node = watch->node;
     bool replica = PQgetvalue(result, 0, 0)[0] == 't';
     enum node_role role = replica ? NODE_ROLE_REPLICA : NODE_ROLE_PRIMARY;
-    enum node_state before = state_of(watch);
+    enum node_state before = watch->verdict;
     int timeline = atomic_load(&node->timeline);
 
     bool known = atomic_load(&node->role) != NODE_ROLE_UNKNOWN;
@@ -426,21 +449,22 @@ static void take_check(struct watch *watch, const PGresult *result)
         take_replica_sample(watch, result);
     else
         take_primary_sample(watch, result);
+    take_read_only(watch, !replica && strcmp(PQgetvalue(result, 0, 4), "on") == 0);
     watch->first_check = false;
-    watch->failures = 0;
     watch->tried_addresses = 0;
     watch->checked_once = true;
     watch->said_refused = false;
+    watch->answered_at = watch->sent_at;
     atomic_store(&node->checked_at, clock_us());
     if (before == NODE_STATE_DOWN)
         atomic_store(&node->up_since, clock_us());
     /* Last: whoever sees it up finds the rest in place; a replica's lag stays unknown until measured. */
-    atomic_store(&node->state, NODE_STATE_UP);
-    if (before == NODE_STATE_DOWN)
+    health_answered(watch, new_role);
+    if (before == NODE_STATE_DOWN && watch->verdict == NODE_STATE_UP)
         report_check(watch, role, "node is up");
     else if (new_role)
         report_check(watch, role, known ? "node changed its role" : "role of a node found");
-    if (new_role || before != NODE_STATE_UP || timeline != atomic_load(&node->timeline))
+    if (new_role || before != watch->verdict || timeline != atomic_load(&node->timeline))
         group_settle(watch->group);
     else
         group_measure(watch->group, watch);
@@ -511,14 +535,15 @@ static void on_failed(void *arg, const char *why, const char *sqlstate)
 
 void watch_tick(struct watch *watch, int64_t now, bool round)
 {
+    health_tick(watch, now);
     if (watch->step == WATCH_OFF) {
         if (now >= watch->retry_at)
             start(watch);
         return;
     }
     if (watch->step == WATCH_RESOLVE && now - watch->tried_at > check_timeout(watch) * MS)
-        take_down(watch, "its name is not resolved yet");
-    if (watch->step != WATCH_IDLE || !round)
+        health_down(watch, "its name is not resolved yet");
+    if (watch->step != WATCH_IDLE || !(round || group_is_urgent(watch->group)))
         return;
     if (resolve_is_due(watch, now))
         resolve(watch);
@@ -526,6 +551,23 @@ void watch_tick(struct watch *watch, int64_t now, bool round)
         send_identify(watch);
     else
         send_check(watch);
+}
+
+/*
+ * A server that shuts down, or whose postmaster is stopped, lets nobody in any more but answers those who
+ * are. A replica that does so is as good as down: reads have other nodes. A primary is not.
+ */
+static bool login_is_doubted(const struct watch *watch)
+{
+    return atomic_load(&watch->node->refusals) > 0 &&
+           atomic_load(&watch->node->role) == NODE_ROLE_REPLICA &&
+           clock_us() - watch->tried_at >= RETRY_SUSPECT;
+}
+
+static void log_in_again(struct watch *watch)
+{
+    disconnect(watch);
+    start(watch);
 }
 
 void watch_suspect(struct watch *watch)
@@ -540,7 +582,10 @@ void watch_suspect(struct watch *watch)
         break;
     }
     case WATCH_IDLE:
-        send_check(watch);
+        if (login_is_doubted(watch))
+            log_in_again(watch);
+        else
+            send_check(watch);
         break;
     case WATCH_CHECK:
         watch->recheck = true;
@@ -560,6 +605,7 @@ struct watch *watch_new(struct monitor *monitor, struct node *node)
     struct watch *watch = mem_alloc(sizeof *watch);
     watch->monitor = monitor;
     watch->node = node_ref(node);
+    watch->verdict = (enum node_state)atomic_load(&node->state);
     watch->literal = atomic_load(&node->resolved) && node->host[0] == '/';
     if (!watch->literal) {
         struct in6_addr ignored;

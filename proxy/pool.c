@@ -10,6 +10,7 @@
 #include "proxy/client.h"
 #include "proxy/hub.h"
 #include "proxy/login_gate.h"
+#include "proxy/node_health.h"
 #include "proxy/pool_internal.h"
 #include "proxy/replication.h"
 #include "proxy/sequences.h"
@@ -272,6 +273,7 @@ void pool_server_ready(struct server *server)
     list_remove(&server->link);
     pool->nstarting--;
     login_forget_failure(pool);
+    node_proved(pool->node);
     pool->nactive++;
     server->state = SERVER_ACTIVE;
     server->ready_at = freshness_now();

@@ -18,6 +18,7 @@
 #include "proxy/extended.h"
 #include "proxy/misroute.h"
 #include "proxy/monitor.h"
+#include "proxy/node_health.h"
 #include "proxy/pins.h"
 #include "proxy/pool.h"
 #include "proxy/rename.h"
@@ -402,6 +403,7 @@ static enum verdict error_response(struct walk *walk, const char *message, const
         snprintf(server->fatal_sqlstate, sizeof server->fatal_sqlstate, "%s", error.sqlstate);
         return lose(server, error.message);
     }
+    node_erred(server->pool->node, error.sqlstate);
     server->copy_in = false;
     if (head->muted)
         return DROP;
@@ -822,7 +824,7 @@ static void lost(struct walk *walk)
     if (server->state == SERVER_CLOSED || (walk->client && server->client != walk->client))
         return;
     if (server->fatal[0])
-        server_close(server, server->fatal);
+        server_broke(server, server->fatal);
 }
 
 static void walk_and_act(struct server *server, struct buffer *kept, const char *data, size_t len)
@@ -880,5 +882,5 @@ void relay_readable(struct server *server)
             walk_and_act(server, NULL, worker->io, (size_t)n);
     }
     if (n < 0)
-        server_close(server, server->fatal[0] ? server->fatal : "the server closed the connection");
+        server_broke(server, server->fatal[0] ? server->fatal : "the server closed the connection");
 }

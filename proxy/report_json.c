@@ -59,6 +59,11 @@ static json_t *node_json(const struct report *report, const struct node *node)
     json_object_set_new(object, "checks_failed", json_integer(atomic_load(&node->checks_failed)));
     json_object_set_new(object, "connect_failures",
                         json_integer(atomic_load(&node->connect_failures)));
+    json_object_set_new(object, "breaker",
+                        text(breaker_state_name((enum breaker_state)atomic_load(&node->breaker))));
+    json_object_set_new(object, "breaker_failures",
+                        json_integer(atomic_load(&node->breaker_failures)));
+    json_object_set_new(object, "read_only", json_boolean(atomic_load(&node->read_only)));
     return object;
 }
 

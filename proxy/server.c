@@ -11,6 +11,8 @@
 #include "proxy/cancel.h"
 #include "proxy/client.h"
 #include "proxy/hub.h"
+#include "proxy/monitor.h"
+#include "proxy/node_health.h"
 #include "proxy/pool.h"
 #include "proxy/replication.h"
 #include "proxy/server_login.h"
@@ -201,6 +203,14 @@ void server_close(struct server *server, const char *reason)
         client_lost_server(client, server, reason);
 }
 
+void server_broke(struct server *server, const char *reason)
+{
+    struct node *node = server->pool->node;
+    node_broke(node, server->fatal_sqlstate);
+    monitor_suspect(server->worker->daemon->monitor, node);
+    server_close(server, reason);
+}
+
 static void login_or_relay(struct server *server)
 {
     switch (server->state) {
@@ -229,7 +239,7 @@ static void connection_broke(struct server *server)
     if (server->state == SERVER_CONNECTING || server->state == SERVER_LOGIN)
         pool_login_failed(server, "08006", failure ? failure : "could not connect to the server");
     else
-        server_close(server, "the connection to the server broke");
+        server_broke(server, "the connection to the server broke");
 }
 
 static void on_event(struct conn *conn, enum conn_event event)

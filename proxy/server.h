@@ -154,6 +154,8 @@ struct server {
 struct server *server_start(struct pool *pool);
 /* Ends it: out of its pool, budget given back, its client (if any) told by client_lost_server(). */
 void server_close(struct server *server, const char *reason);
+/* As server_close, because the server has gone or said its last words: counts against its node. */
+void server_broke(struct server *server, const char *reason);
 /* As server_close, but the client is not told: it has been already. */
 void server_drop(struct server *server, const char *reason);
 

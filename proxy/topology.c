@@ -160,6 +160,9 @@ static void copy_state(struct node *to, struct node *from)
     atomic_store(&to->timeline, atomic_load(&from->timeline));
     atomic_store(&to->fenced, atomic_load(&from->fenced));
     atomic_store(&to->held_until, atomic_load(&from->held_until));
+    atomic_store(&to->read_only, atomic_load(&from->read_only));
+    atomic_store(&to->dead_since, atomic_load(&from->dead_since));
+    atomic_store(&to->breaker_opened, atomic_load(&from->breaker_opened));
     if (node_address(from, &address, &length))
         node_set_address(to, (struct sockaddr *)&address, length);
 }

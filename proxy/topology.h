@@ -18,14 +18,15 @@
 #include "pgshunt/config.h"
 #include "pgshunt/schema.h"
 #include "pgshunt/shardmap.h"
+#include "proxy/breaker.h"
 #include "proxy/tls_context.h"
 
 enum node_role { NODE_ROLE_UNKNOWN, NODE_ROLE_PRIMARY, NODE_ROLE_REPLICA };
 
 enum node_state {
     NODE_STATE_UNKNOWN, /* not yet seen; may be tried */
-    NODE_STATE_UP,      /* the last check answered */
-    NODE_STATE_DOWN,    /* unreachable or refusing: taken out until a check answers again */
+    NODE_STATE_UP,      /* checks are answered */
+    NODE_STATE_DOWN,    /* taken out: checks are not answered, or its circuit breaker is open */
 };
 
 struct node {
@@ -61,6 +62,18 @@ struct node {
     atomic_bool fenced;
     _Atomic int64_t
         held_until; /* clock_us(): nothing new is sent to it until then (hold.h); 0: not held */
+    atomic_bool read_only;       /* a primary whose sessions are read-only by default */
+    _Atomic int64_t dead_since;  /* checks are not answered since; 0: they are */
+    atomic_int breaker;          /* enum breaker_state */
+    atomic_int breaker_failures; /* counted by it now */
+    atomic_long breaker_opened;  /* how often, for metrics */
+    /* what workers have met since the monitor's last look (node_health.h) */
+    atomic_int refusals;
+    atomic_int disk_errors;
+    atomic_bool broke;
+    atomic_bool proved;
+    /* server connections made before are closed: once they are free, at once (node_health.h) */
+    _Atomic int64_t leave_before, lost_before;
     /*
      * Where to connect. IP addresses and sockets ('/' first) are resolved from the start, names by the
      * monitor, which may change them later: read through node_address().

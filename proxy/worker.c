@@ -20,6 +20,7 @@
 #include "proxy/client_auth.h"
 #include "proxy/client_login.h"
 #include "proxy/hold.h"
+#include "proxy/evict.h"
 #include "proxy/hub.h"
 #include "proxy/listen.h"
 #include "proxy/console_control.h"
@@ -363,6 +364,7 @@ static void tick(uv_timer_t *timer)
 {
     struct worker *worker = timer->data;
     int64_t now = worker->now = clock_us();
+    evict_tick(worker, now);
     pools_tick(worker, now);
     cancels_tick(worker, now);
     hub_tick(worker, now);

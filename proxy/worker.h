@@ -116,6 +116,7 @@ struct worker {
     struct account *accounts;  /* by database and user; they hold the pools */
     struct list_node squeezed; /* pools that a limit on server connections keeps waiting */
     bool asking_room;          /* the other workers are being asked to make room */
+    unsigned disowned;         /* node_disowned_count() that was acted upon */
     bool warming;              /* this tick has started a connection for a pool's minimum */
     struct database_stats *stats;
     int64_t period_begin, period_end; /* clock_us of the last complete period; 0: none yet */

@@ -226,6 +226,13 @@ struct config {
     int64_t failover_wait;
     int64_t lag_check_interval;
     int64_t check_timeout;
+    int health_fall; /* checks in a row: to take a node out, to bring one back */
+    int health_rise;
+    int64_t health_down_interval;
+    int breaker_failures; /* 0: circuit breakers never open */
+    int64_t breaker_open;
+    int64_t breaker_reset;
+    int64_t dns_ttl;
     const char *monitor_user;     /* whom the monitor logs in as */
     const char *monitor_password; /* "": from the users file */
     int max_clients;

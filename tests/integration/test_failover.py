@@ -25,7 +25,8 @@ def own_cluster():
 @pytest.fixture(scope="module")
 def killable(own_cluster):
     """A proxy over two shards of three nodes, with users 1..400 and their homes."""
-    options = {"pool": {"connect_timeout": "2s", "query_wait_timeout": "5s"}, "routing": {"failover_wait": "0s"}}
+    options = {"pool": {"connect_timeout": "2s", "query_wait_timeout": "5s"}, "routing": {"failover_wait": "0s"},
+               "health": {"breaker_failures": 0}}  # the same nodes go down again and again
     with Proxy(own_cluster, keyspaces=[USERS], options=options) as proxy:
         proxy.wait_nodes()
         with closing(proxy.connect()) as connection:

@@ -537,12 +537,14 @@ static void test_nodes_and_shards(void **state)
     (void)state;
     add_pools(report);
     int first = node_at(report, 0, 0, 0)->id;
-    snprintf(expected, sizeof expected,
-             "app|s0|%d|10.0.0.1|5501||1|primary|up|t|0|0|1/23456789|2|f|50|0|0|2|4|0|0|0\n"
-             "app|s0|%d|10.0.0.2|5502|eu|1|replica|up|f|1|4096|1/23456789|2|f|50|0|0|0|0|2|2|0\n"
-             "app|s1|%d|fd00::1|5501||1|unknown|unknown|f|~|~|~|~|f|~|0|0|0|0|0|0|0\n"
-             "plain|s0|%d|10.0.0.9|5432||1|unknown|unknown|f|~|~|~|~|f|~|0|0|0|0|0|0|0\n",
-             first, first + 1, first + 2, first + 3);
+    snprintf(
+        expected, sizeof expected,
+        "app|s0|%d|10.0.0.1|5501||1|primary|up|t|0|0|1/23456789|2|f|50|0|0|closed|0|f|2|4|0|0|0\n"
+        "app|s0|%d|10.0.0.2|5502|eu|1|replica|up|f|1|4096|1/"
+        "23456789|2|f|50|0|0|closed|0|f|0|0|2|2|0\n"
+        "app|s1|%d|fd00::1|5501||1|unknown|unknown|f|~|~|~|~|f|~|0|0|closed|0|f|0|0|0|0|0\n"
+        "plain|s0|%d|10.0.0.9|5432||1|unknown|unknown|f|~|~|~|~|f|~|0|0|closed|0|f|0|0|0|0|0\n",
+        first, first + 1, first + 2, first + 3);
     check_show("SHOW NODES", report, expected);
     check_show("SHOW SHARDS", report,
                "app|s0|0|one|10.0.0.1:5501|2|2|1|3|12288|users=12288|2|4\n"
