@@ -259,6 +259,16 @@ static bool is_fatal(const struct pg_error *error)
            (strcmp(error->severity, "FATAL") == 0 || strcmp(error->severity, "PANIC") == 0);
 }
 
+/*
+ * A backend that has to end at once (an immediate shutdown, the crash of another one) says so in a WARNING
+ * and is gone: FATAL it may not say.
+ */
+static bool is_last_word(char type, const struct pg_error *error)
+{
+    return type == 'E' ? is_fatal(error)
+                       : error->routine && strcmp(error->routine, "quickdie") == 0;
+}
+
 static void settings_refused(struct walk *walk, const struct pg_error *error)
 {
     struct client *client = walk->client;
@@ -622,6 +632,18 @@ static enum verdict notice(const struct walk *walk)
     return head && head->swallow ? DROP : FORWARD;
 }
 
+static enum verdict server_notice(const struct walk *walk, const char *body, size_t len)
+{
+    struct server *server = walk->server;
+    struct pg_error error;
+    wire_read_error(body, len, &error);
+    if (is_last_word('N', &error)) {
+        snprintf(server->fatal_sqlstate, sizeof server->fatal_sqlstate, "%s", error.sqlstate);
+        return lose(server, error.message);
+    }
+    return walk->client ? notice(walk) : DROP;
+}
+
 /* A ParameterDescription that a portal's Describe does not have. */
 static bool is_of_portal(const struct walk *walk)
 {
@@ -665,7 +687,7 @@ static enum verdict look_at(struct walk *walk, const char *message, const char *
     case 'E':
         return error_response(walk, message, body, len);
     case 'N':
-        return walk->client ? notice(walk) : DROP;
+        return server_notice(walk, body, len);
     case 'S':
         return parameter_status(walk, body, len);
     case 'A':
@@ -722,13 +744,13 @@ static size_t start_passing(struct walk *walk, const char *at, size_t len, uint3
 }
 
 /* A shard's last words are the loss of that shard: its part of a fan-out may be repeated elsewhere. */
-static bool is_last_word(struct server *server, const char *at, uint32_t length)
+static bool shard_takes_leave(struct server *server, const char *at, uint32_t length)
 {
     struct pg_error error;
-    if (at[0] != 'E')
+    if (at[0] != 'E' && at[0] != 'N')
         return false;
     wire_read_error(at + WIRE_HEADER, length - 4, &error);
-    if (!is_fatal(&error))
+    if (!is_last_word(at[0], &error))
         return false;
     snprintf(server->fatal_sqlstate, sizeof server->fatal_sqlstate, "%s", error.sqlstate);
     lose(server, error.message);
@@ -755,7 +777,7 @@ static bool take_message(struct walk *walk, const char *at, uint32_t length)
     const char *end = at + 1 + length;
     if (goes_to_scatter(walk)) {
         cut_out(walk, at, end);
-        if (is_last_word(walk->server, at, length))
+        if (shard_takes_leave(walk->server, at, length))
             return false;
         scatter_message(walk->server, at[0], at + WIRE_HEADER, length - 4);
         return follow_scatter(walk);
