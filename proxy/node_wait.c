@@ -50,7 +50,7 @@ static void look(uv_timer_t *timer)
 static bool was_well(const struct shard *shard)
 {
     for (int i = 0; i < shard->nnodes; i++)
-        if (atomic_load(&shard->nodes[i]->role) != NODE_ROLE_UNKNOWN)
+        if (atomic_load(&shard->nodes[i]->checked_at) != 0)
             return true;
     return false;
 }
