@@ -40,7 +40,7 @@ bool breaker_fail(struct breaker *breaker, const struct breaker_limits *limits, 
 
 bool breaker_succeed(struct breaker *breaker, int64_t now)
 {
-    return breaker->state == BREAKER_HALF_OPEN && change(breaker, BREAKER_CLOSED, now);
+    return breaker->state != BREAKER_CLOSED && change(breaker, BREAKER_CLOSED, now);
 }
 
 bool breaker_tick(struct breaker *breaker, const struct breaker_limits *limits, int64_t now)

@@ -8,6 +8,8 @@
  *       |                                     '-------- the next failure -------'    |
  *       '---------- a connection that succeeds, or reset_us without a failure -------'
  *
+ * A success closes it while it is open, too: of a node that is needed nonetheless.
+ *
  * Pure: the caller brings the clock.
  */
 #ifndef PGSHUNT_PROXY_BREAKER_H
@@ -39,7 +41,7 @@ struct breaker {
 /* Each returns whether the state changed. */
 bool breaker_fail(struct breaker *breaker, const struct breaker_limits *limits, int count,
                   int64_t now);
-/* A connection was made and could be used. */
+/* A connection was made and could be used: by one who had reason to try. */
 bool breaker_succeed(struct breaker *breaker, int64_t now);
 /* Time passes. */
 bool breaker_tick(struct breaker *breaker, const struct breaker_limits *limits, int64_t now);

@@ -148,7 +148,8 @@ void health_answered(struct watch *watch, bool new_role)
     watch->answers = 0;
     atomic_store(&watch->node->dead_since, 0);
     health_publish(watch);
-    if (atomic_exchange(&watch->node->proved, false) &&
+    /* Where it is kept out, what succeeds was begun before. */
+    if (atomic_exchange(&watch->node->proved, false) && !breaker_holds(watch) &&
         breaker_succeed(&watch->breaker, clock_us()))
         breaker_changed(watch);
     count_failures(watch, failures);

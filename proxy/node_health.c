@@ -44,7 +44,7 @@ void node_erred(struct node *node, const char *sqlstate)
 
 void node_proved(struct node *node)
 {
-    if (atomic_load(&node->breaker) == BREAKER_HALF_OPEN)
+    if (atomic_load(&node->breaker) != BREAKER_CLOSED)
         atomic_store(&node->proved, true);
 }
 

@@ -14,6 +14,7 @@
 
 #include "pgshunt/wire.h"
 #include "proxy/pins.h"
+#include "proxy/node_health.h"
 #include "proxy/pool_internal.h"
 #include "proxy/worker.h"
 
@@ -98,6 +99,7 @@ void pool_tended(struct server *server)
     server->tended = false;
     guc_set_assign(&server->settled, server->reported);
     server->pool->ntended--;
+    node_proved(server->pool->node);
     pool_checkin(server);
 }
 
