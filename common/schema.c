@@ -27,6 +27,9 @@ struct relation_entry {
     const struct schema_relation *relation; /* NULL by name alone: ambiguous */
     const struct schema_relation *any;      /* never NULL */
     int rank;                               /* by name alone: how strongly the name means it */
+    /* what schema_suspects() tells */
+    struct schema_relation *chain; /* all of them */
+    bool odd;                      /* one of them is no plain table */
 };
 
 struct function_entry {
@@ -82,8 +85,8 @@ void schema_free(struct schema *schema)
     free(schema);
 }
 
-static const struct schema_relation *copy_relation(struct arena *arena,
-                                                   const struct schema_relation *from)
+static struct schema_relation *copy_relation(struct arena *arena,
+                                             const struct schema_relation *from)
 {
     struct schema_relation *to = arena_new(arena, struct schema_relation);
     *to = *from;
@@ -93,6 +96,9 @@ static const struct schema_relation *copy_relation(struct arena *arena,
         to->parent_schema = arena_strdup(arena, from->parent_schema);
         to->parent = arena_strdup(arena, from->parent);
     }
+    to->parts = NULL;
+    to->resolved = false;
+    to->other = NULL;
     to->columns = arena_array(arena, struct schema_column, from->ncolumns);
     for (int i = 0; i < from->ncolumns; i++) {
         to->columns[i] = from->columns[i];
@@ -111,7 +117,12 @@ static int schema_rank(const char *schema_name)
     return strcmp(schema_name, "public") ? 1 : 2;
 }
 
-static void put_relation_name(struct schema *schema, const struct schema_relation *relation)
+static bool is_plain(const struct schema_relation *relation)
+{
+    return strchr("rpm", relation->kind) && relation->persistence == 'p';
+}
+
+static void put_relation_name(struct schema *schema, struct schema_relation *relation)
 {
     int rank = schema_rank(relation->schema);
     struct relation_entry *entry;
@@ -120,9 +131,14 @@ static void put_relation_name(struct schema *schema, const struct schema_relatio
         entry = arena_new(&schema->arena, struct relation_entry);
         entry->relation = entry->any = relation;
         entry->rank = rank;
+        entry->chain = relation;
+        entry->odd = !is_plain(relation);
         HASH_ADD_KEYPTR(hh, schema->relation_names, relation->name, strlen(relation->name), entry);
         return;
     }
+    relation->other = entry->chain;
+    entry->chain = relation;
+    entry->odd |= !is_plain(relation);
     bool same = entry->relation && !strcmp(entry->relation->schema, relation->schema);
     if (rank > entry->rank || same) {
         entry->relation = entry->any = relation;
@@ -138,7 +154,7 @@ void schema_add_relation(struct schema *schema, const struct schema_relation *re
     make_key(relation->schema, relation->name, &key);
     if (!key.length)
         return;
-    const struct schema_relation *copy = copy_relation(&schema->arena, relation);
+    struct schema_relation *copy = copy_relation(&schema->arena, relation);
     struct relation_entry *entry;
     HASH_FIND(hh, schema->relations, key.bytes, key.length, entry);
     if (!entry) {
@@ -146,7 +162,8 @@ void schema_add_relation(struct schema *schema, const struct schema_relation *re
         char *own = arena_strndup(&schema->arena, key.bytes, key.length);
         HASH_ADD_KEYPTR(hh, schema->relations, own, key.length, entry);
     }
-    entry->relation = entry->any = copy;
+    entry->relation = entry->any = entry->chain = copy;
+    entry->odd = !is_plain(copy);
     put_relation_name(schema, copy);
 }
 
@@ -201,6 +218,37 @@ static const struct relation_entry *find_relation(const struct schema *schema,
         HASH_FIND(hh, schema->relation_names, name, strlen(name), entry);
     }
     return entry;
+}
+
+const struct schema_relation *schema_suspects(const struct schema *schema, const char *schema_name,
+                                              const char *name, bool *known)
+{
+    const struct relation_entry *entry = find_relation(schema, schema_name, name);
+    *known = entry != NULL;
+    return entry && entry->odd ? entry->chain : NULL;
+}
+
+void schema_add_part(struct schema *schema, const char *schema_name, const char *name,
+                     const struct schema_part *part)
+{
+    struct relation_entry *entry =
+        (struct relation_entry *)find_relation(schema, schema_name, name);
+    if (!entry)
+        return;
+    entry->chain->resolved = true;
+    if (!part)
+        return;
+    struct schema_part *copy = arena_new(&schema->arena, struct schema_part);
+    *copy = *part;
+    if (part->kind != PART_LOCK) {
+        copy->schema = arena_strdup(&schema->arena, part->schema);
+        copy->name = arena_strdup(&schema->arena, part->name);
+    }
+    copy->next = entry->chain->parts;
+    entry->chain->parts = copy;
+    entry->odd = true;
+    entry = (struct relation_entry *)find_relation(schema, NULL, name);
+    entry->odd = true;
 }
 
 const struct schema_relation *schema_relation(const struct schema *schema, const char *schema_name,

@@ -105,6 +105,7 @@ void attach_route(struct client *client, const struct statement *statement,
     input.statement = statement;
     input.params = params;
     router_plan(&input, arena, plan);
+    plan->write |= client->request.on_primary; /* it did try to */
     sequences_planned(client, statement, plan);
     refuse_to_prepare(client, statement, plan);
     /* Where any shard would do, the one the transaction is on already costs nothing. */
@@ -119,6 +120,7 @@ void attach_route_list(struct client *client, const struct statement_list *list,
     struct route_input input;
     fill_input(client, &session, &input);
     router_plan_list(list, &input, arena, plan);
+    plan->write |= client->request.on_primary;
     for (int i = 0; i < list->count; i++)
         sequences_planned(client, list->items[i], plan);
     for (int i = 0; i < list->count; i++)

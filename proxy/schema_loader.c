@@ -68,6 +68,39 @@ static const char relations_sql[] =
     " AND n.nspname !~ '^pg_(toast|temp|toast_temp)(_|$)'"
     " ORDER BY c.oid, a.attnum";
 
+/*
+ * What views read and call, and the policies that a SELECT is subject to: one row for each view, and one
+ * for each relation, function and locking clause. The server keeps them as trees that tell everything by
+ * its number, the functions behind operators and the built-in ones too, which pg_depend does not have.
+ * Blanks inside of names are escaped there, so that no name looks like such a number.
+ */
+static const char parts_sql[] =
+    "WITH source AS ("
+    " SELECT r.ev_class AS oid, r.ev_action::text AS tree FROM pg_rewrite AS r"
+    " JOIN pg_class AS c ON c.oid = r.ev_class WHERE c.relkind = 'v' AND r.ev_type = '1'"
+    " UNION ALL SELECT p.polrelid, p.polqual::text FROM pg_policy AS p"
+    " JOIN pg_class AS c ON c.oid = p.polrelid"
+    " WHERE c.relrowsecurity AND p.polcmd IN ('r', '*') AND p.polqual IS NOT NULL),"
+    " part AS ("
+    " SELECT DISTINCT s.oid, CASE WHEN m[1] = 'relid' THEN 'r' ELSE 'f' END AS what, m[2]::oid AS "
+    "id"
+    " FROM source AS s, regexp_matches(s.tree,"
+    " ':(relid|funcid|opfuncid|aggfnoid|winfnoid) ([1-9][0-9]*)', 'g') AS m"
+    " WHERE m[1] <> 'relid' OR m[2]::oid <> s.oid"
+    " UNION ALL SELECT oid, 'l', NULL FROM source WHERE tree LIKE '%:hasForUpdate true%'"
+    " UNION ALL SELECT oid, 'v', NULL FROM source)"
+    " SELECT n.nspname, c.relname, p.what, coalesce(rn.nspname, fn.nspname),"
+    " coalesce(r.relname, f.proname), f.provolatile"
+    " FROM part AS p JOIN pg_class AS c ON c.oid = p.oid JOIN pg_namespace AS n ON n.oid = "
+    "c.relnamespace"
+    " LEFT JOIN pg_class AS r ON p.what = 'r' AND r.oid = p.id"
+    " LEFT JOIN pg_namespace AS rn ON rn.oid = r.relnamespace"
+    " LEFT JOIN pg_proc AS f ON p.what = 'f' AND f.oid = p.id"
+    " LEFT JOIN pg_namespace AS fn ON fn.oid = f.pronamespace"
+    " WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')"
+    " AND n.nspname !~ '^pg_(toast|temp|toast_temp)(_|$)'"
+    " ORDER BY p.oid, p.what, p.id";
+
 /* 'i' < 's' < 'v': the greatest letter is the most volatile. */
 static const char functions_sql[] =
     "SELECT n.nspname, p.proname, max(p.provolatile::text COLLATE \"C\")"
@@ -90,6 +123,7 @@ static const char collation_sql[] =
 static void add_relation_row(struct schema_load *load, const PGresult *row);
 static void add_function_row(struct schema_load *load, const PGresult *row);
 static void add_collation_row(struct schema_load *load, const PGresult *row);
+static void add_part_row(struct schema_load *load, const PGresult *row);
 
 static const struct {
     const char *sql;
@@ -98,6 +132,7 @@ static const struct {
     {collation_sql, add_collation_row},
     {functions_sql, add_function_row},
     {relations_sql, add_relation_row},
+    {parts_sql, add_part_row},
 };
 #define STEPS ((int)(sizeof steps / sizeof steps[0]))
 
@@ -163,14 +198,28 @@ static void add_relation_row(struct schema_load *load, const PGresult *row)
     };
 }
 
+static enum volatility volatility_of(const char *letter)
+{
+    if (letter && letter[0] == 'i')
+        return VOLATILITY_IMMUTABLE;
+    return letter && letter[0] == 's' ? VOLATILITY_STABLE : VOLATILITY_VOLATILE;
+}
+
 static void add_function_row(struct schema_load *load, const PGresult *row)
 {
-    enum volatility volatility = VOLATILITY_VOLATILE;
-    if (field(row, 2)[0] == 'i')
-        volatility = VOLATILITY_IMMUTABLE;
-    else if (field(row, 2)[0] == 's')
-        volatility = VOLATILITY_STABLE;
-    schema_add_function(load->schema, field(row, 0), field(row, 1), volatility);
+    schema_add_function(load->schema, field(row, 0), field(row, 1), volatility_of(field(row, 2)));
+}
+
+/* What has been dropped meanwhile has no name: "" is nobody's, so nothing is known of it. */
+static void add_part_row(struct schema_load *load, const PGresult *row)
+{
+    struct schema_part part = {.schema = field(row, 3) ? field(row, 3) : "",
+                               .name = field(row, 4) ? field(row, 4) : "",
+                               .volatility = volatility_of(field(row, 5))};
+    char what = field(row, 2)[0];
+    finish_relation(load);
+    part.kind = what == 'r' ? PART_RELATION : what == 'f' ? PART_FUNCTION : PART_LOCK;
+    schema_add_part(load->schema, field(row, 0), field(row, 1), what == 'v' ? NULL : &part);
 }
 
 static void add_collation_row(struct schema_load *load, const PGresult *row)

@@ -83,6 +83,41 @@ static bool is_catalog(const struct relation_ref *relation)
     return !strncmp(relation->schema, "pg_", 3) || !strcmp(relation->schema, "information_schema");
 }
 
+#define VIEWS_DEEP 32 /* Postgres allows no cycles; the bound is for a snapshot taken meanwhile */
+
+static const char *relation_objection(const struct relation_ref *ref, const struct judge *judge,
+                                      int depth);
+
+/* The function is known as itself, not by a name that may stand for others. */
+static const char *part_function_objection(const struct schema_part *part,
+                                           const struct judge *judge)
+{
+    enum builtin_class builtin =
+        strcmp(part->schema, "pg_catalog") ? BUILTIN_UNKNOWN : builtin_function(part->name);
+    if (builtin == BUILTIN_HARMLESS || builtin == BUILTIN_PRIMARY)
+        return builtin_objection(builtin);
+    if (part->volatility == VOLATILITY_IMMUTABLE || part->volatility == VOLATILITY_STABLE)
+        return NULL;
+    return judge->claimed && builtin != BUILTIN_VOLATILE ? NULL : "volatile function";
+}
+
+/* What is behind a view, and what a table's policies call. */
+static const char *parts_objection(const struct schema_relation *relation,
+                                   const struct judge *judge, int depth)
+{
+    const char *why = NULL;
+    for (const struct schema_part *part = relation->parts; part && !why; part = part->next) {
+        struct relation_ref ref = {.schema = part->schema, .name = part->name};
+        if (part->kind == PART_LOCK)
+            why = "locking clause";
+        else if (part->kind == PART_FUNCTION)
+            why = part_function_objection(part, judge);
+        else
+            why = relation_objection(&ref, judge, depth + 1);
+    }
+    return why;
+}
+
 /* Objections that a claim overrides: what is known now may still turn out to be a read. */
 static const char *kind_objection(const struct schema_relation *relation)
 {
@@ -91,8 +126,8 @@ static const char *kind_objection(const struct schema_relation *relation)
     case 'p':
     case 'm':
         return relation->persistence == 'p' ? NULL : "unknown relation";
-    case 'v': /* it may call anything */
-        return "view";
+    case 'v': /* what is not known of may call anything */
+        return relation->resolved ? NULL : "view";
     case 'f':
         return "foreign table";
     case 'S':
@@ -102,22 +137,39 @@ static const char *kind_objection(const struct schema_relation *relation)
     }
 }
 
-static const char *relation_objection(const struct relation_ref *ref, const struct judge *judge)
+static const char *one_objection(const struct schema_relation *relation, const struct judge *judge,
+                                 int depth)
 {
+    if (relation->persistence == 't')
+        return "temporary table";
+    if (relation->persistence == 'u')
+        return "unlogged table";
+    if (depth > VIEWS_DEEP)
+        return "view";
+    const char *why = parts_objection(relation, judge, depth);
+    return why || judge->claimed ? why : kind_objection(relation);
+}
+
+/* A name without a schema is no read if any of those it may stand for is none: the search_path may be
+ * set where we do not see it. */
+static const char *relation_objection(const struct relation_ref *ref, const struct judge *judge,
+                                      int depth)
+{
+    bool known;
     if (ref->schema && !strncmp(ref->schema, "pg_temp", 7))
         return "temporary table";
     if (is_catalog(ref))
         return judge->claimed ? NULL : "system catalog";
     if (!judge->schema)
         return judge->claimed ? NULL : "schema not loaded";
-    const struct schema_relation *relation = schema_relation(judge->schema, ref->schema, ref->name);
-    if (!relation) /* perhaps a temporary one, or newer than the snapshot */
+    const struct schema_relation *suspect =
+        schema_suspects(judge->schema, ref->schema, ref->name, &known);
+    if (!known) /* perhaps a temporary one, or newer than the snapshot */
         return judge->claimed ? NULL : "unknown relation";
-    if (relation->persistence == 't')
-        return "temporary table";
-    if (relation->persistence == 'u')
-        return "unlogged table";
-    return judge->claimed ? NULL : kind_objection(relation);
+    const char *why = NULL;
+    for (; suspect && !why; suspect = ref->schema ? NULL : suspect->other)
+        why = one_objection(suspect, judge, depth);
+    return why;
 }
 
 /* ---- statements ---- */
@@ -141,7 +193,7 @@ static const char *tree_objection(const struct statement *statement, const struc
     for (int i = 0; i < statement->nrelations; i++) {
         if (statement->relations[i].written)
             return "write";
-        const char *why = relation_objection(&statement->relations[i], judge);
+        const char *why = relation_objection(&statement->relations[i], judge, 0);
         if (why)
             return why;
     }

@@ -290,12 +290,12 @@ static void plan_tableless(struct planner *p)
 
 void plan_refuse_view(struct planner *p)
 {
-    plan_refuse(
-        p,
-        "Query the tables themselves, or name the shard where the view is right with a "
-        "comment: /* pgshunt: shard=... */",
-        "\"%s\" is a view: what is behind it is not known, and one shard may hold only a part",
-        p->view);
+    plan_refuse(p,
+                "Query the tables themselves, or name the shard where the view is right with a "
+                "comment: /* pgshunt: shard=... */",
+                "\"%s\" is a view of tables on several shards, or of what is not known: one shard "
+                "may hold only a part",
+                p->view);
 }
 
 static void plan_reference(struct planner *p)

@@ -236,6 +236,14 @@ struct shard_set plan_top_reach(const struct planner *p);
 void plan_direct(struct planner *p, unsigned shard, const char *reason);
 /* Refuses with p->failed, which is set. */
 void plan_refuse_failed(struct planner *p);
+/* What is behind a view. */
+struct view_content {
+    bool reference, unsharded;
+    bool hidden; /* sharded tables, or something that is not known */
+};
+/* False: it is no view that is known. */
+bool plan_is_view(const struct planner *p, const char *schema, const char *name,
+                  struct view_content *holds);
 /* Refuses because of view p->view. */
 void plan_refuse_view(struct planner *p);
 /* Refuses with 0A000; `message` is a format. */

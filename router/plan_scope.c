@@ -70,16 +70,62 @@ static void add_instance(struct planner *p, const struct from_item *item,
     };
 }
 
-static void add_unsharded(struct planner *p, const struct from_item *item)
+#define VIEWS_DEEP 32
+
+/* Adds what is behind a view to `holds`. */
+static void look_behind(const struct planner *p, const struct schema_relation *view, int depth,
+                        struct view_content *holds)
+{
+    holds->hidden |= !view->resolved || depth > VIEWS_DEEP;
+    for (const struct schema_part *part = view->parts; part && !holds->hidden; part = part->next) {
+        if (part->kind != PART_RELATION)
+            continue;
+        const struct schema_relation *inside = schema_relation(p->schema, part->schema, part->name);
+        enum table_class class = plan_rule(p, part->schema, part->name)->class;
+        if (inside && inside->kind == 'v' && class == TABLE_UNSHARDED)
+            look_behind(p, inside, depth + 1, holds);
+        else if (class == TABLE_REFERENCE)
+            holds->reference = true;
+        else if (class == TABLE_UNSHARDED)
+            holds->unsharded = true;
+        else
+            holds->hidden = true;
+    }
+}
+
+bool plan_is_view(const struct planner *p, const char *schema, const char *name,
+                  struct view_content *holds)
 {
     const struct schema_relation *relation =
-        p->schema ? schema_relation(p->schema, item->schema, item->name) : NULL;
+        p->schema ? schema_relation(p->schema, schema, name) : NULL;
+    *holds = (struct view_content){false, false, false};
+    if (!relation || relation->kind != 'v')
+        return false;
+    look_behind(p, relation, 0, holds);
+    return true;
+}
+
+/* One that reads reference tables alone is like one; else it is like a table on the first shard, which
+ * has all of those, too. */
+static void add_view(struct planner *p, const char *name, const struct view_content *holds)
+{
+    if (holds->hidden)
+        p->view = name;
+    else if (holds->reference && !holds->unsharded)
+        p->reference = name;
+    else if (!p->unsharded)
+        p->unsharded = name;
+}
+
+static void add_unsharded(struct planner *p, const struct from_item *item)
+{
+    struct view_content holds;
     if (p->schema && !is_catalog(item))
         plan_needs_schema(p, item->schema, item->name); /* it may be a view */
     if (is_catalog(item))
         p->catalog = item->name;
-    else if (relation && relation->kind == 'v')
-        p->view = item->name;
+    else if (plan_is_view(p, item->schema, item->name, &holds))
+        add_view(p, item->name, &holds);
     else if (!p->unsharded)
         p->unsharded = item->name;
 }

@@ -337,8 +337,8 @@ static const char *find_view(const struct planner *p)
 {
     for (int i = 0; i < p->statement->nrelations && p->schema; i++) {
         const struct relation_ref *ref = &p->statement->relations[i];
-        const struct schema_relation *relation = schema_relation(p->schema, ref->schema, ref->name);
-        if (relation && relation->kind == 'v')
+        struct view_content holds;
+        if (plan_is_view(p, ref->schema, ref->name, &holds) && holds.hidden)
             return ref->name;
     }
     return NULL;

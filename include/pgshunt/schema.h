@@ -30,6 +30,18 @@ struct schema_column {
     const char *collation;  /* name of its own collation ("C"), if not the default; else NULL */
 };
 
+/* What a view is made of, or a row-level policy of a table: named by the server, so that no search_path is
+ * involved and no operator's or cast's function is missed. */
+enum schema_part_kind { PART_RELATION, PART_FUNCTION, PART_LOCK };
+
+struct schema_part {
+    enum schema_part_kind kind;
+    const char *schema; /* RELATION and FUNCTION */
+    const char *name;
+    enum volatility volatility; /* FUNCTION: of this very one, among those of its name */
+    const struct schema_part *next;
+};
+
 struct schema_relation {
     const char *schema;
     const char *name;
@@ -41,11 +53,18 @@ struct schema_relation {
     const char
         *parent_schema; /* of what it is a partition or inheritance child of; NULL: of nothing */
     const char *parent; /* the nearest; of several parents the first */
+    /* Filled in by schema_add_part() and schema_add_relation(). */
+    const struct schema_part *parts;     /* in no order */
+    bool resolved;                       /* a view: parts are all there are */
+    const struct schema_relation *other; /* the next of this name, in another schema */
 };
 
 struct schema *schema_new(void);
 /* Copies everything. */
 void schema_add_relation(struct schema *schema, const struct schema_relation *relation);
+/* A part of a relation added before; NULL: it has no more than are told of. Copies everything. */
+void schema_add_part(struct schema *schema, const char *schema_name, const char *name,
+                     const struct schema_part *part);
 /* Several calls with one name keep the most volatile. */
 void schema_add_function(struct schema *schema, const char *schema_name, const char *name,
                          enum volatility volatility);
@@ -59,6 +78,13 @@ const struct schema_relation *schema_relation(const struct schema *schema, const
 /* The same, but where an unqualified name may mean several: one of them, not NULL. */
 const struct schema_relation *schema_relation_any(const struct schema *schema,
                                                   const char *schema_name, const char *name);
+/*
+ * What is to be looked at when a statement reads what the name stands for, whatever its search_path: the
+ * first of them, `other` is the next, which is followed where no schema is named. NULL with *known: there are
+ * some, and all of them are permanent tables without policies.
+ */
+const struct schema_relation *schema_suspects(const struct schema *schema, const char *schema_name,
+                                              const char *name, bool *known);
 const struct schema_column *schema_column(const struct schema_relation *relation, const char *name);
 enum volatility schema_function(const struct schema *schema, const char *schema_name,
                                 const char *name);

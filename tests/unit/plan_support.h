@@ -55,6 +55,13 @@ static void add_relations(void)
     TABLE("logs", 'r', {"id", OID_INT8, true, NULL}, {"uid", OID_INT8, true, NULL},
           {"msg", OID_TEXT, true, NULL});
     TABLE("active_users", 'v', {"id", OID_INT8, true, NULL});
+    TABLE("view_of_logs", 'v', {"id", OID_INT8, true, NULL});
+    TABLE("view_of_countries", 'v', {"code", OID_TEXT, true, NULL});
+    TABLE("view_of_both", 'v', {"id", OID_INT8, true, NULL});
+    TABLE("view_of_users", 'v', {"id", OID_INT8, true, NULL});
+    TABLE("view_of_a_part", 'v', {"id", OID_INT8, true, NULL});
+    TABLE("view_of_views", 'v', {"id", OID_INT8, true, NULL});
+    TABLE("view_of_nothing", 'v', {"id", OID_INT8, true, NULL});
     TABLE("log_seq", 'S', {"last_value", OID_INT8, true, NULL});
 }
 
@@ -81,6 +88,20 @@ static void add_children(void)
                                                                   .parent = children[i][3]});
 }
 
+static void add_views(void)
+{
+    static const char *const parts[][2] = {
+        {"view_of_logs", "logs"},          {"view_of_countries", "countries"},
+        {"view_of_both", "logs"},          {"view_of_both", "countries"},
+        {"view_of_users", "logs"},         {"view_of_users", "users"},
+        {"view_of_a_part", "orders_2024"}, {"view_of_views", "view_of_logs"},
+        {"view_of_views", "view_of_both"}};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        schema_add_part(fix.schema, "public", parts[i][0],
+                        &(struct schema_part){PART_RELATION, "public", parts[i][1], 0, NULL});
+    schema_add_part(fix.schema, "public", "view_of_nothing", NULL);
+}
+
 static int setup(void **state)
 {
     static const char *names[] = {"s0", "s1", "s2"};
@@ -102,6 +123,7 @@ static int setup(void **state)
     schema_set_collation(fix.schema, "en_US.UTF-8", 'c');
     add_relations();
     add_children();
+    add_views();
     schema_add_function(fix.schema, "pg_catalog", "lower", VOLATILITY_IMMUTABLE);
     schema_add_function(fix.schema, "public", "touch", VOLATILITY_VOLATILE);
     schema_add_function(fix.schema, "public", "geo", VOLATILITY_IMMUTABLE);
