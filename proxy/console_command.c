@@ -105,6 +105,10 @@ static const struct console_column shards[] = {
     I("replicas_fresh"), I("weight"), I("buckets"), S("keyspaces"), I("sv_active"), I("sv_idle"),
 };
 
+static const struct console_column prepared[] = {
+    S("name"), S("statement"), Q("references"), I("servers"), I("workers"),
+};
+
 static const struct console_column lists[] = {S("list"), I("items")};
 static const struct console_column config_columns[] = {S("key"), S("value"), S("default"), S("changeable")};
 static const struct console_column state[] = {S("key"), S("value")};
@@ -140,6 +144,8 @@ static const struct console_command commands[] = {
          "the averages of SHOW STATS, over the last complete minute"),
     SHOW("SHOW TOTALS", totals, REPORT_SUMS, console_show_sums,
          "counters and averages of all databases together"),
+    SHOW("SHOW PREPARED_STATEMENTS", prepared, REPORT_PREPARED, console_show_prepared,
+         "prepared statements by content, those used most first, a thousand at most"),
     SHOW("SHOW LISTS", lists, REPORT_SUMS, console_show_lists, "how many there are of what"),
     SHOW("SHOW CONFIG", config_columns, 0, console_show_config, "all settings"),
     SHOW("SHOW STATE", state, REPORT_SUMS, console_show_state,

@@ -1,4 +1,4 @@
-/* console_show.c: SHOW POOLS, CLIENTS, SERVERS, DATABASES, USERS and LISTS, as PgBouncer has them. */
+/* console_show.c: SHOW POOLS, CLIENTS, SERVERS, DATABASES, USERS and LISTS as PgBouncer has them, PREPARED_STATEMENTS. */
 #include "proxy/console_show.h"
 
 #include <inttypes.h>
@@ -148,6 +148,19 @@ void console_show_servers(struct console_table *table, const struct report *repo
 {
     for (const struct report_connection *row = report->servers.first; row; row = row->next)
         put_connection(table, report, row, "S");
+}
+
+/* ---- SHOW PREPARED_STATEMENTS ---- */
+
+void console_show_prepared(struct console_table *table, const struct report *report)
+{
+    for (const struct report_prepared *row = report->prepared; row; row = row->hh.next) {
+        console_text(table, row->name);
+        console_text(table, row->statement);
+        console_integer(table, row->references);
+        console_integer(table, row->servers);
+        console_integer(table, row->workers);
+    }
 }
 
 /* ---- SHOW DATABASES ---- */

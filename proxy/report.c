@@ -335,6 +335,8 @@ static void visit(struct worker *worker, void *arg)
         list_clients(report, worker);
     if (report->parts & REPORT_SERVERS)
         list_servers(report, worker);
+    if (report->parts & REPORT_PREPARED)
+        report_list_prepared(report, worker);
 }
 
 static void finish(void *arg)

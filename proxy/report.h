@@ -21,9 +21,10 @@
 #include "proxy/worker.h"
 
 enum report_part {
-    REPORT_SUMS = 1 << 0,    /* accounts, pools, counters, workers */
-    REPORT_CLIENTS = 1 << 1, /* one row per client */
-    REPORT_SERVERS = 1 << 2, /* one row per server connection */
+    REPORT_SUMS = 1 << 0,     /* accounts, pools, counters, workers */
+    REPORT_CLIENTS = 1 << 1,  /* one row per client */
+    REPORT_SERVERS = 1 << 2,  /* one row per server connection */
+    REPORT_PREPARED = 1 << 3, /* one row per prepared statement, up to a limit */
 };
 
 /* One (database, user): the clients that are logged in, and the pools there are for it. */
@@ -107,6 +108,17 @@ struct report_handshakes {
     uint64_t failed;
 };
 
+/* A prepared statement by content. Those of servers are counted on the workers that know it. */
+struct report_prepared {
+    struct prepared_key key;
+    const char *name;      /* what servers know it as */
+    const char *statement; /* its beginning */
+    int64_t references;    /* names of clients, and answers awaited */
+    int servers;           /* connections that have it */
+    int workers;           /* that know it */
+    UT_hash_handle hh;
+};
+
 struct report_list {
     struct report_connection *first, *last;
     int count;
@@ -140,6 +152,7 @@ struct report {
     struct report_worker *workers;
     int nworkers;
     struct report_list clients, servers;
+    struct report_prepared *prepared;
 };
 
 /*
@@ -184,6 +197,9 @@ const char *report_text(struct arena *arena, const char *text);
 const char *report_address(struct arena *arena, const struct sockaddr_storage *address, int *port);
 /* The plain text of a setting's SQL value ('a''b', E'\\', word). */
 const char *report_unquote(struct arena *arena, const char *value);
+
+/* Adds the worker's prepared statements (report_prepared.c). */
+void report_list_prepared(struct report *report, struct worker *worker);
 
 /* ---- its forms ---- */
 

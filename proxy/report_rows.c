@@ -26,6 +26,7 @@ void report_free(struct report *report)
     HASH_CLEAR(hh, report->pools);
     HASH_CLEAR(hh, report->accounts);
     HASH_CLEAR(hh, report->stats);
+    HASH_CLEAR(hh, report->prepared);
     topology_unref(report->topology);
     arena_free(&report->arena);
     free(report);
@@ -229,11 +230,19 @@ static int compare_stats(const struct report_stats *a, const struct report_stats
     return strcmp(a->database, b->database);
 }
 
+static int compare_prepared(const struct report_prepared *a, const struct report_prepared *b)
+{
+    if (a->references != b->references)
+        return a->references > b->references ? -1 : 1;
+    return strcmp(a->name, b->name);
+}
+
 void report_sort(struct report *report)
 {
     HASH_SORT(report->accounts, compare_accounts);
     HASH_SORT(report->pools, compare_pools);
     HASH_SORT(report->stats, compare_stats);
+    HASH_SORT(report->prepared, compare_prepared);
 }
 
 /* ---- sums ---- */

@@ -7,7 +7,8 @@ from contextlib import closing
 import psycopg2
 import pytest
 
-from support import Raw, connect_error, kinds, one, query
+from harness import wait_until
+from support import SYNC, Raw, connect_error, kinds, one, parse, query
 
 pytestmark = pytest.mark.core
 
@@ -28,6 +29,7 @@ COLUMNS = {
                  "pool_mode load_balance_hosts max_connections current_connections max_client_connections "
                  "current_client_connections paused disabled",
     "LISTS": "list items",
+    "PREPARED_STATEMENTS": "name statement references servers workers",
     "CONFIG": "key value default changeable",
     "VERSION": "version",
 }
@@ -223,3 +225,23 @@ def test_http_does_not_take_everything(proxy):
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(request, timeout=10)
     assert caught.value.code in (404, 405)
+
+
+def test_prepared_statements(proxy):
+    """By content: one row for the same text of two clients; long texts are cut, and there are a thousand at most."""
+    def found(text):
+        return [row for row in proxy.show("PREPARED_STATEMENTS") if row["statement"].startswith(text)]
+
+    with Raw(proxy, database="plain") as first, Raw(proxy, database="plain") as second:
+        for raw, name in ((first, "mine"), (second, "yours")):
+            raw.ask(parse(name, "SELECT 'content', $1::int") + SYNC)
+        row, = found("SELECT 'content'")
+        assert row["references"] == 2 and 1 <= row["servers"] <= 2 and row["workers"] in (1, 2)
+        assert re.fullmatch(r"pgshunt_[0-9a-f]+", row["name"])
+        long = "SELECT 'long', '" + "\u00e9" * 3000 + "'"
+        first.ask(parse("long", long) + SYNC)
+        row, = found("SELECT 'long'")
+        assert row["statement"].endswith("\u00e9...") and len(row["statement"].encode()) <= 1003
+        first.ask(b"".join(parse(f"s{number}", f"SELECT {number}") for number in range(1100)) + SYNC)
+        assert len(proxy.show("PREPARED_STATEMENTS")) == 1000
+    wait_until(lambda: not any(row["references"] for row in found("SELECT 'content'")), 10.0, "nobody using it")
