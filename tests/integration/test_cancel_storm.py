@@ -14,7 +14,7 @@ from test_hostile_server import LOGIN
 
 pytestmark = pytest.mark.core
 
-VICTIMS, OTHERS = (150, 60) if "asan" in binary() else (400, 100)
+VICTIMS, OTHERS = (150, 60) if "asan" in binary() else (1000, 100)
 
 
 def cancel(proxy, key):
@@ -73,6 +73,7 @@ class Session:
 def test_a_storm_hits_nobody_else(cluster, workers):
     plain = {"name": "plain", "shards": [dict(cluster.shard_config()[0], dbname="plain")]}
     with Proxy(cluster, databases=[plain], options={"workers": workers, "pool": {"size": 8},
+                                                    "limits": {"max_clients": 5000},
                                                     "routing": {"read_write_split": False}}) as proxy:
         proxy.wait_nodes()
         sessions = [Session(proxy, number, number < VICTIMS) for number in range(VICTIMS + OTHERS)]
