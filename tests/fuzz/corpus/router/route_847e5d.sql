@@ -1,0 +1,1 @@
+BEGIN /* pgshunt: max_lag=5 */
