@@ -60,6 +60,7 @@ static void open_door(struct worker *worker, const struct listen_socket *socket)
     struct door *door = mem_alloc(sizeof *door);
     door->socket = *socket;
     door->worker = worker;
+    door->burst = 1;
     if (!watch_begin(&door->watch, &worker->poller, socket->fd, EPOLLIN, accept_clients)) {
         log_event(LOG_ERROR, "cannot watch a listening socket", LOG_S("error", strerror(errno)));
         close(socket->fd);
