@@ -12,6 +12,7 @@
 #include "proxy/worker.h"
 
 #define ACCEPTS_PER_TURN 64
+#define SAY_EVERY_US 1000000
 
 struct door {
     struct list_node node; /* worker->doors */
@@ -20,16 +21,28 @@ struct door {
     struct listen_socket socket;
     uint64_t turn; /* in which there was a client last */
     int burst;     /* clients to accept in the next one */
+    bool rests;    /* not watched until doors_tick() */
 };
 
-static bool accept_client(const struct door *door)
+/* There is no room for a client: it would be tried again at once, and at once again. */
+static void rest(struct door *door, int problem)
+{
+    static _Atomic int64_t said_at;
+    int64_t now = clock_us(), last = atomic_load(&said_at);
+    watch_change(&door->watch, 0);
+    door->rests = true;
+    if (now - last >= SAY_EVERY_US && atomic_compare_exchange_strong(&said_at, &last, now))
+        log_event(LOG_ERROR, "cannot accept clients, who wait", LOG_S("reason", strerror(problem)));
+}
+
+static bool accept_client(struct door *door)
 {
     struct sockaddr_storage address;
     socklen_t length = sizeof address;
     int fd = accept4(door->socket.fd, (struct sockaddr *)&address, &length,
                      SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0 && (errno == EMFILE || errno == ENFILE))
-        log_event(LOG_ERROR, "cannot accept a client: out of file descriptors");
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM))
+        rest(door, errno);
     if (fd < 0)
         return false;
     atomic_fetch_add(&door->worker->daemon->connections, 1);
@@ -77,6 +90,17 @@ void doors_open(struct worker *worker)
     int count = listeners_share(&worker->daemon->listeners, worker->index, workers, sockets);
     for (int i = 0; i < count; i++)
         open_door(worker, &sockets[i]);
+}
+
+void doors_tick(struct worker *worker)
+{
+    list_each(at, following, &worker->doors)
+    {
+        struct door *door = list_entry(at, struct door, node);
+        if (door->rests)
+            watch_change(&door->watch, EPOLLIN);
+        door->rests = false;
+    }
 }
 
 void doors_close(struct worker *worker)

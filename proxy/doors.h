@@ -6,6 +6,8 @@ struct worker;
 
 /* Opens this worker's share of the daemon's listeners. */
 void doors_open(struct worker *worker);
+/* Every 100 ms: tries again where there was no room for clients. */
+void doors_tick(struct worker *worker);
 /* Closes this worker's descriptors; a successor of the process may have others of the same sockets. */
 void doors_close(struct worker *worker);
 

@@ -371,6 +371,7 @@ static void tick(uv_timer_t *timer)
     client_auth_tick(worker, now);
     console_control_tick(worker);
     timeouts_tick(worker, now);
+    doors_tick(worker);
     if (++worker->ticks % 10 == 0) {
         expire_logins(worker, now);
         listen_tick(worker, now);

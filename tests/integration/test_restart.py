@@ -1,19 +1,21 @@
 """Online restart: a new process takes over from a running one, and no client notices. Signals, systemd, pid file."""
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
 import tempfile
 import threading
-from contextlib import closing, contextmanager
+import time
+from contextlib import ExitStack, closing, contextmanager
 
 import psycopg2
 import pytest
 
 from harness import Proxy, process, wait_until
 from harness.proxy import SANITIZER_ENVIRONMENT, binary
-from support import Raw, error_of, fields, one, query
+from support import Raw, error_of, fields, one, query, startup
 
 pytestmark = pytest.mark.core
 
@@ -132,6 +134,48 @@ def test_cancel_reaches_clients_of_processes_before(cluster):
             client.close()
         for one_of_them in old:
             ended(one_of_them)
+
+
+def test_clients_who_wait_when_the_new_process_begins(cluster):
+    """It serves them in the first turns of its loops, while the old one does nothing."""
+    with restartable(cluster) as proxy:
+        old = proxy.process
+        proxy.process = start_another(proxy, "--takeover")
+        proxy.wait_log('msg="taking over"')
+        old.send_signal(signal.SIGSTOP)
+        try:
+            with ExitStack() as stack:
+                waiting = [stack.enter_context(Raw(proxy, login=False)) for _ in range(12)]
+                for client in waiting:
+                    client.send(startup())
+                for client in waiting:
+                    assert client.read() == ("R", b"\0\0\0\0")
+        finally:
+            old.send_signal(signal.SIGCONT)
+        ended(old)
+
+
+def test_clients_wait_while_descriptors_are_short(cluster):
+    """No loop runs hot meanwhile, which shows in the log; when there is room again they are served."""
+    with restartable(cluster) as proxy:
+        used = len(os.listdir(f"/proc/{proxy.pid}/fd"))
+        before = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (used + 6, before[1]))
+        try:
+            began = time.monotonic()
+            with ExitStack() as stack:
+                crowd = [stack.enter_context(Raw(proxy, login=False)) for _ in range(20)]
+                proxy.wait_log("cannot accept clients, who wait")
+                time.sleep(0.5)
+                said = proxy.log().count("cannot accept clients, who wait")
+                assert said <= time.monotonic() - began + 1
+                resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (used + 100, before[1]))
+                for client in crowd:
+                    client.send(startup())
+                for client in crowd:
+                    assert client.read() == ("R", b"\0\0\0\0")
+        finally:
+            resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, before)
 
 
 def test_second_start_is_refused(cluster):
