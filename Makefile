@@ -90,7 +90,7 @@ TIDY_CHECKS  := -*,clang-analyzer-core.*,clang-analyzer-unix.*,clang-analyzer-de
 bugprone-suspicious-memset-usage,bugprone-suspicious-string-compare,$\
 bugprone-posix-return,bugprone-signed-char-misuse,bugprone-terminating-continue,misc-redundant-expression
 
-.PHONY: demo check check-drivers check-versions bench bench-quick asan tsan fuzz format format-check lint install clean deps help
+.PHONY: demo check check-drivers check-patroni check-versions bench bench-quick asan tsan fuzz format format-check lint install clean deps help
 
 demo: deps ## show everything at once: 2 shards with replicas, data through the proxy, queries (Ctrl-C ends it)
 	$(Q)$(MAKE) --no-print-directory all
@@ -101,6 +101,9 @@ check: deps ## build everything and run all tests (unit, fuzz, integration, driv
 
 check-drivers: deps-drivers all ## run every driver, ORM and tool against pgshunt (installs them first)
 	$(Q)$(PYTHON) tests/run all-drivers
+
+check-patroni: deps-patroni all ## a switchover and the death of a primary under Patroni and etcd (installs them first)
+	$(Q)$(PYTHON) tests/run patroni
 
 check-versions: deps all ## run the core against Postgres 13 to 18 (installs the servers into build/versions)
 	$(Q)$(PYTHON) tests/run versions
@@ -145,11 +148,13 @@ clean: ## remove everything that was built
 deps: ## install the Debian packages that building and testing need and that are missing
 	$(Q)tests/deps.sh build test
 
-.PHONY: deps-bench deps-lint deps-drivers
+.PHONY: deps-bench deps-lint deps-drivers deps-patroni
 deps-bench:
 	$(Q)tests/deps.sh build bench
 deps-drivers:
 	$(Q)tests/deps.sh build test drivers
+deps-patroni:
+	$(Q)tests/deps.sh build test patroni
 deps-lint:
 	$(Q)tests/deps.sh build test lint
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs the Debian packages that building and testing need and that are missing, and nothing else.
 #
-#   tests/deps.sh [GROUP...]     build, test, drivers, bench, lint; default: build test
+#   tests/deps.sh [GROUP...]     build, test, drivers, bench, lint, patroni; default: build test
 #
 # Quick and silent when nothing is missing. No service is started and no cluster created by what it
 # installs. On a system without dpkg it only says what is needed.
@@ -19,6 +19,7 @@ declare -A groups=(
                pgcli prometheus prometheus-pgbouncer-exporter"
     [bench]="postgresql-15 postgresql-client-15 pgbouncer python3 python3-psycopg python3-psycopg2"
     [lint]="clang clang-tidy"
+    [patroni]="postgresql-15 patroni etcd-server python3-etcd python3-psycopg2 python3-pytest"
 )
 
 [ $# -gt 0 ] || set -- build test
@@ -87,7 +88,7 @@ apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 NEEDRESTART_S
 
 # Under systemd the run level does not keep a service from starting: stop the one that came just now.
 if [ -d /run/systemd/system ]; then
-    for service in pgbouncer prometheus prometheus-pgbouncer-exporter; do
+    for service in pgbouncer patroni etcd prometheus prometheus-pgbouncer-exporter; do
         [[ " $* " != *" $service "* ]] || "${as_root[@]}" systemctl disable --now "$service.service"
     done
 fi
