@@ -204,8 +204,18 @@ static void describe_loss(const struct server *server, const char *reason, struc
                 "Check, then run the transaction again."};
 }
 
+/* A COMMIT or ROLLBACK was under way: whatever became of it, the transaction is over. */
+static bool was_ending(struct server *server)
+{
+    const struct expect *head = server_awaits(server);
+    if (!head || !head->list || head->done >= head->list->count)
+        return false;
+    enum statement_kind kind = head->list->items[head->done]->kind;
+    return kind == STMT_COMMIT || kind == STMT_ROLLBACK || kind == STMT_PREPARE_TRANSACTION;
+}
+
 /* The transaction cannot go on: what is left of it is rolled back where it still lives. */
-static void give_up_transaction(struct client *client)
+static void give_up_transaction(struct client *client, bool over)
 {
     session_saw_anything(
         client); /* what was written, if it was, must be seen; and what was shown */
@@ -219,7 +229,9 @@ static void give_up_transaction(struct client *client)
             pool_checkin(server);
         }
     }
-    if (client->tx)
+    if (client->tx && over)
+        transaction_end(client, false);
+    else if (client->tx)
         client->tx->state = TX_FAILED;
 }
 
@@ -249,7 +261,7 @@ void session_lost_server(struct client *client, struct server *server, const cha
          * would with Postgres itself. */
         client_fatal(client, error.sqlstate, error.message, "Connect again.");
     } else {
-        give_up_transaction(client);
+        give_up_transaction(client, was_ending(server));
         session_fail(client, &error);
     }
     worker_arena_give(client->worker, arena);

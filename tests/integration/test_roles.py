@@ -7,7 +7,7 @@ import psycopg2
 import pytest
 
 from harness import Cluster, Door, Load, Proxy, wait_until
-from support import Raw, one, query
+from support import SYNC, Raw, bind, execute, one, parse, query
 
 pytestmark = pytest.mark.slow
 
@@ -212,6 +212,26 @@ def test_switchover_ends_idle_transactions_with_57p01(pair):
         # In flight when the server stopped: at most one for each client, and told so; all others have waited.
         assert len(load.errors) <= 4 and all(error.pgcode in ("57P01", "08006") for error in load.errors), load.errors
         assert load.done <= count(new) <= load.done + len(load.errors)
+
+
+def test_a_lost_commit_ends_the_transaction(pair):
+    """The server goes while it commits: what became of it nobody knows, but the transaction is over, as after any error of
+    a COMMIT."""
+    node = pair.primaries[0]
+    node.sql("CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); RETURN NULL; END $$")
+    node.sql("CREATE CONSTRAINT TRIGGER linger AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW "
+             "EXECUTE FUNCTION linger()")
+    with Proxy(pair, options=OPTIONS) as proxy:
+        proxy.wait_nodes()
+        for commit in (query("COMMIT"), parse("", "COMMIT") + bind("", "") + execute() + SYNC):
+            with in_transaction(proxy) as raw:
+                raw.send(commit)
+                wait_until(lambda: node.value("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                                              "WHERE query = 'COMMIT' AND state = 'active'") == 1, 20.0, "COMMIT under way")
+                answer = raw.until_ready()
+                assert any(kind == "E" and b"C57P01\0" in body for kind, body in answer), answer
+                assert answer[-1] == ("Z", b"I"), answer
+                assert raw.ask(query("SELECT 1"))[-1] == ("Z", b"I")
 
 
 def test_a_name_moves_to_another_address(pair):
