@@ -252,18 +252,20 @@ bool unix_listener_is_there(const char *path)
     return lstat(path, &status) == 0 && S_ISSOCK(status.st_mode);
 }
 
+/* At once: nobody shall find the file empty, or none. */
 void unix_listener_claim(const char *path)
 {
-    char lock[LOCK_PATH_SIZE];
+    char lock[LOCK_PATH_SIZE], fresh[LOCK_PATH_SIZE + 12];
     lock_path(path, lock);
     if (locked_by(lock) == getpid())
         return;
-    if (unlink(lock) != 0 && errno != ENOENT)
-        log_event(LOG_WARNING, "cannot replace a lock file", LOG_S("file", lock),
-                  LOG_S("reason", strerror(errno)));
-    else if (!create_lock(lock))
-        log_event(LOG_WARNING, "cannot write a lock file", LOG_S("file", lock),
-                  LOG_S("reason", strerror(errno)));
+    snprintf(fresh, sizeof fresh, "%s.%d", lock, (int)getpid());
+    unlink(fresh);
+    if (create_lock(fresh) && rename(fresh, lock) == 0)
+        return;
+    log_event(LOG_WARNING, "cannot replace a lock file", LOG_S("file", lock),
+              LOG_S("reason", strerror(errno)));
+    unlink(fresh);
 }
 
 static void remove_both(const char *path, const char *lock)
