@@ -61,7 +61,7 @@ void buffer_clear(struct buffer *buf)
     buf->start = buf->end = 0;
 }
 
-void buffer_release(struct buffer *buf)
+void buffer_free_data(struct buffer *buf)
 {
     free(buf->data);
     *buf = (struct buffer){0};

@@ -13,9 +13,27 @@
 #include "proxy/sequences.h"
 
 #define NO_SUCH_PORTAL "pgshunt_abort"
+#define KEPT_MAX 2      /* entries of its arrays that an idle client keeps room for */
 #define EARLY_MAX 16384 /* answers held back, at most: then the batch cannot be repeated */
 
 /* ---- names ---- */
+
+void *batch_grow(void *array, size_t size, int count, int *cap)
+{
+    if (count < *cap)
+        return array;
+    *cap = count ? 2 * count : 1;
+    return mem_realloc(array, size * (size_t)*cap);
+}
+
+void *batch_shrink(void *array, int *cap)
+{
+    if (*cap <= KEPT_MAX)
+        return array;
+    free(array);
+    *cap = 0;
+    return NULL;
+}
 
 static void forget_defined(struct extended *ext, bool undo)
 {
@@ -24,8 +42,7 @@ static void forget_defined(struct extended *ext, bool undo)
             names_undefine(&ext->names, ext->defined[i]);
         name_free(ext->defined[i]);
     }
-    free(ext->defined);
-    ext->defined = NULL;
+    ext->defined = batch_shrink(ext->defined, &ext->defined_cap);
     ext->ndefined = 0;
 }
 
@@ -108,6 +125,8 @@ void extended_free(struct client *client)
     batch_free(client->extended, false);
     names_close_all(&client->extended->names);
     names_forget_statements(&client->extended->names);
+    free(client->extended->held);
+    free(client->extended->defined);
     free(client->extended);
     client->extended = NULL;
 }
@@ -374,7 +393,7 @@ void batch_define(struct client *client, const char *name, struct prepared *prep
     names_define(&ext->names, name, prepared_ref(prepared));
     if (client->request.incomplete) /* it will not be repeated */
         return;
-    ext->defined = mem_realloc(ext->defined, sizeof *ext->defined * (size_t)(ext->ndefined + 1));
+    ext->defined = batch_grow(ext->defined, sizeof *ext->defined, ext->ndefined, &ext->defined_cap);
     ext->defined[ext->ndefined++] = name_keep(name);
 }
 

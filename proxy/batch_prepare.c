@@ -37,8 +37,7 @@ void batch_drop_held(struct extended *ext)
         prepared_unref(ext->names.table, ext->held[i].prepared);
         prepared_unref(ext->names.table, ext->held[i].older);
     }
-    free(ext->held);
-    ext->held = NULL;
+    ext->held = batch_shrink(ext->held, &ext->held_cap);
     ext->nheld = 0;
 }
 
@@ -46,7 +45,7 @@ void batch_hold_parse(struct client *client, const char *name, struct prepared *
                       struct prepared *older)
 {
     struct extended *ext = client->extended;
-    ext->held = mem_realloc(ext->held, sizeof *ext->held * (size_t)(ext->nheld + 1));
+    ext->held = batch_grow(ext->held, sizeof *ext->held, ext->nheld, &ext->held_cap);
     ext->held[ext->nheld++] = (struct held_parse){name_keep(name), prepared_ref(prepared), older};
 }
 
@@ -156,7 +155,7 @@ static void send_parse(struct client *client, struct server *server, struct buff
     expect->prepared = prepared_ref(prepared);
     expect->unnamed = !named;
     expect->swallow = swallow;
-    expect->defines = defines ? mem_strdup(defines) : NULL;
+    expect->defines = defines ? name_keep(defines) : NULL;
     *(named ? &server->parsing : &server->parsing_unnamed) += 1;
 }
 
@@ -166,7 +165,7 @@ static void answer_parse(struct client *client, const char *name)
 {
     struct expect *expect = server_expect(client->extended->server, EXPECT_LOCAL);
     wire_put_simple(&expect->answer, '1');
-    expect->defines = mem_strdup(name);
+    expect->defines = name_keep(name);
 }
 
 static bool same_key(const struct prepared_key *a, const struct prepared_key *b)
@@ -220,17 +219,9 @@ static void release_parse(struct client *client, struct held_parse *held)
 void batch_release_held(struct client *client)
 {
     struct extended *ext = client->extended;
-    struct held_parse *held = ext->held;
-    int count = ext->nheld;
-    ext->held = NULL;
-    ext->nheld = 0;
-    for (int i = 0; i < count; i++) {
-        release_parse(client, &held[i]);
-        name_free(held[i].name);
-        prepared_unref(ext->names.table, held[i].prepared);
-        prepared_unref(ext->names.table, held[i].older);
-    }
-    free(held);
+    for (int i = 0; i < ext->nheld; i++)
+        release_parse(client, &ext->held[i]);
+    batch_drop_held(ext);
 }
 
 static void ensure(struct client *client, struct server *server, struct buffer *out,

@@ -80,7 +80,7 @@ static void close_statement(struct client *client, const char *name)
         return;
     if (awaited) {
         struct expect *answer = server_last_expected(ext->server);
-        answer->defines = mem_strdup(name);
+        answer->defines = name_keep(name);
         answer->restores = true;
         answer->prepared = prepared;
     } else {

@@ -44,9 +44,9 @@ struct extended {
     struct buffer out;     /* for `server`, not sent yet */
     struct buffer early; /* answers of our own, held back while the batch may have to be repeated */
     struct held_parse *held;
-    int nheld;
+    int nheld, held_cap;
     char **defined; /* names defined in this batch, to be undone if it is repeated */
-    int ndefined;
+    int ndefined, defined_cap;
     bool executed_write; /* an Execute that may write was sent to a server in this batch */
     bool pressed;        /* a Flush was sent because too many answers are awaited */
     bool failed;         /* a server reported an error in this batch */
@@ -116,6 +116,10 @@ uint64_t batch_judge(const struct client *client);
 void batch_hold_parse(struct client *client, const char *name, struct prepared *prepared,
                       struct prepared *older);
 void batch_drop_held(struct extended *ext);
+/* Makes room for one more in an array of a batch, which keeps it for the next ones. */
+void *batch_grow(void *array, size_t size, int count, int *cap);
+/* At its end: a long one's array is given back. */
+void *batch_shrink(void *array, int *cap);
 /* Answers the Parses that waited: from what the server knows, or by asking it. Answers of our own wait in
  * the server's queue for what comes behind them. */
 void batch_release_held(struct client *client);

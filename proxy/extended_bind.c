@@ -10,6 +10,17 @@
 #include "proxy/pool.h"
 #include "proxy/schema_wait.h"
 
+/* Most who parse without names parse the same text again: to compare it costs less than to look it up. */
+static bool is_unnamed_one(const struct client *client, const char *sql, const uint32_t *types,
+                           int count)
+{
+    const struct client_statement *unnamed = client->extended->names.unnamed;
+    const struct prepared *prepared = unnamed ? unnamed->prepared : NULL;
+    return prepared && !prepared->prepare_sql && !prepared->uses && prepared->ntypes == count &&
+           strcmp(prepared->sql, sql) == 0 &&
+           (!count || memcmp(prepared->types, types, sizeof *types * (size_t)count) == 0);
+}
+
 static bool read_parse(struct client *client, const struct incoming *message, const char **name,
                        struct prepared **prepared)
 {
@@ -24,7 +35,9 @@ static bool read_parse(struct client *client, const struct incoming *message, co
         types = arena_array(client->request.arena, uint32_t, count);
     for (int i = 0; i < count; i++)
         types[i] = (uint32_t)wire_read32(&reader);
-    *prepared = prepared_get(&client->worker->prepared, sql, types, count);
+    *prepared = is_unnamed_one(client, sql, types, count)
+                    ? prepared_ref(client->extended->names.unnamed->prepared)
+                    : prepared_get(&client->worker->prepared, sql, types, count);
     return true;
 }
 
@@ -57,7 +70,7 @@ static void refuse_aborted(struct client *client, const char *name)
         names_undefine(&ext->names, name);
     batch_refuse(client, "25P02", ABORTED);
     if (older && ext->server) {
-        server_last_expected(ext->server)->defines = mem_strdup(name);
+        server_last_expected(ext->server)->defines = name_keep(name);
         server_last_expected(ext->server)->older = older;
     } else {
         prepared_unref(ext->names.table, older);
@@ -71,7 +84,7 @@ static void answer_local(struct client *client, const char *name, struct prepare
     bool awaited = ext->server && ext->server->expect_count;
     batch_answer_simple(client, '1');
     if (awaited) {
-        server_last_expected(ext->server)->defines = mem_strdup(name);
+        server_last_expected(ext->server)->defines = name_keep(name);
         server_last_expected(ext->server)->older = older;
     } else {
         prepared_unref(ext->names.table, older);

@@ -91,8 +91,7 @@ static void finish_output(struct walk *walk, const char *end)
 
 /* ---- the queue of expectations ---- */
 
-/* Answers of our own whose turn has come. */
-static void local_answers(struct walk *walk, const char *at)
+static void insert_answers(struct walk *walk, const char *at)
 {
     struct expect *head;
     if (walk->undecided)
@@ -102,6 +101,14 @@ static void local_answers(struct walk *walk, const char *at)
         insert(walk, at, &head->answer);
         server_expect_pop(walk->server);
     }
+}
+
+/* Answers of our own whose turn has come. Asked around each message, it rarely finds one. */
+static inline void local_answers(struct walk *walk, const char *at)
+{
+    const struct expect *head = server_expected(walk->server);
+    if (walk->undecided || (head && head->kind == EXPECT_LOCAL))
+        insert_answers(walk, at);
 }
 
 static enum verdict lose(struct server *server, const char *reason)

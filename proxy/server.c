@@ -19,6 +19,7 @@
 #include "proxy/server_tls.h"
 #include "proxy/session.h"
 #include "proxy/tls.h"
+#include "proxy/names.h"
 #include "proxy/worker.h"
 
 const char *server_state_name(enum server_state state)
@@ -44,9 +45,12 @@ void server_expect_release(struct server *server, struct expect *expect)
     if (expect->kind == EXPECT_PARSE || expect->prepares)
         *(expect->unnamed ? &server->parsing_unnamed : &server->parsing) -= 1;
     prepared_unref(&server->worker->prepared, expect->prepared);
-    prepared_unref(&server->worker->prepared, expect->older);
-    free((char *)expect->defines);
-    free(expect->formats);
+    if (expect->older)
+        prepared_unref(&server->worker->prepared, expect->older);
+    if (expect->defines)
+        name_free(expect->defines);
+    if (expect->formats)
+        free(expect->formats);
     buffer_release(&expect->answer);
     if (expect->settings) {
         guc_pending_free(expect->settings);

@@ -63,8 +63,8 @@ struct expect {
     bool swallow;              /* the client did not ask this: nothing of it is forwarded */
     struct prepared *prepared; /* PARSE: on the server under its own name once answered;
                                            EXECUTE: whose statement takes effect */
-    const char *defines; /* client's name it defines (PARSE, LOCAL), undone when it is skipped */
-    bool restores;       /* ... or has closed: when it is skipped, it is `prepared` again */
+    char *defines; /* client's name it defines (PARSE, LOCAL), undone when it is skipped */
+    bool restores; /* ... or has closed: when it is skipped, it is `prepared` again */
     struct prepared
         *older;      /* what that name was before, if it is skipped and not failed: reference */
     uint32_t called; /* BIND: hash of the client's name for the statement; 0: not known */

@@ -326,7 +326,7 @@ void sql_prepare_sent(struct client *client, struct server *server, struct expec
     if (names->making) {
         expect->prepared = prepared_for(client, names->making);
         expect->prepares = true;
-        expect->defines = mem_strdup(names->making->name);
+        expect->defines = name_keep(names->making->name);
         expect->list = NULL;
         server->parsing++;
     } else if (names->routed) {
@@ -375,7 +375,7 @@ static void answer_in_batch(struct client *client, const struct statement *prepa
     bool awaited = ext->server && ext->server->expect_count;
     batch_answer(client, &answer);
     if (awaited)
-        server_last_expected(ext->server)->defines = mem_strdup(prepare->name);
+        server_last_expected(ext->server)->defines = name_keep(prepare->name);
 }
 
 /* Its text is judged by a server, as by Parse. False: try again later. */

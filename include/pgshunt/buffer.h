@@ -46,6 +46,11 @@ void buffer_printf(struct buffer *buf, const char *format, ...)
 /* Drops `len` readable bytes from the start; an emptied buffer starts over at 0. */
 void buffer_consume(struct buffer *buf, size_t len);
 void buffer_clear(struct buffer *buf);
-void buffer_release(struct buffer *buf);
+void buffer_free_data(struct buffer *buf);
+static inline void buffer_release(struct buffer *buf)
+{
+    if (buf->data) /* most have none: that costs no call */
+        buffer_free_data(buf);
+}
 
 #endif
