@@ -37,7 +37,7 @@ struct node_facts {
     const char *sync_names;   /* synchronous_standby_names, as they will hold when it is primary */
     bool read_only;           /* default_transaction_read_only */
     bool read_only_by_system; /* ... by ALTER SYSTEM, as a failover sets it */
-    bool may_see; /* whom it receives from, and who is there */
+    bool may_see;             /* whom it receives from, and who is there */
     bool may_promote, may_alter, may_signal;
     const char *data_directory; /* "": not allowed to see */
     bool rewindable;            /* pg_rewind can work on it */

@@ -211,6 +211,22 @@ def test_to_and_back(shard, proxy):
     assert primary_of(proxy) == target.port
 
 
+def test_replica_keeps_its_slot(shard, proxy):
+    """The slot that another replica uses is made on the new primary."""
+    target, other = shard.replicas
+    shard.primary.sql("SELECT pg_create_physical_replication_slot('kept', true)")
+    other.set("primary_slot_name", "kept")
+    try:
+        ctl(proxy, "failover", "s0", "--to", address(target))
+        wait_until(lambda: target.sql("SELECT active FROM pg_replication_slots WHERE slot_name = 'kept'") == [(True,)], 20.0,
+                   "the slot in use")
+    finally:
+        other.set("primary_slot_name", "")
+        wait_until(lambda: len(streaming(target)) == 1, 20.0, "streaming without a slot")
+        wait_until(lambda: not target.value("SELECT count(*) FROM pg_replication_slots WHERE active"), 20.0, "slot free")
+        target.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+
+
 def obstacles(proxy, *args):
     ran = ctl(proxy, "failover", "s0", "--dry-run", "--json", *args, code=3)
     assert all(event["mend"] for event in ran.json["events"] if event["kind"] == "obstacle"), ran
