@@ -528,7 +528,8 @@ static bool was_promoted(const struct judge *judge)
         const struct node_facts *node = &facts->nodes[i];
         if (facts_is_old_primary(facts, i))
             return true;
-        if (node->reachable && node->in_recovery &&
+        /* Of a replica that may not be looked into only the control file is known: that is late. */
+        if (node->reachable && node->in_recovery && node->may_see &&
             node->timeline < facts->nodes[judge->verdict->primary].timeline)
             return true;
     }

@@ -14,8 +14,8 @@
 #include "failover/facts.h"
 #include "pgshunt/db.h"
 
-#define RUN_CONNECT_MS 3000
-#define RUN_QUERY_MS 5000
+#define RUN_CONNECT_MS 8000
+#define RUN_QUERY_MS 10000
 #define RUN_HOLD_MS 30000 /* the least that a hold is asked for */
 
 struct run {
