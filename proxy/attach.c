@@ -147,8 +147,14 @@ static void wish_of_request(const struct client *client, struct route_wish *wish
         route_wish_lay_over(wish, client->request.plan.wish);
 }
 
+struct choice {
+    const char *why;
+    bool refused; /* no node is to be waited for */
+    bool behind;  /* the primary it is, for what the session has written or seen */
+};
+
 /* What it takes to pick one of several replicas. */
-static void fill_choice(struct client *client, unsigned shard, bool *refused,
+static void fill_choice(struct client *client, unsigned shard, struct choice *choice,
                         struct balance_request *request)
 {
     const struct config *config = client->topology->config;
@@ -156,7 +162,8 @@ static void fill_choice(struct client *client, unsigned shard, bool *refused,
     wish_of_request(client, &wish);
     request->max_lag_us = wish.max_lag_us;
     request->no_replica = wish.no_replica;
-    request->refused = refused;
+    request->refused = &choice->refused;
+    request->behind = &choice->behind;
     request->region = wish.region;
     request->region_spill = config->region_spill;
     request->slow_start_us = config->slow_start * 1000;
@@ -167,7 +174,7 @@ static void fill_choice(struct client *client, unsigned shard, bool *refused,
 }
 
 static struct node *choose(struct client *client, unsigned shard, enum node_class class,
-                           const char **why, bool *refused)
+                           struct choice *choice)
 {
     struct balance_request request = {
         .class = class,
@@ -176,14 +183,17 @@ static struct node *choose(struct client *client, unsigned shard, enum node_clas
         .in_use = node_in_use,
         .arg = client->account,
     };
+    *choice = (struct choice){.why = ""};
     if (class == NODE_CLASS_REPLICA)
-        fill_choice(client, shard, refused, &request);
-    return balance_choose(&client->database->shards[shard], &request, why);
+        fill_choice(client, shard, choice, &request);
+    return balance_choose(&client->database->shards[shard], &request, &choice->why);
 }
 
 struct node *attach_choose_any(struct client *client, const char **why)
 {
-    struct node *node = choose(client, 0, NODE_CLASS_PRIMARY, why, NULL);
+    struct choice choice;
+    struct node *node = choose(client, 0, NODE_CLASS_PRIMARY, &choice);
+    *why = choice.why;
     for (int i = 0; !node && i < client->database->nshards; i++) {
         const struct shard *shard = &client->database->shards[i];
         for (int j = 0; !node && j < shard->nnodes; j++)
@@ -197,10 +207,18 @@ bool attach_has_node(struct client *client, unsigned shard, enum node_class clas
 {
     const struct node *avoid = client->request.avoid;
     client->request.avoid = NULL;
-    struct node *node = choose(client, shard, class, NULL, NULL);
+    struct choice choice;
+    struct node *node = choose(client, shard, class, &choice);
     bool found = node && !hold_until(node);
     client->request.avoid = (struct node *)avoid;
     return found;
+}
+
+bool attach_has_replica(struct client *client, unsigned shard)
+{
+    struct choice choice;
+    const struct node *node = choose(client, shard, NODE_CLASS_REPLICA, &choice);
+    return node && atomic_load(&node->role) == NODE_ROLE_REPLICA;
 }
 
 static enum attach refuse_no_node(struct client *client, const char *why)
@@ -247,17 +265,33 @@ static enum attach take_from(struct client *client, unsigned shard, struct node 
     return ATTACH_WAITING;
 }
 
+/*
+ * A session that never pauses would stay on the primary for good: each read there is one more thing that
+ * no replica is yet known to have. Now and then it waits for the monitor to ask them right away.
+ */
+static bool waits_for_freshness(struct client *client, unsigned shard)
+{
+    if (!session_is_stuck(client, shard))
+        return false;
+    if (node_wait_fresh(client, shard, NULL))
+        return true;
+    session_stays_stuck(client, shard);
+    return false;
+}
+
 /* One node. FAILED with request->elsewhere set: another one is to be tried. */
 static enum attach try_node(struct client *client, unsigned shard, enum node_class class)
 {
-    const char *why = "";
+    struct choice choice;
     client->request.hold = false;
-    bool refused = false;
-    struct node *node = choose(client, shard, class, &why, &refused);
-    if (refused)
-        return refuse_primary(client, why);
+    struct node *node = choose(client, shard, class, &choice);
+    if (choice.refused)
+        return refuse_primary(client, choice.why);
+    if (choice.behind && waits_for_freshness(client, shard))
+        return ATTACH_WAITING;
     if (!node)
-        return node_wait(client, shard, class) ? ATTACH_WAITING : refuse_no_node(client, why);
+        return node_wait(client, shard, class) ? ATTACH_WAITING
+                                               : refuse_no_node(client, choice.why);
     if (hold_until(node)) {
         node_wait_held(client, shard, class, node);
         return ATTACH_WAITING;
@@ -286,23 +320,26 @@ static bool holds_enough(struct client *client, struct server *server, enum node
     session_need(client, server->shard, &wish, &need);
     if (freshness_needs_nothing(&need))
         return true;
-    return server->stint &&
+    return server->vouched &&
            freshness_holds(&client->database->shards[server->shard], node, &need, &stint) &&
-           stint == server->stint;
+           stint == server->vouched;
 }
 
-/* To the primary, or while there is none, in a moment to a replica that has been asked again. */
-static enum attach try_primary(struct client *client, struct server *instead_of)
+/* Once more when the monitor has asked that node, which is a matter of a moment; after that the primary. */
+static enum attach try_again(struct client *client, struct server *instead_of)
 {
     unsigned shard = instead_of->shard;
-    const char *why = "";
-    --*count_of_reads(client, instead_of->pool->node);
+    struct choice choice;
+    const struct node *doubted = instead_of->pool->node;
+    --*count_of_reads(client, doubted);
     client_detach(client, instead_of);
     pool_checkin(instead_of);
-    struct node *node = choose(client, shard, NODE_CLASS_PRIMARY, &why, NULL);
+    if (node_wait_fresh(client, shard, doubted))
+        return ATTACH_WAITING;
+    struct node *node = choose(client, shard, NODE_CLASS_PRIMARY, &choice);
     if (!node)
         return node_wait(client, shard, NODE_CLASS_REPLICA) ? ATTACH_WAITING
-                                                            : refuse_no_node(client, why);
+                                                            : refuse_no_node(client, choice.why);
     if (hold_until(node)) {
         node_wait_held(client, shard, NODE_CLASS_REPLICA, node);
         return ATTACH_WAITING;
@@ -314,7 +351,7 @@ static enum attach try_primary(struct client *client, struct server *instead_of)
 static enum attach judge(struct client *client, unsigned shard, enum node_class class)
 {
     struct server *server = client_participant(client, shard);
-    return holds_enough(client, server, class) ? ATTACH_READY : try_primary(client, server);
+    return holds_enough(client, server, class) ? ATTACH_READY : try_again(client, server);
 }
 
 enum attach attach_shard(struct client *client, unsigned shard, enum node_class class)

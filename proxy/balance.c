@@ -278,6 +278,8 @@ struct node *balance_choose(const struct shard *shard, const struct balance_requ
         *why = "replica: the least lagged, for none is within max_lag";
         return candidates.least_lagged;
     }
+    if (request->behind)
+        *request->behind = rejected.behind > 0;
     if (refuses_primary(request, &rejected))
         return refuse(shard, request, &rejected, why);
     return choose_primary(shard, request, &rejected, why);

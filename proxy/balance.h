@@ -22,6 +22,8 @@ struct balance_request {
     enum no_replica no_replica; /* none answers and is within the limit */
     bool *refused;              /* set when `no_replica` has it fail: no node is to be waited for.
                                    May be NULL */
+    bool *behind;               /* set when it is the primary for what the client has written or
+                                   seen. May be NULL */
     const char *region;         /* replicas there come first; NULL or "": no preference */
     int region_spill;           /* in use per weight on each of them: then others join; 0: never */
     int64_t now_us;             /* clock_us(), for the next one only */

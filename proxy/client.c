@@ -255,7 +255,8 @@ void client_attach(struct client *client, struct server *server, unsigned shard)
     server->client = client;
     server->shard = shard;
     server->judged = false;
-    server->stint = freshness_vouches(server->pool->node, server->stint, server->ready_at);
+    server->vouched = freshness_vouches(server->pool->node, server->vouched, server->ready_at);
+    server->stint = atomic_load(&server->pool->node->stint);
     client->stats->assignments++;
 }
 

@@ -107,6 +107,12 @@ struct node_wait {
     enum node_class class;
     int64_t look_at; /* not before */
     int64_t until;   /* of the whole request; 0: it has not waited */
+    /* for a sample: node_wait_fresh() */
+    bool fresh_waited;  /* once in a request */
+    int64_t give_up_at; /* 0: does not */
+    const struct node
+        *sample; /* of this node (compared only), sent after asked_at; NULL: of whichever */
+    int64_t asked_at;
 };
 
 /* What the client asked and is being answered now: from first byte to ReadyForQuery. */

@@ -26,6 +26,9 @@ struct freshness {
     int64_t wrote_at; /* its last write was acknowledged then; 0: none */
     int64_t seen_at;  /* its last read was answered then; 0: none */
     uint32_t seen_on; /* ... by a replica in this stint; 0: by the primary, or none */
+    /* Its reads go to the primary since then because no replica was known to be fresh enough, and it has
+     * not written meanwhile; 0: they do not. By the worker's clock. */
+    int64_t behind_since;
 };
 
 /* A place in a shard's WAL. */
@@ -55,11 +58,14 @@ int64_t freshness_stamp(void);
 /* By the monitor's thread: the number of a new stint, never 0. */
 uint32_t freshness_new_stint(void);
 
-/* A statement was answered, by a replica in this stint (0: by the primary, or unproven). */
+/* A statement was answered, by a replica in what was its stint when the statement was sent (0: by the
+ * primary). */
 static inline void freshness_saw(struct freshness *freshness, uint32_t stint)
 {
     freshness->seen_at = freshness_now();
     freshness->seen_on = stint;
+    if (stint)
+        freshness->behind_since = 0;
 }
 
 static inline bool freshness_needs_nothing(const struct freshness_need *need)

@@ -5,10 +5,13 @@
 
 #include "proxy/balance.h"
 #include "proxy/hold.h"
+#include "proxy/monitor.h"
 #include "proxy/session.h"
 
-#define LOOK_EVERY_MS 10
-#define LEAST_WAIT_US 50000 /* a node that has just refused is not asked again at once */
+#define LOOK_EVERY_MS 5
+#define FRESH_WAIT_US 20000   /* now and then */
+#define SAMPLE_WAIT_US 100000 /* once for a new connection */
+#define LEAST_WAIT_US 50000   /* a node that has just refused is not asked again at once */
 
 static void resume(struct client *client)
 {
@@ -21,9 +24,19 @@ static void resume(struct client *client)
         simple_continue(client);
 }
 
+static bool has_sample(struct client *client, const struct node_wait *wait)
+{
+    if (wait->sample)
+        return atomic_load(&wait->sample->sampled_at) > wait->asked_at ||
+               atomic_load(&wait->sample->state) != NODE_STATE_UP;
+    return attach_has_replica(client, wait->shard);
+}
+
 static bool is_over(struct client *client, int64_t now)
 {
     const struct node_wait *wait = &client->request.node_wait;
+    if (wait->give_up_at)
+        return now >= wait->give_up_at || has_sample(client, wait);
     if (now >= wait->until)
         return true;
     return now >= wait->look_at && attach_has_node(client, wait->shard, wait->class);
@@ -69,6 +82,23 @@ static void wait_for(struct client *client, unsigned shard, enum node_class clas
     list_push_back(&worker->node_waiting, &client->waiting);
 }
 
+bool node_wait_fresh(struct client *client, unsigned shard, const struct node *sample)
+{
+    struct node_wait *wait = &client->request.node_wait;
+    const struct shard *of = &client->database->shards[shard];
+    if (wait->fresh_waited)
+        return false;
+    wait->fresh_waited = true;
+    wait->sample = sample;
+    wait->asked_at = freshness_now();
+    wait->give_up_at = clock_us() + (sample ? SAMPLE_WAIT_US : FRESH_WAIT_US);
+    for (int i = 0; i < of->nnodes; i++)
+        if (!sample || sample == of->nodes[i])
+            monitor_suspect(client->worker->daemon->monitor, of->nodes[i]);
+    wait_for(client, shard, NODE_CLASS_REPLICA, 0);
+    return true;
+}
+
 /* The wait for a node, if there is then none, begins when the hold ends. */
 void node_wait_held(struct client *client, unsigned shard, enum node_class class, struct node *node)
 {
@@ -101,4 +131,5 @@ void node_wait_cancel(struct client *client)
         return;
     list_remove(&client->waiting);
     client->request.node_wait.waits = false;
+    client->request.node_wait.give_up_at = 0;
 }

@@ -16,6 +16,9 @@ bool node_wait(struct client *client, unsigned shard, enum node_class class);
 /* There is one, but nothing new is sent to it (hold.h): the client waits for the end of that. */
 void node_wait_held(struct client *client, unsigned shard, enum node_class class,
                     struct node *node);
+/* A replica may turn out to be fresh enough when it is asked once more (`sample`: this one is; NULL: any).
+ * True: the client waits for that, a moment. False: it has done so. */
+bool node_wait_fresh(struct client *client, unsigned shard, const struct node *sample);
 /* Whether a connection that failed so may do better soon: the server is away, or comes or goes. */
 bool node_wait_is_for(const char *sqlstate);
 void node_wait_cancel(struct client *client); /* also when it does not wait */

@@ -92,10 +92,10 @@ struct server {
     struct list_node all;  /* worker's list of servers */
     struct client *client; /* ACTIVE */
     unsigned shard;        /* which of the client's participants */
-    uint32_t stint; /* of its node that it belonged to when it was attached; 0: unproven, or no
-                              replica. See freshness.h */
-    bool judged;    /* what it holds is enough for this client's reads */
-    uint32_t id;    /* for the console */
+    uint32_t stint;        /* its node's when it was attached; 0: no replica. See freshness.h */
+    uint32_t vouched;      /* ... that it is known to belong to; 0: none */
+    bool judged;           /* what it holds is enough for this client's reads */
+    uint32_t id;           /* for the console */
     /* protocol */
     struct buffer in;  /* an incomplete message (or its header) */
     size_t skip;       /* bytes of a message in transit, passed on by count */

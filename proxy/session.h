@@ -59,6 +59,11 @@ void session_ready(struct client *client); /* sends ReadyForQuery and ends the r
 void session_wrote(struct client *client, const struct server *server);
 /* It has answered a statement. */
 void session_saw(struct client *client, const struct server *server);
+/* A read of the shard goes to the primary because no replica is known to be fresh enough for it. True:
+ * so it has been for long enough that asking the replicas is worth a wait. */
+bool session_is_stuck(struct client *client, unsigned shard);
+/* That was in vain: not again for some time. */
+void session_stays_stuck(struct client *client, unsigned shard);
 /* Nobody knows what was written and seen where: all of it, anywhere, up to now. */
 void session_saw_anything(struct client *client);
 /* What a replica of the shard must hold for this session's reads, for one of which this was said. */
@@ -206,6 +211,8 @@ enum attach { ATTACH_READY, ATTACH_WAITING, ATTACH_FAILED };
 enum attach attach_shard(struct client *client, unsigned shard, enum node_class class);
 /* Whether attach_shard would find a node now. */
 bool attach_has_node(struct client *client, unsigned shard, enum node_class class);
+/* Whether a replica of the shard would do for its reads now. */
+bool attach_has_replica(struct client *client, unsigned shard);
 /* All shards of a fan-out plan. */
 enum attach attach_all(struct client *client, const struct plan *plan);
 /* For greeting a client: any node that answers, the primary of the first shard preferred. */

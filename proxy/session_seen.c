@@ -20,8 +20,10 @@ static struct freshness *find(struct client *client, unsigned shard)
 void session_wrote(struct client *client, const struct server *server)
 {
     struct freshness *freshness = find(client, server->shard);
-    if (freshness)
-        freshness->wrote_at = freshness_now();
+    if (!freshness)
+        return;
+    freshness->wrote_at = freshness_now();
+    freshness->behind_since = 0;
 }
 
 void session_saw(struct client *client, const struct server *server)
@@ -29,6 +31,41 @@ void session_saw(struct client *client, const struct server *server)
     struct freshness *freshness = find(client, server->shard);
     if (freshness)
         freshness_saw(freshness, server->stint);
+}
+
+static int64_t check_interval(const struct client *client)
+{
+    return client->topology->config->lag_check_interval * 1000;
+}
+
+/* One that is usually there within the time of a check or two. */
+static bool is_close(const struct node *node, int64_t interval)
+{
+    int64_t lag = atomic_load(&node->lag_us);
+    return atomic_load(&node->role) == NODE_ROLE_REPLICA &&
+           atomic_load(&node->state) == NODE_STATE_UP && lag >= 0 && lag <= 2 * interval;
+}
+
+bool session_is_stuck(struct client *client, unsigned shard)
+{
+    struct freshness *freshness = find(client, shard);
+    int64_t now = worker_now(client->worker), interval = check_interval(client);
+    const struct shard *of = &client->database->shards[shard];
+    if (!freshness)
+        return false;
+    if (!freshness->behind_since)
+        freshness->behind_since = now;
+    for (int i = 0; now - freshness->behind_since > 2 * interval && i < of->nnodes; i++)
+        if (is_close(of->nodes[i], interval))
+            return true;
+    return false;
+}
+
+void session_stays_stuck(struct client *client, unsigned shard)
+{
+    struct freshness *freshness = find(client, shard);
+    if (freshness)
+        freshness->behind_since = worker_now(client->worker) + 8 * check_interval(client);
 }
 
 void session_saw_anything(struct client *client)
