@@ -236,11 +236,47 @@ static void login_or_relay(struct server *server)
     }
 }
 
+static void on_event(struct conn *conn, enum conn_event event);
+
+static bool connect_to_node(struct server *server)
+{
+    struct worker *worker = server->worker;
+    struct sockaddr_storage address;
+    socklen_t length;
+    return node_address(server->pool->node, &address, &length) &&
+           conn_connect(&server->conn, &worker->poller, (struct sockaddr *)&address, length,
+                        &worker->topology->config->tcp, on_event);
+}
+
+/* The descriptor is closed: the next one. It may have been dropped meanwhile. */
+static void connect_without_tls(struct conn *conn)
+{
+    struct server *server = list_entry(conn, struct server, conn);
+    if (server->state != SERVER_CLOSED && !connect_to_node(server))
+        pool_login_failed(server, "08006", "could not connect to the server");
+    if (server->state == SERVER_CLOSED)
+        free_server(conn);
+}
+
+/* As libpq's sslmode=prefer: once more, on a new connection. */
+static void do_without_tls(struct server *server, const char *failure)
+{
+    log_event(LOG_WARNING, "going on without TLS, as server_tls.mode = prefer has it",
+              LOG_S("host", server->pool->node->host), LOG_I("port", server->pool->node->port),
+              LOG_S("reason", failure));
+    server->without_tls = true;
+    server->state = SERVER_CONNECTING;
+    conn_close(&server->conn, connect_without_tls);
+}
+
 static void connection_broke(struct server *server)
 {
     char text[400];
+    bool dispensable = tls_is_dispensable(&server->conn);
     const char *failure = server_tls_failure(server, text, sizeof text);
-    if (server->state == SERVER_CONNECTING || server->state == SERVER_LOGIN)
+    if (server->state == SERVER_LOGIN && dispensable)
+        do_without_tls(server, failure);
+    else if (server->state == SERVER_CONNECTING || server->state == SERVER_LOGIN)
         pool_login_failed(server, "08006", failure ? failure : "could not connect to the server");
     else
         server_broke(server, "the connection to the server broke");
@@ -275,8 +311,6 @@ struct server *server_start(struct pool *pool)
 {
     struct server *server = mem_alloc(sizeof *server);
     struct worker *worker = pool->worker;
-    struct sockaddr_storage address;
-    socklen_t length;
     server->worker = worker;
     server->pool = pool;
     /* Unique in the process: connections move between workers. */
@@ -286,9 +320,7 @@ struct server *server_start(struct pool *pool)
     marks_init(&server->marks);
     server->state = SERVER_CONNECTING;
     server->connected_at = clock_us();
-    if (!node_address(pool->node, &address, &length) ||
-        !conn_connect(&server->conn, &worker->poller, (struct sockaddr *)&address, length,
-                      &worker->topology->config->tcp, on_event)) {
+    if (!connect_to_node(server)) {
         free(server);
         return NULL;
     }

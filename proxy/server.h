@@ -117,6 +117,7 @@ struct server {
     bool discard;      /* close instead of reusing */
     bool kept;         /* was a session's own: reset before another client gets it */
     bool tended;       /* runs a reset or a test between two clients (pool_tend.c) */
+    bool without_tls;  /* the handshake has failed, and server_tls.mode is prefer */
     bool dedicated;    /* a replication session's: its pool is its own and goes with it */
     bool committed;    /* the last CommandComplete was a COMMIT */
     char fatal[256];   /* why it is lost: its FATAL message, or what we found */

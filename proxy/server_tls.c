@@ -22,7 +22,7 @@ static const struct server_tls_config *config_of(const struct server *server)
 /* A unix socket needs none, and Postgres has none there. */
 struct tls_context *server_tls_context(const struct server *server)
 {
-    if (server->pool->node->host[0] == '/')
+    if (server->pool->node->host[0] == '/' || server->without_tls)
         return NULL;
     return tls_setup_server(server->worker->topology->tls, config_of(server));
 }

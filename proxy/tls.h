@@ -38,6 +38,8 @@ MUST_CHECK bool tls_request(struct conn *conn, struct tls_context *context, cons
                             int port);
 /* The handshake is done and nothing has failed. False for a plain connection. */
 bool tls_is_open(const struct conn *conn);
+/* Client role: the handshake has begun and not succeeded, and the rules allow to do without TLS. */
+bool tls_is_dispensable(const struct conn *conn);
 /* Why it failed, in words, or NULL. */
 const char *tls_reason(const struct conn *conn);
 /* "TLSv1.3/TLS_AES_256_GCM_SHA384"; "" for a plain connection. */

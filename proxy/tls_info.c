@@ -14,6 +14,13 @@ bool tls_is_open(const struct conn *conn)
     return conn->tls && conn->tls->state == TLS_OPEN;
 }
 
+bool tls_is_dispensable(const struct conn *conn)
+{
+    const struct tls *tls = conn->tls;
+    return tls && tls->host && tls->ssl && tls->state != TLS_OPEN &&
+           tls_context_may_be_plain(tls->context);
+}
+
 const char *tls_reason(const struct conn *conn)
 {
     return conn->tls ? conn->tls->reason : NULL;

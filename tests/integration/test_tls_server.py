@@ -125,6 +125,23 @@ def test_prefer_goes_without(cluster):
         assert proxy.value(ENCRYPTED) is False
 
 
+def test_prefer_goes_without_after_a_failed_handshake(encrypted):
+    node = encrypted.shards[0].primary
+    databases = [{"name": "app", "shards": encrypted.shard_config()[:1]}]
+    node.set("ssl_min_protocol_version", "TLSv1.3")
+    try:
+        with Proxy(encrypted, databases=databases, options=server_tls("prefer", max_version="1.2"),
+                   users=USERS) as proxy:
+            proxy.wait_nodes()
+            for _ in range(2):
+                assert proxy.value(ENCRYPTED, user="app") is False
+            proxy.wait_log("going on without TLS")
+            with closing(proxy.connect(user="app")) as listener:
+                listener.cursor().execute("LISTEN plainly")
+    finally:
+        node.set("ssl_min_protocol_version", "TLSv1.2")
+
+
 def test_require_does_not(cluster):
     with Proxy(cluster, options=server_tls("require")) as proxy:
         assert connect_error(proxy.dsn())
