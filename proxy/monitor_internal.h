@@ -165,7 +165,7 @@ struct group {
     struct watch **watches;
     int nwatches;
     struct watch *primary; /* reachable or not; NULL: none known */
-    bool established; /* it was chosen when every node had been looked at */
+    bool established;      /* it was chosen when every node had been looked at */
     bool said_stale, said_tie;
 };
 
