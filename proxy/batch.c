@@ -107,7 +107,18 @@ void batch_free(struct extended *ext, bool undo)
     buffer_release(&ext->early);
     ext->server = NULL;
     ext->executed_write = ext->failed = ext->judging = ext->described = ext->unsafe = false;
+    ext->alone = ext->stalled = ext->parsed = false;
+    ext->ahead = ext->run = 0;
+    ext->kept = 0;
     ext->state = BATCH_CLOSED;
+}
+
+/* `unsafe` stays: what is kept of several batches is repeated together, or not at all. */
+void batch_begin_behind(struct extended *ext)
+{
+    forget_defined(ext, false);
+    ext->executed_write = ext->failed = ext->described = ext->pressed = ext->parsed = false;
+    ext->state = BATCH_OPEN;
 }
 
 void extended_reset(struct client *client)
@@ -227,6 +238,8 @@ void extended_fail(struct client *client, const struct pg_error *error)
 {
     struct extended *ext = client->extended;
     bool syncing = ext->state == BATCH_SYNCING;
+    if (ext->ahead)
+        error = pipeline_fail(client, error);
     ext->server = NULL;
     buffer_release(&ext->out);
     batch_drop_held(ext);
@@ -274,7 +287,7 @@ void batch_refuse(struct client *client, const char *sqlstate, const char *messa
 void extended_server_error(struct client *client)
 {
     struct extended *ext = client->extended;
-    if (!extended_in_batch(client))
+    if (!extended_in_batch(client) || ext->ahead) /* of one that has its Sync */
         return;
     ext->failed = true;
     if (ext->state != BATCH_OPEN)
@@ -293,6 +306,7 @@ void batch_settle(struct client *client)
     wire_put_simple(&ext->out, 'S');
     server_expect(ext->server, EXPECT_SYNC)->swallow = true;
     batch_flush(ext);
+    ext->alone = true;
     ext->state = BATCH_SETTLING;
 }
 
@@ -391,7 +405,8 @@ void batch_define(struct client *client, const char *name, struct prepared *prep
 {
     struct extended *ext = client->extended;
     names_define(&ext->names, name, prepared_ref(prepared));
-    if (client->request.incomplete) /* it will not be repeated */
+    if (client->request.incomplete ||
+        ext->ahead) /* it will not be repeated; has the unnamed alone */
         return;
     ext->defined = batch_grow(ext->defined, sizeof *ext->defined, ext->ndefined, &ext->defined_cap);
     ext->defined[ext->ndefined++] = name_keep(name);
@@ -406,6 +421,10 @@ void batch_refuse_subtype(struct client *client, const char *message, int subtyp
 
 void batch_malformed(struct client *client)
 {
+    if (client->extended->ahead) { /* they are answered first */
+        pipeline_stall(client->extended);
+        return;
+    }
     client_fatal(client, "08P01", "malformed extended-protocol message", NULL);
 }
 

@@ -37,7 +37,7 @@ static bool defines_in_batch(const struct extended *ext, const struct prepared *
 bool extended_may_repeat(const struct client *client, const struct prepared *prepared)
 {
     const struct extended *ext = client->extended;
-    return (ext->state == BATCH_OPEN || ext->state == BATCH_SYNCING) &&
+    return (ext->state == BATCH_OPEN || ext->state == BATCH_SYNCING) && !ext->ahead &&
            (!prepared || ext->described || defines_in_batch(ext, prepared));
 }
 
@@ -74,6 +74,7 @@ static void close_statement(struct client *client, const char *name)
     bool awaited = ext->server && ext->server->expect_count;
     if (prepared)
         prepared_ref(prepared);
+    ext->alone = true;
     names_undefine(&ext->names, name);
     batch_answer_simple(client, '3');
     if (!prepared)
@@ -223,8 +224,10 @@ static bool handle(struct client *client, const struct incoming *message)
 {
     struct extended *ext = client->extended;
     bool used = dispatch(client, message);
-    if (client->state == CLIENT_CLOSED || !ext->doubts)
+    if (client->state == CLIENT_CLOSED)
         return used;
+    if (!ext->doubts)
+        return used && !ext->stalled;
     ext->doubts = false;
     return judge_held(client) && dispatch(client, message);
 }
@@ -281,8 +284,11 @@ size_t extended_input(struct client *client, const char *data, size_t len)
         if (client->state != CLIENT_IDLE)
             return 0;
         open_batch(client);
+    } else if (ext->state == BATCH_SYNCING && !pipeline_begin(client, data, len)) {
+        return 0;
     }
-    if (!extended_takes_input(client) || client->state != CLIENT_BUSY || owes_much(client))
+    if (!extended_takes_input(client) || client->state != CLIENT_BUSY || ext->stalled ||
+        owes_much(client))
         return 0;
     struct incoming message = {data[0], data + WIRE_HEADER, size - WIRE_HEADER, data + size,
                                len - size};

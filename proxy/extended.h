@@ -53,6 +53,13 @@ struct extended {
     bool described;      /* the batch asks for a description */
     bool unsafe;  /* it has bound more than reads on a replica: not to be repeated elsewhere */
     bool judging; /* a server is wanted for the held Parses' sake alone: no server, no answer '1' */
+    /* of batches behind each other (pipeline.c) */
+    int ahead;    /* sent before this one and not answered to their end */
+    int run;      /* batches since the first that had none ahead */
+    size_t kept;  /* bytes of request.again that are not this one's */
+    bool alone;   /* it does what the next one has to see the outcome of */
+    bool stalled; /* its message at hand waits until nothing is ahead */
+    bool parsed;  /* it has a Parse of the unnamed statement */
     bool
         doubts; /* the message at hand is to be refused, once a server has judged the Parses before it */
 };
@@ -84,6 +91,8 @@ void batch_malformed(struct client *client);
 /* A Describe or Close of neither a statement nor a portal. */
 void batch_refuse_subtype(struct client *client, const char *message, int subtype);
 void batch_free(struct extended *ext, bool undo);
+/* The batch is sent, and the next one begins before it is answered. */
+void batch_begin_behind(struct extended *ext);
 
 static inline bool batch_is_named(const char *name)
 {
@@ -135,6 +144,24 @@ void batch_prepare_ahead(struct client *client, struct server *server, struct bu
 /* ... only the place for it: the Query prepares it. */
 void batch_room_ahead(struct client *client, struct server *server, struct buffer *out,
                       struct prepared *prepared);
+
+/* ---- pipeline.c ---- */
+
+/* A batch whose Sync was sent: whether the next one, at `data`, goes behind it now; begins it. */
+bool pipeline_begin(struct client *client, const char *data, size_t len);
+/* With batches ahead: whether a message may be translated that has this to do with a statement, a portal. */
+bool pipeline_takes_statement(const struct client *client, const char *name);
+bool pipeline_takes_plan(const struct client *client, const struct plan *plan);
+bool pipeline_takes_portal(const struct client *client, const char *name);
+/* The errors and ends of the batches ahead, whose server is lost; gives the error of the one at hand. */
+const struct pg_error *pipeline_fail(struct client *client, const struct pg_error *error);
+
+/* The message at hand is to come again when nothing is ahead. */
+static inline bool pipeline_stall(struct extended *ext)
+{
+    ext->stalled = true;
+    return false;
+}
 
 /* ---- sql_prepare.c ---- */
 

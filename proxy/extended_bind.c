@@ -116,10 +116,16 @@ bool extended_parse(struct client *client, const struct incoming *message)
         batch_malformed(client);
         return true;
     }
+    if (ext->ahead && !prepared->plain) {
+        prepared_unref(&client->worker->prepared, prepared);
+        return pipeline_stall(ext);
+    }
     client->stats->client_parses++;
     prepared = sql_prepare_parse(client, prepared);
     if (!prepared)
         return true;
+    ext->alone |= batch_is_named(name);
+    ext->parsed |= !batch_is_named(name);
     if (parse_is_aborted(client, prepared)) {
         refuse_aborted(client, name);
     } else if (batch_is_named(name) && names_statement(&ext->names, name)) {
@@ -228,6 +234,8 @@ bool extended_bind(struct client *client, const struct incoming *message)
         batch_malformed(client);
         return true;
     }
+    if (client->extended->ahead && !pipeline_takes_statement(client, bind.statement))
+        return pipeline_stall(client->extended);
     client->stats->binds++;
     struct prepared *prepared = batch_find_statement(client, bind.statement);
     if (!prepared || batch_refuse_failed(client, prepared) || batch_too_many(client, NULL))
@@ -246,6 +254,8 @@ bool extended_bind(struct client *client, const struct incoming *message)
         return true;
     }
     batch_plan(client, prepared, &params, plan);
+    if (client->extended->ahead && !pipeline_takes_plan(client, plan))
+        return pipeline_stall(client->extended);
     if (plan->needs_schema && schema_wait(client))
         return false;
     begin_implicit(client, message, plan);

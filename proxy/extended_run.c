@@ -139,7 +139,11 @@ bool extended_describe(struct client *client, const struct incoming *message)
         batch_refuse_subtype(client, "DESCRIBE", kind);
         return true;
     }
-    client->extended->described = true;
+    struct extended *ext = client->extended;
+    if (ext->ahead && !(kind == 'S' ? pipeline_takes_statement(client, name)
+                                    : pipeline_takes_portal(client, name)))
+        return pipeline_stall(ext);
+    ext->described = true;
     return kind == 'S' ? describe_statement(client, name) : describe_portal(client, message, name);
 }
 
@@ -158,6 +162,7 @@ static struct expect *send_execute(struct client *client, const char *portal, in
     expect->list = &expect->prepared->statements;
     expect->write = write;
     ext->executed_write |= write;
+    ext->alone |= !prepared->plain;
     return expect;
 }
 
@@ -311,11 +316,14 @@ bool extended_execute(struct client *client, const struct incoming *message)
         batch_malformed(client);
         return true;
     }
+    if (client->extended->ahead && !pipeline_takes_portal(client, name))
+        return pipeline_stall(client->extended);
     struct portal *portal = batch_find_portal(client, name);
     if (!portal)
         return true;
     switch (portal->kind) {
     case PORTAL_LOCAL:
+        client->extended->alone = true;
         return execute_local(client, portal);
     case PORTAL_SCATTER:
         return execute_scatter(client, portal, max_rows);

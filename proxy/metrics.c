@@ -278,6 +278,11 @@ static const struct {
      COUNTER(misrouted),
      1,
      {NULL, NULL}},
+    {"pipelined_total",
+     "Batches sent behind others that were not answered yet.",
+     COUNTER(pipelined),
+     1,
+     {NULL, NULL}},
     {"server_errors_total", "Errors that servers answered.", COUNTER(errors), 1, {NULL, NULL}},
 };
 

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "proxy/listen.h"
+
 #define UNUSED_MAX 256 /* entries kept that nobody holds */
 #define UNUSED_SIZE_MAX                                                                            \
     16384 /* ... unless they are larger: values written into SQL do not repeat */
@@ -34,6 +36,13 @@ static struct prepared_key content_key(uint64_t kind, const char *sql, const uin
     return (struct prepared_key){hash.low64, hash.high64};
 }
 
+static bool is_plain(const struct statement_list *list)
+{
+    const struct statement *statement = list->count == 1 ? list->items[0] : NULL;
+    return !list->count || (statement && statement->kind == STMT_QUERY &&
+                            !(statement->facts & FACT_SESSION) && !listen_is_question(statement));
+}
+
 static struct prepared *add_entry(struct prepared_table *table, const struct prepared_key *key,
                                   const char *sql, const uint32_t *types, int ntypes)
 {
@@ -46,6 +55,7 @@ static struct prepared *add_entry(struct prepared_table *table, const struct pre
         memcpy(prepared->types, types, sizeof *types * (size_t)ntypes);
     prepared->ntypes = ntypes;
     prepared->statements = statement_parse(prepared->sql, &prepared->arena);
+    prepared->plain = is_plain(&prepared->statements);
     prepared_name(key, prepared->server_name);
     HASH_ADD(hh, table->entries, key, sizeof prepared->key, prepared);
     return prepared;

@@ -43,6 +43,8 @@ struct walk {
     /* A ParameterDescription that answers of our own still have to go in front of: an error may follow, and
      * all of it be asked again. */
     const char *undecided;
+    const char
+        *passed; /* end of the last ReadyForQuery of a batch with others behind it; or NULL */
 };
 
 /* ---- output ---- */
@@ -51,7 +53,7 @@ static void send_run(struct walk *walk, const char *end)
 {
     if (!walk->client || walk->run == end)
         return;
-    walk->client->request.forwarded = true;
+    walk->client->request.forwarded |= end != walk->passed; /* that is the former batch's */
     client_send(walk->client, walk->run, (size_t)(end - walk->run));
 }
 
@@ -425,6 +427,8 @@ static enum verdict error_response(struct walk *walk, const char *message, const
     if (head->muted)
         return DROP;
     if (asks_again(walk, head, &error)) {
+        if (walk->passed > walk->run)
+            cut_out(walk, walk->passed, message);
         walk->run = message; /* what stands before it is of the same batch, and not out yet */
         walk->undecided = NULL;
         repeat_when_ready(walk);
@@ -563,6 +567,7 @@ static enum verdict ready_for_query(struct walk *walk, const char *body, size_t 
         return out_of_step(server, 'Z');
     bool swallow = head->swallow, synced = head->kind == EXPECT_SYNC && !head->ahead,
          probe = head->probe;
+    int kept = head->kept;
     server->tx_status = body[0];
     server->copy_in = false;
     server_expect_pop(server);
@@ -575,6 +580,10 @@ static enum verdict ready_for_query(struct walk *walk, const char *body, size_t 
     else
         reported_ours(server);
     tell_parameters(walk, body - WIRE_HEADER);
+    if (synced && extended_passed(walk->client, (size_t)kept)) {
+        walk->passed = body + len;
+        return FORWARD;
+    }
     walk->ready |= !swallow || walk->client->state == CLIENT_GREETING || synced ||
                    walk->client->request.repeat;
     return swallow ? DROP : FORWARD;
@@ -890,7 +899,7 @@ static void walk_and_act(struct server *server, struct buffer *kept, const char 
     if (walk.ready && client && server->client == client)
         complete(&walk);
     else if (client && server->client == client &&
-             (server->copy_in || client->input_held ||
+             (server->copy_in || client->input_held || walk.passed ||
               (extended_takes_input(client) && buffer_length(&client->in))))
         client_continue(client);
 }

@@ -169,6 +169,7 @@ static json_t *stats_json(const struct report_stats *row)
         {"reads_on_primary", row->counts.reads_on_primary},
         {"retries", row->counts.retries},
         {"misrouted", row->counts.misrouted},
+        {"pipelined", row->counts.pipelined},
         {"server_errors", row->counts.errors},
         {"logins", row->counts.logins},
     };

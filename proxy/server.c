@@ -99,14 +99,38 @@ struct expect *server_awaits(struct server *server)
     return NULL;
 }
 
-/* It will not be carried out: what was taken for granted is taken back. */
-static void undo(struct server *server, struct expect *expect, bool failed)
+/* The first of another batch, behind `from`, that gives the same name a meaning. */
+static struct expect *defined_behind(struct server *server, int from, const char *name)
+{
+    for (int i = from; i < server->expect_count; i++) {
+        struct expect *expect = expect_at(server, i);
+        if (expect->defines && strcmp(expect->defines, name) == 0)
+            return expect;
+    }
+    return NULL;
+}
+
+/* What the name was before its later meaning is not this one now, but what was before this one. */
+static void hand_on(struct server *server, struct expect *expect, struct expect *later, bool failed)
+{
+    prepared_unref(&server->worker->prepared, later->older);
+    later->older = failed ? NULL : expect->older;
+    if (!failed)
+        expect->older = NULL;
+}
+
+/* It will not be carried out: what was taken for granted is taken back. `end`: of what goes with it; further
+ * batches may stand behind. */
+static void undo(struct server *server, struct expect *expect, int end, bool failed)
 {
     if (expect->kind == EXPECT_CLOSE && expect->swallow)
         marks_kept(&server->marks, &expect->key);
     if (!expect->defines || !server->client)
         return;
-    if (expect->restores)
+    struct expect *later = defined_behind(server, end, expect->defines);
+    if (later)
+        hand_on(server, expect, later, failed);
+    else if (expect->restores)
         extended_restore(server->client, expect->defines, expect->prepared);
     else if (expect->older && !failed)
         extended_restore(server->client, expect->defines, expect->older);
@@ -122,7 +146,7 @@ void server_expect_skip(struct server *server)
     while (count < server->expect_count && expect_at(server, count)->kind != EXPECT_SYNC)
         count++;
     for (int i = count - 1; i >= 0; i--)
-        undo(server, expect_at(server, i), i == 0);
+        undo(server, expect_at(server, i), count, i == 0);
     while (count--)
         server_expect_pop(server);
 }
@@ -130,7 +154,7 @@ void server_expect_skip(struct server *server)
 void server_expect_unsend(struct server *server)
 {
     struct expect *last = server_last_expected(server);
-    undo(server, last, false);
+    undo(server, last, server->expect_count, false);
     server_expect_release(server, last);
     server->expect_count--;
 }
@@ -183,7 +207,7 @@ void server_drop(struct server *server, const char *reason)
     log_event(LOG_DEBUG, "server connection closed", LOG_I("server", server->id),
               LOG_S("reason", reason));
     for (int i = server->expect_count - 1; i >= 0; i--)
-        undo(server, expect_at(server, i), false);
+        undo(server, expect_at(server, i), server->expect_count, false);
     if (server->client)
         client_detach(server->client, server);
     if (server->hub)

@@ -74,10 +74,13 @@ struct expect {
     bool muted;      /* QUERY: what went ahead of it has failed, and that error is its answer */
     struct prepared_key key;           /* CLOSE, swallowed: what is closed */
     const struct statement_list *list; /* QUERY: statements, for effects; EXECUTE: one */
-    int done;                          /* QUERY: statements completed */
-    bool write;                        /* QUERY, EXECUTE: not proven to be a read */
-    bool probe;                        /* QUERY: of pins.c */
-    struct guc_pending *settings;      /* EXECUTE: what its calls of set_config() set; owned */
+    union {
+        int done; /* QUERY: statements completed */
+        int kept; /* SYNC with batches behind it: bytes of its own in request.again */
+    };
+    bool write;                   /* QUERY, EXECUTE: not proven to be a read */
+    bool probe;                   /* QUERY: of pins.c */
+    struct guc_pending *settings; /* EXECUTE: what its calls of set_config() set; owned */
     char *formats; /* DESCRIBE: of a portal, by its statement: its Bind's result formats, or NULL */
     struct buffer
         answer; /* LOCAL: bytes for the client; else, if any: replaces the error awaited */

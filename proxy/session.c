@@ -96,18 +96,23 @@ void session_release_servers(struct client *client)
     }
 }
 
-void session_end_request(struct client *client)
+void session_count_request(struct client *client)
 {
-    struct request *request = &client->request;
     struct worker_stats *stats = client->stats;
     client->idle_since = worker_now(client->worker);
-    uint64_t took = (uint64_t)(client->idle_since - request->started_at);
+    uint64_t took = (uint64_t)(client->idle_since - client->request.started_at);
     stats->queries++;
     stats->query_us += took;
     if (!client->tx) {
         stats->transactions++;
         stats->xact_us += took;
     }
+}
+
+void session_end_request(struct client *client)
+{
+    struct request *request = &client->request;
+    session_count_request(client);
     worker_buffer_give(client->worker, &request->again);
     guc_pending_free(&request->settings);
     session_drop_request(client);

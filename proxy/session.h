@@ -32,6 +32,7 @@ void session_resume(struct client *client);
 void session_begin_request(struct client *client);
 void session_follow_schema(struct client *client); /* takes the newest snapshot */
 void session_end_request(struct client *client);
+void session_count_request(struct client *client); /* for the statistics: it is answered */
 /* Servers the client does not need to keep go back to their pools. */
 void session_release_servers(struct client *client);
 /* Gives back what the request has borrowed, and forgets it; `again` and `settings` are the caller's. */
@@ -120,6 +121,8 @@ size_t extended_input(struct client *client, const char *data, size_t len);
 void extended_continue(struct client *client);
 /* The batch's server answered a ReadyForQuery for it. */
 void extended_synced(struct client *client);
+/* ... for one that has others behind it (else false); `kept`: its bytes in request.again. */
+bool extended_passed(struct client *client, size_t kept);
 void extended_free(struct client *client);
 void extended_refuse(struct client *client, const struct pg_error *error);
 void extended_fail(struct client *client, const struct pg_error *error);
