@@ -56,14 +56,15 @@ static bool in_open_transaction(const struct transaction *tx, const struct serve
 }
 
 /* Outside of transactions the server is the client's for as long as a batch is under way: nobody else may
- * be kept waiting for it, nor anything that happens between transactions. */
+ * be kept waiting for it, nor anything that happens between transactions. What a replica refuses is asked
+ * again on the primary (misroute.h), which cannot be done with others behind it. */
 static bool may_stay(const struct client *client, const struct server *server)
 {
     if (server->pinned || client_keeps_servers(client))
         return true;
-    return !server->pool->nwaiting && !server->discard && !server->doubtful_pins &&
-           client->topology == client->worker->topology && !client->worker->gates &&
-           !client->listener && !client->pins_told;
+    return !replica(server) && !server->pool->nwaiting && !server->discard &&
+           !server->doubtful_pins && client->topology == client->worker->topology &&
+           !client->worker->gates && !client->listener && !client->pins_told;
 }
 
 static bool server_allows(const struct client *client)

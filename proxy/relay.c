@@ -582,6 +582,7 @@ static enum verdict ready_for_query(struct walk *walk, const char *body, size_t 
     tell_parameters(walk, body - WIRE_HEADER);
     if (synced && extended_passed(walk->client, (size_t)kept)) {
         walk->passed = body + len;
+        walk->fresh = false; /* what it has collected is not all of the batch at hand */
         return FORWARD;
     }
     walk->ready |= !swallow || walk->client->state == CLIENT_GREETING || synced ||
@@ -874,6 +875,8 @@ static void walk_and_act(struct server *server, struct buffer *kept, const char 
     }
     ssize_t used = walk_bytes(&walk, data, len);
     if (used < 0) {
+        if (walk.passed > walk.run) /* that batch is answered */
+            send_run(&walk, walk.passed);
         if (walk.client && walk.client->conn.corked)
             conn_uncork(&walk.client->conn);
         lost(&walk);
