@@ -7,6 +7,7 @@
 #include "pgshunt/wire.h"
 #include "proxy/balance.h"
 #include "proxy/control.h"
+#include "proxy/listen_points.h"
 #include "proxy/hold.h"
 #include "proxy/node_wait.h"
 #include "proxy/pins.h"
@@ -23,8 +24,17 @@ static bool is_serializable(const struct client *client)
            (client->tx && strcasestr(client->tx->begin_sql, "serializable"));
 }
 
+static bool is_for_replicas(const struct client *client)
+{
+    return client->peer.tag == LISTEN_REPLICA;
+}
+
 static const char *primary_because(const struct client *client)
 {
+    if (client->peer.tag == LISTEN_PRIMARY)
+        return "port of primaries";
+    if (is_for_replicas(client)) /* the server tells what it cannot do */
+        return NULL;
     if (client->account->settings.read_write_split == SPLIT_OFF)
         return "read_write_split is off";
     if (client->request.on_primary)
@@ -96,6 +106,25 @@ static void refuse_to_prepare(const struct client *client, const struct statemen
                 "on one."};
 }
 
+/* On the port of replicas nothing runs elsewhere. */
+static void keep_to_replicas(const struct client *client, struct plan *plan)
+{
+    if (!is_for_replicas(client) || plan->kind == PLAN_REFUSE || plan->node == NODE_CLASS_REPLICA)
+        return;
+    if (!plan->write) {
+        plan->node = NODE_CLASS_REPLICA;
+        return;
+    }
+    const char *why = plan->node_reason;
+    *plan = (struct plan){.kind = PLAN_REFUSE, .reason = "port of replicas"};
+    plan->error = (struct pg_error){
+        .sqlstate = "25006",
+        .message = arena_printf(client->request.arena,
+                                "this port is for reads on replicas, and the statement is none: %s",
+                                why ? why : "write"),
+        .hint = "Connect to listen.port, or listen.primary_port, for it."};
+}
+
 void attach_route(struct client *client, const struct statement *statement,
                   const struct params *params, struct arena *arena, struct plan *plan)
 {
@@ -106,6 +135,7 @@ void attach_route(struct client *client, const struct statement *statement,
     input.params = params;
     router_plan(&input, arena, plan);
     plan->write |= client->request.on_primary; /* it did try to */
+    keep_to_replicas(client, plan);
     sequences_planned(client, statement, plan);
     refuse_to_prepare(client, statement, plan);
     /* Where any shard would do, the one the transaction is on already costs nothing. */
@@ -121,6 +151,7 @@ void attach_route_list(struct client *client, const struct statement_list *list,
     fill_input(client, &session, &input);
     router_plan_list(list, &input, arena, plan);
     plan->write |= client->request.on_primary;
+    keep_to_replicas(client, plan);
     for (int i = 0; i < list->count; i++)
         sequences_planned(client, list->items[i], plan);
     for (int i = 0; i < list->count; i++)
@@ -192,7 +223,8 @@ static struct node *choose(struct client *client, unsigned shard, enum node_clas
 struct node *attach_choose_any(struct client *client, const char **why)
 {
     struct choice choice;
-    struct node *node = choose(client, 0, NODE_CLASS_PRIMARY, &choice);
+    enum node_class class = is_for_replicas(client) ? NODE_CLASS_REPLICA : NODE_CLASS_PRIMARY;
+    struct node *node = choose(client, 0, class, &choice);
     *why = choice.why;
     for (int i = 0; !node && i < client->database->nshards; i++) {
         const struct shard *shard = &client->database->shards[i];
@@ -287,6 +319,8 @@ static enum attach try_node(struct client *client, unsigned shard, enum node_cla
     struct node *node = choose(client, shard, class, &choice);
     if (choice.refused)
         return refuse_primary(client, choice.why);
+    if (node && is_for_replicas(client) && atomic_load(&node->role) != NODE_ROLE_REPLICA)
+        return refuse_primary(client, "no replica of the shard can be read from");
     if (choice.behind && waits_for_freshness(client, shard))
         return ATTACH_WAITING;
     if (!node)
@@ -358,6 +392,8 @@ enum attach attach_shard(struct client *client, unsigned shard, enum node_class 
 {
     if (client_participant(client, shard))
         return judge(client, shard, class);
+    if (is_for_replicas(client))
+        class = NODE_CLASS_REPLICA;
     if (client->worker->gates && control_holds(client))
         return ATTACH_WAITING;
     enum attach attached;

@@ -18,7 +18,9 @@
 #define LISTEN_POINTS_MAX 32
 
 enum listen_tag {
-    LISTEN_PLAIN, /* nothing is special */
+    LISTEN_PLAIN,   /* nothing is special */
+    LISTEN_PRIMARY, /* everything runs on primaries */
+    LISTEN_REPLICA, /* everything runs on replicas, or is refused */
 };
 
 struct listen_point {

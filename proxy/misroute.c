@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "pgshunt/log.h"
+#include "proxy/listen_points.h"
 #include "proxy/pool.h"
 #include "proxy/session.h"
 
@@ -24,8 +25,8 @@ static bool is_conflict(const struct pg_error *error)
 /* Something in what is under way was routed to this replica by us, not tied to it by its transaction. */
 static bool chose_replica(const struct client *client, const struct server *server)
 {
-    return client->state == CLIENT_BUSY && !client->tx && !server->pinned &&
-           !client_keeps_servers(client) && !client->request.on_primary &&
+    return client->state == CLIENT_BUSY && client->peer.tag != LISTEN_REPLICA && !client->tx &&
+           !server->pinned && !client_keeps_servers(client) && !client->request.on_primary &&
            atomic_load(&server->pool->node->role) == NODE_ROLE_REPLICA;
 }
 

@@ -7,6 +7,7 @@
 
 #include "pgshunt/arena.h"
 #include "pgshunt/wire.h"
+#include "proxy/listen_points.h"
 #include "proxy/pool.h"
 #include "proxy/session.h"
 
@@ -135,6 +136,11 @@ void own_settings_wish(const struct client *client, struct route_wish *wish)
     *wish = client->account->wish;
     if (client->own)
         route_wish_lay_over(wish, &client->own->wish);
+    if (client->peer.tag != LISTEN_REPLICA)
+        return;
+    wish->route = ROUTE_REPLICA; /* nothing may send it back to a primary */
+    wish->no_replica = NO_REPLICA_ERROR;
+    wish->read_your_writes = wish->monotonic_reads = SAID_OFF;
 }
 
 static void follow_values(struct own_settings *own)

@@ -178,6 +178,8 @@ struct config {
     const char *path;
     const char *listen_address;
     int listen_port;
+    int primary_port; /* everything that comes in there runs on primaries; 0: none */
+    int replica_port; /* ... on replicas */
     int listen_backlog;
     const char *unix_socket_dir;   /* "": no unix socket for clients */
     const char *unix_socket_mode;  /* octal */

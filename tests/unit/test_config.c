@@ -57,7 +57,8 @@ static const struct bad_case bad_files[] = {
      "limits, log, databases"},
     {TRUST "listen = {\n  address = \"x\";\n  prot = 1;\n};\n" DATABASE,
      "test.conf:4: found unknown setting listen.prot (did you mean \"port\"?); allowed here: "
-     "address, port, backlog, unix_socket_dir, unix_socket_mode, unix_socket_group"},
+     "address, port, primary_port, replica_port, backlog, unix_socket_dir, unix_socket_mode, "
+     "unix_socket_group"},
     {TRUST "zzz = 1;\n" DATABASE,
      "test.conf:2: found unknown setting zzz; allowed here: listen, tcp, http, workers, "
      "shutdown_timeout, pid_file, restart, auth, client_tls, server_tls, pool, timeouts, routing, "
