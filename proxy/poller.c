@@ -2,6 +2,7 @@
 #include "proxy/poller.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 #define EVENTS_PER_TURN 256
@@ -118,7 +119,16 @@ void watch_end(struct watch *watch, void (*gone)(struct watch *watch))
     end(watch, gone);
 }
 
+static atomic_int sharing;
+
+void poller_descriptors_shared(bool shared)
+{
+    atomic_fetch_add(&sharing, shared ? 1 : -1);
+}
+
 void watch_end_closing(struct watch *watch, void (*gone)(struct watch *watch))
 {
+    if (atomic_load(&sharing))
+        watch_change(watch, 0);
     end(watch, gone);
 }

@@ -60,5 +60,8 @@ void watch_end(struct watch *watch, void (*gone)(struct watch *watch));
 /* As watch_end, for a descriptor that is closed next and is the only one of its socket: the kernel
  * forgets it then by itself. */
 void watch_end_closing(struct watch *watch, void (*gone)(struct watch *watch));
+/* Around the start of a process, by any thread: until it has exec'ed it has copies of all descriptors, and
+ * closing one here is not the end of its socket. Calls may nest. */
+void poller_descriptors_shared(bool shared);
 
 #endif

@@ -1,6 +1,8 @@
 /* takeover_spawn.c: starts a successor of this process and watches it until it serves. */
 #include "proxy/takeover_spawn.h"
 
+#include "proxy/poller.h"
+
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -33,7 +35,10 @@ static int spawn(pid_t *pid, const char *program, const char *config_path)
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setsigdefault(&attributes, &usual);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    int failed = posix_spawn(pid, program, NULL, &attributes, argv, environ);
+    poller_descriptors_shared(true);
+    int failed =
+        posix_spawn(pid, program, NULL, &attributes, argv, environ); /* back after exec() */
+    poller_descriptors_shared(false);
     posix_spawnattr_destroy(&attributes);
     return failed;
 }

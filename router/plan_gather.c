@@ -33,8 +33,9 @@ static bool may_gather(const struct planner *p, const struct query *query)
     bool place = outer == inner || outer->kind == STMT_EXPLAIN ||
                  (outer->kind == STMT_COPY_TO && outer->copy_stdio);
     unsigned in_the_way = FACT_MODIFYING_CTE | FACT_LOCKING | FACT_INTO;
-    return reads && place && p->schema && !p->view && !p->failed && !p->keyed && !(inner->facts & in_the_way) &&
-           same_name(p->plan->error.sqlstate, "0A000") && !(session && session->temp_tables);
+    return reads && place && p->schema && !p->view && !p->failed && !p->keyed &&
+           !(inner->facts & in_the_way) && same_name(p->plan->error.sqlstate, "0A000") &&
+           !(session && session->temp_tables);
 }
 
 /* Temporary tables cannot be made in such a transaction. */

@@ -61,7 +61,8 @@ struct rewrite_gather {
     const struct schema *schema;
     struct rewrite_gather_table *tables;
     int ntables;
-    const char *obstacle; /* out, when it cannot be done: what is in the way; NULL: the form of the text */
+    const char
+        *obstacle; /* out, when it cannot be done: what is in the way; NULL: the form of the text */
 };
 
 /*

@@ -207,7 +207,7 @@ static const struct plan_case join_cases[] = {
     {"SELECT * FROM view_of_nothing", "s0 R", NULL},
     {"SELECT * FROM view_of_countries", "s0 R any", NULL},
     {"SELECT * FROM view_of_countries c, users u WHERE u.id = 42", "s1 R", NULL},
-    {"SELECT * FROM view_of_logs v, users u WHERE u.id = 42", "0A000", "view_of_logs"},
+    {"SELECT * FROM view_of_logs v, users u WHERE u.id = 42", "gather", "view_of_logs"},
     {"SELECT * FROM view_of_logs v, users u WHERE u.id = 3", "s0 R", NULL},
     {"SELECT (SELECT max(id) FROM view_of_logs)", "s0 R", NULL},
     {"INSERT INTO view_of_logs (id) VALUES (1)", "s0 P", NULL},
