@@ -6,22 +6,17 @@
  * out. Rows are passed on by count, however long; other messages are looked at whole. The head of
  * server->expects says what an answer belongs to.
  */
-#include "proxy/session.h"
+#include "proxy/relay_internal.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#include "pgshunt/arena.h"
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
 #include "proxy/client_login.h"
 #include "proxy/extended.h"
-#include "proxy/misroute.h"
-#include "proxy/monitor.h"
-#include "proxy/node_health.h"
 #include "proxy/pins.h"
 #include "proxy/pool.h"
-#include "proxy/rename.h"
 #include "proxy/reported.h"
 
 /* Nothing but rows and COPY data may be longer. */
@@ -29,23 +24,6 @@
 #define PARAMETER_MAX 65536 /* of a ParameterStatus */
 /* Output queued for a client that reads slowly before its server is read no more. */
 #define OUTPUT_AHEAD_MAX 65536
-
-enum verdict { FORWARD, DROP, LOST };
-
-/* One walk over received bytes. */
-struct walk {
-    struct server *server;
-    struct client *client; /* NULL: the server is idle or parked */
-    const char *run; /* bytes not yet handed to the client, up to the message being looked at */
-    bool ready;      /* the client's ReadyForQuery has come */
-    bool fresh;      /* nothing was forwarded before this walk */
-    struct conn_mark mark; /* ... in which the client's part began here */
-    /* A ParameterDescription that answers of our own still have to go in front of: an error may follow, and
-     * all of it be asked again. */
-    const char *undecided;
-    const char
-        *passed; /* end of the last ReadyForQuery of a batch with others behind it; or NULL */
-};
 
 /* ---- output ---- */
 
@@ -58,7 +36,7 @@ static void send_run(struct walk *walk, const char *end)
 }
 
 /* Puts bytes of our own behind what came before `at`. */
-static void insert(struct walk *walk, const char *at, const struct buffer *bytes)
+void relay_insert(struct walk *walk, const char *at, const struct buffer *bytes)
 {
     if (!walk->client)
         return;
@@ -70,7 +48,7 @@ static void insert(struct walk *walk, const char *at, const struct buffer *bytes
     client_send(walk->client, buffer_head(bytes), buffer_length(bytes));
 }
 
-static void cut_out(struct walk *walk, const char *from, const char *to)
+void relay_cut_out(struct walk *walk, const char *from, const char *to)
 {
     if (walk->client && walk->run != from && !walk->client->conn.corked)
         conn_cork(&walk->client->conn);
@@ -78,7 +56,7 @@ static void cut_out(struct walk *walk, const char *from, const char *to)
     walk->run = to;
 }
 
-static void finish_output(struct walk *walk, const char *end)
+void relay_finish_output(struct walk *walk, const char *end)
 {
     struct client *client = walk->client;
     send_run(walk, end);
@@ -93,27 +71,19 @@ static void finish_output(struct walk *walk, const char *end)
 
 /* ---- the queue of expectations ---- */
 
-static void insert_answers(struct walk *walk, const char *at)
+void relay_insert_answers(struct walk *walk, const char *at)
 {
     struct expect *head;
     if (walk->undecided)
         at = walk->undecided;
     walk->undecided = NULL;
     while ((head = server_expected(walk->server)) && head->kind == EXPECT_LOCAL) {
-        insert(walk, at, &head->answer);
+        relay_insert(walk, at, &head->answer);
         server_expect_pop(walk->server);
     }
 }
 
-/* Answers of our own whose turn has come. Asked around each message, it rarely finds one. */
-static inline void local_answers(struct walk *walk, const char *at)
-{
-    const struct expect *head = server_expected(walk->server);
-    if (walk->undecided || (head && head->kind == EXPECT_LOCAL))
-        insert_answers(walk, at);
-}
-
-static enum verdict lose(struct server *server, const char *reason)
+enum verdict relay_lose(struct server *server, const char *reason)
 {
     snprintf(server->fatal, sizeof server->fatal, "%s", reason);
     return LOST;
@@ -124,7 +94,7 @@ static enum verdict out_of_step(struct server *server, char type)
     log_event(LOG_ERROR, "unexpected message from a server", LOG_I("server", server->id),
               LOG_I("type", type), LOG_S("host", server->pool->node->host),
               LOG_I("port", server->pool->node->port));
-    return lose(server, "the server sent a message out of step with the protocol");
+    return relay_lose(server, "the server sent a message out of step with the protocol");
 }
 
 /* The server has it now. */
@@ -191,7 +161,7 @@ static enum verdict description_of_portal(struct walk *walk, const char *message
         buffer_release(&out);
         return out_of_step(walk->server, 'T');
     }
-    insert(walk, message, &out);
+    relay_insert(walk, message, &out);
     buffer_release(&out);
     server_expect_pop(walk->server);
     return DROP;
@@ -260,231 +230,6 @@ static enum verdict no_command(struct walk *walk, char type)
     return swallow ? DROP : FORWARD;
 }
 
-/* ---- errors ---- */
-
-static bool is_fatal(const struct pg_error *error)
-{
-    return error->severity &&
-           (strcmp(error->severity, "FATAL") == 0 || strcmp(error->severity, "PANIC") == 0);
-}
-
-/*
- * A backend that has to end at once (an immediate shutdown, the crash of another one) says so in a WARNING
- * and is gone: FATAL it may not say.
- */
-static bool is_last_word(char type, const struct pg_error *error)
-{
-    return type == 'E' ? is_fatal(error)
-                       : error->routine && strcmp(error->routine, "quickdie") == 0;
-}
-
-static void settings_refused(struct walk *walk, const struct pg_error *error)
-{
-    struct client *client = walk->client;
-    struct server *server = walk->server;
-    struct pg_error copy = *error;
-    if (!client) { /* of a server that is being reset: what led to this is over */
-        server->discard |= strcmp(error->sqlstate, "25P02") != 0;
-        return;
-    }
-    if (client->state == CLIENT_GREETING) {
-        client_login_settled(client, server, error);
-        return;
-    }
-    copy.hint = "A session setting or BEGIN could not be carried over to the server; the statement "
-                "was not run. DISCARD ALL forgets the session's settings.";
-    client_detach(client, server);
-    server_reset(server);
-    if (client->tx)
-        client->tx->state = TX_FAILED;
-    session_fail(client, &copy);
-}
-
-/*
- * Postgres' "cached plan must not change result type": the server's copy of a statement is out of date, and
- * so are those that other servers have. `*shape`: what it returns is not what it returned.
- */
-static bool finds_outdated(struct server *server, const struct expect *head,
-                           const struct pg_error *error, bool *shape)
-{
-    struct prepared *prepared = head->prepared;
-    bool ours = prepared && strstr(error->message, PREPARED_PREFIX);
-    *shape = prepared && strcmp(error->sqlstate, "0A000") == 0 && error->routine &&
-             strcmp(error->routine, "RevalidateCachedQuery") == 0;
-    if (ours && strcmp(error->sqlstate, "26000") == 0)
-        marks_clear(&server->marks); /* a function has deallocated behind our back */
-    else if (ours && strcmp(error->sqlstate, "42P05") == 0)
-        marks_add(&server->marks, prepared, 0);
-    else if (!*shape)
-        return false;
-    prepared->generation++;
-    if (prepared->uses)
-        prepared->uses->generation++;
-    return true;
-}
-
-static bool asks_again(struct walk *walk, const struct expect *head, const struct pg_error *error)
-{
-    bool shape;
-    return finds_outdated(walk->server, head, error, &shape) && walk->client &&
-           session_may_repeat(walk->client, shape ? head->prepared : NULL);
-}
-
-/* The batch or query is asked again, with the statement prepared anew, when the server is ready. */
-static void repeat_when_ready(struct walk *walk)
-{
-    struct server *server = walk->server;
-    walk->client->request.repeat = true;
-    if (server_expected(server)->kind == EXPECT_QUERY) {
-        server_expected(server)->swallow = true;
-        return;
-    }
-    server_expect_skip(server);
-    if (server_expected(server))
-        server_expected(server)->swallow = true;
-    else
-        batch_settle(walk->client);
-}
-
-static const char *text_of(const struct client *client, const struct expect *head)
-{
-    const struct statement_list *list = &client->request.statements;
-    if (head->prepared)
-        return head->prepared->sql;
-    return head->done < list->count ? list->items[head->done]->text : "";
-}
-
-/* A replica refuses what another node will not. What this walk has collected for the client is taken back. */
-static bool asks_elsewhere(struct walk *walk, const struct expect *head,
-                           const struct pg_error *error)
-{
-    struct client *client = walk->client;
-    if (!client || (head->swallow && head->kind == EXPECT_QUERY) ||
-        (extended_in_batch(client) && !extended_may_repeat(client, NULL)))
-        return false;
-    bool whole = walk->fresh && (!client->conn.corked || conn_holds(&client->conn, &walk->mark));
-    if (!misroute_happened(client, walk->server, error, text_of(client, head), whole))
-        return false;
-    if (client->conn.corked)
-        conn_take_back(&client->conn, &walk->mark);
-    return true;
-}
-
-/* What went ahead of a Query has failed: one error is enough. */
-static void mute_query_behind(struct server *server)
-{
-    struct expect *sync = server_expected(server);
-    if (!sync || !sync->ahead)
-        return;
-    for (int i = 1; i < server->expect_count; i++) {
-        struct expect *expect =
-            &server->expects[(server->expect_head + i) & (server->expect_cap - 1)];
-        expect->muted = expect->kind == EXPECT_QUERY;
-    }
-}
-
-static bool is_our_cancel(const struct walk *walk, const struct pg_error *error)
-{
-    return walk->client && walk->client->request.timed_out && strcmp(error->sqlstate, "57014") == 0;
-}
-
-/* The server calls it a user's request. */
-static void say_late(struct walk *walk, const char *message)
-{
-    struct buffer out = {0};
-    wire_put_error(&out, &(struct pg_error){.sqlstate = "57014",
-                                            .message = CLIENT_LATE_MESSAGE,
-                                            .hint = CLIENT_LATE_HINT});
-    insert(walk, message, &out);
-    buffer_release(&out);
-}
-
-/* Servers know a statement by a name of ours: an error that tells it tells the client's. True: said. */
-static bool say_renamed(struct walk *walk, const struct prepared *prepared, uint32_t called,
-                        const char *message, const char *body, size_t len)
-{
-    struct buffer out = {0};
-    if (!walk->client || !rename_error(walk->client, prepared, called, body, len, &out))
-        return false;
-    insert(walk, message, &out);
-    buffer_release(&out);
-    return true;
-}
-
-static enum verdict error_response(struct walk *walk, const char *message, const char *body,
-                                   size_t len)
-{
-    struct server *server = walk->server;
-    struct expect *head = server_awaits(server);
-    struct pg_error error;
-    wire_read_error(body, len, &error);
-    if (is_fatal(&error) || !head) {
-        snprintf(server->fatal_sqlstate, sizeof server->fatal_sqlstate, "%s", error.sqlstate);
-        return lose(server, error.message);
-    }
-    node_erred(server->pool->node, error.sqlstate);
-    server->copy_in = false;
-    if (head->muted)
-        return DROP;
-    if (asks_again(walk, head, &error)) {
-        if (walk->passed > walk->run)
-            cut_out(walk, walk->passed, message);
-        walk->run = message; /* what stands before it is of the same batch, and not out yet */
-        walk->undecided = NULL;
-        repeat_when_ready(walk);
-        return DROP;
-    }
-    if (asks_elsewhere(walk, head, &error)) {
-        walk->run = message;
-        walk->undecided = NULL;
-        statement_settle(walk->client, server, false);
-        repeat_when_ready(walk);
-        return DROP;
-    }
-    local_answers(walk, message);
-    head = server_expected(server);
-    if (walk->client) {
-        walk->client->stats->errors++;
-        statement_settle(walk->client, server, false);
-    }
-    if (head->probe) {
-        server->probing = false;
-        return DROP;
-    }
-    if (head->swallow && head->kind == EXPECT_QUERY && !walk->client) {
-        settings_refused(walk, &error);
-        return DROP;
-    }
-    if (head->swallow && head->kind == EXPECT_QUERY) {
-        finish_output(walk, message);
-        settings_refused(walk, &error);
-        walk->client = NULL; /* the walk goes on: what follows is of the reset */
-        return server->state == SERVER_CLOSED ? LOST : DROP;
-    }
-    bool hidden = head->swallow && head->kind != EXPECT_PARSE && !head->prepares;
-    enum verdict verdict = hidden ? DROP : FORWARD;
-    if (buffer_length(&head->answer)) {
-        insert(walk, message, &head->answer);
-        verdict = DROP;
-    } else if (!hidden && is_our_cancel(walk, &error)) {
-        say_late(walk, message);
-        verdict = DROP;
-    }
-    struct prepared *named =
-        verdict == FORWARD && head->prepared ? prepared_ref(head->prepared) : NULL;
-    uint32_t called = head->called;
-    if (head->kind != EXPECT_QUERY) {
-        if (walk->client)
-            extended_server_error(walk->client);
-        server_expect_skip(server);
-        mute_query_behind(server);
-    }
-    if (named && say_renamed(walk, named, called, message, body, len))
-        verdict = DROP;
-    prepared_unref(&server->worker->prepared, named);
-    return verdict;
-}
-
 /* ---- ReadyForQuery ---- */
 
 static void open_transaction(struct client *client, struct server *server)
@@ -542,7 +287,7 @@ static void tell_parameters(struct walk *walk, const char *message)
         return;
     bool forwarded = client->request.forwarded; /* it is no part of the answer */
     bool nothing_before = walk->run == message;
-    insert(walk, message, &out);
+    relay_insert(walk, message, &out);
     if (nothing_before) {
         client->request.forwarded = forwarded;
         walk->mark = conn_mark(&client->conn);
@@ -627,7 +372,7 @@ static enum verdict rows(struct walk *walk, char type, const char *message)
     if (head->swallow)
         return DROP;
     if (walk->client && buffer_length(&walk->client->request.explain)) {
-        insert(walk, message, &walk->client->request.explain);
+        relay_insert(walk, message, &walk->client->request.explain);
         buffer_release(&walk->client->request.explain);
     }
     return FORWARD;
@@ -654,9 +399,9 @@ static enum verdict server_notice(const struct walk *walk, const char *body, siz
     struct server *server = walk->server;
     struct pg_error error;
     wire_read_error(body, len, &error);
-    if (is_last_word('N', &error)) {
+    if (relay_is_last_word('N', &error)) {
         snprintf(server->fatal_sqlstate, sizeof server->fatal_sqlstate, "%s", error.sqlstate);
-        return lose(server, error.message);
+        return relay_lose(server, error.message);
     }
     return walk->client ? notice(walk) : DROP;
 }
@@ -676,7 +421,7 @@ static enum verdict look_at(struct walk *walk, const char *message, const char *
     if (type == 't')
         walk->undecided = is_of_portal(walk) ? end : message;
     else if (type != 'E') /* which may be hidden, and they with it */
-        local_answers(walk, message);
+        relay_local_answers(walk, message);
     switch (type) {
     case 'D':
     case 'd':
@@ -702,7 +447,7 @@ static enum verdict look_at(struct walk *walk, const char *message, const char *
     case 's':
         return no_command(walk, type);
     case 'E':
-        return error_response(walk, message, body, len);
+        return relay_error(walk, message, body, len);
     case 'N':
         return server_notice(walk, body, len);
     case 'S':
@@ -746,7 +491,7 @@ static size_t pass_on(struct walk *walk, const char *at, size_t len)
     size_t n = len < server->skip ? len : server->skip;
     server->skip -= n;
     if (!server->skip_forward)
-        cut_out(walk, at, at + n);
+        relay_cut_out(walk, at, at + n);
     return n;
 }
 
@@ -758,20 +503,6 @@ static size_t start_passing(struct walk *walk, const char *at, size_t len, uint3
     walk->server->skip = 1 + (size_t)length;
     walk->server->skip_forward = verdict == FORWARD;
     return pass_on(walk, at, len);
-}
-
-/* A shard's last words are the loss of that shard: its part of a fan-out may be repeated elsewhere. */
-static bool shard_takes_leave(struct server *server, const char *at, uint32_t length)
-{
-    struct pg_error error;
-    if (at[0] != 'E' && at[0] != 'N')
-        return false;
-    wire_read_error(at + WIRE_HEADER, length - 4, &error);
-    if (!is_last_word(at[0], &error))
-        return false;
-    snprintf(server->fatal_sqlstate, sizeof server->fatal_sqlstate, "%s", error.sqlstate);
-    lose(server, error.message);
-    return true;
 }
 
 /* The end of a fan-out gives its servers back: the walk goes on without the client, so that what was read
@@ -793,17 +524,17 @@ static bool take_message(struct walk *walk, const char *at, uint32_t length)
 {
     const char *end = at + 1 + length;
     if (goes_to_scatter(walk)) {
-        cut_out(walk, at, end);
-        if (shard_takes_leave(walk->server, at, length))
+        relay_cut_out(walk, at, end);
+        if (relay_takes_leave(walk->server, at, length))
             return false;
         scatter_message(walk->server, at[0], at + WIRE_HEADER, length - 4);
         return follow_scatter(walk);
     }
     enum verdict verdict = look_at(walk, at, at + WIRE_HEADER, length - 4);
     if (verdict == DROP)
-        cut_out(walk, at, end);
+        relay_cut_out(walk, at, end);
     if (verdict != LOST && !walk->undecided)
-        local_answers(walk, end);
+        relay_local_answers(walk, end);
     return verdict != LOST;
 }
 
@@ -822,7 +553,7 @@ static ssize_t walk_bytes(struct walk *walk, const char *data, size_t len)
         uint32_t length = wire_get32(at + 1);
         bool counted = by_count(walk, at[0], length);
         if (length < 4 || (!counted && length > CONTROL_MESSAGE_MAX)) {
-            lose(walk->server, "the server sent a message of an impossible length");
+            relay_lose(walk->server, "the server sent a message of an impossible length");
             return -1;
         }
         if (counted) {
@@ -883,9 +614,9 @@ static void walk_and_act(struct server *server, struct buffer *kept, const char 
         return;
     }
     if (walk.undecided)
-        local_answers(&walk, walk.undecided);
+        relay_local_answers(&walk, walk.undecided);
     /* An incomplete message waits, uncounted, for its rest; the client gets what is before it. */
-    finish_output(&walk, data + used);
+    relay_finish_output(&walk, data + used);
     if (kept == &server->in)
         buffer_consume(&server->in, (size_t)used);
     else

@@ -10,6 +10,7 @@
  *   own_settings.c SET and SHOW of pgshunt.*
  *   attach.c       getting servers for a plan; BEGIN and settings sent ahead
  *   relay.c        a server's answers on their way to the client
+ *   relay_error.c  ... and its errors: repeated after, hidden, told, or its last words
  *   scatter.c      answers of several shards made one
  */
 #ifndef PGSHUNT_PROXY_SESSION_H
