@@ -525,8 +525,8 @@ static void refuse_argument(const struct console_command *command, struct consol
         [ARGUMENT_NAME] = "Give the name of one database: SHOW DATABASES lists them.",
         [ARGUMENT_NUMBER] = "Give the id of a client: SHOW CLIENTS has it in its last column.",
         [ARGUMENT_SHARD] = "Give the names of a database and a shard: SHOW SHARDS lists them.",
-        [ARGUMENT_SHARD_LIMIT] = "Give the names of a database and a shard (SHOW SHARDS lists "
-                                 "them), and for how many milliseconds at most, up to 300000.",
+        [ARGUMENT_SHARD_LIMIT] =
+            "Give a database, a shard (SHOW SHARDS) and at most 300000 milliseconds.",
     };
     MESSAGE(parsed, "syntax error behind %s", command->words);
     refuse(parsed, "42601", hints[command->argument]);
