@@ -144,7 +144,7 @@ static unsigned choose_home(const struct gathering *g)
 {
     const struct planner *p = g->p;
     const struct route_session *session = p->input->session;
-    if (g->reads_first)
+    if (g->reads_first || p->plan->write) /* sequences, and what functions read, are there */
         return 0;
     if (session && session->in_transaction)
         return plan_home(p);

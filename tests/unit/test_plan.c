@@ -527,6 +527,28 @@ static void test_explain(void **state)
     assert_non_null(strstr(lines[2], ": SELECT id, age FROM public.users WHERE age > 3"));
 }
 
+/* Sequences, and tables that are not sharded, are on the first shard. */
+static void test_gather_home(void **state)
+{
+    (void)state;
+    static const char *const first[] = {
+        "SELECT nextval('log_seq'), count(*) + 1 FROM users",
+        "SELECT nextval('log_seq'), count(*) + 2 FROM users",
+        "SELECT touch(), count(*) + 3 FROM users",
+        "SELECT u.id FROM users u JOIN logs l ON l.id = u.age",
+        "SELECT u.id FROM users u JOIN logs l ON l.uid = u.age",
+        "SELECT count(*) + 4, (SELECT count(*) FROM pg_class) FROM users",
+    };
+    for (size_t i = 0; i < sizeof first / sizeof first[0]; i++) {
+        struct route_input input = {
+            .statement = parse_one(first[i]), .map = fix.map, .schema = fix.schema};
+        struct plan plan;
+        router_plan(&input, &fix.arena, &plan);
+        assert_non_null(plan.gather);
+        assert_int_equal(plan.shard, 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -538,6 +560,7 @@ int main(void)
         cmocka_unit_test(test_one_shard),      cmocka_unit_test(test_lists),
         cmocka_unit_test(test_without_schema), cmocka_unit_test(test_soundness),
         cmocka_unit_test(test_large),          cmocka_unit_test(test_explain),
+        cmocka_unit_test(test_gather_home),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
