@@ -126,17 +126,17 @@ def test_readers_change_nothing(proxy):
     changing = [command for command in commands(proxy) if not command.startswith(("SHOW", "SELECT"))]
     assert {"RELOAD", "SHUTDOWN", "SHUTDOWN IMMEDIATE"} <= set(changing)
     more = ["KILL app", "KILL_CLIENT 1", "PAUSE", "PAUSE app", "RESUME", "DISABLE app", "ENABLE app", "RECONNECT",
-            "WAIT_CLOSE", "SUSPEND", "SET pool.size = 1", "SHUTDOWN WAIT_FOR_SERVERS", "SHUTDOWN WAIT_FOR_CLIENTS"]
+            "WAIT_CLOSE", "SUSPEND", "HOLD app s0", "DRAIN app s0", "RELEASE app s0", "CHECK", "SET pool.size = 1", "SHUTDOWN WAIT_FOR_SERVERS", "SHUTDOWN WAIT_FOR_CLIENTS"]
     for command in changing + more:
         with closing(proxy.connect("pgshunt", user="eye", password="e")) as connection, connection.cursor() as cursor:
             with pytest.raises(psycopg2.Error) as caught:
                 cursor.execute(command.replace("[", "").replace("]", "").replace("<", "").replace(">", ""))
-            if command in ("DISABLE", "ENABLE", "KILL_CLIENT"):  # they need to be told whom
+            if command in ("DISABLE", "ENABLE", "KILL_CLIENT", "HOLD", "DRAIN", "RELEASE"):  # they need to be told whom
                 assert caught.value.pgcode in ("42501", "42601"), command
             elif command in changing and " " not in command:
                 assert caught.value.pgcode == "42501", command
                 assert "may only look" in str(caught.value) and "admin = true" in str(caught.value)
-            if command in more[:10]:
+            if command in more[:14]:
                 assert caught.value.pgcode == "42501", command
     alive(proxy)
 
