@@ -216,10 +216,13 @@ static struct statement_list parse_text(const char *sql, struct arena *arena,
         return not_understood(sql, INT_MAX / 2, arena);
     MemoryContext context = pg_query_enter_memory_context();
     PgQueryInternalParsetreeAndError result = pgtree_parse(sql);
-    if (result.error)
+    if (result.error) {
         list = not_understood(sql, length, arena);
-    else
+        list.items[0]->syntax_message = arena_strdup(arena, result.error->message);
+        list.items[0]->syntax_position = result.error->cursorpos;
+    } else {
         list = convert_all(result.tree, sql, length, arena, constants);
+    }
     /* Freed one by one: pg_query_exit() would end this thread's parser. */
     free(result.stderr_buffer);
     if (result.error)

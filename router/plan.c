@@ -477,19 +477,29 @@ static const char *names_table(const struct planner *p, const char *text)
     return NULL;
 }
 
+/* The grammar's own words are what a server of that version would answer. */
+static void refuse_unknown(struct planner *p, const char *table)
+{
+    const char *hint = arena_printf(
+        p->arena,
+        "\"%.60s\" is not on one shard alone. If the statement is right, but newer than "
+        "PostgreSQL 15, say where it goes with a comment: /* pgshunt: shard=... */",
+        table);
+    if (!p->statement->syntax_message) {
+        plan_refuse(p, hint, "this statement is not understood");
+        return;
+    }
+    plan_refuse_state(p, "42601", hint, "%s", p->statement->syntax_message);
+    p->plan->error.position = p->statement->syntax_position;
+}
+
 static void plan_unknown(struct planner *p)
 {
     p->plan->node = NODE_CLASS_PRIMARY;
     p->plan->node_reason = "not understood";
     const char *table = names_table(p, p->statement->text);
     if (table)
-        plan_refuse(
-            p,
-            "Check its syntax. If it is newer than PostgreSQL 15's, say where it goes with a "
-            "comment: /* pgshunt: shard=... */",
-            "this statement is not understood, and it names \"%s\", which is not on one shard "
-            "alone",
-            table);
+        refuse_unknown(p, table);
     else
         plan_direct(p, 0, "not understood: the server judges");
 }

@@ -275,6 +275,8 @@ struct statement {
     struct hint *hints; /* from comments of the form: pgshunt: name=value name2 */
     int nhints;
     bool syntax_error; /* the grammar did not understand it: kind is STMT_OTHER, text is whole */
+    const char *syntax_message; /* ... and said this; NULL: it did, but it is beyond what we read */
+    int syntax_position; /* ... about this character of what was parsed, from 1; 0: unknown */
 };
 
 struct statement_list {

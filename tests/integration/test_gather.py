@@ -169,6 +169,17 @@ def test_errors_are_the_servers(app, oracle):
         assert errors[0] == errors[1]
 
 
+def test_syntax_errors_about_sharded_tables_are_the_grammars(app, oracle):
+    for sql in ["SELEC * FROM users", "SELECT id FRM users WHERE id = 1", "SELECT * FROM orders WHERE"]:
+        errors = []
+        for connection in (app, oracle):
+            with pytest.raises(psycopg2.Error) as caught:
+                connection.cursor().execute(sql)
+            connection.rollback()
+            errors.append((caught.value.pgcode, caught.value.diag.message_primary, caught.value.diag.statement_position))
+        assert errors[0] == errors[1]
+
+
 def test_an_error_on_a_shard_names_it(app):
     with pytest.raises(psycopg2.errors.DivisionByZero) as caught:
         fetch(app, "SELECT count(*) + 1 FROM users WHERE 1 / (id - 7) >= 0 AND id > 0")

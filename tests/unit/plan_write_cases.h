@@ -240,9 +240,9 @@ static const struct plan_case utility_cases[] = {
     {"CHECKPOINT", "s0 P any", NULL},
     /* not understood */
     {"SELEC * FROM logs", "s0 P", NULL},
-    {"SELEC * FROM users", "0A000", "not understood"},
-    {"SELEC * FROM Public.\"users\"", "0A000", "not understood"},
-    {"FROB countries", "0A000", "not understood"},
+    {"SELEC * FROM users", "42601", "syntax error at or near \"SELEC\""},
+    {"SELEC * FROM Public.\"users\"", "42601", "syntax error"},
+    {"FROB countries", "42601", "syntax error"},
     /* hints */
     {"SELECT * FROM users /* pgshunt: shard=s2 */", "s2 R", NULL},
     {"SELECT * FROM users WHERE id = 42 /* pgshunt: shard=s2 */", "s2 R", NULL},
