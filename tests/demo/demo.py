@@ -158,6 +158,13 @@ def show(shell):
     shell.psql("-c", "SELECT item, count(*), sum(amount), min(amount), max(amount), avg(amount) FROM orders "
                      "GROUP BY item ORDER BY item")
 
+    title("What no stream can merge: the rows it needs are brought to one server, which answers")
+    query = ("SELECT country, name, spent, rank() OVER (PARTITION BY country ORDER BY spent DESC) "
+             "FROM (SELECT u.country, u.name, sum(o.amount) AS spent FROM users u JOIN orders o ON o.user_id = u.id "
+             "WHERE u.id <= 100 GROUP BY u.country, u.name) AS x ORDER BY 4, 1 LIMIT 5")
+    shell.psql("-c", "EXPLAIN (COSTS OFF) " + query)
+    shell.psql("-c", query)
+
     title("Who is primary, who is behind: the console, a virtual database named pgshunt")
     shell.psql("-d", "pgshunt", "-c", "SHOW NODES")
 
