@@ -310,6 +310,11 @@ void batch_settle(struct client *client)
     ext->state = BATCH_SETTLING;
 }
 
+bool extended_has_written(const struct client *client)
+{
+    return extended_in_batch(client) && client->extended->executed_write;
+}
+
 bool batch_leaves_writes(const struct client *client)
 {
     return client->extended->executed_write && !client->tx;

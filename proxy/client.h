@@ -109,6 +109,7 @@ struct node_wait {
     int64_t until;   /* of the whole request; 0: it has not waited */
     /* for a sample: node_wait_fresh() */
     bool fresh_waited;  /* once in a request */
+    bool token;         /* for a sample of each primary instead: node_wait_token() */
     int64_t give_up_at; /* 0: does not */
     const struct node
         *sample; /* of this node (compared only), sent after asked_at; NULL: of whichever */

@@ -20,12 +20,16 @@ static void resume(struct client *client)
     client->state = CLIENT_BUSY;
     if (extended_in_batch(client))
         extended_continue(client);
+    else if (client->request.node_wait.token)
+        simple_start_over(client);
     else
         simple_continue(client);
 }
 
 static bool has_sample(struct client *client, const struct node_wait *wait)
 {
+    if (wait->token)
+        return read_after_is_known(client);
     if (wait->sample)
         return atomic_load(&wait->sample->sampled_at) > wait->asked_at ||
                atomic_load(&wait->sample->state) != NODE_STATE_UP;
@@ -68,18 +72,23 @@ static bool was_well(const struct shard *shard)
     return false;
 }
 
-static void wait_for(struct client *client, unsigned shard, enum node_class class, int64_t look_at)
+static void wait(struct client *client)
 {
-    struct node_wait *wait = &client->request.node_wait;
     struct worker *worker = client->worker;
-    wait->waits = true;
-    wait->shard = shard;
-    wait->class = class;
-    wait->look_at = look_at;
+    client->request.node_wait.waits = true;
     if (list_empty(&worker->node_waiting))
         uv_timer_start(&worker->node_timer, look, LOOK_EVERY_MS, LOOK_EVERY_MS);
     client->state = CLIENT_WAITING;
     list_push_back(&worker->node_waiting, &client->waiting);
+}
+
+static void wait_for(struct client *client, unsigned shard, enum node_class class, int64_t look_at)
+{
+    struct node_wait *node_wait = &client->request.node_wait;
+    node_wait->shard = shard;
+    node_wait->class = class;
+    node_wait->look_at = look_at;
+    wait(client);
 }
 
 bool node_wait_fresh(struct client *client, unsigned shard, const struct node *sample)
@@ -117,6 +126,23 @@ bool node_wait(struct client *client, unsigned shard, enum node_class class)
         return false;
     wait_for(client, shard, class, now + LEAST_WAIT_US);
     return true;
+}
+
+enum read_after_token node_wait_token(struct client *client)
+{
+    const struct database *database = client->database;
+    const struct config *config = client->topology->config;
+    struct node_wait *node_wait = &client->request.node_wait;
+    node_wait->asked_at = freshness_now();
+    node_wait->token = true;
+    node_wait->give_up_at = clock_us() + (config->failover_wait + config->check_timeout) * 1000;
+    for (int i = 0; i < database->nshards; i++) {
+        struct node *primary = shard_primary(&database->shards[i]);
+        if (primary)
+            monitor_suspect(client->worker->daemon->monitor, primary);
+    }
+    wait(client);
+    return READ_AFTER_WAIT;
 }
 
 /* Class 08: no connection; 57P0x: it shuts down, starts up, or was ended. */

@@ -9,6 +9,7 @@
 #include "pgshunt/wire.h"
 #include "proxy/listen_points.h"
 #include "proxy/pool.h"
+#include "proxy/read_after.h"
 #include "proxy/session.h"
 
 #define OWN_PREFIX "pgshunt."
@@ -69,6 +70,7 @@ static const struct row {
     {"pgshunt.max_lag", "max_lag", NULL, show_max_lag},
     {"pgshunt.read_your_writes", "read_your_writes", NULL, show_read_your_writes},
     {"pgshunt.monotonic_reads", "monotonic_reads", NULL, show_monotonic_reads},
+    {"pgshunt.read_after", NULL, read_after_check, NULL},
 };
 
 static const struct row *find_row(const char *name)
@@ -93,7 +95,7 @@ static const struct row *unknown_setting(struct arena *arena, const char *name,
     *error = (struct pg_error){
         .sqlstate = "42704",
         .message = arena_printf(arena, "unrecognized configuration parameter \"%s\"", name),
-        .hint = arena_printf(arena, "pgshunt knows %sand pgshunt.version.", list)};
+        .hint = arena_printf(arena, "pgshunt knows %spgshunt.position and pgshunt.version.", list)};
     return NULL;
 }
 
@@ -158,6 +160,8 @@ static void put(struct client *client, enum own_setting which, char *value)
     struct own_settings *own = own_of(client);
     free(own->values[which]);
     own->values[which] = value;
+    free(own->positions);
+    own->positions = NULL;
     follow_values(own);
 }
 
@@ -221,6 +225,7 @@ void own_settings_free(struct client *client)
         return;
     for (int i = 0; i < OWN_SETTINGS; i++)
         free(client->own->values[i]);
+    free(client->own->positions);
     guc_set_release(&client->own->startup);
     free(client->own);
     client->own = NULL;
@@ -361,11 +366,26 @@ static void warn(struct buffer *answer, const char *sqlstate, const char *messag
     wire_put_notice(answer, &warning);
 }
 
+#define POSITION OWN_PREFIX "position"
+#define VERSION_SETTING OWN_PREFIX "version"
+
+static bool is_read_only(const char *name)
+{
+    return strcmp(name, POSITION) == 0 || strcmp(name, VERSION_SETTING) == 0;
+}
+
 static enum local_outcome set_own(struct client *client, const struct statement *statement,
                                   struct buffer *answer, struct pg_error *error)
 {
     struct arena *arena = client->request.arena;
     const struct row *row = find_row(statement->name);
+    if (!row && is_read_only(statement->name)) {
+        *error = (struct pg_error){
+            .sqlstate = "55P02",
+            .message = arena_printf(arena, "parameter \"%s\" cannot be changed", statement->name),
+            .hint = "What SHOW pgshunt.position has told is for pgshunt.read_after."};
+        return LOCAL_REFUSED;
+    }
     if (!row) {
         unknown_setting(arena, statement->name, error);
         return LOCAL_REFUSED;
@@ -410,7 +430,11 @@ static enum local_outcome show_own(struct client *client, const struct statement
     const char *value = PGSHUNT_VERSION;
     if (row) {
         value = shown_value(client, row, arena);
-    } else if (strcmp(statement->name, "pgshunt.version") != 0) {
+    } else if (strcmp(statement->name, POSITION) == 0) {
+        enum read_after_token token = read_after_token(client, arena, &value, error);
+        if (token != READ_AFTER_TOKEN)
+            return token == READ_AFTER_WAIT ? LOCAL_WAIT : LOCAL_REFUSED;
+    } else if (strcmp(statement->name, VERSION_SETTING) != 0) {
         unknown_setting(arena, statement->name, error);
         return LOCAL_REFUSED;
     }

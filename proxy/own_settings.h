@@ -17,6 +17,7 @@
 #include "proxy/guc.h"
 
 struct client;
+struct position;
 struct transaction;
 
 enum own_setting {
@@ -27,6 +28,7 @@ enum own_setting {
     OWN_MAX_LAG,
     OWN_READ_YOUR_WRITES,
     OWN_MONOTONIC_READS,
+    OWN_READ_AFTER,
     OWN_SETTINGS, /* how many there are */
 };
 
@@ -34,6 +36,8 @@ enum own_setting {
 struct own_settings {
     char *values[OWN_SETTINGS]; /* NULL: not said */
     struct route_wish wish;     /* of the values, and points into them */
+    struct position *positions; /* of pgshunt.read_after, by shard; NULL: see read_after_of() */
+    uint64_t positions_version; /* ... in this topology */
     struct guc_set *startup;    /* of the startup packet: what RESET goes back to */
 };
 

@@ -151,6 +151,8 @@ bool extended_answer_all(struct client *client);
 void extended_restore(struct client *client, const char *name, struct prepared *prepared);
 void extended_close_portals(struct client *client); /* their transaction is over */
 bool extended_in_batch(const struct client *client);
+/* ... in which something that may write was executed. */
+bool extended_has_written(const struct client *client);
 /* It prepares or describes what it runs (NULL: no matter), and is on its server as a whole. */
 bool extended_may_repeat(const struct client *client, const struct prepared *prepared);
 /* A Query in a batch that waits for its next message: ends the batch. False: try again later. */

@@ -5,6 +5,7 @@
 
 #include "pgshunt/arena.h"
 #include "proxy/pool.h"
+#include "proxy/read_after.h"
 
 /* Of the shard; NULL: it has no other node to read from, or is not known. */
 static struct freshness *find(struct client *client, unsigned shard)
@@ -80,6 +81,8 @@ void session_need(const struct client *client, unsigned shard, const struct rout
 {
     bool writes = wish->read_your_writes == SAID_ON, reads = wish->monotonic_reads == SAID_ON;
     *need = (struct freshness_need){.as_of = writes || reads ? client->floor_at : 0};
+    if (client->own)
+        need->position = read_after_of(client, shard);
     if (!client->freshness)
         return;
     const struct freshness *freshness = &client->freshness[shard];
