@@ -142,6 +142,9 @@ bool config_names_unique(struct config_reader *reader, struct config_named *item
 
 /* ---- checks (config_check.c), called through the tables ---- */
 
+/* Keyspaces by list and range of a database whose shards are read. */
+bool config_check_maps(struct config_reader *reader, config_setting_t *group,
+                       const struct database_config *database); /* config_map.c */
 bool config_check_database(struct config_reader *reader, config_setting_t *group, void *object);
 bool config_check_shard(struct config_reader *reader, config_setting_t *group, void *object);
 bool config_check_user(struct config_reader *reader, config_setting_t *group, void *object);

@@ -160,6 +160,36 @@ static const struct setting_table table_table = {
     .line_offset = offsetof(struct table_config, line), .name_offset = offsetof(struct table_config, name),
 };
 
+static const struct setting_row list_rows[] = {
+    {TEXT(struct list_config, shard, "shard", "1", "63"), REQUIRED, RELOAD,
+     HELP("name of a shard")},
+    {STRINGS(struct list_config, values, nvalues, "values"), REQUIRED, RELOAD,
+     HELP("the keys that live there, each in quotes")},
+};
+
+static const struct setting_table list_table = {
+    .noun = "list",
+    .purpose = "Keys of a keyspace with map = \"list\" that live on one shard.",
+    .rows = list_rows, .count = COUNT(list_rows), .size = sizeof(struct list_config),
+    .line_offset = offsetof(struct list_config, line), .name_offset = -1,
+};
+
+static const struct setting_row range_rows[] = {
+    {STRING(struct range_config, from, "from"), DEFAULT("MINVALUE"), RELOAD,
+     HELP("the first key of the interval; MINVALUE: it begins below all keys")},
+    {STRING(struct range_config, to, "to"), DEFAULT("MAXVALUE"), RELOAD,
+     HELP("the first key behind the interval; MAXVALUE: it ends above all keys")},
+    {TEXT(struct range_config, shard, "shard", "1", "63"), REQUIRED, RELOAD,
+     HELP("name of the shard where these keys live")},
+};
+
+static const struct setting_table range_table = {
+    .noun = "range",
+    .purpose = "An interval of keys of a keyspace with map = \"range\": from <= key < to. Together they have every key once.",
+    .rows = range_rows, .count = COUNT(range_rows), .size = sizeof(struct range_config),
+    .line_offset = offsetof(struct range_config, line), .name_offset = -1,
+};
+
 static const struct setting_row keyspace_rows[] = {
     {TEXT(struct keyspace_config, name, "name", "1", "63"), REQUIRED, RELOAD,
      HELP("name of the keyspace")},
@@ -167,6 +197,14 @@ static const struct setting_row keyspace_rows[] = {
      HELP("type of the key; bigint is also for integer and smallint columns, text for varchar")},
     {CHOICE(struct keyspace_config, hash, "hash", "xxh64 | postgres"), DEFAULT("xxh64"), RELOAD,
      HELP("how a key finds its bucket; postgres: as Postgres' own hash partitioning, for data already split that way")},
+    {CHOICE(struct keyspace_config, map, "map", "hash | list | range"), DEFAULT("hash"), RELOAD,
+     HELP("how a key finds its shard: by its hash, by a list of values, or by intervals")},
+    {OBJECTS(struct keyspace_config, lists, nlists, "lists", &list_table, "lists"), RANGE("0", "1024"), DEFAULT("none"), RELOAD,
+     HELP("with map = \"list\": the values of each shard")},
+    {TEXT(struct keyspace_config, rest, "default", "0", "63"), DEFAULT(""), RELOAD,
+     HELP("with map = \"list\": shard of all values that are in no list; \"\": none, rows with such values are refused")},
+    {OBJECTS(struct keyspace_config, ranges, nranges, "ranges", &range_table, "ranges"), RANGE("0", "10000"), DEFAULT("none"), RELOAD,
+     HELP("with map = \"range\": the intervals, in any order")},
     {OBJECTS(struct keyspace_config, tables, ntables, "tables", &table_table, "tables"), RANGE("1", "10000"), REQUIRED, RELOAD,
      HELP("the tables split by this key; rows with equal keys are on the same shard in all of them")},
 };

@@ -112,11 +112,33 @@ int shardmap_add_keyspace(struct shardmap *map, const char *name, enum key_type 
     keyspace->name = arena_strdup(&map->arena, name);
     keyspace->type = type;
     keyspace->hash = hash;
+    keyspace->map = MAP_HASH;
+    keyspace->entries = NULL;
+    keyspace->nentries = 0;
+    keyspace->rest = SHARDMAP_NO_SHARD;
     share_buckets(map, keyspace);
     unsigned index = map->nkeyspaces++;
     map->keyspaces = mem_realloc(map->keyspaces, sizeof *map->keyspaces * map->nkeyspaces);
     map->keyspaces[index] = keyspace;
     return (int)index;
+}
+
+void shardmap_map_values(struct shardmap *map, int keyspace, enum key_map kind,
+                         const struct key_entry *entries, unsigned count, unsigned rest)
+{
+    struct keyspace *k = map->keyspaces[keyspace];
+    struct key_entry *copy = arena_array(&map->arena, struct key_entry, count);
+    for (unsigned i = 0; i < count; i++) {
+        copy[i] = entries[i];
+        if (entries[i].bytes)
+            copy[i].bytes = (const unsigned char *)arena_strndup(
+                &map->arena, (const char *)entries[i].bytes, entries[i].length);
+    }
+    shardmap_sort_entries(k->type, copy, count);
+    k->map = kind;
+    k->entries = copy;
+    k->nentries = count;
+    k->rest = rest;
 }
 
 /*
@@ -262,6 +284,8 @@ unsigned shardmap_keyspaces(const struct shardmap *map)
 unsigned shardmap_shard_of(const struct shardmap *map, const struct keyspace *keyspace,
                            const struct shardkey *key)
 {
+    if (keyspace->map != MAP_HASH)
+        return keyspace_value_shard(keyspace, key);
     if (keyspace->hash == HASH_POSTGRES)
         return shardkey_postgres_remainder(keyspace->type, key, map->nshards);
     return keyspace->bucket_shard[shardkey_bucket(key)];

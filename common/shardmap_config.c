@@ -2,9 +2,49 @@
 #include "pgshunt/shardmap.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "pgshunt/arena.h"
 #include "pgshunt/config.h"
+
+static unsigned shard_number(const struct shardmap *map, const char *name)
+{
+    int shard = shardmap_shard_by_name(map, name);
+    return shard < 0 ? SHARDMAP_NO_SHARD : (unsigned)shard;
+}
+
+/* The configuration was checked: every value is one of its type. */
+static void put_entry(struct key_entry *entry, struct shardkey *key, enum key_type type,
+                      const char *text, unsigned shard)
+{
+    *entry = (struct key_entry){NULL, 0, shard};
+    if (text && shardkey_from_text(type, text, strlen(text), key)) {
+        entry->bytes = key->bytes;
+        entry->length = key->length;
+    }
+}
+
+static void map_values(struct shardmap *map, int index, const struct keyspace_config *config)
+{
+    unsigned count = (unsigned)config->nranges, next = 0;
+    for (int i = 0; i < config->nlists; i++)
+        count += (unsigned)config->lists[i].nvalues;
+    struct key_entry *entries = mem_alloc(sizeof *entries * (count + 1));
+    struct shardkey *keys = mem_alloc(sizeof *keys * (count + 1)); /* entries may point into them */
+    for (int i = 0; i < config->nlists; i++)
+        for (int j = 0; j < config->lists[i].nvalues; j++, next++)
+            put_entry(&entries[next], &keys[next], config->type, config->lists[i].values[j],
+                      shard_number(map, config->lists[i].shard));
+    for (int i = 0; i < config->nranges; i++, next++) {
+        const struct range_config *range = &config->ranges[i];
+        bool lowest = strcmp(range->from, "MINVALUE") == 0;
+        put_entry(&entries[next], &keys[next], config->type, lowest ? NULL : range->from,
+                  shard_number(map, range->shard));
+    }
+    shardmap_map_values(map, index, config->map, entries, count, shard_number(map, config->rest));
+    free(entries);
+    free(keys);
+}
 
 struct shardmap *shardmap_of_config(const struct database_config *config)
 {
@@ -22,6 +62,8 @@ struct shardmap *shardmap_of_config(const struct database_config *config)
     for (int k = 0; k < config->nkeyspaces; k++) {
         const struct keyspace_config *keyspace = &config->keyspaces[k];
         int index = shardmap_add_keyspace(map, keyspace->name, keyspace->type, keyspace->hash);
+        if (keyspace->map != MAP_HASH)
+            map_values(map, index, keyspace);
         for (int t = 0; t < keyspace->ntables; t++)
             shardmap_add_table(map, keyspace->tables[t].name, index, keyspace->tables[t].key);
     }

@@ -410,7 +410,7 @@ static void put_shards(struct buffer *out, const struct report *report)
 static void put_keyspace(struct buffer *out, const struct database *database, unsigned index)
 {
     const struct keyspace *keyspace = shardmap_keyspace(database->map, index);
-    if (keyspace->hash != HASH_XXH64)
+    if (keyspace->hash != HASH_XXH64 || keyspace->map != MAP_HASH)
         return;
     int *counts = mem_alloc(sizeof *counts * (size_t)database->nshards);
     for (int i = 0; i < SHARDKEY_BUCKETS; i++)

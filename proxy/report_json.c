@@ -91,7 +91,10 @@ static json_t *keyspace_json(const struct database *database, const struct keysp
     json_object_set_new(object, "name", text(keyspace->name));
     json_object_set_new(object, "hash",
                         json_string(keyspace->hash == HASH_POSTGRES ? "postgres" : "xxh64"));
-    for (int i = 0; keyspace->hash == HASH_XXH64 && i < database->nshards; i++) {
+    static const char *const maps[] = {"hash", "list", "range"};
+    json_object_set_new(object, "map", json_string(maps[keyspace->map]));
+    bool buckets_count = keyspace->map == MAP_HASH && keyspace->hash == HASH_XXH64;
+    for (int i = 0; buckets_count && i < database->nshards; i++) {
         struct arena arena;
         arena_init(&arena);
         json_object_set_new(buckets, report_text(&arena, database->shards[i].name),

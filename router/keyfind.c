@@ -280,18 +280,26 @@ static enum value_state text_key(struct planner *p, const struct instance *insta
     return ok ? VALUE_KNOWN : VALUE_INVALID;
 }
 
-static enum value_state value_shard(struct planner *p, const struct instance *instance,
-                                    struct value *value, enum value_use use, unsigned *shard)
+static enum value_state value_key(struct planner *p, const struct instance *instance,
+                                  struct value *value, enum value_use use, struct shardkey *key)
 {
     if (value->state != VALUE_KNOWN)
         return value->state;
-    const struct keyspace *keyspace = instance->rule->keyspace;
+    enum key_type type = instance->rule->keyspace->type;
+    return type == KEY_BIGINT ? integer_key(value, key)
+           : type == KEY_UUID ? uuid_key(value, key)
+                              : text_key(p, instance, value, use, key);
+}
+
+static enum value_state value_shard(struct planner *p, const struct instance *instance,
+                                    struct value *value, enum value_use use, unsigned *shard)
+{
     struct shardkey key;
-    enum value_state state = keyspace->type == KEY_BIGINT ? integer_key(value, &key)
-                             : keyspace->type == KEY_UUID ? uuid_key(value, &key)
-                                                          : text_key(p, instance, value, use, &key);
+    enum value_state state = value_key(p, instance, value, use, &key);
     if (state == VALUE_KNOWN)
-        *shard = shardmap_shard_of(p->map, keyspace, &key);
+        *shard = shardmap_shard_of(p->map, instance->rule->keyspace, &key);
+    if (state == VALUE_KNOWN && *shard == SHARDMAP_NO_SHARD)
+        return VALUE_NOWHERE;
     return state;
 }
 
@@ -315,7 +323,7 @@ static bool add_state(struct planner *p, enum value_state state, unsigned shard,
         return false;
     if (state == VALUE_KNOWN)
         *set = shards_union(p->arena, shardmap_shards(p->map), set, &one);
-    return true; /* NULL equals nothing; an invalid value fails on whichever shard it meets */
+    return true; /* NULL equals nothing, what is nowhere neither; an invalid value fails on whichever shard it meets */
 }
 
 bool keyfind_equal(struct planner *p, const struct instance *instance, const struct expr *value,
@@ -337,6 +345,54 @@ bool keyfind_in(struct planner *p, const struct instance *instance, const struct
         if (!add_state(p, state, shard, set))
             return false;
     }
+    return true;
+}
+
+/* ---- ranges ---- */
+
+bool keyfind_is_range(const struct instance *instance)
+{
+    const struct keyspace *keyspace = instance->rule->keyspace;
+    /* Text is ordered by the column's collation, and the intervals by bytes. */
+    return keyspace->map == MAP_RANGE && keyspace->type != KEY_TEXT;
+}
+
+/* One end of a range; *key NULL: none. False: not understood, or nothing can match. */
+static bool range_end(struct planner *p, const struct instance *instance, const struct expr *expr,
+                      struct shardkey *room, const struct shardkey **key, enum value_state *state)
+{
+    struct value value;
+    *key = NULL;
+    if (!expr)
+        return true;
+    value_of(p, expr, &value);
+    *state = value_key(p, instance, &value, VALUE_COMPARED, room);
+    p->pending |= *state == VALUE_PENDING;
+    *key = room;
+    return *state == VALUE_KNOWN;
+}
+
+void keyfind_entries(struct planner *p, const struct instance *instance, unsigned first,
+                     unsigned end, struct shard_set *set)
+{
+    set->kind = SHARDS_NONE;
+    for (; first < end; first++)
+        add_state(p, VALUE_KNOWN, instance->rule->keyspace->entries[first].shard, set);
+}
+
+bool keyfind_range(struct planner *p, const struct instance *instance, struct key_range *range,
+                   struct shard_set *set)
+{
+    struct shardkey low_room, high_room;
+    const struct shardkey *low, *high;
+    enum value_state state = VALUE_KNOWN;
+    set->kind = SHARDS_NONE;
+    range->first = range->end = 1; /* nothing: no row passes, or the server refuses */
+    if (!range_end(p, instance, range->low, &low_room, &low, &state) ||
+        !range_end(p, instance, range->high, &high_room, &high, &state))
+        return state != VALUE_OPAQUE;
+    keyspace_range(instance->rule->keyspace, low, high, range->before, &range->first, &range->end);
+    keyfind_entries(p, instance, range->first, range->end, set);
     return true;
 }
 
@@ -460,5 +516,5 @@ bool keyfind_hint(const struct shardmap *map, const struct keyspace *keyspace, c
     if (!shardkey_from_text(keyspace->type, text, strlen(text), &key))
         return false;
     *shard = shardmap_shard_of(map, keyspace, &key);
-    return true;
+    return *shard != SHARDMAP_NO_SHARD;
 }

@@ -196,8 +196,10 @@ static bool hint_shard(struct planner *p, const struct keyspace *keyspace, const
     if (keyspace && keyfind_hint(p->map, keyspace, key, shard))
         return true;
     plan_refuse_state(p, "22P02", "Give the key as text, in the type of the keyspace's key.",
-                      "pgshunt.key \"%.60s\" is not a value of the shard key%s%s", key,
-                      keyspace ? " of keyspace " : "", keyspace ? keyspace->name : "");
+                      keyspace && keyspace->map == MAP_LIST
+                          ? "pgshunt.key \"%.60s\" is in no list%s%s"
+                          : "pgshunt.key \"%.60s\" is not a value of the shard key%s%s",
+                      key, keyspace ? " of keyspace " : "", keyspace ? keyspace->name : "");
     return false;
 }
 

@@ -102,6 +102,14 @@ bool insert_row(struct planner *p, const struct instance *target, const struct e
                  "row goes with a comment: /* pgshunt: key=... */",
                  key));
         return false;
+    case VALUE_NOWHERE:
+        fail(p, "23514",
+             arena_printf(p->arena,
+                          "the value of \"%s\", the shard key of table \"%s\", is in no list of "
+                          "keyspace \"%s\"",
+                          key, target_table(target), target->rule->keyspace->name),
+             "Add the value to a shard's list, or name a default shard, in the configuration.");
+        return false;
     case VALUE_PENDING:
     case VALUE_INVALID: /* the server refuses it, whichever it is */
         set->kind = SHARDS_NONE;

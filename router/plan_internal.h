@@ -76,6 +76,7 @@ struct instance {
     bool renamed;           /* its columns have other names here: nothing can be resolved to it */
     bool blank_padded;      /* the key column is char(n) */
     bool target;            /* rows of it are written */
+    unsigned first, end; /* keys by range: entries that its conditions leave; end 0: not narrowed */
 };
 
 /* `from`'s key equals `to`'s key. */
@@ -159,6 +160,7 @@ enum value_state {
     VALUE_NULL,
     VALUE_PENDING, /* a parameter without a value yet */
     VALUE_INVALID, /* not a value of the key's type: the server will say so */
+    VALUE_NOWHERE, /* known, and in no list: no row has it, and none may */
     VALUE_OPAQUE,  /* not understood: could be anything */
 };
 
@@ -176,6 +178,20 @@ bool keyfind_in(struct planner *p, const struct instance *instance, const struct
 /* `key = ANY (array)`. */
 bool keyfind_any(struct planner *p, const struct instance *instance, const struct expr *array,
                  struct shard_set *set);
+/* `key >= low AND key <= high`; either may be NULL. */
+struct key_range {
+    const struct expr *low, *high;
+    bool before;         /* key < high: what begins at `high` is not in it */
+    unsigned first, end; /* found: the entries of the keyspace that it meets */
+};
+/* Whether ranges of the instance's key are on some shards only. */
+bool keyfind_is_range(const struct instance *instance);
+/* The shards of a range of keys; false: not understood. */
+bool keyfind_range(struct planner *p, const struct instance *instance, struct key_range *range,
+                   struct shard_set *set);
+/* The shards of the entries [first, end) of its keyspace. */
+void keyfind_entries(struct planner *p, const struct instance *instance, unsigned first,
+                     unsigned end, struct shard_set *set);
 #define KEYFIND_ENCODING_HINT                                                                      \
     "Set client_encoding to UTF8 on this connection: keys are found by their bytes in UTF-8."
 /* Whether the text is a key's in an encoding whose bytes are not those the server keeps. */

@@ -61,6 +61,45 @@ static bool is_equals(const struct expr *expr)
            (!expr->qualifier || same_name(expr->qualifier, "pg_catalog"));
 }
 
+/* `a op b` with the key on the left (`turned`: on the right); false: not a comparison of order. */
+static bool order_range(const struct expr *e, bool turned, struct key_range *range)
+{
+    const struct expr *value = e->args[turned ? 0 : 1];
+    if (e->qualifier && !same_name(e->qualifier, "pg_catalog"))
+        return false;
+    bool less = same_name(e->name, "<") || same_name(e->name, "<=");
+    if (!less && !same_name(e->name, ">") && !same_name(e->name, ">="))
+        return false;
+    bool strict = e->name[1] == '\0';
+    range->before = strict;
+    if (less != turned)
+        range->high = value;
+    else
+        range->low = value;
+    return true;
+}
+
+/* `key < value` and the like, `key BETWEEN a AND b`, of keys by range: the instance, or -1. `i` is the
+ * instance whose key the left side is, or -1. */
+static int range_condition(struct planner *p, const struct scope *scope, const struct expr *e,
+                           int i, struct key_range *range, struct shard_set *set)
+{
+    *range = (struct key_range){.low = NULL};
+    if (e->kind == EXPR_BETWEEN && e->nargs == 3) {
+        range->low = e->args[1];
+        range->high = e->args[2];
+    } else {
+        bool turned = i < 0;
+        if (e->kind != EXPR_OP || !order_range(e, turned, range))
+            return -1;
+        if (turned)
+            i = scope_resolve(p, scope, e->args[1]);
+    }
+    bool good = i >= 0 && !e->negated && keyfind_is_range(&p->instances[i]) &&
+                keyfind_range(p, &p->instances[i], range, set);
+    return good ? i : -1;
+}
+
 /* `key = value`, `key IN (...)` or `key = ANY (...)`: the instance, and the shards it leaves; or -1. */
 static int key_condition(struct planner *p, const struct scope *scope, const struct expr *e,
                          struct shard_set *set, const struct expr **value)
@@ -73,8 +112,11 @@ static int key_condition(struct planner *p, const struct scope *scope, const str
         return i >= 0 && keyfind_in(p, &p->instances[i], e, set) ? i : -1;
     if (e->kind == EXPR_ANY && is_equals(e))
         return i >= 0 && keyfind_any(p, &p->instances[i], e->args[1], set) ? i : -1;
-    if (e->kind != EXPR_OP || !is_equals(e))
-        return -1;
+    if (e->kind != EXPR_OP || !is_equals(e)) {
+        struct key_range range;
+        *value = NULL;
+        return range_condition(p, scope, e, i, &range, set);
+    }
     if (i < 0) {
         i = scope_resolve(p, scope, e->args[1]);
         *value = e->args[0];
@@ -131,8 +173,33 @@ static void apply_rows(struct planner *p, const struct place *place, const struc
     }
 }
 
+/* Several ranges leave the entries that all of them meet: less than what their shards have in common,
+ * as a shard may have several. */
+static void apply_range(struct planner *p, const struct place *place, const struct expr *e)
+{
+    struct key_range range;
+    struct shard_set set;
+    int i = range_condition(p, place->scope, e, scope_resolve(p, place->scope, e->args[0]), &range,
+                            &set);
+    if (i < 0 || !in_pin_range(place, i))
+        return;
+    struct instance *instance = &p->instances[i];
+    if (!instance->end) {
+        instance->first = range.first;
+        instance->end = range.end;
+    }
+    instance->first = range.first > instance->first ? range.first : instance->first;
+    instance->end = range.end < instance->end ? range.end : instance->end;
+    keyfind_entries(p, instance, instance->first, instance->end, &set);
+    pin(p, i, &set, NULL);
+}
+
 static void apply_condition(struct planner *p, const struct place *place, const struct expr *e)
 {
+    if (e->nargs >= 2 && (e->kind == EXPR_BETWEEN || (e->kind == EXPR_OP && !is_equals(e)))) {
+        apply_range(p, place, e);
+        return;
+    }
     if (e->kind == EXPR_OP && e->nargs == 2 && is_equals(e)) {
         const struct expr *left = e->args[0], *right = e->args[1];
         if (left->kind == EXPR_ROW && right->kind == EXPR_ROW && left->nargs == right->nargs) {

@@ -35,6 +35,7 @@ static bool stays(struct planner *p, const struct instance *target, const struct
         return found == (unsigned)shard;
     case VALUE_INVALID:
         return true; /* the server refuses it */
+    case VALUE_NOWHERE:
     case VALUE_NULL:
     case VALUE_PENDING:
     case VALUE_OPAQUE:

@@ -119,10 +119,32 @@ struct table_config {
     int line;
 };
 
+/* keyspaces by list: values of one shard */
+struct list_config {
+    const char *shard;
+    const char **values;
+    int nvalues;
+    int line;
+};
+
+/* keyspaces by range: from <= key < to */
+struct range_config {
+    const char *from; /* "MINVALUE": below all values */
+    const char *to;   /* "MAXVALUE": above all values */
+    const char *shard;
+    int line;
+};
+
 struct keyspace_config {
     const char *name;
     enum key_type type;
     enum key_hash hash;
+    enum key_map map;
+    struct list_config *lists; /* MAP_LIST */
+    int nlists;
+    const char *rest;            /* MAP_LIST: shard of all other values; "": none */
+    struct range_config *ranges; /* MAP_RANGE */
+    int nranges;
     struct table_config *tables;
     int ntables;
     int line;

@@ -22,6 +22,7 @@
 
 enum key_type { KEY_BIGINT, KEY_UUID, KEY_TEXT };
 enum key_hash { HASH_XXH64, HASH_POSTGRES };
+enum key_map { MAP_HASH, MAP_LIST, MAP_RANGE }; /* see shardmap.h */
 
 /* Canonical form of a key value. Integers and uuids live in `small`; text points into the input. */
 struct shardkey {

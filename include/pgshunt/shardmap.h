@@ -1,6 +1,9 @@
 /*
  * shardmap.h: which shard owns which bucket, and which tables are split by which column.
  *
+ *   MAP_HASH   key -> bucket -> shard       MAP_LIST   key -> shard, the others to one shard or nowhere
+ *   MAP_RANGE  key -> interval -> shard; the intervals cover all values
+ *
  * Immutable once built; workers share one by pointer. Strings are owned by the map. Shards are numbers
  * 0 .. nshards - 1 in the order of the configuration; shard 0 keeps the unsharded tables.
  */
@@ -19,10 +22,25 @@ struct database_config;
 
 enum table_class { TABLE_UNSHARDED, TABLE_SHARDED, TABLE_REFERENCE };
 
+/* A shard's number where a list has neither the value nor a shard for all others. */
+#define SHARDMAP_NO_SHARD (~0u)
+
+/* MAP_LIST: a value. MAP_RANGE: where an interval begins, that value included; it ends before the next
+ * entry's value. The first begins below all values: its bytes are NULL. */
+struct key_entry {
+    const unsigned char *bytes; /* canonical, see shardkey.h */
+    size_t length;
+    unsigned shard;
+};
+
 struct keyspace {
     const char *name;
     enum key_type type;
     enum key_hash hash;
+    enum key_map map;
+    const struct key_entry *entries; /* MAP_LIST, MAP_RANGE: sorted by value */
+    unsigned nentries;
+    unsigned rest;                           /* MAP_LIST: shard of all other values */
     uint16_t bucket_shard[SHARDKEY_BUCKETS]; /* bucket -> shard (HASH_XXH64) */
 };
 
@@ -45,6 +63,9 @@ struct shardmap *shardmap_new(const struct shardmap_builder *shards);
 /* Adds a keyspace whose buckets are given out by weight. Returns its index. */
 int shardmap_add_keyspace(struct shardmap *map, const char *name, enum key_type type,
                           enum key_hash hash);
+/* Makes a keyspace one by list or range. The entries are copied and sorted; no two are equal. */
+void shardmap_map_values(struct shardmap *map, int keyspace, enum key_map kind,
+                         const struct key_entry *entries, unsigned count, unsigned rest);
 /* `name` may be "schema.table". keyspace -1 with key NULL: a reference table. */
 void shardmap_add_table(struct shardmap *map, const char *name, int keyspace, const char *key);
 /* All of it as the configuration says. */
@@ -62,8 +83,22 @@ const struct table_rule *shardmap_table(const struct shardmap *map, const char *
                                         const char *name);
 const struct keyspace *shardmap_keyspace(const struct shardmap *map, unsigned index);
 unsigned shardmap_keyspaces(const struct shardmap *map);
+/* SHARDMAP_NO_SHARD: a list that does not have it; no such row can be anywhere. */
 unsigned shardmap_shard_of(const struct shardmap *map, const struct keyspace *keyspace,
                            const struct shardkey *key);
+/* The shard of a value in a keyspace of MAP_LIST or MAP_RANGE. */
+unsigned keyspace_value_shard(const struct keyspace *keyspace, const struct shardkey *key);
+/* MAP_RANGE: the entries [*first, *end) whose intervals hold values from `low` (NULL: all below) up to
+ * `high` (NULL: all above), which is included unless `before` is set. Empty if there is none. */
+void keyspace_range(const struct keyspace *keyspace, const struct shardkey *low,
+                    const struct shardkey *high, bool before, unsigned *first, unsigned *end);
+/* Order of two canonical values of one type: integers by value, uuids and text by their bytes. */
+int shardkey_compare(enum key_type type, const unsigned char *a, size_t a_length,
+                     const unsigned char *b, size_t b_length);
+/* Sorts by value; entry NULL is below all. */
+void shardmap_sort_entries(enum key_type type, struct key_entry *entries, unsigned count);
+/* How many values or intervals of the keyspace the shard owns. */
+unsigned shardmap_entries_of(const struct keyspace *keyspace, unsigned shard);
 /* How many buckets of the keyspace the shard owns. */
 unsigned shardmap_buckets_of(const struct keyspace *keyspace, unsigned shard);
 

@@ -54,6 +54,8 @@ static void add_relations(void)
     TABLE("countries", 'r', {"code", OID_TEXT, true, NULL}, {"title", OID_TEXT, true, NULL});
     TABLE("logs", 'r', {"id", OID_INT8, true, NULL}, {"uid", OID_INT8, true, NULL},
           {"msg", OID_TEXT, true, NULL});
+    TABLE("samples", 'r', {"at", OID_INT8, true, NULL}, {"value", OID_INT4, true, NULL});
+    TABLE("towns", 'r', {"region", OID_TEXT, true, NULL}, {"name", OID_TEXT, true, NULL});
     TABLE("active_users", 'v', {"id", OID_INT8, true, NULL});
     TABLE("view_of_logs", 'v', {"id", OID_INT8, true, NULL});
     TABLE("view_of_countries", 'v', {"code", OID_TEXT, true, NULL});
@@ -102,6 +104,32 @@ static void add_views(void)
     schema_add_part(fix.schema, "public", "view_of_nothing", NULL);
 }
 
+/* samples.at: below 100 on s0, then s1, from 200 on s2, from 300 on s0. towns.region: de, at on s1, us on
+ * s2, others nowhere. */
+static void add_value_keyspaces(void)
+{
+    static const long bounds[] = {100, 200, 300};
+    static const char *const regions[] = {"de", "us", "at"};
+    struct shardkey keys[3];
+    struct key_entry entries[4] = {{NULL, 0, 0}};
+    int samples = shardmap_add_keyspace(fix.map, "samples", KEY_BIGINT, HASH_XXH64);
+    int towns = shardmap_add_keyspace(fix.map, "towns", KEY_TEXT, HASH_XXH64);
+    for (unsigned i = 0; i < 3; i++) {
+        char text[20];
+        int length = snprintf(text, sizeof text, "%ld", bounds[i]);
+        assert_true(shardkey_from_text(KEY_BIGINT, text, (size_t)length, &keys[i]));
+        entries[i + 1] = (struct key_entry){keys[i].bytes, keys[i].length, (i + 1) % 3};
+    }
+    shardmap_map_values(fix.map, samples, MAP_RANGE, entries, 4, SHARDMAP_NO_SHARD);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_true(shardkey_from_text(KEY_TEXT, regions[i], 2, &keys[i]));
+        entries[i] = (struct key_entry){keys[i].bytes, keys[i].length, i == 1 ? 2 : 1};
+    }
+    shardmap_map_values(fix.map, towns, MAP_LIST, entries, 3, SHARDMAP_NO_SHARD);
+    shardmap_add_table(fix.map, "samples", samples, "at");
+    shardmap_add_table(fix.map, "towns", towns, "region");
+}
+
 static int setup(void **state)
 {
     static const char *names[] = {"s0", "s1", "s2"};
@@ -118,6 +146,7 @@ static int setup(void **state)
     shardmap_add_table(fix.map, "codes", tenants, "code");
     shardmap_add_table(fix.map, "fresh", users, "id"); /* not in the schema */
     shardmap_add_table(fix.map, "countries", -1, NULL);
+    add_value_keyspaces();
     fix.one = shardmap_new(&(struct shardmap_builder){names, NULL, 1});
     fix.schema = schema_new();
     schema_set_collation(fix.schema, "en_US.UTF-8", 'c');

@@ -12,6 +12,10 @@ struct bad_case {
 
 #define DURATION_WORDS "duration in quotes with a unit (ms, s, min, h, d), like \"250ms\", "
 
+#define MAPS(text)                                                                                 \
+    TRUST "databases = ( { name = \"app\"; shards = ( " SHARD " ); keyspaces = (\n"                \
+          "{ name = \"k\"; type = \"bigint\"; tables = ( { name = \"t\"; key = \"id\"; } ); " text \
+          "} ); } );\n"
 static const struct bad_case bad_files[] = {
     /* syntax */
     {"listen = {\n", "test.conf:2: found a syntax error; allowed: name = value; name = { group }; "
@@ -249,6 +253,48 @@ static const struct bad_case bad_files[] = {
      "databases = ( { name = \"app\"; shards = ( " SHARD " ); keyspaces = (\n"
      "{ name = \"k\"; type = \"int\"; tables = ( { name = \"t\"; key = \"id\"; } ); } ); } );\n",
      "test.conf:3: found databases[0].keyspaces[0].type = \"int\"; allowed: bigint | uuid | text"},
+    /* keyspaces by list and by range */
+    {MAPS("map = \"list\";"),
+     "test.conf:3: found keyspace \"k\" with map = \"list\" and no values; allowed: lists = ( { "
+     "shard = \"s1\"; values = [ \"...\" ]; } )"},
+    {MAPS("map = \"list\"; lists = (\n{ shard = \"s9\"; values = [ \"1\" ]; } );"),
+     "test.conf:4: found shard \"s9\", which is no shard of database \"app\"; allowed: s0"},
+    {MAPS("map = \"list\"; lists = (\n{ shard = \"s0\"; values = [ \"one\" ]; } );"),
+     "test.conf:4: found \"one\" as a key of keyspace \"k\"; allowed: a whole number in quotes"},
+    {MAPS("map = \"list\"; lists = (\n{ shard = \"s0\"; values = [ \"1\", \"2\" ]; },\n{ shard = "
+          "\"s0\"; values = [ \"+2\" ]; } );"),
+     "test.conf:5: found a value twice in the lists of keyspace \"k\"; allowed: each value once"},
+    {MAPS("map = \"list\"; lists = ( { shard = \"s0\"; values = [ \"1\" ]; } );\ndefault = \"x\";"),
+     "test.conf:4: found shard \"x\", which is no shard of database \"app\"; allowed: s0"},
+    {MAPS("map = \"range\";"),
+     "test.conf:3: found keyspace \"k\" with map = \"range\" and no ranges; allowed: ranges = ( { "
+     "to = \"1000\"; shard = \"s0\"; }, { from = \"1000\"; shard = \"s1\"; } )"},
+    {MAPS("map = \"range\"; ranges = (\n{ from = \"5\"; to = \"5\"; shard = \"s0\"; } );"),
+     "test.conf:4: found a range from \"5\" to \"5\" in keyspace \"k\", which holds no key; "
+     "allowed: from below to"},
+    {MAPS("map = \"range\"; ranges = (\n{ from = \"10\"; shard = \"s0\"; },\n{ to = \"9\"; shard = "
+          "\"s0\"; } );"),
+     "test.conf:4: found a range from \"10\" in keyspace \"k\", where the one before it ends at "
+     "\"9\": keys between them have no shard; allowed: each range begins where another ends"},
+    {MAPS("map = \"range\"; ranges = (\n{ from = \"9\"; shard = \"s0\"; },\n{ to = \"10\"; shard = "
+          "\"s0\"; } );"),
+     "test.conf:4: found a range from \"9\" in keyspace \"k\", where the one before it ends at "
+     "\"10\": they overlap; allowed: each range begins where another ends"},
+    {MAPS("map = \"range\"; ranges = (\n{ shard = \"s0\"; }, { shard = \"s0\"; } );"),
+     "test.conf:4: found a range from \"MINVALUE\" in keyspace \"k\", where the one before it ends "
+     "at \"MAXVALUE\": they overlap; allowed: each range begins where another ends"},
+    {MAPS("map = \"range\"; ranges = (\n{ from = \"-5\"; shard = \"s0\"; } );"),
+     "test.conf:4: found \"-5\" as the lowest begin of a range in keyspace \"k\": keys below have "
+     "no shard; allowed: one range from \"MINVALUE\""},
+    {MAPS("map = \"range\"; ranges = (\n{ to = \"-5\"; shard = \"s0\"; } );"),
+     "test.conf:4: found \"-5\" as the highest end of a range in keyspace \"k\": keys above have "
+     "no shard; allowed: one range to \"MAXVALUE\""},
+    {MAPS("lists = ( { shard = \"s0\"; values = [ \"1\" ]; } );"),
+     "test.conf:3: found lists in keyspace \"k\", which has map = \"hash\"; allowed: hash"},
+    {MAPS("map = \"list\";\nhash = \"postgres\"; lists = ( { shard = \"s0\"; values = [ \"1\" ]; } "
+          ");"),
+     "test.conf:4: found hash in keyspace \"k\", which has map = \"list\"; allowed: lists and "
+     "default"},
     /* names that are taken */
     {TRUST "databases = (\n{ name = \"app\"; shards = ( " SHARD
            " ); },\n{ name = \"app\"; shards = ( " SHARD " ); } );\n",

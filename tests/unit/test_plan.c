@@ -34,6 +34,7 @@ static void test_keys(void **state)
 {
     (void)state;
     RUN(key_cases);
+    RUN(value_cases);
 }
 
 static void test_partitions(void **state)
@@ -445,6 +446,7 @@ static void test_soundness(void **state)
     (void)state;
 #define ALL(cases) all_without_schema(cases, sizeof(cases) / sizeof((cases)[0]))
     ALL(key_cases);
+    ALL(value_cases);
     ALL(join_cases);
     ALL(subquery_cases);
     ALL(select_cases);
