@@ -46,6 +46,7 @@
 
 struct client_auth;
 struct scatter;
+struct series;
 struct extended;
 struct console;
 struct replication;
@@ -82,7 +83,7 @@ struct transaction {
     enum tx_state state;
     int64_t started_at;
     char *begin_sql; /* "BEGIN ISOLATION LEVEL ..." */
-    bool implicit;   /* of a pipeline over several shards: its Sync ends it */
+    bool implicit;   /* of a pipeline over several shards, which its Sync ends, or of a series */
     bool
         in_query; /* begun in the Query under way, among other statements: also one may end it there */
     bool read_only;
@@ -136,6 +137,7 @@ struct request {
     const char *sql; /* of a Query message: borrowed from the input, copied when it has to wait */
     bool sql_kept;   /* sql is in the arena */
     bool function_call;          /* sql is no text but a FunctionCall message */
+    struct series *series;       /* it is run statement by statement (series.h); NULL: whole */
     struct sql_names *names;     /* PREPARE or EXECUTE of SQL (session.h); NULL: neither */
     struct guc_pending settings; /* made outside a block, by a transaction not ended yet */
     struct buffer explain;   /* pgshunt's own lines, as DataRows, ahead of the server's EXPLAIN */

@@ -23,6 +23,7 @@
 #include "proxy/cancel.h"
 #include "proxy/extended.h"
 #include "proxy/reported.h"
+#include "proxy/series.h"
 #include "proxy/shard_query.h"
 
 #define QUEUE_MAX 65536
@@ -373,7 +374,7 @@ static void finish(struct gather *g)
     struct client *client = g->client;
     bool failed = g->failed, silent = g->ask.silent;
     if (failed)
-        client->stats->errors++;
+        client->stats->errors++, series_failed(client);
     if (failed && !g->told)
         wire_put_error(&g->out, &g->error);
     else if (!failed && g->ask.statement)

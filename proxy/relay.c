@@ -18,6 +18,7 @@
 #include "proxy/pins.h"
 #include "proxy/pool.h"
 #include "proxy/reported.h"
+#include "proxy/series.h"
 
 /* Nothing but rows and COPY data may be longer. */
 #define CONTROL_MESSAGE_MAX (64 * 1024 * 1024)
@@ -332,7 +333,7 @@ static enum verdict ready_for_query(struct walk *walk, const char *body, size_t 
     }
     walk->ready |= !swallow || walk->client->state == CLIENT_GREETING || synced ||
                    walk->client->request.repeat;
-    return swallow ? DROP : FORWARD;
+    return swallow || (walk->client->request.series && !synced) ? DROP : FORWARD;
 }
 
 /* ---- other messages ---- */
@@ -584,7 +585,7 @@ static void complete(struct walk *walk)
         session_release_servers(client);
     else if (extended_in_batch(client))
         extended_synced(client);
-    else if (client->state == CLIENT_BUSY)
+    else if (client->state == CLIENT_BUSY && !series_goes_on(client))
         session_end_request(client);
 }
 

@@ -12,6 +12,7 @@
 #include "proxy/misroute.h"
 #include "proxy/node_health.h"
 #include "proxy/rename.h"
+#include "proxy/series.h"
 
 static bool is_fatal(const struct pg_error *error)
 {
@@ -162,6 +163,15 @@ static bool say_renamed(struct walk *walk, const struct prepared *prepared, uint
     return true;
 }
 
+/* The server has got one statement of the client's message: a position in it is told as one in the whole. */
+static void say_moved(struct walk *walk, const char *message, const char *body, size_t len)
+{
+    struct buffer out = {0};
+    series_put_error(walk->client, body, len, &out);
+    relay_insert(walk, message, &out);
+    buffer_release(&out);
+}
+
 enum verdict relay_error(struct walk *walk, const char *message, const char *body, size_t len)
 {
     struct server *server = walk->server;
@@ -218,6 +228,10 @@ enum verdict relay_error(struct walk *walk, const char *message, const char *bod
         verdict = DROP;
     } else if (!hidden && is_our_cancel(walk, &error)) {
         say_late(walk, message);
+        verdict = DROP;
+    } else if (!hidden && walk->client && walk->client->request.series) {
+        series_failed(walk->client);
+        say_moved(walk, message, body, len);
         verdict = DROP;
     }
     struct prepared *named =

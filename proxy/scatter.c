@@ -25,6 +25,7 @@
 #include "proxy/misroute.h"
 #include "proxy/pool.h"
 #include "proxy/reported.h"
+#include "proxy/series.h"
 
 #define OUT_MAX 65536
 
@@ -482,6 +483,8 @@ static void finish(struct scatter *scatter)
 {
     struct client *client = scatter->client;
     bool failed = scatter->failed, silent = scatter->ask.silent;
+    if (failed)
+        series_failed(client);
     put_answer(scatter);
     note_completion(scatter);
     follow_transaction(scatter);

@@ -22,6 +22,7 @@
 #include "proxy/monitor.h"
 #include "proxy/pins.h"
 #include "proxy/pool.h"
+#include "proxy/series.h"
 
 /* ---- requests ---- */
 
@@ -136,6 +137,8 @@ char session_status(const struct client *client)
 void session_ready(struct client *client)
 {
     struct buffer out = {0};
+    if (series_goes_on(client))
+        return;
     wire_put_ready(&out, session_status(client));
     client_send_buffer(client, &out);
     session_end_request(client);
@@ -150,6 +153,7 @@ void session_refuse(struct client *client, const struct pg_error *error)
     }
     if (client->tx)
         client->tx->state = TX_FAILED;
+    series_failed(client);
     client_error(client, error);
     session_ready(client);
 }
@@ -278,6 +282,7 @@ void session_fail(struct client *client, const struct pg_error *error)
         extended_fail(client, error);
         return;
     }
+    series_failed(client);
     client_error(client, error);
     session_ready(client);
 }

@@ -3,6 +3,7 @@
  *
  *   session.c      takes messages off the input and dispatches them; the request's begin and end
  *   simple.c       Query: plan, attach, send
+ *   series.c       a Query of several statements that concern several shards: one by one
  *   function_call.c  FunctionCall: the same for a function known by number
  *   extended.c     Parse/Bind/Describe/Execute/Close/Flush/Sync batches
  *   statement.c    statements that are the session's own business (BEGIN, SET, ...), and what follows others
@@ -88,6 +89,10 @@ void simple_again(const struct client *client, struct buffer *message);
 void simple_start_over(struct client *client);
 /* Plans once more, after the schema was read again. */
 void simple_replan(struct client *client);
+/* Carries out the statement or statements in client->request. */
+void simple_run(struct client *client);
+/* Answers the Query with this, and its ReadyForQuery. */
+void simple_answer(struct client *client, struct buffer *answer);
 /* The end of a transaction, on every server that has begun it. */
 void statement_plan_end(struct client *client, bool commit, struct arena *arena, struct plan *plan);
 /* COMMIT and its like when several servers are in the transaction: plans it for all. False: it is not
@@ -166,6 +171,8 @@ void extended_forget_all(struct client *client);        /* DISCARD ALL, DEALLOCA
 /* ---- transaction.c ---- */
 
 void transaction_begin(struct client *client, const struct statement *statement);
+/* BEGIN behind other statements of a pipeline or series: their transaction is the block's. */
+void transaction_becomes_block(struct client *client, const struct statement *begin);
 /* The transaction ended, on all its servers. */
 void transaction_end(struct client *client, bool committed);
 /* COMMIT or ROLLBACK AND CHAIN: the next one, of the same kind, has begun where this one was. */

@@ -9,6 +9,7 @@
 #include "pgshunt/wire.h"
 #include "proxy/pool.h"
 #include "proxy/schema_wait.h"
+#include "proxy/series.h"
 
 /* ---- transaction control that concerns several servers ---- */
 
@@ -241,29 +242,27 @@ static void plan_query(struct client *client)
     request->planned = true;
 }
 
-static void answer_locally(struct client *client, struct buffer *answer)
+void simple_answer(struct client *client, struct buffer *answer)
 {
-    wire_put_ready(answer, session_status(client));
+    if (!client->request.series)
+        wire_put_ready(answer, session_status(client));
     client_send_buffer(client, answer);
-    session_end_request(client);
+    if (!series_goes_on(client))
+        session_end_request(client);
 }
 
-/* The statements of one message are routed together, before the first of them is run. */
-static bool refuse_in_list(struct client *client, const struct statement_list *list)
+static bool handle_list(struct client *client, const struct statement_list *list)
 {
-    static const struct pg_error error = {
-        .sqlstate = "0A000",
-        .message = "pgshunt.* settings cannot be set or shown together with other statements",
-        .hint = "Send the statement as a message of its own."};
     struct pg_error by_mode;
-    for (int i = 0; i < list->count; i++) {
-        bool refused = statement_refused_by_mode(client, list->items[i], &by_mode);
-        if (refused || statement_is_own(list->items[i])) {
-            session_refuse(client, refused ? &by_mode : &error);
+    for (int i = 0; i < list->count; i++)
+        if (statement_refused_by_mode(client, list->items[i], &by_mode)) {
+            session_refuse(client, &by_mode);
             return true;
         }
-    }
-    return false;
+    if (!series_has_own(list))
+        return false;
+    series_start(client);
+    return true;
 }
 
 static bool handle_locally(struct client *client, const struct statement_list *list)
@@ -272,16 +271,16 @@ static bool handle_locally(struct client *client, const struct statement_list *l
     struct pg_error error;
     if (!list->count) {
         wire_put_simple(&answer, 'I');
-        answer_locally(client, &answer);
+        simple_answer(client, &answer);
         return true;
     }
     if (list->count > 1)
-        return refuse_in_list(client, list);
+        return handle_list(client, list);
     switch (statement_local(client, list->items[0], &answer, &error)) {
     case LOCAL_NO:
         return false;
     case LOCAL_DONE:
-        answer_locally(client, &answer);
+        simple_answer(client, &answer);
         return true;
     case LOCAL_REFUSED:
         session_refuse(client, &error);
@@ -319,8 +318,16 @@ void simple_replan(struct client *client)
     }
     if (client->request.plan.needs_schema && schema_wait(client))
         keep_sql(client);
+    else if (client->request.statements.count > 1 && series_is_needed(client))
+        series_start(client);
     else
         simple_continue(client);
+}
+
+void simple_run(struct client *client)
+{
+    if (!handle_locally(client, &client->request.statements) && !sql_prepare_query(client))
+        simple_replan(client);
 }
 
 void simple_start_over(struct client *client)
@@ -338,7 +345,5 @@ void simple_query(struct client *client, const char *body, size_t len)
     request->sql = body;
     extended_undefine(client, ""); /* as Postgres does */
     parse(client, len - 1);
-    if (handle_locally(client, &request->statements) || sql_prepare_query(client))
-        return;
-    simple_replan(client);
+    simple_run(client);
 }

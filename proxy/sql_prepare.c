@@ -157,9 +157,7 @@ static void answer_prepare(struct client *client)
 {
     struct buffer answer = {0};
     wire_put_complete(&answer, "PREPARE");
-    wire_put_ready(&answer, session_status(client));
-    client_send_buffer(client, &answer);
-    session_end_request(client);
+    simple_answer(client, &answer);
 }
 
 /* ---- in a Query ---- */

@@ -51,7 +51,7 @@ static enum local_outcome begin(struct client *client, const struct statement *s
                                 struct buffer *answer, struct pg_error *error)
 {
     if (client->tx && client->tx->implicit) {
-        client->tx->implicit = false; /* the pipeline's transaction becomes a block */
+        transaction_becomes_block(client, statement);
         return done(answer, begin_tag(statement));
     }
     if (client->tx && client->nparticipants)

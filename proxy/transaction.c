@@ -82,6 +82,17 @@ void transaction_begin(struct client *client, const struct statement *statement)
     client->tx = tx;
 }
 
+void transaction_becomes_block(struct client *client, const struct statement *begin)
+{
+    struct transaction *tx = client->tx;
+    tx->implicit = false;
+    if (tx->state != TX_DEFERRED)
+        return;
+    free(tx->begin_sql);
+    tx->begin_sql = begin_sql(begin);
+    tx->read_only = !begin->tx_read_write && (begin->tx_read_only || read_only_by_default(client));
+}
+
 void transaction_schema_changed(struct client *client)
 {
     topology_schema_changes(client->database);
