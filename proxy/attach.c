@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "pgshunt/arena.h"
+#include "pgshunt/session_function.h"
 #include "pgshunt/wire.h"
 #include "proxy/balance.h"
 #include "proxy/control.h"
@@ -125,8 +126,29 @@ static void keep_to_replicas(const struct client *client, struct plan *plan)
         .hint = "Connect to listen.port, or listen.primary_port, for it."};
 }
 
-void attach_route(struct client *client, const struct statement *statement,
-                  const struct params *params, struct arena *arena, struct plan *plan)
+/* Outside transactions, with nothing said that may send a read anywhere but to a replica. */
+static bool says_nothing(const struct client *client)
+{
+    const struct account *account = client->account;
+    return !client->own && !client->tx && !client->nparticipants &&
+           client->peer.tag == LISTEN_PLAIN && !client->request.on_primary &&
+           account->settings.read_write_split == SPLIT_AGGRESSIVE &&
+           account->wish.route != ROUTE_PRIMARY && account->wish.route != ROUTE_REPLICA &&
+           !is_serializable(client) && !client_keeps_servers(client);
+}
+
+/* Whether the plan follows from the statement and the schema alone, whatever values it comes with. */
+static bool is_plain_read(const struct client *client, const struct statement *statement,
+                          const struct plan *plan)
+{
+    return !shardmap_is_sharded(client->database->map) && plan->kind == PLAN_DIRECT &&
+           !plan->write && plan->node == NODE_CLASS_REPLICA && !plan->needs_schema &&
+           !plan->needs_params && !statement->nhints && statement->kind == STMT_QUERY &&
+           !(statement->facts & FACT_SESSION) && !statement_may_use_sequence_state(statement);
+}
+
+static void plan_anew(struct client *client, const struct statement *statement,
+                      const struct params *params, struct arena *arena, struct plan *plan)
 {
     struct route_session session;
     struct route_input input;
@@ -138,6 +160,23 @@ void attach_route(struct client *client, const struct statement *statement,
     keep_to_replicas(client, plan);
     sequences_planned(client, statement, plan);
     refuse_to_prepare(client, statement, plan);
+}
+
+void attach_route(struct client *client, struct statement *statement, const struct params *params,
+                  struct arena *arena, struct plan *plan)
+{
+    bool plain = says_nothing(client);
+    if (plain && statement->read_in && statement->read_in == client->schema_version &&
+        !shardmap_is_sharded(client->database->map)) {
+        *plan = (struct plan){.kind = PLAN_DIRECT,
+                              .node = NODE_CLASS_REPLICA,
+                              .reason = "one shard",
+                              .node_reason = "read"};
+        return;
+    }
+    plan_anew(client, statement, params, arena, plan);
+    if (plain && is_plain_read(client, statement, plan))
+        statement->read_in = client->schema_version;
     /* Where any shard would do, the one the transaction is on already costs nothing. */
     if (plan->kind == PLAN_DIRECT && plan->any_shard && client->nparticipants)
         plan->shard = client->participants[0]->shard;
@@ -204,9 +243,23 @@ static void fill_choice(struct client *client, unsigned shard, struct choice *ch
     session_need(client, shard, &wish, &request->need);
 }
 
+/* A shard of one node leaves no choice. */
+static struct node *only_node(const struct client *client, const struct shard *shard)
+{
+    if (shard->nnodes != 1)
+        return NULL;
+    struct node *node = shard_primary(shard);
+    return node != client->request.avoid ? node : NULL;
+}
+
 static struct node *choose(struct client *client, unsigned shard, enum node_class class,
                            struct choice *choice)
 {
+    struct node *only = only_node(client, &client->database->shards[shard]);
+    if (only) {
+        *choice = (struct choice){.why = "primary"};
+        return only;
+    }
     struct balance_request request = {
         .class = class,
         .exclude = client->request.avoid,

@@ -110,7 +110,7 @@ struct sql_names {
     const struct statement *making; /* it is this PREPARE */
     struct prepared **uses;         /* it executes these */
     int nuses;
-    const struct statement *routed; /* it goes where this one goes; NULL: by its own text */
+    struct statement *routed; /* it goes where this one goes; NULL: by its own text */
     const char *asked;              /* its text, as the client sent it */
 };
 /* Maps the names in client->request. True: the Query is answered. */
@@ -232,8 +232,8 @@ enum attach attach_all(struct client *client, const struct plan *plan);
 struct node *attach_choose_any(struct client *client, const char **why);
 /* Puts settings and BEGIN ahead of a first statement into `out`, with their expectations. */
 void attach_prefix(struct client *client, struct server *server, struct buffer *out);
-void attach_route(struct client *client, const struct statement *statement,
-                  const struct params *params, struct arena *arena, struct plan *plan);
+void attach_route(struct client *client, struct statement *statement, const struct params *params,
+                  struct arena *arena, struct plan *plan);
 void attach_route_list(struct client *client, const struct statement_list *list,
                        struct arena *arena, struct plan *plan);
 void attach_route_session(const struct client *client, struct route_session *session);

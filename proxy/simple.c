@@ -232,7 +232,7 @@ static void plan_query(struct client *client)
     if (list->count > 1) {
         attach_route_list(client, list, request->arena, &request->plan);
     } else if (!statement_broadcast(client, list->items[0], request->arena, &request->plan)) {
-        const struct statement *as = request->names ? request->names->routed : NULL;
+        struct statement *as = request->names ? request->names->routed : NULL;
         attach_route(client, as ? as : list->items[0], NULL, request->arena, &request->plan);
         if (as && request->names->making && request->plan.kind != PLAN_DIRECT)
             anywhere(client, &request->plan);

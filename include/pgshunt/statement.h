@@ -277,6 +277,9 @@ struct statement {
     bool syntax_error; /* the grammar did not understand it: kind is STMT_OTHER, text is whole */
     const char *syntax_message; /* ... and said this; NULL: it did, but it is beyond what we read */
     int syntax_position; /* ... about this character of what was parsed, from 1; 0: unknown */
+    /* Kept by whom it is planned for: version of the schema by which it is a read, and nothing else about
+     * it matters to one shard. 0: not known. */
+    uint64_t read_in;
 };
 
 struct statement_list {
