@@ -158,7 +158,7 @@ void batch_answer(struct client *client, struct buffer *bytes)
     struct extended *ext = client->extended;
     batch_accept_held(client); /* their answers come first */
     if (ext->server && ext->server->expect_count) {
-        server_expect(ext->server, EXPECT_LOCAL)->answer = *bytes;
+        expect_more(server_expect(ext->server, EXPECT_LOCAL))->answer = *bytes;
         *bytes = (struct buffer){0};
         return;
     }
@@ -189,7 +189,9 @@ void batch_emit_heads(struct client *client)
     struct expect *head;
     while (server && (head = server_expected(server)) && head->kind == EXPECT_LOCAL) {
         client->request.forwarded = true;
-        client_send_buffer(client, &head->answer);
+        struct buffer said = {0};
+        expect_take_answer(head, &said);
+        client_send_buffer(client, &said);
         server_expect_pop(server);
     }
 }
@@ -219,7 +221,7 @@ void extended_refuse(struct client *client, const struct pg_error *error)
         wire_put_cstring(&ext->out, NO_SUCH_PORTAL);
         wire_put32(&ext->out, 0);
         wire_end(&ext->out, begin);
-        server_expect(ext->server, EXPECT_EXECUTE)->answer = bytes;
+        expect_more(server_expect(ext->server, EXPECT_EXECUTE))->answer = bytes;
         batch_flush(ext);
         return;
     }
@@ -354,7 +356,7 @@ enum reach batch_reach(struct client *client, unsigned shard, enum node_class cl
     ext->server = client_participant(client, shard);
     attach_prefix(client, ext->server, &ext->out);
     if (buffer_length(&ext->early)) { /* goes out with what the server answers, or not at all */
-        server_expect(ext->server, EXPECT_LOCAL)->answer = ext->early;
+        expect_more(server_expect(ext->server, EXPECT_LOCAL))->answer = ext->early;
         ext->early = (struct buffer){0};
     }
     client->stats->direct++;

@@ -81,7 +81,7 @@ static void put_close(struct server *server, struct buffer *out, const struct pr
     wire_put_close(out, 'S', name);
     struct expect *expect = server_expect(server, EXPECT_CLOSE);
     expect->swallow = true;
-    expect->key = *key;
+    expect_more(expect)->key = *key;
     marks_closing(&server->marks, key);
 }
 
@@ -164,7 +164,7 @@ static void send_parse(struct client *client, struct server *server, struct buff
 static void answer_parse(struct client *client, const char *name)
 {
     struct expect *expect = server_expect(client->extended->server, EXPECT_LOCAL);
-    wire_put_simple(&expect->answer, '1');
+    expect->says = '1';
     expect->defines = name_keep(name);
 }
 

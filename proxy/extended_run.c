@@ -94,8 +94,8 @@ static bool describe_scatter(struct client *client, const struct portal *portal)
     wire_put_describe(&ext->out, 'S', portal->prepared->server_name);
     struct expect *expect = server_expect(ext->server, EXPECT_DESCRIBE);
     expect->prepared = prepared_ref(portal->prepared);
-    expect->formats = mem_alloc(bind.results_len);
-    memcpy(expect->formats, bind.results, bind.results_len);
+    expect_more(expect)->formats = mem_alloc(bind.results_len);
+    memcpy(expect->more->formats, bind.results, bind.results_len);
     return true;
 }
 
@@ -341,7 +341,8 @@ bool extended_execute(struct client *client, const struct incoming *message)
     if (reached != REACH_READY)
         return reached == REACH_FAILED;
     struct expect *expect = send_execute(client, name, max_rows, portal->prepared, portal->write);
-    expect->settings = portal->settings;
+    if (portal->settings)
+        expect_more(expect)->settings = portal->settings;
     portal->settings = NULL; /* a portal is executed whole, or again where it was suspended */
     return true;
 }

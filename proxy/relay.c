@@ -79,7 +79,10 @@ void relay_insert_answers(struct walk *walk, const char *at)
         at = walk->undecided;
     walk->undecided = NULL;
     while ((head = server_expected(walk->server)) && head->kind == EXPECT_LOCAL) {
-        relay_insert(walk, at, &head->answer);
+        struct buffer said = {0};
+        expect_take_answer(head, &said);
+        relay_insert(walk, at, &said);
+        buffer_release(&said);
         server_expect_pop(walk->server);
     }
 }
@@ -121,8 +124,8 @@ static enum verdict completes(struct walk *walk, enum expect_kind kind, char typ
     enum verdict verdict = head->swallow ? DROP : FORWARD;
     if (kind == EXPECT_PARSE)
         parsed(walk, head);
-    if (kind == EXPECT_CLOSE && head->swallow)
-        marks_closed(&server->marks, &head->key);
+    if (kind == EXPECT_CLOSE && head->more)
+        marks_closed(&server->marks, &head->more->key);
     server_expect_pop(server);
     (void)end;
     return verdict;
@@ -140,7 +143,8 @@ static enum verdict parse_complete(struct walk *walk, const char *end)
 static enum verdict description_of_portal(struct walk *walk, const char *message, const char *end)
 {
     struct expect *head = server_expected(walk->server);
-    int count = wire_get16(head->formats);
+    const char *formats = expect_formats(head);
+    int count = wire_get16(formats);
     struct wire_reader reader =
         wire_reader(message + WIRE_HEADER, (size_t)(end - message) - WIRE_HEADER);
     struct buffer out = {0};
@@ -155,7 +159,7 @@ static enum verdict description_of_portal(struct walk *walk, const char *message
         wire_put_bytes(&out, origin_and_type, 16);
         wire_read16(&reader);
         int at = count == 1 ? 0 : i;
-        wire_put16(&out, at < count ? wire_get16(head->formats + 2 + 2 * (size_t)at) : 0);
+        wire_put16(&out, at < count ? wire_get16(formats + 2 + 2 * (size_t)at) : 0);
     }
     wire_end(&out, begin);
     if (reader.bad) {
@@ -173,7 +177,7 @@ static enum verdict description(struct walk *walk, char type, const char *messag
     struct expect *head = server_expected(walk->server);
     if (!head)
         return out_of_step(walk->server, type);
-    if (head->kind == EXPECT_DESCRIBE && head->formats && type == 'T')
+    if (head->kind == EXPECT_DESCRIBE && expect_formats(head) && type == 'T')
         return description_of_portal(walk, message, end);
     if (head->kind == EXPECT_DESCRIBE)
         return completes(walk, EXPECT_DESCRIBE, type, end);
@@ -411,7 +415,7 @@ static enum verdict server_notice(const struct walk *walk, const char *body, siz
 static bool is_of_portal(const struct walk *walk)
 {
     const struct expect *awaited = server_awaits(walk->server);
-    return awaited && awaited->kind == EXPECT_DESCRIBE && awaited->formats;
+    return awaited && awaited->kind == EXPECT_DESCRIBE && expect_formats(awaited);
 }
 
 /* The dispatch switch of the server's side of the protocol. */

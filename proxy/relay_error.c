@@ -223,8 +223,8 @@ enum verdict relay_error(struct walk *walk, const char *message, const char *bod
     }
     bool hidden = head->swallow && head->kind != EXPECT_PARSE && !head->prepares;
     enum verdict verdict = hidden ? DROP : FORWARD;
-    if (buffer_length(&head->answer)) {
-        relay_insert(walk, message, &head->answer);
+    if (head->more && buffer_length(&head->more->answer)) {
+        relay_insert(walk, message, &head->more->answer);
         verdict = DROP;
     } else if (!hidden && is_our_cancel(walk, &error)) {
         say_late(walk, message);

@@ -40,6 +40,33 @@ const char *server_state_name(enum server_state state)
 
 /* ---- expectations ---- */
 
+static void release_more(struct expect_more *more)
+{
+    free(more->formats);
+    buffer_release(&more->answer);
+    if (more->settings)
+        guc_pending_free(more->settings);
+    free(more->settings);
+    free(more);
+}
+
+struct expect_more *expect_more(struct expect *expect)
+{
+    if (!expect->more)
+        expect->more = mem_alloc(sizeof *expect->more);
+    return expect->more;
+}
+
+void expect_take_answer(struct expect *expect, struct buffer *bytes)
+{
+    if (!expect->more) {
+        wire_put_simple(bytes, expect->says);
+        return;
+    }
+    *bytes = expect->more->answer;
+    expect->more->answer = (struct buffer){0};
+}
+
 void server_expect_release(struct server *server, struct expect *expect)
 {
     if (expect->kind == EXPECT_PARSE || expect->prepares)
@@ -49,13 +76,8 @@ void server_expect_release(struct server *server, struct expect *expect)
         prepared_unref(&server->worker->prepared, expect->older);
     if (expect->defines)
         name_free(expect->defines);
-    if (expect->formats)
-        free(expect->formats);
-    buffer_release(&expect->answer);
-    if (expect->settings) {
-        guc_pending_free(expect->settings);
-        free(expect->settings);
-    }
+    if (expect->more)
+        release_more(expect->more);
 }
 
 static void expects_grow(struct server *server)
@@ -75,7 +97,7 @@ struct expect *server_expect(struct server *server, enum expect_kind kind)
     if (server->expect_count == server->expect_cap)
         expects_grow(server);
     int at = (server->expect_head + server->expect_count++) & (server->expect_cap - 1);
-    server->expects[at] = (struct expect){.kind = kind};
+    server->expects[at] = (struct expect){.kind = (uint8_t)kind};
     return &server->expects[at];
 }
 
@@ -123,8 +145,8 @@ static void hand_on(struct server *server, struct expect *expect, struct expect 
  * batches may stand behind. */
 static void undo(struct server *server, struct expect *expect, int end, bool failed)
 {
-    if (expect->kind == EXPECT_CLOSE && expect->swallow)
-        marks_kept(&server->marks, &expect->key);
+    if (expect->kind == EXPECT_CLOSE && expect->more)
+        marks_kept(&server->marks, &expect->more->key);
     if (!expect->defines || !server->client)
         return;
     struct expect *later = defined_behind(server, end, expect->defines);

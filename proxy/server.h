@@ -57,33 +57,39 @@ enum expect_kind {
     EXPECT_LOCAL,    /* nothing from the server: our own `answer`, in its place in the order */
 };
 
-/* One answer awaited. Owns `answer`, `defines`, `formats` and a reference on `prepared`. */
+/* What few of the answers awaited have. Owned, and owns all of it. */
+struct expect_more {
+    struct prepared_key key;      /* CLOSE, swallowed: what is closed */
+    struct guc_pending *settings; /* EXECUTE: what its calls of set_config() set */
+    char *formats; /* DESCRIBE: of a portal, by its statement: its Bind's result formats, or NULL */
+    struct buffer
+        answer; /* LOCAL: bytes for the client; else, if any: replaces the error awaited */
+};
+
+/* One answer awaited. Owns `defines`, `more` and references on `prepared` and `older`. Every message makes
+ * one: it is not to be longer than a cache line. */
 struct expect {
-    enum expect_kind kind;
-    bool swallow;              /* the client did not ask this: nothing of it is forwarded */
-    struct prepared *prepared; /* PARSE: on the server under its own name once answered;
-                                           EXECUTE: whose statement takes effect */
-    char *defines; /* client's name it defines (PARSE, LOCAL), undone when it is skipped */
-    bool restores; /* ... or has closed: when it is skipped, it is `prepared` again */
-    struct prepared
-        *older;      /* what that name was before, if it is skipped and not failed: reference */
-    uint32_t called; /* BIND: hash of the client's name for the statement; 0: not known */
-    bool unnamed;    /* PARSE: into the server's unnamed statement */
-    bool prepares;   /* EXECUTE, QUERY: of SQL's PREPARE, which puts `prepared` on the server */
-    bool ahead;      /* SYNC: between what goes ahead of a Query and the Query */
-    bool muted;      /* QUERY: what went ahead of it has failed, and that error is its answer */
-    struct prepared_key key;           /* CLOSE, swallowed: what is closed */
-    const struct statement_list *list; /* QUERY: statements, for effects; EXECUTE: one */
+    uint8_t kind;      /* enum expect_kind */
+    bool swallow;      /* the client did not ask this: nothing of it is forwarded */
+    char says;         /* LOCAL without `more`: type of a message that has no body */
+    bool restores : 1; /* has closed `defines`: when it is skipped, that is `prepared` again */
+    bool unnamed : 1;  /* PARSE: into the server's unnamed statement */
+    bool prepares : 1; /* EXECUTE, QUERY: of SQL's PREPARE, which puts `prepared` on the server */
+    bool ahead : 1;    /* SYNC: between what goes ahead of a Query and the Query */
+    bool muted : 1;    /* QUERY: what went ahead of it has failed, and that error is its answer */
+    bool write : 1;    /* QUERY, EXECUTE: not proven to be a read */
+    bool probe : 1;    /* QUERY: of pins.c */
+    uint32_t called;   /* BIND: hash of the client's name for the statement; 0: not known */
     union {
         int done; /* QUERY: statements completed */
         int kept; /* SYNC with batches behind it: bytes of its own in request.again */
     };
-    bool write;                   /* QUERY, EXECUTE: not proven to be a read */
-    bool probe;                   /* QUERY: of pins.c */
-    struct guc_pending *settings; /* EXECUTE: what its calls of set_config() set; owned */
-    char *formats; /* DESCRIBE: of a portal, by its statement: its Bind's result formats, or NULL */
-    struct buffer
-        answer; /* LOCAL: bytes for the client; else, if any: replaces the error awaited */
+    struct prepared *prepared; /* PARSE: on the server under its own name once answered;
+                                           EXECUTE: whose statement takes effect */
+    char *defines;          /* client's name it defines (PARSE, LOCAL), undone when it is skipped */
+    struct prepared *older; /* what that name was before, if it is skipped and not failed */
+    const struct statement_list *list; /* QUERY: statements, for effects; EXECUTE: one */
+    struct expect_more *more;          /* NULL: nothing */
 };
 
 struct server {
@@ -167,6 +173,14 @@ void server_drop(struct server *server, const char *reason);
 void server_discard(struct server *server);
 
 struct expect *server_expect(struct server *server, enum expect_kind kind);
+struct expect_more *expect_more(struct expect *expect); /* made when it is not there */
+/* LOCAL: moves what it says to `bytes`, which has been empty. */
+void expect_take_answer(struct expect *expect, struct buffer *bytes);
+/* DESCRIBE: see expect_more; NULL: none. */
+static inline const char *expect_formats(const struct expect *expect)
+{
+    return expect->more ? expect->more->formats : NULL;
+}
 static inline struct expect *server_expected(struct server *server)
 {
     return server->expect_count ? &server->expects[server->expect_head] : NULL;

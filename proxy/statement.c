@@ -376,8 +376,8 @@ static void set_config_called(struct client *client, struct server *server,
     struct guc_pending found = {0};
     if (wire_tag_rows(tag) == 0)
         return;
-    if (expect && expect->settings)
-        take_changes(client, expect->settings);
+    if (expect && expect->more && expect->more->settings)
+        take_changes(client, expect->more->settings);
     else if (set_config_changes(statement, NULL, &found))
         take_changes(client, &found);
     else
