@@ -111,7 +111,7 @@ struct sql_names {
     struct prepared **uses;         /* it executes these */
     int nuses;
     struct statement *routed; /* it goes where this one goes; NULL: by its own text */
-    const char *asked;              /* its text, as the client sent it */
+    const char *asked;        /* its text, as the client sent it */
 };
 /* Maps the names in client->request. True: the Query is answered. */
 bool sql_prepare_query(struct client *client);
