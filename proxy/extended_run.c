@@ -191,8 +191,11 @@ static bool start_scatter(struct client *client, struct scatter_ask *ask)
 /* Drivers limit the rows of statements that have none, too (JDBC's executeUpdate asks for one). */
 static bool answers_rows(const struct plan *plan, const struct statement *statement)
 {
-    return plan->mode == SCATTER_ROWS || plan->mode == SCATTER_GATHER || plan->merge ||
-           statement->kind == STMT_EXPLAIN;
+    bool change = statement->query && (statement->query->kind == QUERY_INSERT ||
+                                       statement->query->kind == QUERY_UPDATE ||
+                                       statement->query->kind == QUERY_DELETE);
+    bool gathered = plan->mode == SCATTER_GATHER && (!change || statement->query->nreturning);
+    return plan->mode == SCATTER_ROWS || gathered || plan->merge || statement->kind == STMT_EXPLAIN;
 }
 
 static bool execute_scatter(struct client *client, struct portal *portal, int32_t max_rows)

@@ -24,16 +24,24 @@ struct gathering {
 
 /* ---- whether it can be ---- */
 
+/* A change of the first shard's own rows, made of what the shards have: it runs there like a query. */
+static bool changes_first_alone(const struct planner *p, const struct query *query)
+{
+    bool change =
+        query->kind == QUERY_INSERT || query->kind == QUERY_UPDATE || query->kind == QUERY_DELETE;
+    return change && p->writes_unsharded && !p->writes_sharded && !p->writes_reference;
+}
+
 static bool may_gather(const struct planner *p, const struct query *query)
 {
     const struct statement *outer = p->input->statement, *inner = p->statement;
     const struct route_session *session = p->input->session;
-    bool reads =
-        query->kind == QUERY_SELECT || query->kind == QUERY_SETOP || query->kind == QUERY_VALUES;
+    bool fits = query->kind == QUERY_SELECT || query->kind == QUERY_SETOP ||
+                query->kind == QUERY_VALUES || changes_first_alone(p, query);
     bool place = outer == inner || outer->kind == STMT_EXPLAIN ||
                  (outer->kind == STMT_COPY_TO && outer->copy_stdio);
     unsigned in_the_way = FACT_MODIFYING_CTE | FACT_LOCKING | FACT_INTO;
-    return reads && place && p->schema && !p->view && !p->failed && !p->keyed &&
+    return fits && place && p->schema && !p->view && !p->failed && !p->keyed &&
            !(inner->facts & in_the_way) && same_name(p->plan->error.sqlstate, "0A000") &&
            !(session && session->temp_tables);
 }

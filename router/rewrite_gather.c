@@ -379,10 +379,22 @@ static void demand_item(struct survey *s, const SelectStmt *level, Node *top, No
                 nullable || hidden || type == JOIN_LEFT || type == JOIN_FULL);
 }
 
+/* FROM of an UPDATE, USING of a DELETE: all rows, whatever else is said of the same tables. */
+static void demand_whole(struct survey *s, const List *from)
+{
+    static const SelectStmt no_level;
+    for (int i = 0; i < list_length(from); i++)
+        demand_item(s, &no_level, list_nth(from, i), list_nth(from, i), true);
+}
+
 static bool demand_node(Node *node, void *context)
 {
     if (!node)
         return false;
+    if (IsA(node, UpdateStmt))
+        demand_whole(context, ((UpdateStmt *)node)->fromClause);
+    if (IsA(node, DeleteStmt))
+        demand_whole(context, ((DeleteStmt *)node)->usingClause);
     if (IsA(node, SelectStmt)) {
         SelectStmt *level = (SelectStmt *)node;
         for (int i = 0; i < list_length(level->fromClause); i++)
@@ -523,12 +535,18 @@ static bool find_obstacles(struct survey *s)
     return s->gather->obstacle != NULL;
 }
 
+static bool is_answered_at_home(const Node *statement)
+{
+    return IsA(statement, SelectStmt) || IsA(statement, InsertStmt) || IsA(statement, UpdateStmt) ||
+           IsA(statement, DeleteStmt);
+}
+
 bool rewrite_gather(const char *text, struct rewrite_gather *gather, struct arena *arena,
                     struct shard_query *out)
 {
     struct rewriting r;
     rewrite_open(&r, text);
-    if (!r.statement || !IsA(r.statement, SelectStmt))
+    if (!r.statement || !is_answered_at_home(r.statement))
         return rewrite_abandon(&r);
     struct survey s = {.gather = gather};
     s.demands = palloc0(sizeof *s.demands * (size_t)(gather->ntables + 1));
