@@ -1,4 +1,6 @@
 """Postgres' own programs, pgcli and monitoring tools through the proxy, in transaction mode."""
+import json
+import os
 import re
 import signal
 import subprocess
@@ -8,6 +10,7 @@ import urllib.request
 import pytest
 
 from harness import pg_binary, wait_until
+from harness.proxy import REPO
 from harness.cluster import tool_environment
 from harness.process import free_port
 
@@ -316,6 +319,53 @@ def test_promtool(bench):
     assert text.count("\n# TYPE ") > 20
     done = tool("/usr/bin/promtool", "check", "metrics", input=text)
     assert not done.stdout.strip() and not done.stderr.strip(), done.stdout + done.stderr
+
+
+RULES = os.path.join(REPO, "etc", "prometheus-alerts.yml")
+NODE = 'database="app",shard="s0",node="10.0.0.1:5432",region=""'
+# alert -> samples under which it is raised; with those of HEALTHY it is not
+HEALTHY = {f"pgshunt_shard_has_primary{{database='app',shard='s0'}}": "1x40", f"pgshunt_node_up{{{NODE}}}": "1x40",
+           f"pgshunt_node_breaker{{{NODE}}}": "0x40", f"pgshunt_node_fenced{{{NODE}}}": "0x40",
+           f"pgshunt_node_lag_seconds{{{NODE}}}": "0.2x40", f"pgshunt_node_role{{role='replica',{NODE}}}": "1x40",
+           "pgshunt_reads_total{database='app',role='primary'}": "0+10x40",
+           "pgshunt_reads_total{database='app',role='replica'}": "0+990x40",
+           "pgshunt_misrouted_total{database='app'}": "3x40",
+           f"pgshunt_pool_longest_wait_seconds{{user='u',{NODE}}}": "0x40",
+           "pgshunt_config_last_reload_successful": "1x40",
+           "pgshunt_tls_certificate_expiry_seconds{side='client',file='a.crt'}": "9000000x40"}
+ILL = {"PgshuntNoPrimary": {0: "0x40"}, "PgshuntNodeDown": {1: "0x40"}, "PgshuntBreakerOpen": {2: "0.5x40"},
+       "PgshuntSecondWritableNode": {3: "1x40"}, "PgshuntReplicaLags": {4: "11x40"},
+       "PgshuntReplicaLagUnknown": {4: "_x40"}, "PgshuntReadsOnPrimary": {6: "0+1000x40"},
+       "PgshuntMisroutedStatements": {8: "3+1x40"}, "PgshuntClientsWait": {9: "2x40"},
+       "PgshuntReloadFailed": {10: "0x40"}, "PgshuntCertificateExpires": {11: "100000x40"}}
+
+
+def alert_case(name, changes):
+    """That of all alerts this one alone is raised, half an hour after the samples have changed."""
+    series = [{"series": series, "values": changes.get(number, values)}
+              for number, (series, values) in enumerate(HEALTHY.items())]
+    raised = [f"ALERTS{{alertname='{name}',alertstate='firing'}}"] if name else []
+    expr = "count by (alertname, alertstate) (ALERTS{alertstate='firing'})"
+    return {"interval": "1m", "input_series": series,
+            "promql_expr_test": [{"expr": expr, "eval_time": "35m", "exp_samples": [
+                {"labels": one.removeprefix("ALERTS"), "value": 1} for one in raised]}]}
+
+
+def test_alert_rules(bench, tmp_path):
+    """The rules that are installed: Prometheus takes them, each is raised by what it is for and by nothing else, and they
+    name metrics that there are."""
+    tool("/usr/bin/promtool", "check", "rules", RULES)
+    with open(RULES) as file:
+        text = file.read()
+    assert set(re.findall(r"alert: (\w+)", text)) == set(ILL)
+    with urllib.request.urlopen(f"http://{bench.host}:{bench.http_port}/metrics", timeout=20) as answer:
+        known = set(re.findall(r"^# TYPE (\w+)", answer.read().decode(), re.M))
+    unknown = set(re.findall(r"pgshunt_\w+", text)) - known
+    assert unknown == {"pgshunt_tls_certificate_expiry_seconds"}  # the proxy here has no certificate
+    cases = tmp_path / "cases.json"  # JSON is YAML
+    cases.write_text(json.dumps({"rule_files": [RULES], "evaluation_interval": "1m", "tests": [
+        alert_case(name, changes) for name, changes in [("", {}), *ILL.items()]]}))
+    tool("/usr/bin/promtool", "test", "rules", str(cases))
 
 
 EXPORTER = """
