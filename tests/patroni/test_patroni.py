@@ -104,6 +104,33 @@ class Client(threading.Thread):
             connection.close()
 
 
+class Waiter(threading.Thread):
+    """Has nothing in flight when the primary dies: it is between two transactions, or has said BEGIN and no more."""
+
+    def __init__(self, proxy, number, begun):
+        super().__init__(daemon=True)
+        self.key, self.begun = 1000000000 + number, begun
+        self.go, self.failure, self.done = threading.Event(), None, False
+        self.connection = proxy.connect()
+        self.cursor = self.connection.cursor()
+        self.cursor.execute("INSERT INTO seen VALUES (%s)", (self.key,))  # it has been on that primary
+        if begun:
+            self.cursor.execute("BEGIN")
+        self.start()
+
+    def run(self):
+        self.go.wait()
+        try:
+            self.cursor.execute("INSERT INTO seen VALUES (%s)", (-self.key,))
+            if self.begun:
+                self.cursor.execute("COMMIT")
+            self.done = True
+        except psycopg2.Error as error:
+            self.failure = error
+        finally:
+            self.connection.close()
+
+
 def test_primary_is_killed(cluster, proxy):
     """kill -9 of the leader and its Patroni: only what was in flight on it fails; everybody else waits, nothing is lost or
     done twice."""
@@ -113,14 +140,20 @@ def test_primary_is_killed(cluster, proxy):
     clients = [Client(proxy, number, stop) for number in range(1, CLIENTS + 1)]
     try:
         wait_until(lambda: all(len(each.acknowledged) >= 5 for each in clients), 60.0, "everybody writes")
+        waiters = [Waiter(proxy, number, number % 2 == 0) for number in range(16)]
         old.kill9()
+        for each in waiters:  # there is no primary now
+            each.go.set()
         wait_until(lambda: primary_port(proxy) not in (None, old.port), 60.0, "another primary")
         before = [each.turn for each in clients]
         wait_until(lambda: all(each.turn > turn + 5 for each, turn in zip(clients, before)), 60.0, "everybody writes again")
+        for each in waiters:
+            each.join(60)
     finally:
         stop.set()
         for each in clients:
             each.join(60)
+    assert [each.failure for each in waiters if each.failure] == [] and all(each.done for each in waiters)
     failed = [failure for each in clients for failure in each.failed]
     print(f"kill -9: {len(failed)} of {CLIENTS} clients had a transaction in flight that failed; "
           f"longest wait {max(each.longest for each in clients):.2f} s")
@@ -130,7 +163,8 @@ def test_primary_is_killed(cluster, proxy):
     rows = set(map(int, leader.value("SELECT string_agg(id::text, ',') FROM seen WHERE id > 0").split(",")))
     acknowledged = set().union(*(each.acknowledged for each in clients))
     assert acknowledged <= rows
-    assert rows - acknowledged <= {key for key, _, _ in failed}
+    assert {-row[0] for row in proxy.sql("SELECT id FROM seen WHERE id < -999999999")} == {each.key for each in waiters}
+    assert rows - acknowledged - {each.key for each in waiters} <= {key for key, _, _ in failed}
     old.start()
     cluster.wait_healthy()
     wait_until(lambda: {str(row["state"]) for row in proxy.show("NODES")} == {"up"}, 60.0, "all nodes up")
