@@ -153,16 +153,16 @@ def start_pgbouncer(server_port, folder):
                          folder, user=harness_cluster.server_user())
 
 
-def start_pgshunt(cluster, workers):
+def start_pgshunt(cluster, workers, name="pgshunt", routing=None):
     proxy = Proxy(cluster, dbname=DATABASE,
                   options={"workers": workers, "limits": {"max_clients": 20000},
-                           "log": {"connections": False},
+                           "log": {"connections": False}, "routing": routing or {},
                            "pool": {"mode": "transaction", "size": POOL_SIZE}})
     try:
         wait_until(lambda: session_works(proxy.port), 15.0, "pgshunt answering")
     except TimeoutError as error:
         raise BenchError(f"{error}; its log:\n{proxy.log_tail()}") from None
-    return Target("pgshunt", proxy.port, proxy.process, close=proxy.close)
+    return Target(name, proxy.port, proxy.process, close=proxy.close)
 
 
 def start_targets(wanted, cluster, folder, workers):
@@ -286,6 +286,7 @@ def parse_only(texts):
     known.update({str(count): ("clients", count) for count in CLIENTS})
     known.update({name: ("target", name) for name in TARGETS})
     known["connections"] = ("part", "connections")
+    known["splitting"] = ("part", "splitting")
     chosen = {}
     for word in re.split(r"[,/\s]+", ",".join(texts)):
         if not word:
@@ -466,7 +467,7 @@ def parse_arguments():
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round of one second, fewer cells")
     parser.add_argument("--only", action="append", default=[], metavar="WORDS",
-                        help="limit to workloads, protocol modes, client counts, targets and 'connections', for instance "
+                        help="limit to workloads, protocol modes, client counts, targets, 'connections' and 'splitting', for instance "
                              "select-only,prepared,16,relay,pgshunt")
     parser.add_argument("--duration", type=int, help="seconds a run lasts (5, quick: 1)")
     parser.add_argument("--rounds", type=int, help="how often every target has its turn (3, quick: 1)")
@@ -518,8 +519,11 @@ def bench(options):
         for target in targets:
             runner.warm_up(target)
         measure(runner, cells, targets, options.rounds, primary, results, note)
-        if only.get("part") or not (only or options.quick):
+        parts = only.get("part") or (set() if only or options.quick else {"connections", "splitting"})
+        if "connections" in parts:
             report["connections"] = measure_connections(runner, targets, options.rounds, note)
+        if "splitting" in parts:
+            report["splitting"] = measure_splitting(runner, options, note)
     except KeyboardInterrupt:  # what there is gets shown
         interrupted = True
     finally:
@@ -543,6 +547,42 @@ def measure_connections(runner, targets, rounds, note):
     return connections.measure(targets, runner, USER, DATABASE, rounds, note)
 
 
+def measure_splitting(runner, options, note):
+    """What routing costs: the same reads with read/write splitting on and off, in front of a primary with a replica. The
+    two proxies take turns; per protocol the CPU time of each round's transactions, and the median of the ratios."""
+    figures = {}
+    with Cluster(shards=1, replicas=1, dbname=DATABASE, settings={"max_connections": "300", "autovacuum": "off"}) as cluster:
+        runner.initialize(cluster.shards[0].primary.port)
+        cluster.sync()
+        targets = []
+        try:
+            for name, mode in (("splitting on", "aggressive"), ("splitting off", "off")):
+                targets.append(start_pgshunt(cluster, options.workers, name, {"read_write_split": mode}))
+                runner.warm_up(targets[-1])
+            for mode in MODES[:3]:
+                rounds = {target.name: [] for target in targets}
+                for turn in range(options.rounds):
+                    for target in targets if turn % 2 else targets[::-1]:
+                        note(f"{target.name}: {mode}, round {turn + 1}")
+                        rounds[target.name].append(runner.run(target, "select-only", mode, 16))
+                figures[mode] = {"rounds": rounds, "ratio": median(map(ratio, *rounds.values()))}
+        finally:
+            complaints = close_all(targets)
+    return {"modes": figures, "complaints": complaints}
+
+
+def print_splitting(splitting):
+    print("\nread/write splitting on and off, select-only, 16 clients: proxy CPU us/tx, and their ratio")
+    for mode, figures in splitting["modes"].items():
+        on, off = (median(each.get("cpu_us") for each in rounds) for rounds in figures["rounds"].values())
+        print(f"{mode:>9}  {number(on, 2):>8}{number(off, 2):>8}{number(figures['ratio'], 3):>8}")
+        for name, rounds in figures["rounds"].items():
+            for error in (each["error"] for each in rounds if "error" in each):
+                print(f"FAILED {name}, {mode}: {error}")
+    for complaint in splitting["complaints"]:
+        print(f"FAILED {complaint}")
+
+
 def close_all(targets):
     """Ends the proxies; what one of them has to say at its end does not cost us the figures."""
     complaints = []
@@ -563,6 +603,8 @@ def print_report(report, rows):
     print_table(rows)
     if report.get("connections"):
         connections.print_figures(report["connections"], median)
+    if report.get("splitting"):
+        print_splitting(report["splitting"])
     print_verdict(rows, report["missing"])
     for complaint in report["complaints"]:
         print(f"FAILED {complaint}")
