@@ -191,6 +191,46 @@ static void negative_value(struct planner *p, const struct expr *expr, struct va
         value->state = VALUE_OPAQUE;
 }
 
+/* Both sides are integers of a known type, and the result is as the server has it. */
+static bool compute(char op, const struct value *a, const struct value *b, struct value *result)
+{
+    static const uint32_t widths[] = {OID_INT8, OID_INT4, OID_INT2};
+    bool overflow = op == '+'   ? __builtin_add_overflow(a->number, b->number, &result->number)
+                    : op == '-' ? __builtin_sub_overflow(a->number, b->number, &result->number)
+                                : __builtin_mul_overflow(a->number, b->number, &result->number);
+    result->integer = true;
+    for (size_t i = 0; i < 3; i++) /* the wider of the two types is the result's */
+        if (a->oid == widths[i] || b->oid == widths[i]) {
+            result->oid = widths[i];
+            break;
+        }
+    return !overflow && fits(result->number, result->oid);
+}
+
+/* 40 + 2; of + - * only, which have no rounding. */
+static void arithmetic_value(struct planner *p, const struct expr *expr, struct value *value)
+{
+    struct value a, b;
+    value_of(p, expr->args[0], &a);
+    value_of(p, expr->args[1], &b);
+    if (a.state == VALUE_OPAQUE || b.state == VALUE_OPAQUE)
+        return;
+    if (a.state == VALUE_PENDING || b.state == VALUE_PENDING) {
+        value->state = VALUE_PENDING;
+        return;
+    }
+    bool known = a.state == VALUE_KNOWN && b.state == VALUE_KNOWN && is_integer_type(a.oid) &&
+                 is_integer_type(b.oid) && value_to_number(&a) && value_to_number(&b);
+    if (known)
+        value->state = compute(expr->name[0], &a, &b, value) ? VALUE_KNOWN : VALUE_INVALID;
+}
+
+static bool is_arithmetic(const struct expr *expr)
+{
+    return expr->kind == EXPR_OP && expr->nargs == 2 && !expr->qualifier &&
+           (same_name(expr->name, "+") || same_name(expr->name, "-") || same_name(expr->name, "*"));
+}
+
 static void value_of(struct planner *p, const struct expr *expr, struct value *value)
 {
     *value = (struct value){.state = VALUE_OPAQUE};
@@ -203,6 +243,8 @@ static void value_of(struct planner *p, const struct expr *expr, struct value *v
     else if (expr->kind == EXPR_OP && expr->nargs == 1 && same_name(expr->name, "-") &&
              !expr->qualifier)
         negative_value(p, expr, value);
+    else if (is_arithmetic(expr))
+        arithmetic_value(p, expr, value);
 }
 
 /* ---- value to key ---- */

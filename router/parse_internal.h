@@ -18,7 +18,7 @@
 /* CTE names in sight. `visible` of `ctes` can be referred to: all with RECURSIVE, else those before. */
 struct cte_scope {
     const struct cte_scope *outer;
-    const struct cte *ctes;
+    struct cte *ctes;
     int visible;
 };
 

@@ -25,14 +25,17 @@ bool parse_is_query(const Node *node)
 
 /* ---- relations ---- */
 
-static bool names_cte(const struct convert *c, const RangeVar *range)
+/* Whether it is a reference to a CTE, which is counted then. */
+static bool count_cte(const struct convert *c, const RangeVar *range)
 {
     if (range->schemaname)
         return false;
     for (const struct cte_scope *scope = c->scope; scope; scope = scope->outer) {
         for (int i = 0; i < scope->visible; i++) {
-            if (!strcmp(scope->ctes[i].name, range->relname))
+            if (!strcmp(scope->ctes[i].name, range->relname)) {
+                scope->ctes[i].references++;
                 return true;
+            }
         }
     }
     return false;
@@ -155,7 +158,7 @@ static struct from_item *convert_from(struct convert *c, Node *node)
 {
     switch ((int)nodeTag(node)) {
     case T_RangeVar:
-        if (!names_cte(c, (RangeVar *)node))
+        if (!count_cte(c, (RangeVar *)node))
             parse_note_range(c, (RangeVar *)node, false);
         return from_table(c, (RangeVar *)node);
     case T_RangeSubselect:

@@ -139,7 +139,8 @@ static struct shard_set table_reach(const struct gathering *g,
     int seen = 0;
     for (int i = 0; i < p->ninstances; i++) {
         const struct from_item *item = p->instances[i].item;
-        if (schema_relation(p->schema, item->schema, item->name) != relation)
+        if (p->instances[i].derived ||
+            schema_relation(p->schema, item->schema, item->name) != relation)
             continue;
         reach = shards_union(p->arena, shardmap_shards(p->map), &reach, &p->instances[i].set);
         seen++;

@@ -76,6 +76,7 @@ struct instance {
     bool renamed;           /* its columns have other names here: nothing can be resolved to it */
     bool blank_padded;      /* the key column is char(n) */
     bool target;            /* rows of it are written */
+    bool derived;           /* no table: a subquery or CTE with a key, see plan_derived.c */
     unsigned first, end; /* keys by range: entries that its conditions leave; end 0: not narrowed */
 };
 
@@ -226,6 +227,12 @@ void plan_scan(struct planner *p, const struct query *query);
 /* Registers the tables of a FROM item. */
 void scope_add(struct planner *p, const struct from_item *item, int level,
                const struct cte_names *ctes);
+/* The CTE that the item names, or NULL; *inside: the names that are in sight within it. */
+const struct cte *scope_find_cte(const struct cte_names *names, const struct from_item *item,
+                                 struct cte_names *inside);
+/* Whether the key column is char(n). */
+bool scope_blank_padded(const struct planner *p, const struct table_rule *rule,
+                        const struct from_item *item);
 /* The instance whose key column `expr` is, or -1. */
 int scope_resolve(const struct planner *p, const struct scope *scope, const struct expr *expr);
 /* The item an unqualified or qualified column belongs to within one level, or NULL if not certain. */
@@ -246,6 +253,18 @@ const char *join_not_colocated(const struct planner *p);
 /* Union of the shard sets of all instances / of those of the top level. */
 struct shard_set plan_reach(const struct planner *p);
 struct shard_set plan_top_reach(const struct planner *p);
+
+/* ---- plan_derived.c ---- */
+
+/* An instance for a subquery in FROM that gives a key on, if it does. */
+void derived_add_subquery(struct planner *p, const struct from_item *item, int level,
+                          const struct cte_names *ctes);
+/* Ties it to what is inside, once that is known. */
+void derived_tie_subquery(struct planner *p, const struct scope *inner, int derived,
+                          const struct cte_names *ctes);
+/* Both for a reference to a CTE, which was walked before. */
+void derived_add_cte(struct planner *p, const struct from_item *item, const struct cte *cte,
+                     int level, const struct cte_names *outside);
 
 /* ---- results ---- */
 

@@ -413,7 +413,7 @@ static struct place join_place(const struct scope *scope, enum join_kind kind,
 static void skip_item(const struct planner *p, const struct scope *scope,
                       const struct from_item *item, int *next)
 {
-    if (item->kind == FROM_TABLE || (item->kind == FROM_OTHER && item->name))
+    if (item->kind != FROM_JOIN)
         *next += *next < scope->end && p->instances[*next].item == item;
     if (item->left)
         skip_item(p, scope, item->left, next);
@@ -501,6 +501,9 @@ void join_propagate(struct planner *p)
 
 const char *join_not_colocated(const struct planner *p)
 {
+    for (int i = 0; i < p->ninstances; i++)
+        if (p->instances[i].derived)
+            return "a sharded table in a subquery, CTE or set operation";
     for (int i = 0; i < p->nlevels; i++) {
         const struct level *level = &p->levels[i];
         if (level->first == level->end)

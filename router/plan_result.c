@@ -75,7 +75,7 @@ const char *plan_key_hint(const struct planner *p)
                 p->arena,
                 "Give \"%s\" its shard key too (add \"%s = ...\" to its condition), so "
                 "that one shard answers, " HINT_SHARD,
-                p->instances[i].item->name, p->instances[i].rule->key);
+                p->instances[i].rule->name, p->instances[i].rule->key);
     return arena_printf(
         p->arena, "Add \"%s.%s = ...\" to the condition, so that one shard answers, " HINT_SHARD,
         name ? name : instance->rule->name, instance->rule->key);

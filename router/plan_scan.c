@@ -4,6 +4,7 @@
 enum link_kind {
     LINK_NONE,
     LINK_TEST, /* `key IN (SELECT x ...)`: rows matter where x equals the instance's key */
+    LINK_PASS, /* FROM (SELECT ...) x: x's key is that of an instance inside */
     LINK_FEED, /* INSERT ... SELECT: the column at `position` becomes the instance's key */
 };
 
@@ -85,12 +86,20 @@ static void scan_targets(const struct walk *w, const struct target *targets, int
 
 /* ---- FROM ---- */
 
+/* The subquery's derived instance, if it has one. */
+static struct link pass_link(const struct walk *w, const struct from_item *item)
+{
+    for (int i = w->scope->first; i < w->scope->end; i++)
+        if (w->p->instances[i].item == item && w->p->instances[i].derived)
+            return (struct link){LINK_PASS, i, 0};
+    return (struct link){LINK_NONE, -1, 0};
+}
+
 static void scan_from(const struct walk *w, const struct from_item *item)
 {
-    const struct link none = {LINK_NONE, -1, 0};
     if (item->subquery)
         scan_query(w->p, item->subquery, LEVEL_OTHER, item->lateral ? w->scope : w->scope->parent,
-                   w->ctes, none);
+                   w->ctes, pass_link(w, item));
     scan_expr(w, item->function);
     if (item->left)
         scan_from(w, item->left);
@@ -214,7 +223,9 @@ static void scan_level(struct planner *p, const struct query *q, enum level_plac
     check_width(p, q);
     if (!p->too_many)
         join_conditions(p, &scope);
-    if (!p->too_many && link.kind != LINK_NONE)
+    if (!p->too_many && link.kind == LINK_PASS)
+        derived_tie_subquery(p, &scope, link.instance, ctes);
+    else if (!p->too_many && link.kind != LINK_NONE)
         apply_link(p, &scope, link);
     if (has_subqueries(p)) {
         struct walk w = {p, &scope, ctes};

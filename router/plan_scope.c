@@ -27,15 +27,18 @@ void plan_needs_schema(const struct planner *p, const char *schema, const char *
         p->plan->needs_schema = true;
 }
 
-static bool is_cte(const struct cte_names *names, const struct from_item *item)
+const struct cte *scope_find_cte(const struct cte_names *names, const struct from_item *item,
+                                 struct cte_names *inside)
 {
     if (item->schema)
-        return false;
+        return NULL;
     for (; names; names = names->parent)
         for (int i = 0; i < names->visible; i++)
-            if (same_name(names->ctes[i].name, item->name))
-                return true;
-    return false;
+            if (same_name(names->ctes[i].name, item->name)) {
+                *inside = (struct cte_names){names->ctes, i, names->parent};
+                return &names->ctes[i];
+            }
+    return NULL;
 }
 
 static bool is_catalog(const struct from_item *item)
@@ -45,8 +48,8 @@ static bool is_catalog(const struct from_item *item)
     return same_name(item->schema, "information_schema") || strncmp(item->schema, "pg_", 3) == 0;
 }
 
-static bool is_blank_padded(const struct planner *p, const struct table_rule *rule,
-                            const struct from_item *item)
+bool scope_blank_padded(const struct planner *p, const struct table_rule *rule,
+                        const struct from_item *item)
 {
     if (rule->keyspace->type != KEY_TEXT)
         return false;
@@ -66,7 +69,7 @@ static void add_instance(struct planner *p, const struct from_item *item,
         .rule = rule,
         .set = {.kind = SHARDS_ALL},
         .level = level,
-        .blank_padded = is_blank_padded(p, rule, item),
+        .blank_padded = scope_blank_padded(p, rule, item),
     };
 }
 
@@ -133,8 +136,13 @@ static void add_unsharded(struct planner *p, const struct from_item *item)
 static void add_table(struct planner *p, const struct from_item *item, int level,
                       const struct cte_names *ctes)
 {
-    if (is_cte(ctes, item))
+    struct cte_names inside;
+    const struct cte *cte = scope_find_cte(ctes, item, &inside);
+    if (cte) {
+        if (item->kind == FROM_TABLE)
+            derived_add_cte(p, item, cte, level, &inside);
         return;
+    }
     p->ntables++;
     const struct table_rule *rule = plan_rule(p, item->schema, item->name);
     switch (rule->class) {
@@ -175,6 +183,8 @@ void scope_add(struct planner *p, const struct from_item *item, int level,
             p->instances[i].renamed = true;
         break;
     case FROM_SUBQUERY:
+        derived_add_subquery(p, item, level, ctes);
+        break;
     case FROM_FUNCTION:
         break;
     }

@@ -96,7 +96,8 @@ static struct shard_set reach_of(const struct planner *p, int first, int end)
 {
     struct shard_set reach = {.kind = SHARDS_NONE};
     for (int i = first; i < end; i++)
-        reach = shards_union(p->arena, shardmap_shards(p->map), &reach, &p->instances[i].set);
+        if (!p->instances[i].derived)
+            reach = shards_union(p->arena, shardmap_shards(p->map), &reach, &p->instances[i].set);
     return reach;
 }
 

@@ -116,6 +116,7 @@ struct cte {
     const char *name;
     struct query *query;
     bool recursive;
+    int references; /* how often a FROM names it, anywhere */
     bool
         renamed; /* has a column list, `name(a, b) AS (...)`: the query's own column names are hidden */
 };

@@ -155,3 +155,28 @@ def test_the_console_lists_them(cluster, app):
     assert [row["keyspaces"] for row in rows] == [
         "regions=list(2),tiers=list(2),times=range(2),pgint=postgres,pguuid=postgres,pgtext=postgres",
         "regions=list(1),tiers=list(0),times=range(1),pgint=postgres,pguuid=postgres,pgtext=postgres"]
+
+
+PASSED = [
+    "SELECT id FROM users WHERE id = 40 + 2",
+    "SELECT x.id FROM (SELECT * FROM orders) x WHERE x.user_id = 42 ORDER BY 1",
+    "SELECT n FROM (SELECT user_id AS k, count(*) AS n FROM orders GROUP BY user_id) x WHERE k = 42",
+    "SELECT u.id, x.n FROM users u LEFT JOIN (SELECT user_id, count(*) AS n FROM orders GROUP BY user_id) x "
+    "ON x.user_id = u.id WHERE u.id = 42",
+    "WITH x AS (SELECT * FROM orders) SELECT count(*), min(id) FROM x WHERE user_id = 42",
+    "WITH x AS (SELECT * FROM orders), y AS (SELECT user_id, id FROM x) SELECT count(*) FROM y WHERE user_id = 42",
+    "WITH x AS (SELECT * FROM orders WHERE user_id = 42) SELECT count(*) FROM x JOIN users u ON u.id = x.user_id",
+]
+NOT_PASSED = [
+    "SELECT count(*) FROM (SELECT * FROM orders ORDER BY id LIMIT 10) x WHERE x.user_id = 42",
+    "SELECT id, r FROM (SELECT id, user_id, rank() OVER (ORDER BY id) AS r FROM orders) x WHERE user_id = 42 ORDER BY 1",
+    "WITH x AS (SELECT * FROM orders) SELECT (SELECT count(*) FROM x), count(*) FROM x WHERE user_id = 42",
+    "SELECT count(*) FROM users u LEFT JOIN (SELECT * FROM orders) x ON x.user_id = u.id AND x.user_id = 42",
+]
+
+
+@pytest.mark.parametrize("sql", PASSED + NOT_PASSED)
+def test_keys_pass_through_subqueries(data, oracle, sql):
+    with closing(data.connect()) as connection:
+        assert fetch(connection, sql) == fetch(oracle, sql)
+        assert ("direct" in explain(connection, sql)) == (sql in PASSED)

@@ -35,6 +35,7 @@ static void test_keys(void **state)
     (void)state;
     RUN(key_cases);
     RUN(value_cases);
+    RUN(passed_cases);
 }
 
 static void test_partitions(void **state)
@@ -447,6 +448,7 @@ static void test_soundness(void **state)
 #define ALL(cases) all_without_schema(cases, sizeof(cases) / sizeof((cases)[0]))
     ALL(key_cases);
     ALL(value_cases);
+    ALL(passed_cases);
     ALL(join_cases);
     ALL(subquery_cases);
     ALL(select_cases);
