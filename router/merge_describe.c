@@ -50,15 +50,16 @@ static bool read_description(struct merge *merge, const char *body, size_t lengt
 
 /* ---- agreement ---- */
 
-/* Types that users make have other oids on every server; their text is the same. */
+/* Types that users make have other oids on every server; their text is the same, and so is the binary
+ * form of those of fixed size, as enums are: arrays and composites have oids in theirs. */
 static bool same_type(const struct merge_field *a, const struct merge_field *b)
 {
     if (a->format != b->format)
         return false;
     if (a->oid == b->oid)
         return true;
-    return a->format == 0 && a->oid >= OID_FIRST_USER && b->oid >= OID_FIRST_USER &&
-           a->size == b->size;
+    return (a->format == 0 || a->size > 0) && a->oid >= OID_FIRST_USER &&
+           b->oid >= OID_FIRST_USER && a->size == b->size;
 }
 
 static bool fail_disagreement(struct merge *merge, int shard, const char *what)
@@ -69,17 +70,33 @@ static bool fail_disagreement(struct merge *merge, int shard, const char *what)
                       "shards disagree about the result: shard %d %s", shard, what);
 }
 
+/* Only their text is alike. */
+static bool fail_binary(struct merge *merge, const struct merge_field *field)
+{
+    return merge_fail(
+        merge, "0A000",
+        "Ask for the column as text, or make types and tables in the same order on all "
+        "shards, so that their numbers are the same.",
+        "values of a type with another number on each shard cannot be sent in binary: "
+        "column \"%.64s\"",
+        field->name);
+}
+
 static bool check_agreement(struct merge *merge, int shard, const struct description *other)
 {
     const struct description *first = &merge->description;
     if (first->nfields != other->nfields)
         return fail_disagreement(merge, shard, "sends another number of columns");
-    for (int i = 0; i < first->nfields; i++)
-        if (!same_type(&first->fields[i], &other->fields[i]))
-            return fail_disagreement(merge, shard,
-                                     arena_printf(&merge->arena,
-                                                  "sends another type in column \"%.64s\"",
-                                                  first->fields[i].name));
+    for (int i = 0; i < first->nfields; i++) {
+        const struct merge_field *field = &first->fields[i];
+        if (field->format == 1 && other->fields[i].format == 1 && field->oid >= OID_FIRST_USER &&
+            other->fields[i].oid >= OID_FIRST_USER && !same_type(field, &other->fields[i]))
+            return fail_binary(merge, field);
+        if (!same_type(field, &other->fields[i]))
+            return fail_disagreement(
+                merge, shard,
+                arena_printf(&merge->arena, "sends another type in column \"%.64s\"", field->name));
+    }
     return true;
 }
 

@@ -79,6 +79,8 @@ static bool group_column(struct select_plan *s, const struct expr *expr, int ind
             return select_collation(s, expr->args[0]);
         if (column->aggregate != AGGREGATE_AVG)
             return true;
+        if (!select_type(s, expr->args[0], TYPE_AVERAGED))
+            return false;
         int sum = select_add_column(s, in_order ? REWRITE_SORT_SUM : REWRITE_SUM, index);
         int count = select_add_column(s, in_order ? REWRITE_SORT_COUNT : REWRITE_COUNT, index);
         column->sum_column = s->spec->visible + sum;
@@ -171,14 +173,9 @@ static bool group_keys(struct select_plan *s)
         keys[i] = group_key(s, i);
         if (keys[i] < 0)
             return false;
-        /* Equality needs no order, but a collation of its own may call different texts equal. */
-        bool sorted_default = s->sorts_default, sorted_c = s->sorts_c;
-        s->sorts_default = s->sorts_c = false;
         const struct expr *key = keys[i] < q->ntargets ? q->targets[keys[i]].expr : q->group_by[i];
-        if (!select_collation(s, key))
+        if (!select_equal(s, key))
             return false;
-        s->sorts_default = sorted_default;
-        s->sorts_c = sorted_c;
     }
     s->spec->group_keys = keys;
     s->spec->ngroup_keys = q->ngroup_by;

@@ -346,8 +346,15 @@ struct select_plan {
 bool select_order(struct select_plan *s);
 bool select_limits(struct select_plan *s);
 bool select_group(struct select_plan *s);
-/* Notes the collation in which values of the expression are compared; false: refused. */
+/* Notes the collation in which values of the expression are sorted; false: refused, as for a type whose
+ * order is not known here. */
 bool select_collation(struct select_plan *s, const struct expr *expr);
+/* Whether equal values of the expression can be told from others; false: refused. */
+bool select_equal(struct select_plan *s, const struct expr *expr);
+bool select_distinct(struct select_plan *s);
+enum type_use { TYPE_ORDERED, TYPE_EQUAL, TYPE_AVERAGED };
+/* Whether values of the expression's type, as far as that is known, can be used so; false: refused. */
+bool select_type(struct select_plan *s, const struct expr *expr, enum type_use use);
 /* The item of the select list that is the same expression; -1: none, or not at a known place. */
 int select_same_target(const struct select_plan *s, const struct expr *expr);
 /* The item of that name; -1: none, -2: several. */

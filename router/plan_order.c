@@ -127,6 +127,8 @@ static bool refuse_collation(struct select_plan *s, const char *what)
 bool select_collation(struct select_plan *s, const struct expr *expr)
 {
     enum collation found = collation_of(s, expr);
+    if (!select_type(s, expr, TYPE_ORDERED))
+        return false;
     if (found == COLLATION_OTHER)
         return refuse_collation(s, "a column's own collation");
     s->sorts_default |= found == COLLATION_DEFAULT;
@@ -134,6 +136,14 @@ bool select_collation(struct select_plan *s, const struct expr *expr)
     if (s->sorts_default && s->sorts_c)
         return refuse_collation(s, "several collations");
     return true;
+}
+
+/* Equality needs no order, but a collation of its own may call different texts equal. */
+bool select_equal(struct select_plan *s, const struct expr *expr)
+{
+    if (collation_of(s, expr) == COLLATION_OTHER)
+        return refuse_collation(s, "a column's own collation");
+    return select_type(s, expr, TYPE_EQUAL);
 }
 
 /* ---- ORDER BY ---- */

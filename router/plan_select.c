@@ -114,6 +114,8 @@ static bool may_be_aggregated(struct planner *p, const struct query *q)
 static bool select_rows(struct select_plan *s)
 {
     s->spec->distinct = s->query->distinct;
+    if (s->spec->distinct && !select_distinct(s))
+        return false;
     return select_order(s) && select_limits(s);
 }
 

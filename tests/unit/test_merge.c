@@ -298,9 +298,9 @@ static void test_disagreement(void **state)
         const char *first, *second;
         bool agree;
     } pairs[] = {
-        {"a:25 b:20", "a:25 b:20", true},  {"a:25", "other:25", true}, {"a:25", "a:25 b:20", false},
-        {"a:25", "a:1043", false},         {"a:20", "a:20:b", false},  {"a:20001", "a:20999", true},
-        {"a:20001:b", "a:20999:b", false}, {"a:20001", "a:25", false},
+        {"a:25 b:20", "a:25 b:20", true}, {"a:25", "other:25", true}, {"a:25", "a:25 b:20", false},
+        {"a:25", "a:1043", false},        {"a:20", "a:20:b", false},  {"a:20001", "a:20999", true},
+        {"a:20001:b", "a:20999:b", true}, {"a:20001", "a:25", false},
     };
     const struct merge_spec spec = {.visible = -1, .limit = -1};
     (void)state;
