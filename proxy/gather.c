@@ -253,6 +253,9 @@ static void put_about_tables(struct gather *g, const char *before, const char *a
 
 static void answer(struct gather *g)
 {
+    for (int i = 0; i < g->plan->gather->ntables; i++)
+        if (g->plan->gather->tables[i].add_key)
+            put_home_query(g, g->plan->gather->tables[i].add_key);
     if (g->most_rows >= ANALYZE_ROWS)
         put_about_tables(g, "ANALYZE ", "");
     g->phase = GATHER_ANSWERING;

@@ -53,13 +53,15 @@ static const char relations_sql[] =
     " a.attname, coalesce(l.base, a.atttypid),"
     " CASE WHEN co.oid IS NULL OR co.collname = 'default' AND cn.nspname = 'pg_catalog' THEN NULL"
     " WHEN cn.nspname = 'pg_catalog' THEN co.collname::text"
-    " ELSE cn.nspname || '.' || co.collname END, pn.nspname, pc.relname"
+    " ELSE cn.nspname || '.' || co.collname END, pn.nspname, pc.relname, pk.indexrelid"
     " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
     " LEFT JOIN odd AS o ON o.root = c.oid"
     " LEFT JOIN pg_inherits AS h ON h.inhrelid = c.oid AND h.inhseqno = 1"
     " LEFT JOIN pg_class AS pc ON pc.oid = h.inhparent"
     " LEFT JOIN pg_namespace AS pn ON pn.oid = pc.relnamespace"
     " LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+    " LEFT JOIN pg_index AS pk ON pk.indrelid = c.oid AND pk.indisprimary AND pk.indimmediate"
+    " AND a.attnum = ANY (pk.indkey)"
     " LEFT JOIN leaf AS l ON l.oid = a.atttypid"
     " LEFT JOIN pg_collation AS co ON co.oid = a.attcollation"
     " LEFT JOIN pg_namespace AS cn ON cn.oid = co.collnamespace"
@@ -195,6 +197,7 @@ static void add_relation_row(struct schema_load *load, const PGresult *row)
         .type_oid = (uint32_t)strtoul(field(row, 6), NULL, 10),
         .collation_default = !collation,
         .collation = collation ? arena_strdup(&load->arena, collation) : NULL,
+        .primary_key = field(row, 10) != NULL,
     };
 }
 

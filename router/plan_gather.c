@@ -211,12 +211,40 @@ static struct shard_query make_table(struct planner *p, const struct gather_tabl
     return make;
 }
 
+/*
+ * Which columns depend on those of GROUP BY is known from a primary key. One that has the shard key in it
+ * holds over all shards; with another the rows may be alike, and there is none.
+ */
+static const char *add_key(struct planner *p, const struct rewrite_gather_table *from,
+                           const char *relation)
+{
+    const struct schema_relation *table = from->relation;
+    const struct table_rule *rule = plan_rule(p, table->schema, table->name);
+    struct buffer out = {0};
+    bool sharded_by = false;
+    if (!from->keyed)
+        return NULL;
+    for (int i = 0; i < table->ncolumns; i++) {
+        if (!table->columns[i].primary_key)
+            continue;
+        buffer_printf(&out, "%s", buffer_length(&out) ? ", " : "");
+        put_identifier(&out, table->columns[i].name);
+        sharded_by |= same_name(table->columns[i].name, rule->key);
+    }
+    buffer_append(&out, "", 1);
+    const char *text = arena_printf(p->arena, "ALTER TABLE %s ADD PRIMARY KEY (%s)", relation,
+                                    (const char *)buffer_head(&out));
+    buffer_release(&out);
+    return sharded_by ? text : NULL;
+}
+
 static void fill_table(struct gathering *g, int index, unsigned home, struct gather_table *table)
 {
     struct planner *p = g->p;
     const struct rewrite_gather_table *from = &g->rewrite.tables[index];
     table->name = from->relation->name;
     table->relation = temporary_name(p, table->name);
+    table->add_key = add_key(p, from, table->relation);
     table->text = travels_as_text(from);
     table->source = from->source;
     table->create = make_table(p, table, &from->source, "");

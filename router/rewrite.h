@@ -54,6 +54,7 @@ struct rewrite_gather_table {
     const struct schema_relation *relation;
     bool *used; /* out: the columns that the query can see, one for each of the relation's */
     bool all;   /* out: all of them, and what there may be that the schema does not know yet */
+    bool keyed; /* out: rows may be grouped by the primary key, all of whose columns are used */
     struct shard_query source; /* out: "SELECT columns FROM table WHERE ...", without `shard` */
 };
 

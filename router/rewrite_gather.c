@@ -16,6 +16,7 @@ struct demand {
     const char *name; /* of the relation */
     bool mentioned;
     bool everything; /* some mention needs all rows */
+    bool only, all;  /* there is a mention with ONLY, one without */
     List *alternatives;
 };
 
@@ -27,6 +28,7 @@ struct survey {
     List *made;             /* names that the query itself gives to columns */
     List *qualified;        /* RangeVars of our tables that say a schema */
     bool whole_rows;        /* `*`, NATURAL, or columns by their place */
+    bool groups;            /* there is a GROUP BY */
     List *aliases;
 };
 
@@ -115,8 +117,10 @@ static void note_range(struct survey *s, RangeVar *range)
     s->demands[table].mentioned = true;
     if (range->schemaname)
         s->qualified = lappend(s->qualified, range);
-    if (!range->inh)
-        obstacle(s, "ONLY");
+    if (range->inh)
+        s->demands[table].all = true;
+    else
+        s->demands[table].only = true;
 }
 
 /* One walk over everything. */
@@ -129,6 +133,9 @@ static bool survey_node(Node *node, void *context)
     case T_ColumnRef:
         note_column(s, (ColumnRef *)node);
         return false;
+    case T_SelectStmt:
+        s->groups |= ((SelectStmt *)node)->groupClause != NIL;
+        break;
     case T_RangeVar:
         note_range(s, (RangeVar *)node);
         return false;
@@ -434,6 +441,17 @@ static Node *demanded(const struct demand *demand)
     return bool_expr(OR_EXPR, any);
 }
 
+static bool has_whole_key(const struct rewrite_gather_table *table)
+{
+    bool some = false;
+    for (int i = 0; i < table->relation->ncolumns; i++) {
+        if (table->relation->columns[i].primary_key && !table->used[i])
+            return false;
+        some |= table->relation->columns[i].primary_key;
+    }
+    return some;
+}
+
 static void choose_columns(const struct survey *s, struct rewrite_gather_table *table, bool all)
 {
     const struct schema_relation *relation = table->relation;
@@ -445,6 +463,7 @@ static void choose_columns(const struct survey *s, struct rewrite_gather_table *
             table->used[i] = strcmp(strVal(list_nth(s->names, j)), relation->columns[i].name) == 0;
         some |= table->used[i];
     }
+    table->keyed = s->groups && has_whole_key(table);
     if (!some && relation->ncolumns) /* a table without columns cannot be copied */
         table->used[0] = true;
 }
@@ -473,7 +492,7 @@ static Node *source_select(const struct rewrite_gather_table *table, const struc
                         select_item((Node *)makeString(pstrdup(table->relation->columns[i].name))));
     range->schemaname = pstrdup(table->relation->schema);
     range->relname = pstrdup(table->relation->name);
-    range->inh = true;
+    range->inh = !demand->only;
     range->relpersistence = 'p';
     range->location = -1;
     select->fromClause = list_make1(range);
@@ -532,6 +551,9 @@ static bool find_obstacles(struct survey *s)
     for (int i = 0; i < s->gather->ntables; i++)
         if (!s->demands[i].mentioned)
             obstacle(s, "a table in such a place");
+    for (int i = 0; i < s->gather->ntables; i++)
+        if (s->demands[i].only && s->demands[i].all)
+            obstacle(s, "a table with and without ONLY");
     return s->gather->obstacle != NULL;
 }
 

@@ -93,6 +93,7 @@ struct gather_table {
     struct shard_query create; /* makes the temporary table, with the gathering shard's own rows */
     struct shard_query make;   /* ... without rows: it has none that matter */
     bool rows_here;            /* `create` it is */
+    const char *add_key;       /* gives it its primary key, when it is filled; NULL: not needed */
     struct shard_query source; /* reads the rows on the others, */
     unsigned *shards;          /* which are these */
     int nshards;

@@ -43,35 +43,42 @@ static struct fixture fix;
 
 static void add_relations(void)
 {
-    TABLE("users", 'r', {"id", OID_INT8, true, NULL}, {"name", OID_TEXT, true, NULL},
-          {"email", OID_TEXT, false, "C"}, {"nick", OID_TEXT, false, "de_DE"},
-          {"age", OID_INT4, true, NULL}, {"country", OID_TEXT, true, NULL});
-    TABLE("orders", 'r', {"id", OID_INT8, true, NULL}, {"user_id", OID_INT8, true, NULL},
-          {"total", OID_NUMERIC, true, NULL}, {"note", OID_TEXT, true, NULL});
-    TABLE("files", 'r', {"doc", OID_UUID, true, NULL}, {"size", OID_INT8, true, NULL});
-    TABLE("tenants", 'r', {"slug", OID_VARCHAR, true, NULL}, {"plan", OID_TEXT, true, NULL});
-    TABLE("codes", 'r', {"code", OID_BPCHAR, true, NULL}, {"what", OID_TEXT, true, NULL});
-    TABLE("countries", 'r', {"code", OID_TEXT, true, NULL}, {"title", OID_TEXT, true, NULL});
-    TABLE("logs", 'r', {"id", OID_INT8, true, NULL}, {"uid", OID_INT8, true, NULL},
-          {"msg", OID_TEXT, true, NULL});
-    TABLE("samples", 'r', {"at", OID_INT8, true, NULL}, {"value", OID_INT4, true, NULL});
-    TABLE("towns", 'r', {"region", OID_TEXT, true, NULL}, {"name", OID_TEXT, true, NULL});
-    TABLE("active_users", 'v', {"id", OID_INT8, true, NULL});
-    TABLE("view_of_logs", 'v', {"id", OID_INT8, true, NULL});
-    TABLE("view_of_countries", 'v', {"code", OID_TEXT, true, NULL});
-    TABLE("view_of_both", 'v', {"id", OID_INT8, true, NULL});
-    TABLE("view_of_users", 'v', {"id", OID_INT8, true, NULL});
-    TABLE("view_of_a_part", 'v', {"id", OID_INT8, true, NULL});
-    TABLE("view_of_views", 'v', {"id", OID_INT8, true, NULL});
-    TABLE("view_of_nothing", 'v', {"id", OID_INT8, true, NULL});
-    TABLE("log_seq", 'S', {"last_value", OID_INT8, true, NULL});
+    TABLE("users", 'r', {"id", OID_INT8, true, NULL, false}, {"name", OID_TEXT, true, NULL, false},
+          {"email", OID_TEXT, false, "C", false}, {"nick", OID_TEXT, false, "de_DE", false},
+          {"age", OID_INT4, true, NULL, false}, {"country", OID_TEXT, true, NULL, false});
+    TABLE("orders", 'r', {"id", OID_INT8, true, NULL, false},
+          {"user_id", OID_INT8, true, NULL, false}, {"total", OID_NUMERIC, true, NULL, false},
+          {"note", OID_TEXT, true, NULL, false});
+    TABLE("files", 'r', {"doc", OID_UUID, true, NULL, false},
+          {"size", OID_INT8, true, NULL, false});
+    TABLE("tenants", 'r', {"slug", OID_VARCHAR, true, NULL, false},
+          {"plan", OID_TEXT, true, NULL, false});
+    TABLE("codes", 'r', {"code", OID_BPCHAR, true, NULL, false},
+          {"what", OID_TEXT, true, NULL, false});
+    TABLE("countries", 'r', {"code", OID_TEXT, true, NULL, false},
+          {"title", OID_TEXT, true, NULL, false});
+    TABLE("logs", 'r', {"id", OID_INT8, true, NULL, false}, {"uid", OID_INT8, true, NULL, false},
+          {"msg", OID_TEXT, true, NULL, false});
+    TABLE("samples", 'r', {"at", OID_INT8, true, NULL, false},
+          {"value", OID_INT4, true, NULL, false});
+    TABLE("towns", 'r', {"region", OID_TEXT, true, NULL, false},
+          {"name", OID_TEXT, true, NULL, false});
+    TABLE("active_users", 'v', {"id", OID_INT8, true, NULL, false});
+    TABLE("view_of_logs", 'v', {"id", OID_INT8, true, NULL, false});
+    TABLE("view_of_countries", 'v', {"code", OID_TEXT, true, NULL, false});
+    TABLE("view_of_both", 'v', {"id", OID_INT8, true, NULL, false});
+    TABLE("view_of_users", 'v', {"id", OID_INT8, true, NULL, false});
+    TABLE("view_of_a_part", 'v', {"id", OID_INT8, true, NULL, false});
+    TABLE("view_of_views", 'v', {"id", OID_INT8, true, NULL, false});
+    TABLE("view_of_nothing", 'v', {"id", OID_INT8, true, NULL, false});
+    TABLE("log_seq", 'S', {"last_value", OID_INT8, true, NULL, false});
 }
 
 /* A partition of a partition of orders, and children of an unsharded and of a reference table. */
 static void add_children(void)
 {
-    static struct schema_column columns[] = {{"user_id", OID_INT8, true, NULL},
-                                             {"id", OID_INT8, true, NULL}};
+    static struct schema_column columns[] = {{"user_id", OID_INT8, true, NULL, false},
+                                             {"id", OID_INT8, true, NULL, false}};
     static const char *const children[][4] = {{"public", "orders_2024", "public", "orders"},
                                               {"parts", "orders_2024_01", "public", "orders_2024"},
                                               {"public", "logs_1", "public", "logs"},
