@@ -136,6 +136,15 @@ def test_cancel_reaches_clients_of_processes_before(cluster):
             ended(one_of_them)
 
 
+def thread_states(pid):
+    """Their letters in /proc."""
+    states = set()
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/stat") as file:
+            states.add(file.read().rsplit(")", 1)[1].split()[0])
+    return states
+
+
 def test_clients_who_wait_when_the_new_process_begins(cluster):
     """It serves them in the first turns of its loops, while the old one does nothing."""
     with restartable(cluster) as proxy:
@@ -144,6 +153,7 @@ def test_clients_who_wait_when_the_new_process_begins(cluster):
         proxy.wait_log('msg="taking over"')
         old.send_signal(signal.SIGSTOP)
         try:
+            wait_until(lambda: thread_states(old.pid) == {"T"}, 10.0, "every thread stopped")  # until then it accepts
             with ExitStack() as stack:
                 waiting = [stack.enter_context(Raw(proxy, login=False)) for _ in range(12)]
                 for client in waiting:
