@@ -15,10 +15,12 @@
 #include "proxy/monitor.h"
 #include "proxy/notify.h"
 #include "proxy/prepared.h"
+#include "proxy/recovery.h"
 #include "proxy/takeover.h"
 #include "proxy/worker.h"
 
 #define SIGNAL_HANDED_OVER SIGRTMIN /* from our own thread */
+#define RECOVERY_MS 1000            /* ... for the first look at what is left prepared */
 #define FIRST_ROUND_MS 3000         /* how long the start waits to know who is primary */
 
 /* ---- signals: blocked everywhere, taken by the main thread with sigwait ---- */
@@ -267,6 +269,7 @@ static void end(struct daemon *daemon)
     for (int i = 0; i < daemon->nworkers; i++)
         worker_join(&daemon->workers[i]);
     auth_query_stop(daemon->auth_query);
+    recovery_stop(daemon->recovery);
     monitor_stop(daemon->monitor);
     budgets_free(daemon);
     credentials_free(&daemon->credentials);
@@ -334,6 +337,11 @@ int daemon_run(struct config *config, bool takeover)
         return 1;
     }
     monitor_wait_first_round(daemon.monitor, FIRST_ROUND_MS);
+    daemon.recovery = recovery_start(&daemon, RECOVERY_MS);
+    if (!daemon.recovery) {
+        log_event(LOG_ERROR, "cannot start", LOG_S("reason", "no thread for recovery"));
+        return 1;
+    }
     bool started = start_serving(&daemon, inheritance.http);
     if (started)
         say_started(&daemon);

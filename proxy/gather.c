@@ -311,6 +311,7 @@ struct gather *gather_start(struct client *client, const struct scatter_ask *ask
         buffer_release(&client->extended->early);
     }
     attach_prefix(client, g->home, &g->feed);
+    g->home->gathered = g->block;
     g->home->unnamed = (struct prepared_key){0};
     g->home->request_at = client->request.started_at;
     put_home_query(g, g->block ? "SAVEPOINT " SAVEPOINT : "BEGIN READ WRITE");

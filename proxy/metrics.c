@@ -283,6 +283,16 @@ static const struct {
      COUNTER(pipelined),
      1,
      {NULL, NULL}},
+    {"two_phase_commits_total",
+     "Transactions that were committed on several shards by two-phase commit.",
+     COUNTER(two_phase),
+     1,
+     {NULL, NULL}},
+    {"two_phase_in_doubt_total",
+     "Prepared transactions of a shard that were left to recovery.",
+     COUNTER(in_doubt),
+     1,
+     {NULL, NULL}},
     {"server_errors_total", "Errors that servers answered.", COUNTER(errors), 1, {NULL, NULL}},
 };
 

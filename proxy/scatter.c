@@ -3,14 +3,13 @@
  *
  *   RUNNING --all ready--> (done)                       reads; parts of an explicit transaction
  *      |                                                statements that refuse a transaction
- *      '--all ready, ours to commit--> COMMITTING --> (done)
- *      '--one failed, ours to end----> ROLLING_BACK -> (done)
+ *      '--all ready, ours to end--> twophase.c --> (done)
  *
- * A change outside a transaction runs inside BEGIN ... COMMIT on every shard, and is committed only when
- * it succeeded on all of them, deferred constraints checked. Rows go through router's merge; a shard is
+ * A change outside a transaction runs inside one on every shard, and is committed only when it succeeded on
+ * all of them, deferred constraints checked. Rows go through router's merge; a shard is
  * read only as far as the merge and the client can take.
  */
-#include "proxy/session.h"
+#include "proxy/scatter_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -28,39 +27,6 @@
 #include "proxy/series.h"
 
 #define OUT_MAX 65536
-
-enum scatter_phase { SCATTER_RUNNING, SCATTER_COMMITTING, SCATTER_ROLLING_BACK };
-
-struct part {
-    struct server *server; /* NULL: lost */
-    const char *shard_name;
-    int awaited;    /* ReadyForQuerys to come */
-    bool complete;  /* its rows are all here */
-    bool cancelled; /* asked to stop: its error is ours and means nothing */
-    bool committed;
-    char *tag;
-    struct buffer rows; /* EXPLAIN: kept until all are there */
-};
-
-struct scatter {
-    struct gather *gather; /* the plan gathers: everything is passed on to it; else NULL */
-    struct client *client;
-    struct scatter_ask ask;
-    const struct statement *statement;
-    const struct plan *plan; /* client->request.plan */
-    enum scatter_phase phase;
-    bool ends_itself; /* begun here: to be committed or rolled back here */
-    bool commits;     /* it is the COMMIT of a transaction over several shards */
-    bool rows_done;   /* the merge has all it needs */
-    bool described;
-    struct merge *merge;
-    struct buffer out;
-    struct arena arena; /* error texts */
-    bool failed;
-    struct pg_error error;
-    int nparts, awaited;
-    struct part parts[];
-};
 
 /* ---- sending ---- */
 
@@ -143,7 +109,7 @@ static void put_statement(struct scatter *scatter, const struct shard_query *que
     wire_put_simple(out, 'S');
 }
 
-static void await(struct scatter *scatter, struct part *part)
+void scatter_await(struct scatter *scatter, struct part *part)
 {
     server_expect(part->server, EXPECT_QUERY);
     part->awaited++;
@@ -160,10 +126,10 @@ static void start_part(struct scatter *scatter, struct part *part, const struct 
         server_expect(server, EXPECT_QUERY)->swallow = true;
     }
     put_statement(scatter, query, &out);
-    await(scatter, part);
-    if (scatter->ends_itself && scatter->statement && scatter->statement->kind == STMT_QUERY) {
-        wire_put_query(&out, "SET CONSTRAINTS ALL IMMEDIATE");
-        await(scatter, part);
+    scatter_await(scatter, part);
+    if (scatter->ends_itself) {
+        wire_put_query(&out, COMMIT_CHECK);
+        scatter_await(scatter, part);
     }
     server->unnamed = (struct prepared_key){0};
     server->request_at = scatter->client->request.started_at;
@@ -222,7 +188,7 @@ void scatter_start(struct client *client, const struct scatter_ask *ask)
         part->server = client_participant(client, query.shard);
         part->shard_name = client->database->shards[query.shard].name;
         if (scatter->commits)
-            query.sql = "SET CONSTRAINTS ALL IMMEDIATE";
+            query.sql = COMMIT_CHECK;
         start_part(scatter, part, &query);
     }
 }
@@ -232,6 +198,7 @@ void scatter_free(struct client *client)
     struct scatter *scatter = client->scatter;
     if (!scatter)
         return;
+    commit_forget(scatter);
     for (int i = 0; i < scatter->nparts; i++) {
         free(scatter->parts[i].tag);
         buffer_release(&scatter->parts[i].rows);
@@ -260,7 +227,7 @@ static void stop_others(struct scatter *scatter)
     }
 }
 
-static void fail(struct scatter *scatter, const struct pg_error *error, const char *shard_name)
+void scatter_fail(struct scatter *scatter, const struct pg_error *error, const char *shard_name)
 {
     struct arena *arena = &scatter->arena;
     if (scatter->failed)
@@ -284,7 +251,7 @@ static void fail(struct scatter *scatter, const struct pg_error *error, const ch
 static bool some_committed(const struct scatter *scatter, struct buffer *names)
 {
     for (int i = 0; i < scatter->nparts; i++)
-        if (scatter->parts[i].committed)
+        if (scatter->parts[i].committed && scatter->parts[i].wrote)
             buffer_printf(names, "%s%s", buffer_length(names) ? ", " : "",
                           scatter->parts[i].shard_name);
     return buffer_length(names) > 0;
@@ -294,7 +261,7 @@ static bool some_committed(const struct scatter *scatter, struct buffer *names)
 static void explain_half_commit(struct scatter *scatter)
 {
     struct buffer names = {0};
-    if (scatter->phase == SCATTER_COMMITTING && some_committed(scatter, &names)) {
+    if (scatter->one_by_one && some_committed(scatter, &names)) {
         scatter->error.detail =
             arena_printf(&scatter->arena, "%s The transaction is committed on: %s.",
                          scatter->error.detail ? scatter->error.detail : "", buffer_head(&names));
@@ -332,7 +299,7 @@ static void pump(struct scatter *scatter)
            conn_queued(&scatter->client->conn) <= OUT_MAX) {
         enum merge_status status = merge_run(scatter->merge, &scatter->out, OUT_MAX);
         if (status == MERGE_FAILED) {
-            fail(scatter, merge_error(scatter->merge), NULL);
+            scatter_fail(scatter, merge_error(scatter->merge), NULL);
             break;
         }
         if (status == MERGE_DONE) {
@@ -417,7 +384,7 @@ static void put_answer(struct scatter *scatter)
         put_tag(scatter);
 }
 
-static bool chains(const struct scatter *scatter)
+bool scatter_chains(const struct scatter *scatter)
 {
     const struct statement *statement = scatter->statement;
     return statement && statement->chain &&
@@ -441,6 +408,22 @@ static void note_seen(struct client *client, const struct server *server)
         session_saw_anything(client);
 }
 
+static bool any_begun(const struct client *client)
+{
+    for (int i = 0; i < client->nparticipants; i++)
+        if (client->participants[i]->begun)
+            return true;
+    return false;
+}
+
+/* In a transaction each of its servers counts as written to. */
+static void note_writes_of_block(struct scatter *scatter)
+{
+    for (int i = 0; scatter->plan->write && !scatter->commits && i < scatter->nparts; i++)
+        if (scatter->parts[i].server)
+            scatter->parts[i].server->wrote = true;
+}
+
 static void follow_transaction(struct scatter *scatter)
 {
     struct client *client = scatter->client;
@@ -451,6 +434,8 @@ static void follow_transaction(struct scatter *scatter)
         ended &= !server || server->tx_status == 'I';
         failed |= !server || server->tx_status == 'E';
     }
+    if (client->tx)
+        note_writes_of_block(scatter);
     if (!client->tx) {
         for (int i = 0; scatter->plan->write && i < scatter->nparts; i++)
             note_write(client, scatter->parts[i].server);
@@ -459,11 +444,11 @@ static void follow_transaction(struct scatter *scatter)
         for (int i = 0; i < scatter->nparts; i++)
             if (scatter->parts[i].server)
                 reported_settle(client, scatter->parts[i].server, NULL);
-    } else if (!failed && chains(scatter)) {
+    } else if (!scatter->failed && scatter_chains(scatter)) {
         transaction_chain(client, scatter->commits);
-        client->tx->state = TX_OPEN;
+        client->tx->state = any_begun(client) ? TX_OPEN : TX_DEFERRED;
     } else if (ended) {
-        transaction_end(client, scatter->commits);
+        transaction_end(client, scatter->commits && !scatter->failed);
     } else {
         client->tx->state = failed ? TX_FAILED : TX_OPEN;
     }
@@ -501,36 +486,15 @@ static void finish(struct scatter *scatter)
         session_ready(client);
 }
 
-static void send_to_all(struct scatter *scatter, const char *sql, enum scatter_phase phase)
-{
-    struct buffer out = {0};
-    scatter->phase = phase;
-    wire_put_query(&out, sql);
-    for (int i = 0; i < scatter->nparts; i++) {
-        struct part *part = &scatter->parts[i];
-        if (!part->server || part->server->tx_status == 'I')
-            continue;
-        await(scatter, part);
-        conn_send(&part->server->conn, buffer_head(&out), buffer_length(&out));
-    }
-    buffer_release(&out);
-}
-
 /* All that was awaited has come. */
-static void advance(struct scatter *scatter)
+void scatter_advance(struct scatter *scatter)
 {
     pump(scatter);
     if (scatter->awaited || !rows_are_out(scatter))
         return;
-    bool own = scatter->ends_itself || scatter->commits;
-    if (scatter->phase == SCATTER_RUNNING && own) {
-        if (scatter->failed)
-            send_to_all(scatter, "ROLLBACK", SCATTER_ROLLING_BACK);
-        else
-            send_to_all(scatter, chains(scatter) ? "COMMIT AND CHAIN" : "COMMIT",
-                        SCATTER_COMMITTING);
-    }
-    if (!scatter->awaited)
+    if (scatter->ends_itself || scatter->commits)
+        commit_advance(scatter);
+    if (!scatter->awaited && scatter->phase != SCATTER_WAITING)
         finish(scatter);
 }
 
@@ -539,7 +503,7 @@ void scatter_drained(struct client *client)
     if (client->scatter->gather)
         gather_drained(client->scatter->gather);
     else
-        advance(client->scatter);
+        scatter_advance(client->scatter);
 }
 
 void scatter_pump(struct client *client)
@@ -550,7 +514,7 @@ void scatter_pump(struct client *client)
     }
     pump(client->scatter);
     if (!client->scatter->awaited)
-        advance(client->scatter);
+        scatter_advance(client->scatter);
 }
 
 /* ---- messages from the shards ---- */
@@ -588,8 +552,10 @@ static void error_message(struct scatter *scatter, struct part *part, const char
     bool ours = part->cancelled && strcmp(error.sqlstate, "57014") == 0;
     bool echo = strcmp(error.sqlstate, "25P02") == 0; /* of the statement behind the failed one */
     part->complete = true;
+    if (commit_took_error(scatter, part, &error))
+        return;
     if (!ours && !(echo && scatter->failed))
-        fail(scatter, &error, part->shard_name);
+        scatter_fail(scatter, &error, part->shard_name);
 }
 
 static void complete_message(struct scatter *scatter, struct part *part, int index,
@@ -597,16 +563,16 @@ static void complete_message(struct scatter *scatter, struct part *part, int ind
 {
     if (!len || body[len - 1] != '\0')
         return;
-    if (scatter->phase == SCATTER_COMMITTING) {
-        part->committed = strcmp(body, "COMMIT") == 0;
+    if (scatter->phase != SCATTER_RUNNING) {
+        commit_took_tag(scatter, part, body);
         return;
     }
-    if (part->complete) /* the answer to SET CONSTRAINTS behind it */
+    if (part->complete) /* the answers to COMMIT_CHECK behind it */
         return;
     part->complete = true;
     part->tag = mem_strdup(body);
     if (scatter->merge && !scatter->failed && !merge_feed(scatter->merge, index, 'C', "", 0))
-        fail(scatter, merge_error(scatter->merge), NULL);
+        scatter_fail(scatter, merge_error(scatter->merge), NULL);
 }
 
 static void copy_message(struct buffer *out, char type, const char *body, size_t len)
@@ -619,7 +585,10 @@ static void copy_message(struct buffer *out, char type, const char *body, size_t
 static void row_message(struct scatter *scatter, struct part *part, int index, char type,
                         const char *body, size_t len)
 {
-    if (is_explain(scatter)) {
+    if (part->complete) {
+        if (type == 'D')
+            commit_took_check(part, body, len);
+    } else if (is_explain(scatter)) {
         if (type == 'D')
             copy_message(&part->rows, type, body, len);
     } else if (!scatter->merge) {
@@ -629,7 +598,7 @@ static void row_message(struct scatter *scatter, struct part *part, int index, c
         scatter->described |= type == 'T';
     } else if (scatter->merge && !scatter->failed && !part->cancelled && !scatter->rows_done) {
         if (!merge_feed(scatter->merge, index, type, body, len))
-            fail(scatter, merge_error(scatter->merge), NULL);
+            scatter_fail(scatter, merge_error(scatter->merge), NULL);
     }
 }
 
@@ -646,7 +615,7 @@ static void ready_message(struct scatter *scatter, struct part *part, const char
     part->awaited--;
     scatter->awaited--;
     if (!scatter->awaited)
-        advance(scatter);
+        scatter_advance(scatter);
 }
 
 void scatter_message(struct server *server, char type, const char *body, size_t len)
@@ -708,16 +677,16 @@ void scatter_lost(struct client *client, struct server *server, const char *reas
         .sqlstate = server->fatal_sqlstate[0] ? server->fatal_sqlstate : "08006",
         .message = arena_printf(&scatter->arena, "lost the connection to shard %s: %s",
                                 part->shard_name, reason),
-        .hint = scatter->phase == SCATTER_COMMITTING
-                    ? "Whether it was committed there is not known: check, then repair."
-                    : "Nothing was committed; run the statement again."};
+        .hint = "Nothing was committed; run the statement again."};
+    bool matters = commit_lost(scatter, part, &error);
     part->server = NULL;
     part->complete = true;
     scatter->awaited -= part->awaited;
     part->awaited = 0;
-    fail(scatter, &error, NULL);
+    if (matters)
+        scatter_fail(scatter, &error, NULL);
     if (!scatter->awaited)
-        advance(scatter);
+        scatter_advance(scatter);
 }
 
 void scatter_abandon(struct client *client)

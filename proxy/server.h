@@ -123,6 +123,8 @@ struct server {
                                                way; that may have ended. See pins.h */
     bool begun;        /* BEGIN was sent for the client's transaction */
     bool wrote;        /* something that may write was sent in this transaction */
+    bool gathered;     /* a gather has made temporary tables in this transaction: no PREPARE */
+    bool notified;     /* NOTIFY was run in it: no PREPARE */
     bool discard;      /* close instead of reusing */
     bool kept;         /* was a session's own: reset before another client gets it */
     bool tended;       /* runs a reset or a test between two clients (pool_tend.c) */

@@ -505,6 +505,8 @@ void statement_completed(struct client *client, struct server *server,
     default:
         break;
     }
+    if (statement->kind == STMT_NOTIFY && client->tx)
+        server->notified = true;
     if (write)
         wrote(client, server);
 }

@@ -131,7 +131,8 @@ void transaction_end(struct client *client, bool committed)
             guc_pending_apply(&tx->settings, NULL, &server->guc);
         if (server->begun)
             reported_settle(client, server, committed ? &tx->settings : NULL);
-        server->begun = false;
+        server->begun = server->wrote = false;
+        server->gathered = server->notified = false;
     }
     extended_close_portals(client);
     own_settings_end(client, committed);

@@ -30,6 +30,7 @@ struct worker_channel;
 struct gate;
 struct secret;
 struct shape_table;
+struct recovery;
 struct takeover;
 struct welcome;
 struct worker;
@@ -50,7 +51,7 @@ struct worker_stats {
     uint64_t queries, transactions, bytes_in, bytes_out, query_us, xact_us, wait_us;
     uint64_t assignments, client_parses, server_parses, binds, logins;
     uint64_t direct, scatter, gather, refused, reads_on_replica, reads_on_primary, retries,
-        misrouted, pipelined;
+        misrouted, pipelined, two_phase, in_doubt;
     uint64_t errors;
 };
 
@@ -146,6 +147,7 @@ struct daemon {
     pthread_mutex_t start_lock; /* held until all workers are there: none works before */
     struct monitor *monitor;
     struct auth_query *auth_query; /* looks users up */
+    struct recovery *recovery;     /* finishes what two-phase commits left */
     atomic_int clients;
     atomic_int replications;       /* replication sessions: limits.max_replication */
     unsigned char cancel_seed[32]; /* clients' cancel keys are made from it */

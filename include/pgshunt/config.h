@@ -22,6 +22,8 @@
 enum auth_method { AUTH_TRUST, AUTH_MD5, AUTH_SCRAM, AUTH_PASSWORD, AUTH_HBA, AUTH_CERT };
 /* What becomes of clients when the connection that listens for them was lost. */
 enum listen_lost { LISTEN_LOST_WARN, LISTEN_LOST_CLOSE };
+/* A commit on several shards that were written to. */
+enum multi_shard_commit { COMMIT_ATOMIC, COMMIT_ONE_BY_ONE };
 enum pool_mode { POOL_TRANSACTION, POOL_SESSION, POOL_STATEMENT };
 
 /*
@@ -248,6 +250,8 @@ struct config {
     int region_spill;   /* connections in use; 0: never */
     int64_t slow_start; /* 0: none */
     int64_t failover_wait;
+    enum multi_shard_commit multi_shard_commit;
+    int64_t recover_after; /* a prepared transaction older than this is nobody's */
     int64_t lag_check_interval;
     int64_t check_timeout;
     int health_fall; /* checks in a row: to take a node out, to bring one back */

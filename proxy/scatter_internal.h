@@ -1,0 +1,97 @@
+/*
+ * scatter_internal.h: what scatter.c (a fan-out and its answers) and twophase.c (how what it changed is
+ * committed) share.
+ */
+#ifndef PGSHUNT_PROXY_SCATTER_INTERNAL_H
+#define PGSHUNT_PROXY_SCATTER_INTERNAL_H
+
+#include "pgshunt/arena.h"
+#include "proxy/session.h"
+#include "proxy/twophase_gid.h"
+
+/* The phases after RUNNING: see twophase.c. */
+enum scatter_phase {
+    SCATTER_RUNNING,
+    SCATTER_READING,
+    SCATTER_COMMITTING,
+    SCATTER_PREPARING,
+    SCATTER_DECIDING,
+    SCATTER_FINISHING,
+    SCATTER_WAITING,
+    SCATTER_ROLLING_BACK,
+    SCATTER_DONE,
+};
+
+/* Behind the last statement: what a commit could still fail of, and whether there is anything to commit. */
+#define COMMIT_CHECK                                                                               \
+    "SET CONSTRAINTS ALL IMMEDIATE; SELECT pg_catalog.txid_current_if_assigned() IS NOT NULL"
+
+struct part {
+    struct server *server; /* NULL: lost */
+    const char *shard_name;
+    int awaited;    /* ReadyForQuerys to come */
+    bool complete;  /* its rows are all here */
+    bool cancelled; /* asked to stop: its error is ours and means nothing */
+    bool wrote;     /* there is something to commit */
+    bool asked;     /* PREPARE TRANSACTION was sent */
+    bool prepared;  /* ... and done */
+    bool finished;  /* ... and COMMIT PREPARED or ROLLBACK PREPARED was */
+    bool committed;
+    char *tag;
+    struct buffer rows; /* EXPLAIN: kept until all are there */
+};
+
+struct scatter {
+    struct gather *gather; /* the plan gathers: everything is passed on to it; else NULL */
+    struct client *client;
+    struct scatter_ask ask;
+    const struct statement *statement;
+    const struct plan *plan; /* client->request.plan */
+    enum scatter_phase phase;
+    bool ends_itself; /* begun here: to be committed or rolled back here */
+    bool commits;     /* it is the COMMIT of a transaction over several shards */
+    bool one_by_one;  /* COMMITs were sent that may fail on one and not on another */
+    bool rows_done;   /* the merge has all it needs */
+    bool described;
+    struct merge *merge;
+    struct buffer out;
+    struct arena arena; /* error texts */
+    bool failed;
+    struct pg_error error;
+    /* two-phase commit */
+    struct part *decider;     /* NULL: it is none */
+    bool unknown;             /* the decider was lost while it decided */
+    int64_t prepared_at;      /* clock_us() when PREPARE was sent */
+    int64_t wait_until;       /* WAITING */
+    struct commit_wait *wait; /* its timer, owned; NULL: none */
+    char gid[GID_SIZE];
+    int nparts, awaited;
+    struct part parts[];
+};
+
+/* ---- scatter.c ---- */
+
+/* One more ReadyForQuery is to come from it. */
+void scatter_await(struct scatter *scatter, struct part *part);
+void scatter_fail(struct scatter *scatter, const struct pg_error *error, const char *shard_name);
+/* Something was answered, or has come to an end by itself. */
+void scatter_advance(struct scatter *scatter);
+/* It is COMMIT or ROLLBACK AND CHAIN. */
+bool scatter_chains(const struct scatter *scatter);
+
+/* ---- twophase.c ---- */
+
+/* All that was awaited has come: goes on to the next phase that awaits something, or to DONE. */
+void commit_advance(struct scatter *scatter);
+/* Answers of the phases after RUNNING. An error (which may be explained in passing) that was taken does
+ * not fail the fan-out. */
+bool commit_took_error(struct scatter *scatter, struct part *part, struct pg_error *error);
+void commit_took_tag(struct scatter *scatter, struct part *part, const char *tag);
+/* The row of COMMIT_CHECK. */
+void commit_took_check(struct part *part, const char *body, size_t len);
+/* The part's server is lost, for which `error` is the reason: whether that fails the fan-out. */
+bool commit_lost(struct scatter *scatter, struct part *part, struct pg_error *error);
+/* It is being freed, perhaps in the middle. */
+void commit_forget(struct scatter *scatter);
+
+#endif
