@@ -179,6 +179,18 @@ static void put_tls(struct buffer *out, const struct report *report)
                {"file", list[i].file});
 }
 
+static void put_recovery(struct buffer *out, const struct report *report)
+{
+    metrics_family(out, "recovered_total", "counter",
+                   "Prepared transactions that recovery finished, by outcome.");
+    SAMPLE(out, "recovered_total", (double)report->recovery.committed, {"outcome", "committed"});
+    SAMPLE(out, "recovered_total", (double)report->recovery.rolled_back,
+           {"outcome", "rolled back"});
+    put_single(out, "in_doubt_transactions", "gauge",
+               "Prepared transactions that recovery could not finish yet.",
+               (double)report->recovery.in_doubt);
+}
+
 static void put_workers(struct buffer *out, const struct report *report)
 {
     char index[16];
@@ -314,6 +326,7 @@ void metrics_write(const struct report *report, struct buffer *out)
 {
     put_process(out, report);
     put_tls(out, report);
+    put_recovery(out, report);
     put_workers(out, report);
     put_pins(out, report);
     put_counters(out, report);

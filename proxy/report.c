@@ -367,6 +367,7 @@ struct report *report_static(struct daemon *daemon)
     report->draining = atomic_load(&daemon->draining);
     report->reload_ok = atomic_load(&daemon->reload_ok);
     report->accepted = atomic_load(&daemon->connections);
+    recovery_counts(daemon->recovery, &report->recovery);
     take_handshakes(&report->handshakes[0], &daemon->tls_clients);
     take_handshakes(&report->handshakes[1], &daemon->tls_servers);
     return report;

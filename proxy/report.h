@@ -17,6 +17,7 @@
 #include <uthash.h>
 
 #include "pgshunt/arena.h"
+#include "proxy/recovery.h"
 #include "proxy/topology.h"
 #include "proxy/worker.h"
 
@@ -146,6 +147,7 @@ struct report {
     uint64_t pins[PIN_REASONS];             /* how often one was pinned since start */
     int tls_clients, tls_servers;           /* connections on TLS */
     struct report_handshakes handshakes[2]; /* clients, servers */
+    struct recovery_counts recovery;
     struct report_account *accounts;
     struct report_pool *pools;
     struct report_stats *stats;
