@@ -58,6 +58,20 @@ LDLIBS_ALL    := $(LDLIBS_ROUTER) $(LDLIBS_COMMON) $(LDLIBS_PROXY) -lpthread -ld
 LIB_SOURCES   := $(wildcard common/*.c) $(wildcard router/*.c) $(wildcard resharder/*.c) $(wildcard partition/*.c) \
                  $(wildcard failover/*.c)
 PROXY_SOURCES := $(filter-out proxy/main.c,$(wildcard proxy/*.c))
+# What every statement passes through: these files are optimized across each other when the daemon is linked,
+# which takes some seconds more. LTO=0 leaves that out. Tests are linked without it in any case.
+LTO ?= 1
+HOT_SOURCES   := $(patsubst %,proxy/%.c,session simple batch batch_prepare extended extended_bind extended_run pipeline \
+                   names marks prepared relay reported pins statement attach balance freshness pool client conn \
+                   server worker poller guc own_settings sequences sql_prepare topology schema_wait control hold) \
+                 $(patsubst %,common/%.c,wire buffer arena shardmap schema) \
+                 $(patsubst %,router/%.c,shape session_functions)
+HOT_OBJECTS   := $(patsubst %.c,$(OUT)/obj/%.o,$(wildcard $(HOT_SOURCES)))
+ifeq ($(MODE)$(LTO)$(findstring clang,$(CC)),release1)
+  LTO_COMPILE := -flto -ffat-lto-objects
+  LTO_LINK    := -flto=auto -Wno-error # the compiler has said what it had to say, file by file
+  NO_LTO_LINK := -fno-lto
+endif
 LIB_OBJECTS   := $(LIB_SOURCES:%.c=$(OUT)/obj/%.o)
 CTL_OBJECTS   := $(patsubst %.c,$(OUT)/obj/%.o,$(wildcard ctl/*.c))
 PROXY_OBJECTS := $(PROXY_SOURCES:%.c=$(OUT)/obj/%.o)
@@ -164,7 +178,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "Variables: CC=gcc|clang  MODE=release|debug|asan|tsan|fuzz  BUILD=build  V=1 (show commands)"
-	@echo "  PREFIX=/usr/local  DESTDIR=  FUZZ_SECONDS=10  CHECK=\"unit integration\" (suites of make check)"
+	@echo "  PREFIX=/usr/local  LTO=0: links in no time, but the daemon is slower  DESTDIR=  FUZZ_SECONDS=10  CHECK=\"unit integration\" (suites of make check)"
 	@echo "  PG_QUERY_DIR=DIR: build against a libpg_query source tree (15, 16 or 17) instead of Debian's"
 
 # ---- build rules ----
@@ -179,11 +193,11 @@ $(OUT)/libproxy.a: $(PROXY_OBJECTS)
 
 $(OUT)/pgshunt: $(OUT)/obj/proxy/main.o $(OUT)/libproxy.a $(OUT)/libpgshunt.a
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL)
+	$(Q)$(CC) $(CFLAGS) $(LTO_LINK) $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL)
 
 $(OUT)/pgshuntctl: $(CTL_OBJECTS) $(OUT)/libpgshunt.a
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS_ROUTER) $(LDLIBS_COMMON) -lpq -lpthread -ldl
+	$(Q)$(CC) $(CFLAGS) $(NO_LTO_LINK) $(LDFLAGS) -o $@ $^ $(LDLIBS_ROUTER) $(LDLIBS_COMMON) -lpq -lpthread -ldl
 
 $(OUT)/relay: $(OUT)/obj/tests/bench/relay.o
 	$(call say,LINK,$@)
@@ -191,6 +205,8 @@ $(OUT)/relay: $(OUT)/obj/tests/bench/relay.o
 
 # The only files that may see Postgres' own headers (parse.o and parse_*.o: % is never empty).
 $(OUT)/obj/router/parse%o $(OUT)/obj/router/rewrite%o: CPPFLAGS += $(PG_QUERY_CFLAGS)
+
+$(HOT_OBJECTS): CFLAGS += $(LTO_COMPILE)
 
 $(OUT)/obj/%.o: %.c Makefile VERSION
 	$(call say,CC,$<)
@@ -200,12 +216,12 @@ $(OUT)/obj/%.o: %.c Makefile VERSION
 $(OUT)/tests/unit/%: $(OUT)/obj/tests/unit/%.o $(OUT)/libproxy.a $(OUT)/libpgshunt.a
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS_ALL)
+	$(Q)$(CC) $(CFLAGS) $(NO_LTO_LINK) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS_ALL)
 
 $(OUT)/tests/fuzz/%: $(OUT)/obj/tests/fuzz/%.o $(OUT)/libproxy.a $(OUT)/libpgshunt.a
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL)
+	$(Q)$(CC) $(CFLAGS) $(NO_LTO_LINK) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL)
 
 .PRECIOUS: $(OUT)/obj/%.o
 -include $(shell find $(OUT)/obj -name '*.d' 2>/dev/null)
