@@ -96,6 +96,7 @@ struct transaction {
     bool went_back; /* a RESET left servers without what the startup packet says: to be set again */
     struct savepoint *savepoints;
     int nsavepoints;
+    struct cursors *cursors; /* results of several shards taken in parts; NULL: none */
 };
 
 /* request.attempts of one that is not to be tried elsewhere. */

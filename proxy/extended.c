@@ -7,6 +7,7 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
+#include "proxy/cursor.h"
 #include "proxy/pool.h"
 
 #define OUT_MAX 16384    /* a batch longer than this leaves in parts */
@@ -89,6 +90,17 @@ static void close_statement(struct client *client, const char *name)
     }
 }
 
+/* A result of several shards that servers hold portals for. */
+static struct cursor *cursor_named(const struct client *client, const char *name)
+{
+    bool gone;
+    const struct portal *portal = names_portal(&client->extended->names, name);
+    bool failed = client->tx && client->tx->state == TX_FAILED; /* they go with the transaction */
+    if (failed)
+        return NULL;
+    return portal ? cursor_of_portal(client, portal, &gone) : cursor_find(client, name);
+}
+
 static bool close_message(struct client *client, const struct incoming *message)
 {
     struct extended *ext = client->extended;
@@ -109,6 +121,16 @@ static bool close_message(struct client *client, const struct incoming *message)
         return true;
     if (kind == 'S') {
         close_statement(client, name);
+        return true;
+    }
+    struct cursor *cursor = cursor_named(client, name);
+    if (cursor) {
+        if (ext->server) {
+            batch_settle(client);
+            return false;
+        }
+        names_close(&ext->names, name);
+        cursor_close(client, cursor);
         return true;
     }
     struct portal *portal = batch_portal(client, name);

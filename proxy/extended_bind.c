@@ -7,6 +7,7 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
+#include "proxy/cursor.h"
 #include "proxy/pool.h"
 #include "proxy/schema_wait.h"
 
@@ -225,6 +226,41 @@ static void begin_implicit(struct client *client, const struct incoming *message
     client->tx->implicit = true;
 }
 
+/* FETCH and its like, of a cursor over several shards, and a DECLARE of the name of one. */
+static bool is_about_cursor(const struct client *client, const struct prepared *prepared)
+{
+    if (prepared->statements.count != 1)
+        return false;
+    const struct statement *statement = prepared->statements.items[0];
+    return cursor_of_statement(client, statement) ||
+           (statement->kind == STMT_DECLARE_CURSOR && cursor_find(client, statement->name));
+}
+
+static bool asks_for_binary(const struct wire_bind *bind)
+{
+    for (size_t i = 2; i + 2 <= bind->results_len; i += 2)
+        if (wire_get16(bind->results + i) == 1)
+            return true;
+    return false;
+}
+
+static void bind_cursor(struct client *client, const struct wire_bind *bind,
+                        struct prepared *prepared)
+{
+    static const struct pg_error error = {
+        .sqlstate = "0A000",
+        .message = "FETCH from a cursor over several shards with results in binary format is not "
+                   "supported",
+        .hint = "Ask for text, or DECLARE the cursor BINARY."};
+    if (asks_for_binary(bind)) {
+        extended_refuse(client, &error);
+        return;
+    }
+    batch_accept_held(client);
+    names_open(&client->extended->names, bind->portal, PORTAL_FETCH, prepared);
+    batch_answer_simple(client, '2');
+}
+
 bool extended_bind(struct client *client, const struct incoming *message)
 {
     struct wire_bind bind;
@@ -247,6 +283,10 @@ bool extended_bind(struct client *client, const struct incoming *message)
     if (batch_is_session_statement(prepared)) {
         names_open(&client->extended->names, bind.portal, PORTAL_LOCAL, prepared);
         batch_answer_simple(client, '2');
+        return true;
+    }
+    if (is_about_cursor(client, prepared)) {
+        bind_cursor(client, &bind, prepared);
         return true;
     }
     if (!batch_read_params(client, prepared, &bind, &params)) {

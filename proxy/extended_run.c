@@ -7,7 +7,10 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
+#include "proxy/cursor.h"
 #include "proxy/pool.h"
+
+#define ABORTED "current transaction is aborted, commands ignored until end of transaction block"
 
 /* ---- Describe ---- */
 
@@ -45,6 +48,39 @@ static void describe_nothing(struct client *client, const struct prepared *prepa
     batch_answer(client, &bytes);
 }
 
+/* What a FETCH over several shards gives, or its like, which gives nothing. */
+static void describe_cursor(struct client *client, const struct statement *statement,
+                            bool parameters)
+{
+    struct buffer bytes = {0};
+    const struct cursor *cursor = cursor_of_statement(client, statement);
+    if (parameters) {
+        size_t begin = wire_begin(&bytes, 't');
+        wire_put16(&bytes, 0);
+        wire_end(&bytes, begin);
+    }
+    if (cursor && strcmp(statement->tag, "FETCH") == 0)
+        cursor_describe(cursor, &bytes);
+    else
+        wire_put_simple(&bytes, 'n');
+    batch_answer(client, &bytes);
+}
+
+/* Of a result that parts were taken of, or of SQL's DECLARE. */
+static bool describe_open_cursor(struct client *client, const char *name)
+{
+    bool gone = false;
+    struct portal *portal = names_portal(&client->extended->names, name);
+    const struct cursor *cursor =
+        portal ? cursor_of_portal(client, portal, &gone) : cursor_find(client, name);
+    if (!cursor)
+        return false;
+    struct buffer bytes = {0};
+    cursor_describe(cursor, &bytes);
+    batch_answer(client, &bytes);
+    return true;
+}
+
 static bool describe_statement(struct client *client, const char *name)
 {
     struct extended *ext = client->extended;
@@ -54,6 +90,11 @@ static bool describe_statement(struct client *client, const char *name)
         return true;
     if (batch_is_session_statement(prepared)) {
         describe_session_statement(client, prepared, true);
+        return true;
+    }
+    if (prepared->statements.count == 1 &&
+        cursor_of_statement(client, prepared->statements.items[0])) {
+        describe_cursor(client, prepared->statements.items[0], true);
         return true;
     }
     if (!prepared->statements.count && batch_fails_alone(client)) {
@@ -102,10 +143,15 @@ static bool describe_scatter(struct client *client, const struct portal *portal)
 static bool describe_portal(struct client *client, const struct incoming *message, const char *name)
 {
     struct extended *ext = client->extended;
+    if (describe_open_cursor(client, name))
+        return true;
     struct portal *portal = batch_find_portal(client, name);
     if (!portal)
         return true;
     switch (portal->kind) {
+    case PORTAL_FETCH:
+        describe_cursor(client, portal->prepared->statements.items[0], false);
+        return true;
     case PORTAL_LOCAL:
         describe_session_statement(client, portal->prepared, false);
         return true;
@@ -184,7 +230,10 @@ static bool start_scatter(struct client *client, struct scatter_ask *ask)
     client->request.retriable = client->request.plan.node == NODE_CLASS_REPLICA && !client->tx &&
                                 !ext->unsafe && !client->request.incomplete;
     ext->state = BATCH_SCATTER;
-    scatter_start(client, ask);
+    if (client->request.plan.mode == SCATTER_CURSOR)
+        cursor_declare(client, ask);
+    else
+        scatter_start(client, ask);
     return true;
 }
 
@@ -195,7 +244,78 @@ static bool answers_rows(const struct plan *plan, const struct statement *statem
                                        statement->query->kind == QUERY_UPDATE ||
                                        statement->query->kind == QUERY_DELETE);
     bool gathered = plan->mode == SCATTER_GATHER && (!change || statement->query->nreturning);
-    return plan->mode == SCATTER_ROWS || gathered || plan->merge || statement->kind == STMT_EXPLAIN;
+    return plan->mode == SCATTER_ROWS || gathered ||
+           (plan->merge && plan->mode != SCATTER_CURSOR) || statement->kind == STMT_EXPLAIN;
+}
+
+/* What is before it on the batch's server is answered first. False: the message is to come again. */
+static bool is_alone(struct client *client)
+{
+    struct extended *ext = client->extended;
+    if (!ext->server)
+        return true;
+    if (batch_leaves_writes(client))
+        batch_refuse_two_shards(client);
+    else
+        batch_settle(client);
+    return false;
+}
+
+static bool is_refused(const struct client *client)
+{
+    return client->extended->state == BATCH_FAILED;
+}
+
+/* The first part of a result. Outside a block the portal lives until Sync, which ends a transaction of
+ * the pipeline's then. */
+static bool start_portal(struct client *client, struct portal *portal,
+                         const struct scatter_ask *ask, int32_t max_rows)
+{
+    struct plan *plan = &client->request.plan;
+    if (plan->mode == SCATTER_GATHER || !plan->merge || ask->statement->kind == STMT_EXPLAIN) {
+        struct pg_error error = {
+            .sqlstate = "0A000",
+            .message = "fetching a result that is gathered, or EXPLAIN over several shards, in "
+                       "parts is not supported yet",
+            .hint = "Leave the fetch size at 0, or use LIMIT and OFFSET."};
+        client->stats->refused++;
+        extended_refuse(client, &error);
+        return true;
+    }
+    if (!is_alone(client))
+        return is_refused(client);
+    if (!client->tx) {
+        transaction_begin(client, NULL);
+        client->tx->implicit = true;
+        client->request.incomplete = true; /* it is not to be repeated */
+    }
+    enum attach attached = attach_all(client, plan);
+    if (attached != ATTACH_READY)
+        return attached == ATTACH_FAILED;
+    cursor_open_portal(client, portal, ask, max_rows);
+    return true;
+}
+
+/* The next part of one. */
+static bool go_on(struct client *client, struct cursor *cursor, int32_t max_rows)
+{
+    if (!is_alone(client))
+        return is_refused(client);
+    cursor_execute(client, cursor, max_rows);
+    return true;
+}
+
+/* A FETCH and its like. */
+static bool execute_cursor(struct client *client, struct portal *portal)
+{
+    const struct statement *statement = portal->prepared->statements.items[0];
+    if (!is_alone(client))
+        return is_refused(client);
+    if (!cursor_statement(client, statement, true, false))
+        batch_refuse(client, "34000",
+                     arena_printf(client->request.arena, "cursor \"%s\" does not exist",
+                                  statement->name ? statement->name : ""));
+    return true;
 }
 
 static bool execute_scatter(struct client *client, struct portal *portal, int32_t max_rows)
@@ -203,13 +323,18 @@ static bool execute_scatter(struct client *client, struct portal *portal, int32_
     struct wire_bind bind;
     struct params params;
     struct plan *plan = &client->request.plan;
-    if (max_rows > 0 && answers_rows(plan, portal->prepared->statements.items[0])) {
-        struct pg_error error = {
-            .sqlstate = "0A000",
-            .message = "fetching a result of several shards in parts is not supported yet",
-            .hint = "Leave the fetch size at 0, or use LIMIT and OFFSET."};
-        client->stats->refused++;
-        extended_refuse(client, &error);
+    bool gone;
+    struct cursor *cursor = cursor_of_portal(client, portal, &gone);
+    if (cursor)
+        return go_on(client, cursor, max_rows);
+    if (gone && client->tx->state == TX_FAILED) {
+        batch_refuse(client, "25P02", ABORTED);
+        return true;
+    }
+    if (gone) {
+        batch_refuse(
+            client, "34000",
+            arena_printf(client->request.arena, "portal \"%s\" does not exist", portal->name));
         return true;
     }
     if (!wire_read_bind(buffer_head(&portal->bind), buffer_length(&portal->bind), &bind) ||
@@ -230,7 +355,9 @@ static bool execute_scatter(struct client *client, struct portal *portal, int32_
                               .result_formats = bind.results,
                               .result_formats_len = bind.results_len};
     *(struct params *)ask.params = params;
-    bool used = start_scatter(client, &ask);
+    bool in_parts = max_rows > 0 && answers_rows(plan, ask.statement);
+    bool used =
+        in_parts ? start_portal(client, portal, &ask, max_rows) : start_scatter(client, &ask);
     if (used && client->scatter)
         portal->describe = false; /* once */
     return used;
@@ -321,10 +448,16 @@ bool extended_execute(struct client *client, const struct incoming *message)
     }
     if (client->extended->ahead && !pipeline_takes_portal(client, name))
         return pipeline_stall(client->extended);
+    struct cursor *cursor =
+        names_portal(&client->extended->names, name) ? NULL : cursor_find(client, name);
+    if (cursor)
+        return go_on(client, cursor, max_rows);
     struct portal *portal = batch_find_portal(client, name);
     if (!portal)
         return true;
     switch (portal->kind) {
+    case PORTAL_FETCH:
+        return execute_cursor(client, portal);
     case PORTAL_LOCAL:
         client->extended->alone = true;
         return execute_local(client, portal);
@@ -335,9 +468,7 @@ bool extended_execute(struct client *client, const struct incoming *message)
         break;
     }
     if (fails_unknown(client, portal)) {
-        batch_refuse(
-            client, "25P02",
-            "current transaction is aborted, commands ignored until end of transaction block");
+        batch_refuse(client, "25P02", ABORTED);
         return true;
     }
     enum reach reached = batch_reach(client, portal->shard, NODE_CLASS_REPLICA);

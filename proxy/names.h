@@ -22,6 +22,7 @@ enum portal_kind {
     PORTAL_SERVER,  /* bound on the server of `shard` */
     PORTAL_LOCAL,   /* a statement of the session's own: runs at Execute */
     PORTAL_CURSOR,  /* made by DECLARE, if at all: the transaction's server knows */
+    PORTAL_FETCH,   /* FETCH, MOVE, CLOSE or DECLARE about a cursor over several shards */
     PORTAL_SCATTER, /* runs on several shards at Execute, from the kept Bind message */
 };
 
@@ -31,6 +32,7 @@ struct portal {
     struct prepared *prepared; /* reference */
     unsigned shard;
     bool write;
+    uint32_t cursor;              /* SCATTER: the cursor that has given a part of it; 0: none */
     bool describe;                /* SCATTER: the client asked for the description */
     struct buffer bind;           /* SCATTER: body of the Bind message */
     struct guc_pending *settings; /* SERVER: what its calls of set_config() set; owned, or NULL */

@@ -19,6 +19,7 @@
 #include "pgshunt/merge.h"
 #include "pgshunt/wire.h"
 #include "proxy/cancel.h"
+#include "proxy/cursor.h"
 #include "proxy/extended.h"
 #include "proxy/gather.h"
 #include "proxy/misroute.h"
@@ -193,6 +194,15 @@ void scatter_start(struct client *client, const struct scatter_ask *ask)
     }
 }
 
+void scatter_start_cursor(struct client *client, struct cursor *cursor)
+{
+    struct scatter *scatter = mem_alloc(sizeof *scatter);
+    arena_init(&scatter->arena);
+    scatter->client = client;
+    scatter->cursor = cursor;
+    client->scatter = scatter;
+}
+
 void scatter_free(struct client *client)
 {
     struct scatter *scatter = client->scatter;
@@ -205,6 +215,8 @@ void scatter_free(struct client *client)
     }
     if (scatter->gather)
         gather_free(scatter->gather);
+    if (scatter->cursor)
+        cursor_stop(scatter->cursor);
     merge_free(scatter->merge);
     buffer_release(&scatter->out);
     arena_free(&scatter->arena);
@@ -502,6 +514,8 @@ void scatter_drained(struct client *client)
 {
     if (client->scatter->gather)
         gather_drained(client->scatter->gather);
+    else if (client->scatter->cursor)
+        cursor_drained(client->scatter->cursor);
     else
         scatter_advance(client->scatter);
 }
@@ -512,6 +526,8 @@ void scatter_pump(struct client *client)
         gather_pump(client->scatter->gather);
         return;
     }
+    if (client->scatter->cursor) /* merges when all it has asked for is there */
+        return;
     pump(client->scatter);
     if (!client->scatter->awaited)
         scatter_advance(client->scatter);
@@ -626,6 +642,10 @@ void scatter_message(struct server *server, char type, const char *body, size_t 
         gather_message(scatter->gather, server, type, body, len);
         return;
     }
+    if (scatter->cursor) {
+        cursor_message(scatter->cursor, server, type, body, len);
+        return;
+    }
     struct part *part = find_part(scatter, server, &index);
     if (!part)
         return;
@@ -668,6 +688,10 @@ void scatter_lost(struct client *client, struct server *server, const char *reas
     int index = 0;
     if (scatter->gather) {
         gather_lost(scatter->gather, server, reason);
+        return;
+    }
+    if (scatter->cursor) {
+        cursor_lost(scatter->cursor, server, reason);
         return;
     }
     struct part *part = find_part(scatter, server, &index);

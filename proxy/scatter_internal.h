@@ -43,6 +43,7 @@ struct part {
 
 struct scatter {
     struct gather *gather; /* the plan gathers: everything is passed on to it; else NULL */
+    struct cursor *cursor; /* a result taken in parts: everything is passed on to it; else NULL */
     struct client *client;
     struct scatter_ask ask;
     const struct statement *statement;

@@ -19,6 +19,8 @@
 
 #include "proxy/client.h"
 
+struct cursor;
+
 /* ---- session.c ---- */
 
 /* Answers a client may leave unread before it is not listened to. */
@@ -255,6 +257,8 @@ struct scatter_ask {
     size_t result_formats_len;
 };
 void scatter_start(struct client *client, const struct scatter_ask *ask);
+/* Makes a cursor that goes to work the fan-out under way (cursor.h). */
+void scatter_start_cursor(struct client *client, struct cursor *cursor);
 void scatter_message(struct server *server, char type, const char *body, size_t len);
 void scatter_lost(struct client *client, struct server *server, const char *reason);
 void scatter_drained(struct client *client);

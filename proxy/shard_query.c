@@ -30,11 +30,16 @@ static void put_parse(const struct scatter_ask *ask, const struct shard_query *q
     free(types);
 }
 
-static void put_formats(const struct scatter_ask *ask, enum shard_formats formats,
+static void put_formats(const struct scatter_ask *ask, enum shard_formats formats, int hidden,
                         struct buffer *out)
 {
     if (formats == SHARD_AS_ASKED && ask->result_formats_len >= 2) {
-        wire_put_bytes(out, ask->result_formats, ask->result_formats_len);
+        int count = wire_get16(ask->result_formats);
+        int more = count > 1 ? hidden : 0;
+        wire_put16(out, count + more);
+        wire_put_bytes(out, ask->result_formats + 2, ask->result_formats_len - 2);
+        for (int i = 0; i < more; i++)
+            wire_put16(out, 0);
         return;
     }
     wire_put16(out, formats == SHARD_BINARY);
@@ -43,11 +48,11 @@ static void put_formats(const struct scatter_ask *ask, enum shard_formats format
 }
 
 static void put_bind(const struct scatter_ask *ask, const struct shard_query *query,
-                     enum shard_formats formats, struct buffer *out)
+                     enum shard_formats formats, int hidden, const char *portal, struct buffer *out)
 {
     int count = param_count(ask, query);
     size_t begin = wire_begin(out, 'B');
-    wire_put_cstring(out, "");
+    wire_put_cstring(out, portal);
     wire_put_cstring(out, "");
     wire_put16(out, count);
     for (int i = 0; i < count; i++)
@@ -59,7 +64,7 @@ static void put_bind(const struct scatter_ask *ask, const struct shard_query *qu
         if (param->bytes)
             wire_put_bytes(out, param->bytes, (size_t)param->length);
     }
-    put_formats(ask, formats, out);
+    put_formats(ask, formats, hidden, out);
     wire_end(out, begin);
 }
 
@@ -71,7 +76,7 @@ void shard_query_put(const struct scatter_ask *ask, const struct shard_query *qu
         return;
     }
     put_parse(ask, query, out);
-    put_bind(ask, query, formats, out);
+    put_bind(ask, query, formats, 0, "", out);
     if (describe)
         wire_put_describe(out, 'P', "");
     size_t begin = wire_begin(out, 'E');
@@ -79,4 +84,13 @@ void shard_query_put(const struct scatter_ask *ask, const struct shard_query *qu
     wire_put32(out, 0);
     wire_end(out, begin);
     wire_put_simple(out, 'S');
+}
+
+void shard_query_put_portal(const struct scatter_ask *ask, const struct shard_query *query,
+                            enum shard_formats formats, int hidden, const char *portal,
+                            struct buffer *out)
+{
+    put_parse(ask, query, out);
+    put_bind(ask, query, formats, hidden, portal, out);
+    wire_put_describe(out, 'P', portal);
 }

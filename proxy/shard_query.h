@@ -18,4 +18,10 @@ enum shard_formats {
 void shard_query_put(const struct scatter_ask *ask, const struct shard_query *query,
                      enum shard_formats formats, bool describe, struct buffer *out);
 
+/* Parse, Bind and Describe of a portal with a name. The last `hidden` columns are not the client's: they
+ * come as text where it names formats column by column. */
+void shard_query_put_portal(const struct scatter_ask *ask, const struct shard_query *query,
+                            enum shard_formats formats, int hidden, const char *portal,
+                            struct buffer *out);
+
 #endif

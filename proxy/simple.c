@@ -7,6 +7,7 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/shape.h"
 #include "pgshunt/wire.h"
+#include "proxy/cursor.h"
 #include "proxy/pool.h"
 #include "proxy/schema_wait.h"
 #include "proxy/series.h"
@@ -172,7 +173,10 @@ static void start_scatter(struct client *client)
         ask.statement = request->statements.items[0];
     if (request->plan.node == NODE_CLASS_REPLICA && !client->tx)
         keep_for_retry(client);
-    scatter_start(client, &ask);
+    if (request->plan.mode == SCATTER_CURSOR)
+        cursor_declare(client, &ask);
+    else
+        scatter_start(client, &ask);
 }
 
 /* Attaches what a fan-out needs, one shard after the other, in their order: so that two fan-outs can
@@ -253,12 +257,18 @@ void simple_answer(struct client *client, struct buffer *answer)
 
 static bool handle_list(struct client *client, const struct statement_list *list)
 {
+    static const struct pg_error of_cursor = {
+        .sqlstate = "0A000",
+        .message = "a cursor over several shards cannot be used together with other statements",
+        .hint = "Send the statement as a message of its own."};
     struct pg_error by_mode;
-    for (int i = 0; i < list->count; i++)
-        if (statement_refused_by_mode(client, list->items[i], &by_mode)) {
-            session_refuse(client, &by_mode);
+    for (int i = 0; i < list->count; i++) {
+        bool refused = statement_refused_by_mode(client, list->items[i], &by_mode);
+        if (refused || cursor_of_statement(client, list->items[i])) {
+            session_refuse(client, refused ? &by_mode : &of_cursor);
             return true;
         }
+    }
     if (!series_has_own(list))
         return false;
     series_start(client);
@@ -278,7 +288,7 @@ static bool handle_locally(struct client *client, const struct statement_list *l
         return handle_list(client, list);
     switch (statement_local(client, list->items[0], &answer, &error)) {
     case LOCAL_NO:
-        return false;
+        return cursor_statement(client, list->items[0], false, true);
     case LOCAL_DONE:
         simple_answer(client, &answer);
         return true;

@@ -10,6 +10,7 @@
 
 #include "pgshunt/arena.h"
 #include "pgshunt/wire.h"
+#include "proxy/cursor.h"
 #include "proxy/pins.h"
 #include "proxy/reported.h"
 #include "proxy/sequences.h"
@@ -478,6 +479,10 @@ void statement_completed(struct client *client, struct server *server,
     case STMT_ROLLBACK:
         ended(client, server, statement, tag);
         return;
+    case STMT_CLOSE_CURSOR:
+        if (!statement->name)
+            cursors_close_all(client);
+        break;
     case STMT_LISTEN:
     case STMT_UNLISTEN:
         listen_moved(client, statement->name);

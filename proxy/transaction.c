@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "pgshunt/arena.h"
+#include "proxy/cursor.h"
 #include "proxy/monitor.h"
 #include "proxy/reported.h"
 
@@ -36,8 +37,10 @@ void transaction_drop_savepoints(struct transaction *tx, int keep)
 void transaction_release_savepoint(struct transaction *tx, const char *name)
 {
     struct savepoint *savepoint = transaction_savepoint(tx, name);
-    if (savepoint)
-        transaction_drop_savepoints(tx, (int)(savepoint - tx->savepoints));
+    if (!savepoint)
+        return;
+    cursors_release(tx->cursors, (int)(savepoint - tx->savepoints));
+    transaction_drop_savepoints(tx, (int)(savepoint - tx->savepoints));
 }
 
 void transaction_rollback_to(struct client *client, const char *name)
@@ -49,6 +52,7 @@ void transaction_rollback_to(struct client *client, const char *name)
     guc_pending_truncate(&tx->settings, savepoint->pending);
     listen_changes_truncate(&tx->listens, savepoint->listens);
     own_settings_undo(client, savepoint->own);
+    cursors_rollback_to(tx->cursors, (int)(savepoint - tx->savepoints));
     transaction_drop_savepoints(tx, (int)(savepoint - tx->savepoints) + 1);
     tx->state = TX_OPEN;
 }
@@ -139,6 +143,7 @@ void transaction_end(struct client *client, bool committed)
     guc_pending_free(&tx->settings);
     if (tx->listens.count || client->listener)
         listen_transaction_end(client, &tx->listens, committed);
+    cursors_free(tx->cursors);
     transaction_drop_savepoints(tx, 0);
     free(tx->savepoints);
     free(tx->begin_sql);

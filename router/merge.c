@@ -316,6 +316,11 @@ bool merge_hungry(const struct merge *merge, int shard)
     return !stream->finished && pending(stream) < MERGE_STREAM_BYTES;
 }
 
+bool merge_starves(const struct merge *merge, int shard)
+{
+    return merge_hungry(merge, shard) && !pending(&merge->streams[shard]);
+}
+
 /* ---- output ---- */
 
 static void write_row(const struct merge *merge, const struct merge_row *row, struct buffer *out)

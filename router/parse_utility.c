@@ -4,6 +4,7 @@
  */
 #include "router/parse_internal.h"
 
+#include <limits.h>
 #include <string.h>
 #include <strings.h>
 
@@ -53,6 +54,8 @@ static void parse_declare(struct convert *c, const DeclareCursorStmt *declare)
     c->statement->tag = "DECLARE CURSOR";
     c->statement->name = parse_copy(c, declare->portalname);
     c->statement->cursor_hold = (declare->options & CURSOR_OPT_HOLD) != 0;
+    c->statement->cursor_binary = (declare->options & CURSOR_OPT_BINARY) != 0;
+    c->statement->cursor_scroll = (declare->options & CURSOR_OPT_SCROLL) != 0;
     parse_inner(c, declare->query);
 }
 
@@ -104,6 +107,15 @@ static void set_kind(struct convert *c, enum statement_kind kind, const char *ta
     c->statement->name = parse_copy(c, name);
 }
 
+static void parse_fetch(struct convert *c, const FetchStmt *fetch)
+{
+    set_kind(c, STMT_FETCH, fetch->ismove ? "MOVE" : "FETCH", fetch->portalname);
+    bool forward = fetch->direction == FETCH_FORWARD && fetch->howMany > 0;
+    c->statement->fetch_rows = !forward                      ? -1
+                               : fetch->howMany == FETCH_ALL ? INT64_MAX
+                                                             : fetch->howMany;
+}
+
 static const char *discard_target(const DiscardStmt *discard)
 {
     switch ((int)discard->target) {
@@ -129,8 +141,7 @@ static bool parse_named(struct convert *c, Node *node)
         set_kind(c, STMT_DISCARD, "DISCARD", discard_target((DiscardStmt *)node));
         return true;
     case T_FetchStmt:
-        set_kind(c, STMT_FETCH, ((FetchStmt *)node)->ismove ? "MOVE" : "FETCH",
-                 ((FetchStmt *)node)->portalname);
+        parse_fetch(c, (FetchStmt *)node);
         return true;
     case T_ClosePortalStmt:
         set_kind(c, STMT_CLOSE_CURSOR, "CLOSE CURSOR", ((ClosePortalStmt *)node)->portalname);

@@ -220,6 +220,23 @@ static void plan_inner_direct(struct planner *p, const char *what)
         plan_refuse_shape(p, "%s over several shards", what);
 }
 
+static void plan_cursor(struct planner *p)
+{
+    const struct statement *declare = p->statement;
+    struct plan *plan = p->plan;
+    plan_inner(p);
+    if (plan->kind != PLAN_SCATTER)
+        return;
+    if (plan->mode != SCATTER_ROWS || !plan->merge)
+        plan_refuse_shape(p, "a cursor for a query that is gathered,");
+    else if (declare->cursor_hold)
+        plan_refuse_shape(p, "a cursor WITH HOLD over several shards");
+    else if (declare->cursor_scroll)
+        plan_refuse_shape(p, "a SCROLL cursor over several shards");
+    else
+        plan->mode = SCATTER_CURSOR;
+}
+
 /* The others get the same table without rows; a materialized view is refreshed there with its own. */
 static void plan_table_everywhere(struct planner *p)
 {
@@ -375,7 +392,7 @@ void plan_utility(struct planner *p)
         plan_explain(p);
         break;
     case STMT_DECLARE_CURSOR:
-        plan_inner_direct(p, "a cursor");
+        plan_cursor(p);
         break;
     case STMT_CREATE_TABLE_AS:
         plan_create_as(p);

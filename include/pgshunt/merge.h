@@ -99,6 +99,8 @@ void merge_free(struct merge *merge);
 MUST_CHECK bool merge_feed(struct merge *merge, int shard, char type, const char *body, size_t len);
 /* Whether more of this shard's rows should be read now. */
 bool merge_hungry(const struct merge *merge, int shard);
+/* Whether all rows of it that have come are out, and there may be more. */
+bool merge_starves(const struct merge *merge, int shard);
 /* Appends messages for the client to `out`: a RowDescription (if asked for by want_description) once
  * the shards have sent theirs, then DataRows. No CommandComplete: merge_rows() is for that tag. */
 enum merge_status merge_run(struct merge *merge, struct buffer *out, size_t room);

@@ -73,6 +73,7 @@ enum scatter_mode {
     SCATTER_ROWS,  /* a SELECT: rows merged by `merge` */
     SCATTER_WRITE, /* INSERT/UPDATE/DELETE: row counts added, RETURNING rows appended */
     SCATTER_UTILITY, /* DDL, TRUNCATE, ...: on all shards, one tag; tag, notices and rows of the first query */
+    SCATTER_CURSOR, /* DECLARE: a portal on each shard; rows merged by `merge` as they are fetched */
     SCATTER_GATHER, /* the rows it needs are brought to one server, which answers: `gather` */
 };
 

@@ -268,7 +268,10 @@ struct statement {
     const char *begin_options; /* BEGIN's options as SQL, "" if none */
     bool explain_analyze;
     bool cursor_hold;
-    bool create_temp; /* makes (or drops, by that name) something in pg_temp */
+    bool cursor_binary;
+    bool cursor_scroll;
+    int64_t fetch_rows; /* FETCH, MOVE: so many forward, INT64_MAX: all; -1: any other way */
+    bool create_temp;   /* makes (or drops, by that name) something in pg_temp */
     bool create_unlogged;
     bool copy_stdio; /* COPY FROM STDIN / TO STDOUT (else a server file or program) */
     const char **copy_columns;
