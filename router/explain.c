@@ -160,6 +160,7 @@ static void explain_scatter(const struct plan *plan, const struct shardmap *map,
         [SCATTER_ROWS] = "scatter-merge over",
         [SCATTER_WRITE] = "scatter write to",
         [SCATTER_UTILITY] = "same on",
+        [SCATTER_CURSOR] = "a portal for each part of a scatter-merge over",
     };
     struct arena *arena = lines->arena;
     if (plan->mode == SCATTER_GATHER) {

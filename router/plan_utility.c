@@ -197,6 +197,8 @@ static void plan_explain(struct planner *p)
     plan_inner(p);
     if (plan->kind != PLAN_SCATTER || plan->mode == SCATTER_GATHER)
         return;
+    if (plan->mode == SCATTER_CURSOR) /* EXPLAIN DECLARE is about its query */
+        plan->mode = SCATTER_ROWS;
     int words = inner->location - outer->location;
     if (words <= 0 || words >= outer->length) {
         plan_refuse_shape(p, "EXPLAIN of this form over several shards");

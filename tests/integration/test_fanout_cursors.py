@@ -5,7 +5,8 @@ from contextlib import closing
 import pytest
 
 from harness import wait_until
-from support import (SYNC, Raw, bind, close, describe, error_of, execute, fetch, kinds, one, parse, query, refused, rows)
+from support import (SYNC, Raw, bind, close, describe, error_of, execute, explain, fetch, kinds, one, parse, query, refused,
+                     rows)
 from test_same_as_postgres import Direct
 
 pytestmark = pytest.mark.core
@@ -177,6 +178,12 @@ def test_what_is_refused(data, sql, state):
             cursor.execute(sql)
         cursor.execute("ROLLBACK")
         assert one(connection, "SELECT count(*) FROM users") == USERS
+
+
+def test_explain_of_a_cursor(data):
+    with closing(data.connect()) as connection:
+        text = explain(connection, "DECLARE c CURSOR FOR SELECT id FROM users ORDER BY id")
+        assert "shard s0" in text and "shard s1" in text and "sort" in text
 
 
 def test_gathered_results_are_refused(data):

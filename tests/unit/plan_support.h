@@ -198,7 +198,7 @@ static void put(struct text *text, const char *format, ...)
 /* "s1 R", "s0 P any", "rows s0 s1 s2 R: sort by 1", "write s1 s2 P", "all s0 s1 s2 P", "gather", "0A000". */
 static inline void render(const struct plan *plan, struct text *out)
 {
-    static const char *const modes[] = {"rows", "write", "all"};
+    static const char *const modes[] = {"rows", "write", "all", "cursor"};
     out->length = 0;
     put(out, "%s", "");
     if (plan->kind == PLAN_REFUSE) {

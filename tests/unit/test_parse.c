@@ -128,6 +128,16 @@ static void test_flags(void **state)
     assert_false(parse_one("EXPLAIN VERBOSE SELECT 1", &arena)->explain_analyze);
     assert_true(parse_one("DECLARE c CURSOR WITH HOLD FOR SELECT 1", &arena)->cursor_hold);
     assert_false(parse_one("DECLARE c CURSOR FOR SELECT 1", &arena)->cursor_hold);
+    assert_true(parse_one("DECLARE c BINARY CURSOR FOR SELECT 1", &arena)->cursor_binary);
+    assert_true(parse_one("DECLARE c SCROLL CURSOR FOR SELECT 1", &arena)->cursor_scroll);
+    assert_false(parse_one("DECLARE c NO SCROLL CURSOR FOR SELECT 1", &arena)->cursor_scroll);
+    assert_int_equal(parse_one("FETCH c", &arena)->fetch_rows, 1);
+    assert_int_equal(parse_one("FETCH FORWARD 7 FROM c", &arena)->fetch_rows, 7);
+    assert_int_equal(parse_one("MOVE ALL IN c", &arena)->fetch_rows, INT64_MAX);
+    assert_int_equal(parse_one("FETCH -1 FROM c", &arena)->fetch_rows, -1);
+    assert_int_equal(parse_one("FETCH 0 FROM c", &arena)->fetch_rows, -1);
+    assert_int_equal(parse_one("FETCH RELATIVE 1 FROM c", &arena)->fetch_rows, -1);
+    assert_int_equal(parse_one("FETCH FIRST FROM c", &arena)->fetch_rows, -1);
     assert_true(parse_one("CREATE TEMP TABLE t (a int)", &arena)->create_temp);
     assert_true(parse_one("CREATE TEMP TABLE t AS SELECT 1", &arena)->create_temp);
     assert_true(parse_one("SELECT 1 INTO TEMP t", &arena)->create_temp);
