@@ -762,7 +762,6 @@ static void refuse(struct client *client, const char *sqlstate, const char *hint
                    const char *message)
 {
     struct pg_error error = {.sqlstate = sqlstate, .message = message, .hint = hint};
-    client->stats->refused++;
     session_refuse(client, &error);
 }
 
