@@ -546,11 +546,22 @@ static struct part *find_part(struct scatter *scatter, const struct server *serv
     return NULL;
 }
 
+/* What one taken for a read has changed on a primary is committed there: it must not be done once more. */
+static bool all_on_replicas(const struct scatter *scatter)
+{
+    for (int i = 0; i < scatter->nparts; i++) {
+        const struct server *server = scatter->parts[i].server;
+        if (!server || atomic_load(&server->pool->node->role) != NODE_ROLE_REPLICA)
+            return false;
+    }
+    return true;
+}
+
 /* A replica has refused its part of a read of which nothing is out: all of it runs on other nodes. */
 static bool asks_elsewhere(struct scatter *scatter, struct part *part, const struct pg_error *error)
 {
     struct client *client = scatter->client;
-    bool whole = !client->request.forwarded && !scatter->failed;
+    bool whole = !client->request.forwarded && !scatter->failed && all_on_replicas(scatter);
     const struct statement *statement = scatter->ask.statement;
     if (!misroute_happened(client, part->server, error, statement ? statement->text : "", whole))
         return false;
