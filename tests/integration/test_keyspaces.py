@@ -46,7 +46,7 @@ def app(cluster):
                 cursor.execute("INSERT INTO samples VALUES (%s, %s)", (at, at // 10))
             yield connection
             for name in TABLES:
-                cursor.execute(f"DROP TABLE {name}")
+                cursor.execute(f"DROP TABLE IF EXISTS {name}")
 
 
 def on_shards(cluster, sql):
