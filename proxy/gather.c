@@ -148,7 +148,7 @@ static void put_home_query(struct gather *g, const char *sql)
 
 static void put_home_statement(struct gather *g, const struct shard_query *query)
 {
-    shard_query_put(&g->ask, query, SHARD_AS_ASKED, g->phase == GATHER_ANSWERING, &g->feed);
+    shard_query_put(&g->ask, query, SHARD_AS_ASKED, 0, g->phase == GATHER_ANSWERING, &g->feed);
     await_home(g);
 }
 
@@ -159,7 +159,7 @@ static void make_table(struct gather *g)
     g->phase = filled ? GATHER_FILLING : GATHER_MAKING;
     g->rows = 0;
     shard_query_put(&g->ask, table->rows_here && !empty ? &table->create : &table->make, SHARD_TEXT,
-                    false, &g->feed);
+                    0, false, &g->feed);
     await_home(g);
     if (filled)
         put_home_query(g, arena_printf(&g->arena, "COPY %s FROM STDIN%s", table->relation,
@@ -173,7 +173,8 @@ static void ask_source(struct gather *g, struct source *source)
     struct server *server = source->server;
     struct buffer out = {0};
     attach_prefix(g->client, server, &out);
-    shard_query_put(&g->ask, &table->source, table->text ? SHARD_TEXT : SHARD_BINARY, false, &out);
+    shard_query_put(&g->ask, &table->source, table->text ? SHARD_TEXT : SHARD_BINARY, 0, false,
+                    &out);
     server_expect(server, EXPECT_QUERY);
     server->unnamed = (struct prepared_key){0};
     server->request_at = g->client->request.started_at;

@@ -26,88 +26,16 @@
 #include "proxy/pool.h"
 #include "proxy/reported.h"
 #include "proxy/series.h"
+#include "proxy/shard_query.h"
 
 #define OUT_MAX 65536
 
 /* ---- sending ---- */
 
-static uint32_t param_type(const struct prepared *prepared, int number)
+/* Columns behind the client's own, for the merge alone. */
+static int hidden_columns(const struct scatter *scatter)
 {
-    return number < prepared->ntypes ? prepared->types[number] : 0;
-}
-
-static int param_number(const struct shard_query *query, int at)
-{
-    return query->params ? query->params[at] : at;
-}
-
-static int param_count(const struct scatter_ask *ask, const struct shard_query *query)
-{
-    return query->params ? query->nparams : ask->params ? ask->params->count : 0;
-}
-
-static void put_parse(struct scatter *scatter, const struct shard_query *query, struct buffer *out)
-{
-    const struct prepared *prepared = scatter->ask.prepared;
-    int count = param_count(&scatter->ask, query);
-    uint32_t *types = arena_array(&scatter->arena, uint32_t, count + 1);
-    for (int i = 0; i < count; i++)
-        types[i] = param_type(prepared, param_number(query, i));
-    wire_put_parse(out, "", query->sql, types, count);
-}
-
-/* The client's result formats; one per column, hidden columns added as text. */
-static void put_result_formats(struct scatter *scatter, struct buffer *out)
-{
-    const struct scatter_ask *ask = &scatter->ask;
-    int count = ask->result_formats_len >= 2 ? wire_get16(ask->result_formats) : 0;
-    int hidden = count > 1 && scatter->plan->merge ? scatter->plan->merge->hidden : 0;
-    if (!count) {
-        wire_put16(out, 0);
-        return;
-    }
-    wire_put16(out, count + hidden);
-    wire_put_bytes(out, ask->result_formats + 2, ask->result_formats_len - 2);
-    for (int i = 0; i < hidden; i++)
-        wire_put16(out, 0);
-}
-
-static void put_bind(struct scatter *scatter, const struct shard_query *query, struct buffer *out)
-{
-    const struct params *params = scatter->ask.params;
-    int count = param_count(&scatter->ask, query);
-    size_t begin = wire_begin(out, 'B');
-    wire_put_cstring(out, "");
-    wire_put_cstring(out, "");
-    wire_put16(out, count);
-    for (int i = 0; i < count; i++)
-        wire_put16(out, params->items[param_number(query, i)].binary);
-    wire_put16(out, count);
-    for (int i = 0; i < count; i++) {
-        const struct param *param = &params->items[param_number(query, i)];
-        wire_put32(out, param->bytes ? param->length : -1);
-        if (param->bytes)
-            wire_put_bytes(out, param->bytes, (size_t)param->length);
-    }
-    put_result_formats(scatter, out);
-    wire_end(out, begin);
-}
-
-static void put_statement(struct scatter *scatter, const struct shard_query *query,
-                          struct buffer *out)
-{
-    if (!scatter->ask.prepared) {
-        wire_put_query(out, query->sql);
-        return;
-    }
-    put_parse(scatter, query, out);
-    put_bind(scatter, query, out);
-    wire_put_describe(out, 'P', "");
-    size_t begin = wire_begin(out, 'E');
-    wire_put_cstring(out, "");
-    wire_put32(out, 0);
-    wire_end(out, begin);
-    wire_put_simple(out, 'S');
+    return scatter->plan->merge ? scatter->plan->merge->hidden : 0;
 }
 
 void scatter_await(struct scatter *scatter, struct part *part)
@@ -126,7 +54,7 @@ static void start_part(struct scatter *scatter, struct part *part, const struct 
         wire_put_query(&out, "BEGIN");
         server_expect(server, EXPECT_QUERY)->swallow = true;
     }
-    put_statement(scatter, query, &out);
+    shard_query_put(&scatter->ask, query, SHARD_AS_ASKED, hidden_columns(scatter), true, &out);
     scatter_await(scatter, part);
     if (scatter->ends_itself) {
         wire_put_query(&out, COMMIT_CHECK);

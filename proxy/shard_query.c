@@ -69,14 +69,14 @@ static void put_bind(const struct scatter_ask *ask, const struct shard_query *qu
 }
 
 void shard_query_put(const struct scatter_ask *ask, const struct shard_query *query,
-                     enum shard_formats formats, bool describe, struct buffer *out)
+                     enum shard_formats formats, int hidden, bool describe, struct buffer *out)
 {
     if (!ask->prepared && formats != SHARD_BINARY) {
         wire_put_query(out, query->sql);
         return;
     }
     put_parse(ask, query, out);
-    put_bind(ask, query, formats, 0, "", out);
+    put_bind(ask, query, formats, hidden, "", out);
     if (describe)
         wire_put_describe(out, 'P', "");
     size_t begin = wire_begin(out, 'E');
