@@ -47,6 +47,12 @@ static void put_formats(const struct scatter_ask *ask, enum shard_formats format
         wire_put16(out, 1);
 }
 
+static const struct param *param_value(const struct scatter_ask *ask,
+                                       const struct shard_query *query, int at)
+{
+    return &(query->values ? query->values : ask->params->items)[param_number(query, at)];
+}
+
 static void put_bind(const struct scatter_ask *ask, const struct shard_query *query,
                      enum shard_formats formats, int hidden, const char *portal, struct buffer *out)
 {
@@ -56,10 +62,10 @@ static void put_bind(const struct scatter_ask *ask, const struct shard_query *qu
     wire_put_cstring(out, "");
     wire_put16(out, count);
     for (int i = 0; i < count; i++)
-        wire_put16(out, ask->params->items[param_number(query, i)].binary);
+        wire_put16(out, param_value(ask, query, i)->binary);
     wire_put16(out, count);
     for (int i = 0; i < count; i++) {
-        const struct param *param = &ask->params->items[param_number(query, i)];
+        const struct param *param = param_value(ask, query, i);
         wire_put32(out, param->bytes ? param->length : -1);
         if (param->bytes)
             wire_put_bytes(out, param->bytes, (size_t)param->length);

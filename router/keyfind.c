@@ -356,15 +356,33 @@ enum value_state keyfind_shard(struct planner *p, const struct instance *instanc
     return state;
 }
 
-/* Adds one compared value to the set; false: not understood. */
+static void note_owner(struct planner *p, struct key_owners *owners, int shard)
+{
+    if (owners->count == owners->room) {
+        int room = owners->room ? 2 * owners->room : 16;
+        int *shards = arena_array(p->arena, int, room);
+        if (owners->count)
+            memcpy(shards, owners->shards, sizeof *shards * (size_t)owners->count);
+        owners->shards = shards;
+        owners->room = room;
+    }
+    owners->shards[owners->count++] = shard;
+}
+
+/* Adds one compared value to the set; false: not understood. `owners` may be NULL. */
 static bool add_state(struct planner *p, enum value_state state, unsigned shard,
-                      struct shard_set *set)
+                      struct shard_set *set, struct key_owners *owners)
 {
     struct shard_set one = {.kind = SHARDS_ONE, .one = shard};
     if (state == VALUE_OPAQUE)
         return false;
     if (state == VALUE_KNOWN)
         *set = shards_union(p->arena, shardmap_shards(p->map), set, &one);
+    if (owners)
+        note_owner(p, owners,
+                   state == VALUE_KNOWN     ? (int)shard
+                   : state == VALUE_NOWHERE ? KEYFIND_NOBODY
+                                            : KEYFIND_EVERY);
     return true; /* NULL equals nothing, what is nowhere neither; an invalid value fails on whichever shard it meets */
 }
 
@@ -374,20 +392,26 @@ bool keyfind_equal(struct planner *p, const struct instance *instance, const str
     unsigned shard = 0;
     enum value_state state = keyfind_shard(p, instance, value, VALUE_COMPARED, &shard);
     set->kind = SHARDS_NONE;
-    return add_state(p, state, shard, set);
+    return add_state(p, state, shard, set, NULL);
 }
 
-bool keyfind_in(struct planner *p, const struct instance *instance, const struct expr *in,
-                struct shard_set *set)
+static bool add_list(struct planner *p, const struct instance *instance, const struct expr *in,
+                     struct shard_set *set, struct key_owners *owners)
 {
     set->kind = SHARDS_NONE;
     for (int i = 1; i < in->nargs; i++) {
         unsigned shard = 0;
         enum value_state state = keyfind_shard(p, instance, in->args[i], VALUE_COMPARED, &shard);
-        if (!add_state(p, state, shard, set))
+        if (!add_state(p, state, shard, set, owners))
             return false;
     }
     return true;
+}
+
+bool keyfind_in(struct planner *p, const struct instance *instance, const struct expr *in,
+                struct shard_set *set)
+{
+    return add_list(p, instance, in, set, NULL);
 }
 
 /* ---- ranges ---- */
@@ -419,7 +443,7 @@ void keyfind_entries(struct planner *p, const struct instance *instance, unsigne
 {
     set->kind = SHARDS_NONE;
     for (; first < end; first++)
-        add_state(p, VALUE_KNOWN, instance->rule->keyspace->entries[first].shard, set);
+        add_state(p, VALUE_KNOWN, instance->rule->keyspace->entries[first].shard, set, NULL);
 }
 
 bool keyfind_range(struct planner *p, const struct instance *instance, struct key_range *range,
@@ -462,7 +486,8 @@ static uint32_t element_type(uint32_t array_oid)
 
 /* The array constructor's type: of its elements, if the cast around says one we know. */
 static bool add_elements(struct planner *p, const struct instance *instance,
-                         const struct expr *array, uint32_t cast, struct shard_set *set)
+                         const struct expr *array, uint32_t cast, struct shard_set *set,
+                         struct key_owners *owners)
 {
     for (int i = 0; i < array->nargs; i++) {
         struct value value;
@@ -472,14 +497,15 @@ static bool add_elements(struct planner *p, const struct instance *instance,
         unsigned shard = 0;
         enum value_state state = value_shard(p, instance, &value, VALUE_COMPARED, &shard);
         p->pending |= state == VALUE_PENDING;
-        if (!add_state(p, state, shard, set))
+        if (!add_state(p, state, shard, set, owners))
             return false;
     }
     return true;
 }
 
 static bool add_array_value(struct planner *p, const struct instance *instance,
-                            const struct value *array, uint32_t element, struct shard_set *set)
+                            const struct value *array, uint32_t element, struct shard_set *set,
+                            struct key_owners *owners)
 {
     struct array_reader reader;
     if (!array_open(&reader, array->bytes, array->length, array->binary, p->arena))
@@ -488,15 +514,14 @@ static bool add_array_value(struct planner *p, const struct instance *instance,
     const char *bytes;
     size_t length;
     while (array_next(&reader, &bytes, &length)) {
-        if (!bytes)
-            continue;
+        value.state = bytes ? VALUE_KNOWN : VALUE_NULL;
         value.integer = false;
         value.oid = array->binary ? reader.type : element;
         value.bytes = bytes;
         value.length = length;
         unsigned shard = 0;
         enum value_state state = value_shard(p, instance, &value, VALUE_COMPARED, &shard);
-        if (!add_state(p, state, shard, set))
+        if (!add_state(p, state, shard, set, owners))
             return false;
     }
     return !reader.bad;
@@ -521,8 +546,8 @@ static bool array_cast(const struct expr *cast, uint32_t *element)
     return false;
 }
 
-bool keyfind_any(struct planner *p, const struct instance *instance, const struct expr *array,
-                 struct shard_set *set)
+static bool add_array(struct planner *p, const struct instance *instance, const struct expr *array,
+                      struct shard_set *set, struct key_owners *owners)
 {
     uint32_t element = 0;
     set->kind = SHARDS_NONE;
@@ -532,7 +557,7 @@ bool keyfind_any(struct planner *p, const struct instance *instance, const struc
         array = array->args[0];
     }
     if (array->kind == EXPR_ARRAY)
-        return add_elements(p, instance, array, element, set);
+        return add_elements(p, instance, array, element, set, owners);
     struct value value;
     if (array->kind != EXPR_PARAM && array->kind != EXPR_CONST)
         return false;
@@ -548,7 +573,22 @@ bool keyfind_any(struct planner *p, const struct instance *instance, const struc
             return false;
         element = declared;
     }
-    return add_array_value(p, instance, &value, element, set);
+    return add_array_value(p, instance, &value, element, set, owners);
+}
+
+bool keyfind_any(struct planner *p, const struct instance *instance, const struct expr *array,
+                 struct shard_set *set)
+{
+    return add_array(p, instance, array, set, NULL);
+}
+
+bool keyfind_owners(struct planner *p, const struct instance *instance, const struct expr *e,
+                    struct key_owners *owners)
+{
+    struct shard_set set;
+    *owners = (struct key_owners){.count = 0};
+    return e->kind == EXPR_IN ? add_list(p, instance, e, &set, owners)
+                              : add_array(p, instance, e->args[1], &set, owners);
 }
 
 bool keyfind_hint(const struct shardmap *map, const struct keyspace *keyspace, const char *text,

@@ -60,6 +60,8 @@ static bool next_binary(struct array_reader *reader, const char **bytes, size_t 
     int32_t size = wire_read32(&in);
     *bytes = size < 0 ? NULL : wire_read_bytes(&in, (size_t)size);
     *length = size < 0 ? 0 : (size_t)size;
+    reader->item = reader->at;
+    reader->item_length = 4 + *length;
     reader->bad = in.bad || size < -1;
     reader->at = in.at;
     reader->left--;
@@ -77,6 +79,7 @@ static bool next_text(struct array_reader *reader, const char **bytes, size_t *l
     if (!reader->left)
         return false;
     skip_blanks(reader);
+    reader->item = reader->at;
     char *out = reader->out;
     size_t n = 0, keep = 0; /* keep: blanks before this came from quotes or escapes */
     bool quoted = false, inside = false;
@@ -100,6 +103,7 @@ static bool next_text(struct array_reader *reader, const char **bytes, size_t *l
     }
     while (n > keep && (out[n - 1] == ' ' || (out[n - 1] >= '\t' && out[n - 1] <= '\r')))
         n--;
+    reader->item_length = (size_t)(reader->at - reader->item);
     reader->bad |= inside || (n == 0 && !quoted);
     reader->left = reader->at < reader->end;
     reader->at += reader->left;

@@ -7,6 +7,7 @@
  *     plan_select (plan_select.c)  shapes of SELECT that shards can answer together
  *       plan_group (plan_group.c)     aggregates and GROUP BY
  *       plan_order (plan_order.c)     ORDER BY, DISTINCT, LIMIT, collations
+ *     plan_split (plan_split.c)    lists of keys: to each shard its own
  *     plan_insert (plan_insert.c), plan_write (plan_write.c), plan_utility (plan_utility.c)
  *
  * The idea behind all of it: an *instance* is one mention of a sharded table. A condition like
@@ -179,6 +180,15 @@ bool keyfind_in(struct planner *p, const struct instance *instance, const struct
 /* `key = ANY (array)`. */
 bool keyfind_any(struct planner *p, const struct instance *instance, const struct expr *array,
                  struct shard_set *set);
+/* The shard of each element of an IN list or an array, in order. */
+enum { KEYFIND_EVERY = -1 /* NULL, or what a server will refuse */, KEYFIND_NOBODY = -2 };
+struct key_owners {
+    int *shards;
+    int count, room;
+};
+/* Those of `key IN (...)` or `key = ANY (array)`; false: not understood. */
+bool keyfind_owners(struct planner *p, const struct instance *instance, const struct expr *e,
+                    struct key_owners *owners);
 /* `key >= low AND key <= high`; either may be NULL. */
 struct key_range {
     const struct expr *low, *high;
@@ -206,9 +216,11 @@ bool keyfind_hint(const struct shardmap *map, const struct keyspace *keyspace, c
 struct array_reader {
     const char *at, *end;
     bool binary, bad;
-    int left;      /* binary: elements to come */
-    uint32_t type; /* binary: element type */
-    char *out;     /* text: where the next element goes */
+    int left;         /* binary: elements to come */
+    uint32_t type;    /* binary: element type */
+    char *out;        /* text: where the next element goes */
+    const char *item; /* the last element as it stands in the array, without a comma: */
+    size_t item_length;
 };
 bool array_open(struct array_reader *reader, const char *bytes, size_t length, bool binary,
                 struct arena *arena);
@@ -292,6 +304,8 @@ void plan_refuse_shape(struct planner *p, const char *message, ...)
 /* Scatters `sql` (same for all) over the set; fills queries. */
 void plan_scatter(struct planner *p, enum scatter_mode mode, const struct shard_set *set,
                   const struct shard_query *same);
+/* Gives each shard of a fan-out its own elements of the lists of keys in the query's conditions. */
+void plan_split_lists(struct planner *p, const struct query *query);
 /* Rows of RETURNING come one shard after the other. */
 void plan_append_rows(struct planner *p, const struct query *query);
 /* The shard for what could run anywhere: where the transaction is already, else 0. */

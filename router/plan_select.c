@@ -181,6 +181,7 @@ static void finish(struct select_plan *s, const char *reason)
     }
     struct shard_set reach = plan_top_reach(p);
     plan_scatter(p, SCATTER_ROWS, &reach, &query);
+    plan_split_lists(p, s->query);
     p->plan->merge = s->spec;
     p->plan->reason = reason;
 }

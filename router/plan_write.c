@@ -141,6 +141,7 @@ void plan_write(struct planner *p, const struct query *query)
         return;
     struct shard_set reach = plan_top_reach(p);
     plan_scatter(p, SCATTER_WRITE, &reach, NULL);
+    plan_split_lists(p, query);
     plan_append_rows(p, query);
     p->plan->reason = arena_printf(p->arena, "no key of %s pins it to one shard", name);
 }

@@ -74,6 +74,20 @@ struct rewrite_gather {
 bool rewrite_gather(const char *text, struct rewrite_gather *gather, struct arena *arena,
                     struct shard_query *out);
 
+/* Where the items of a list of values stand in a text. */
+struct rewrite_items {
+    size_t *starts, *ends;
+    int count;
+    bool string; /* it is an array in one literal: that is the only item */
+};
+/* Of an EXPR_IN or EXPR_ANY, which was parsed from this very text. False: they are not to be seen. */
+bool rewrite_list_items(const char *text, const struct expr *list, struct arena *arena,
+                        struct rewrite_items *items);
+/* The string as a literal. */
+const char *rewrite_literal(const char *text, struct arena *arena);
+/* Adds to uses[n - 1] how often $n stands in the text, for the first `room` parameters. */
+void rewrite_count_params(const char *text, int *uses, int room);
+
 /* CREATE TABLE AS, or SELECT INTO, that only makes the table. */
 bool rewrite_no_data(const char *text, struct arena *arena, struct shard_query *out);
 

@@ -84,6 +84,9 @@ struct shard_query {
      * the same parameters unchanged. */
     const int *params;
     int nparams;
+    /* As many as the client has bound, to be sent in their place: this shard's elements of a list of
+     * keys. NULL: the client's own. */
+    const struct param *values;
     bool primary; /* on the primary, whatever the plan's class is */
 };
 
