@@ -56,7 +56,7 @@ LDLIBS_PROXY  := -luv -lmicrohttpd -lpq
 LDLIBS_ALL    := $(LDLIBS_ROUTER) $(LDLIBS_COMMON) $(LDLIBS_PROXY) -lpthread -ldl
 
 LIB_SOURCES   := $(wildcard common/*.c) $(wildcard router/*.c) $(wildcard resharder/*.c) $(wildcard partition/*.c) \
-                 $(wildcard failover/*.c)
+                 $(wildcard failover/*.c) $(wildcard fleet/*.c)
 PROXY_SOURCES := $(filter-out proxy/main.c,$(wildcard proxy/*.c))
 # What every statement passes through: these files are optimized across each other when the daemon is linked,
 # which takes some seconds more. LTO=0 leaves that out. Tests are linked without it in any case.

@@ -21,6 +21,7 @@ enum {
     CTL_USAGE = 2,      /* the command line is wrong */
     CTL_REFUSED = 3,    /* something is in the way; nothing was done */
     CTL_UNFINISHED = 4, /* partly done: what was printed says what is left */
+    CTL_DIFFERENT = 5,  /* a look has found something wrong */
     CTL_INTERRUPTED = 130,
 };
 
@@ -89,6 +90,8 @@ void ctl_line(const char *indent, const char *text);
 
 int cmd_failover(struct ctl *ctl, int argc, char **argv);
 extern const char cmd_failover_help[];
+int cmd_sequences(struct ctl *ctl, int argc, char **argv);
+extern const char cmd_sequences_help[];
 int cmd_status(struct ctl *ctl, int argc, char **argv);
 extern const char cmd_status_help[];
 int cmd_explain(struct ctl *ctl, int argc, char **argv);

@@ -20,6 +20,8 @@ static const struct command commands[] = {
      cmd_explain_help, cmd_explain, false},
     {"failover", "SHARD [--to HOST:PORT]", "make a replica the primary of its shard",
      cmd_failover_help, cmd_failover, true},
+    {"sequences", "setup|check|show DB", "ids that are unique over all shards",
+     cmd_sequences_help, cmd_sequences, true},
     {"status", "", "every server and proxy: role, state, lag",
      cmd_status_help, cmd_status, false},
 };
@@ -44,7 +46,8 @@ static void print_help(void)
          "  -h, --help          print help, of a command when behind one, and exit\n"
          "  -V, --version       print the version, and exit\n\n"
          "Exit status: 0 done, 1 failed and nothing has changed, 2 the command line is wrong,\n"
-         "3 refused because something is in the way, 4 done in part, 130 interrupted.");
+         "3 refused because something is in the way, 4 done in part, 5 a look has found\n"
+         "something wrong, 130 interrupted.");
 }
 
 static void print_command_help(const struct command *command)
@@ -220,7 +223,7 @@ static int take_leading(struct ctl *ctl, int argc, char **argv)
     while (ctl_option(ctl, argc, argv, "+", NULL, &status) == CTL_OPTION_EXIT)
         return status;
     if (optind >= argc)
-        return ctl_usage(ctl, "which command? explain, failover or status");
+        return ctl_usage(ctl, "which command? \"pgshuntctl help\" lists them");
     if (strcmp(argv[optind], "help") == 0) {
         const struct command *about = optind + 1 < argc ? find_command(argv[optind + 1]) : NULL;
         if (about)

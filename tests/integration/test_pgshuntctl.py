@@ -22,9 +22,9 @@ def proxy(cluster):
 
 def test_help_and_version(proxy):
     text = ctl(proxy, "--help").out
-    for name in ("explain", "failover", "status", "--dry-run", "Exit status"):
+    for name in ("explain", "failover", "sequences", "status", "--dry-run", "Exit status"):
         assert name in text
-    for name in ("explain", "failover", "status"):
+    for name in ("explain", "failover", "sequences", "status"):
         assert ctl(proxy, name, "--help").out == ctl(proxy, "help", name).out
         assert "Examples:" in ctl(proxy, name, "--help").out
     assert ctl(proxy, "--version").out.startswith("pgshuntctl ")
@@ -43,6 +43,10 @@ def test_help_and_version(proxy):
     (("failover", "s0", "--accept-data-loss"), "is for --force"),
     (("failover", "s0", "--undo", "--force"), "neither --force nor --to"),
     (("failover", "s0", "--nothing"), "unrecognized option"),
+    (("sequences", "setup"), "setup, check or show, and a database"),
+    (("sequences", "mend", "app"), 'not "mend"'),
+    (("sequences", "setup", "app", "--stride", "1"), "--stride takes a number"),
+    (("sequences", "check", "app", "--dry-run"), "are for setup"),
     (("status", "--dry-run"), "changes nothing"),
     (("status", "all"), 'takes no "all"'),
     (("explain",), "one text of SQL"),

@@ -1,0 +1,177 @@
+/* fleet.c: connections with the primaries of all shards of a database, and what is told of them. */
+#include "fleet/fleet.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- telling ---- */
+
+void fleet_tell(struct fleet *fleet, enum fleet_event_kind kind, int shard, const char *object,
+                const char *text, const char *mend)
+{
+    struct fleet_event event = {
+        .kind = kind,
+        .shard = shard >= 0 ? fleet->shards[shard].name : NULL,
+        .object = object,
+        .text = text,
+        .mend = mend,
+    };
+    fleet->problems += kind == FLEET_PROBLEM;
+    fleet->failed += kind == FLEET_FAILED;
+    fleet->changed |= kind == FLEET_DONE;
+    fleet->request->tell(fleet->request->arg, &event);
+}
+
+bool fleet_fails(struct fleet *fleet, int shard, const char *object, const char *what)
+{
+    fleet_tell(fleet, FLEET_FAILED, shard, object,
+               FLEET_TEXT(fleet, "%s: %s", what, fleet->error.text),
+               fleet->error.hint[0] ? FLEET_TEXT(fleet, "%s", fleet->error.hint) : NULL);
+    return false;
+}
+
+enum fleet_outcome fleet_outcome(const struct fleet *fleet)
+{
+    if (fleet->failed)
+        return fleet->changed ? FLEET_OUTCOME_UNFINISHED : FLEET_OUTCOME_FAILED;
+    return fleet->problems ? FLEET_OUTCOME_DIFFERENT : FLEET_OUTCOME_DONE;
+}
+
+bool fleet_stopped(const struct fleet *fleet)
+{
+    return fleet->request->stop && *fleet->request->stop;
+}
+
+/* ---- logging in ---- */
+
+/* A stored SCRAM or md5 secret proves a password, it is none. */
+static const char *plain(const char *secret)
+{
+    bool stored = !secret || strncmp(secret, "SCRAM-SHA-256$", 14) == 0 ||
+                  (strncmp(secret, "md5", 3) == 0 && strlen(secret) == 35);
+    return stored ? "" : secret;
+}
+
+static const char *login_name(const struct fleet_request *request)
+{
+    const char *environment = getenv("PGUSER");
+    return request->user ? request->user
+           : environment ? environment
+                         : request->config->monitor_user;
+}
+
+static const char *login_password(const struct config *config, const char *user)
+{
+    const struct user_config *known = config_user(config, user);
+    if (strcmp(user, config->monitor_user) == 0 && config->monitor_password[0])
+        return config->monitor_password;
+    return plain(known ? known->secret : NULL);
+}
+
+static bool is_primary(struct fleet *fleet, struct db *db)
+{
+    PGresult *rows = db_query(db, FLEET_CONNECT_MS, &fleet->error, "SELECT pg_is_in_recovery()", 0);
+    bool primary = rows && PQgetvalue(rows, 0, 0)[0] == 'f';
+    if (rows && !primary)
+        fleet->error = (struct db_error){.text = "none of its nodes is a primary"};
+    PQclear(rows);
+    return primary;
+}
+
+static struct db *open_primary(struct fleet *fleet, const struct shard_config *shard,
+                               const char *application)
+{
+    const struct fleet_request *request = fleet->request;
+    const char *user = login_name(request);
+    for (int i = 0; i < shard->nnodes; i++) {
+        const struct node_config *node = &shard->nodes[i];
+        struct db_target target = {
+            .host = node->host,
+            .port = node->port,
+            .dbname = shard->dbname,
+            .user = user,
+            .password = login_password(request->config, user),
+            .application = application,
+            .tls = config_server_tls(request->config, fleet->database->name, node->host, node->port,
+                                     shard->dbname),
+            .stop = request->stop,
+        };
+        struct db *db = db_open(&target, FLEET_CONNECT_MS, &fleet->error);
+        if (db && is_primary(fleet, db))
+            return db;
+        db_close(db);
+    }
+    return NULL;
+}
+
+static bool open_all(struct fleet *fleet, const char *application)
+{
+    bool good = true;
+    fleet->nshards = fleet->database->nshards;
+    fleet->shards = arena_array(&fleet->arena, struct fleet_shard, fleet->nshards);
+    for (int i = 0; i < fleet->nshards; i++)
+        fleet->shards[i].name = fleet->database->shards[i].name;
+    for (int i = 0; i < fleet->nshards; i++) {
+        fleet->shards[i].db = open_primary(fleet, &fleet->database->shards[i], application);
+        if (!fleet->shards[i].db)
+            good = fleet_fails(fleet, i, NULL, "cannot connect to the shard's primary");
+    }
+    return good;
+}
+
+bool fleet_open(struct fleet *fleet, const struct fleet_request *request, const char *application)
+{
+    *fleet = (struct fleet){.request = request};
+    arena_init(&fleet->arena);
+    fleet->database = config_database(request->config, request->database);
+    if (!fleet->database) {
+        fleet_tell(fleet, FLEET_FAILED, -1, NULL,
+                   FLEET_TEXT(fleet, "the configuration has no database \"%s\"", request->database),
+                   NULL);
+        return false;
+    }
+    fleet->map = shardmap_of_config(fleet->database);
+    return open_all(fleet, application);
+}
+
+void fleet_close(struct fleet *fleet)
+{
+    for (int i = 0; i < fleet->nshards; i++)
+        db_close(fleet->shards[i].db);
+    if (fleet->map)
+        shardmap_free(fleet->map);
+    arena_free(&fleet->arena);
+}
+
+/* ---- asking ---- */
+
+bool fleet_run_all(struct fleet *fleet, const char *sql, int *shard)
+{
+    for (*shard = 0; *shard < fleet->nshards; (*shard)++)
+        if (!fleet_run(fleet, *shard, sql, 0))
+            return false;
+    return true;
+}
+
+void fleet_rollback_all(struct fleet *fleet)
+{
+    struct db_error ignored;
+    for (int i = 0; i < fleet->nshards; i++)
+        if (db_is_open(fleet->shards[i].db))
+            db_run(fleet->shards[i].db, FLEET_CONNECT_MS, &ignored, "ROLLBACK", 0);
+}
+
+const char *fleet_text(struct fleet *fleet, const PGresult *rows, int row, int column)
+{
+    return PQgetisnull(rows, row, column)
+               ? NULL
+               : arena_strdup(&fleet->arena, PQgetvalue(rows, row, column));
+}
+
+const char *fleet_value(struct fleet *fleet, int shard, const char *sql)
+{
+    PGresult *rows = fleet_query(fleet, shard, sql, 0);
+    const char *value = rows && PQntuples(rows) ? fleet_text(fleet, rows, 0, 0) : NULL;
+    PQclear(rows);
+    return value;
+}

@@ -1,0 +1,64 @@
+/*
+ * fleet.h: work on all shards of a database at once, for pgshuntctl: unique ids, reference tables, drift.
+ *
+ * Each engine connects to the primary of every shard, tells what it finds and does through a callback, and
+ * returns an outcome. All may be killed at any moment and run again. Not thread-safe.
+ */
+#ifndef PGSHUNT_FLEET_H
+#define PGSHUNT_FLEET_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "pgshunt/config.h"
+
+enum fleet_event_kind {
+    FLEET_FACT,    /* what is, and is well */
+    FLEET_PROBLEM, /* what is not; `mend` says what to do */
+    FLEET_NOTE,    /* what is to be known */
+    FLEET_PLANNED, /* would be done (a dry run) */
+    FLEET_DONE,
+    FLEET_FAILED,
+};
+
+/* Texts live as long as the callback. */
+struct fleet_event {
+    enum fleet_event_kind kind;
+    const char *shard;  /* NULL: all of them, or none */
+    const char *object; /* "public.users_id_seq"; NULL: none */
+    const char *text;
+    const char *mend; /* statements or a command; NULL: none */
+};
+
+enum fleet_outcome {
+    FLEET_OUTCOME_DONE,      /* and nothing was found */
+    FLEET_OUTCOME_DIFFERENT, /* looked, and found problems */
+    FLEET_OUTCOME_FAILED,    /* nothing has changed */
+    FLEET_OUTCOME_UNFINISHED /* something was done, something was not: run it again */
+};
+
+struct fleet_request {
+    const struct config *config;
+    const char *database;
+    const char *user; /* NULL: $PGUSER, monitor.user */
+    bool dry_run;
+    const volatile sig_atomic_t *stop;
+    void (*tell)(void *arg, const struct fleet_event *event);
+    void *arg;
+};
+
+/* ---- unique ids ---- */
+
+#define FLEET_STRIDE 64 /* unless said otherwise: room for so many shards */
+#define FLEET_STRIDE_MAX 1024
+
+/* Interleaves the sequences of all shards and installs pgshunt.next_id() and pgshunt.uuid_v7(). `stride`:
+ * 0: as it was set up before, else FLEET_STRIDE. */
+enum fleet_outcome fleet_sequences_setup(const struct fleet_request *request, int stride);
+/* Only looks: what setup would change, and ids that would be given twice. */
+enum fleet_outcome fleet_sequences_check(const struct fleet_request *request);
+/* Tells each sequence's state on each shard. */
+enum fleet_outcome fleet_sequences_show(const struct fleet_request *request);
+
+#endif
