@@ -22,6 +22,8 @@ static ssize_t direct_recv(int fd, void *bytes, size_t len)
     return syscall(SYS_recvfrom, fd, bytes, len, 0, NULL, NULL);
 }
 
+#define READ_EVENTS (EPOLLIN | EPOLLRDHUP)
+
 static void socket_ready(struct watch *watch, uint32_t events);
 
 static struct conn *conn_of(struct watch *watch)
@@ -33,7 +35,8 @@ static void update_interest(struct conn *conn)
 {
     /* A socket is writable at (nearly) any time: that brings the loop by for `wake`. */
     bool writable = conn->writing || conn->connecting || conn->wake;
-    watch_change(&conn->watch, (conn->reading ? EPOLLIN : 0) | (writable ? EPOLLOUT : 0));
+    uint32_t interest = (conn->reading ? READ_EVENTS : 0) | (writable ? EPOLLOUT : 0);
+    watch_change(&conn->watch, interest ? interest | EPOLLET : 0);
 }
 
 static bool open_fd(struct conn *conn, struct poller *poller, int fd, bool connecting,
@@ -41,10 +44,11 @@ static bool open_fd(struct conn *conn, struct poller *poller, int fd, bool conne
 {
     conn->fd = fd;
     conn->on_event = on_event;
-    conn->corked = conn->broken = conn->writing = false;
+    conn->corked = conn->broken = conn->writing = conn->unread = conn->hung_up = false;
     conn->connecting = connecting;
     conn->reading = !connecting;
-    if (!watch_begin(&conn->watch, poller, fd, connecting ? EPOLLOUT : EPOLLIN, socket_ready)) {
+    if (!watch_begin(&conn->watch, poller, fd, EPOLLET | (connecting ? EPOLLOUT : READ_EVENTS),
+                     socket_ready)) {
         close(fd);
         conn->fd = -1;
         return false;
@@ -146,10 +150,16 @@ static void socket_ready(struct watch *watch, uint32_t events)
     }
     if ((events & EPOLLOUT) && conn->writing)
         drain(conn);
+    if (events & EPOLLIN) {
+        conn->unread = true;
+        conn->hung_up |= (events & (EPOLLRDHUP | EPOLLHUP)) != 0;
+    }
     if (conn->tls)
         tls_ready(conn, events);
     else if ((events & EPOLLIN) && conn_is_open(conn) && conn->reading)
         conn->on_event(conn, CONN_READABLE);
+    if (conn->unread && conn_is_open(conn) && conn->reading)
+        watch_again(&conn->watch);
 }
 
 ssize_t conn_recv(struct conn *conn, void *bytes, size_t len)
@@ -161,10 +171,13 @@ ssize_t conn_recv_raw(struct conn *conn, void *bytes, size_t len)
 {
     for (;;) {
         ssize_t n = direct_recv(conn->fd, bytes, len);
-        if (n > 0)
+        if (n > 0) {
+            conn->unread = (size_t)n == len || conn->hung_up;
             return n;
+        }
         if (n < 0 && errno == EINTR)
             continue;
+        conn->unread = false;
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             return 0;
         return -1;

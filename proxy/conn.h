@@ -2,6 +2,8 @@
  * conn.h: one non-blocking socket on a worker's loop, for clients and servers alike.
  *
  * The socket is registered once (poller.h) and stays registered for reading: a query costs no epoll_ctl.
+ * The kernel tells of new bytes only, once; a read that filled its room, or an end that waits behind the
+ * bytes, has the loop come by again (`unread`).
  * Sending goes straight to the kernel; what it does not take waits in `out`, and only then write interest
  * is armed. conn_close() is two-phase: the descriptor is closed at once, the memory may be freed in the
  * `closed` callback only, at the end of the loop's turn.
@@ -41,6 +43,8 @@ struct conn {
     bool connecting; /* the first writable event tells that connect() ended */
     bool corked;     /* sends are collected until conn_uncork */
     bool broken;     /* a send failed; the event follows */
+    bool unread;     /* more may be there than was read since the kernel told of it */
+    bool hung_up;    /* the peer will send no more: an end follows the bytes */
     bool wake;       /* bytes wait that make no socket readable: the loop comes by at once */
     struct tls *tls; /* owned; NULL: plain */
     struct buffer out;

@@ -47,6 +47,20 @@ static void serve(const struct epoll_event *event)
         watch->ready(watch, events);
 }
 
+/* Those who ask for it once more meanwhile are for the next turn. */
+static void serve_again(struct poller *poller)
+{
+    struct watch *watch = poller->again;
+    poller->again = NULL;
+    while (watch) {
+        struct watch *next = watch->next_again;
+        watch->again = false;
+        if (watch->poller)
+            watch->ready(watch, EPOLLIN);
+        watch = next;
+    }
+}
+
 static void bury(struct poller *poller)
 {
     while (poller->gone) {
@@ -62,9 +76,11 @@ void poller_turn(struct poller *poller)
     struct epoll_event events[EVENTS_PER_TURN];
     poller->turns++;
     uv_update_time(poller->loop); /* what it counts the time left from */
-    int timeout = uv_backend_timeout(poller->loop);
+    int timeout = poller->again ? 0 : uv_backend_timeout(poller->loop);
     int count = epoll_wait(poller->fd, events, EVENTS_PER_TURN, timeout);
     poller->loop_due = timeout == 0 || count == 0;
+    if (poller->again)
+        serve_again(poller);
     for (int i = 0; i < count; i++)
         serve(&events[i]);
     if (poller->loop_due)
@@ -104,9 +120,31 @@ void watch_change(struct watch *watch, uint32_t interest)
                 interest);
 }
 
+void watch_again(struct watch *watch)
+{
+    struct poller *poller = watch->poller;
+    if (!poller || watch->again)
+        return;
+    watch->again = true;
+    watch->next_again = poller->again;
+    poller->again = watch;
+}
+
+/* Of those of the next turn: one of this turn is looked at once more before it is gone. */
+static void forget_again(struct watch *watch)
+{
+    for (struct watch **link = &watch->poller->again; *link; link = &(*link)->next_again)
+        if (*link == watch) {
+            *link = watch->next_again;
+            return;
+        }
+}
+
 static void end(struct watch *watch, void (*gone)(struct watch *watch))
 {
     struct poller *poller = watch->poller;
+    if (watch->again)
+        forget_again(watch);
     watch->gone = gone;
     watch->next_gone = poller->gone;
     poller->gone = watch;

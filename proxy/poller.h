@@ -7,6 +7,9 @@
  * threads. Its descriptor (uv_backend_fd) is one among ours, and the loop is run, without waiting, when
  * that has something or a timer is due.
  *
+ * A watch whose interest has EPOLLET is told of what is new only, which spares the kernel to look again with
+ * every wait. Who has not taken all there is says so with watch_again(), and is called in the next turn.
+ *
  * A watch may be ended at any time, also while others of the same turn are being served: it hears nothing
  * from then on, and may be freed in its `gone`, which runs at the end of the turn.
  */
@@ -25,10 +28,12 @@ struct poller;
 struct watch {
     struct poller *poller; /* NULL: ended, or not begun */
     int fd;
-    uint32_t interest; /* EPOLLIN, EPOLLOUT; 0: the kernel does not know it */
+    uint32_t interest; /* EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLET; 0: the kernel does not know it */
+    bool again;        /* it is in the poller's list of that name */
     void (*ready)(struct watch *watch, uint32_t events);
     void (*gone)(struct watch *watch);
     struct watch *next_gone;
+    struct watch *next_again;
 };
 
 struct poller {
@@ -39,6 +44,7 @@ struct poller {
     uint64_t turns;     /* so far */
     int watches;        /* begun and not gone yet, without loop_watch */
     struct watch *gone; /* ended in this turn */
+    struct watch *again;
 };
 
 /* Puts an initialised loop on it. False: no descriptor is left. */
@@ -50,11 +56,13 @@ bool poller_alive(const struct poller *poller);
 /* Waits until something is ready, and serves it all once. */
 void poller_turn(struct poller *poller);
 
-/* Calls ready() with what of EPOLLIN and EPOLLOUT it is ready for (both: the peer has hung up), or EPOLLERR.
- * False: cannot be watched. */
+/* Calls ready() with what of EPOLLIN and EPOLLOUT it is ready for (both: the peer has hung up), EPOLLRDHUP
+ * where that was asked for, or EPOLLERR. False: cannot be watched. */
 MUST_CHECK bool watch_begin(struct watch *watch, struct poller *poller, int fd, uint32_t interest,
                             void (*ready)(struct watch *watch, uint32_t events));
 void watch_change(struct watch *watch, uint32_t interest);
+/* ready() comes again in the next turn, with EPOLLIN, whatever the kernel says. */
+void watch_again(struct watch *watch);
 /* Ends it; the descriptor stays open. */
 void watch_end(struct watch *watch, void (*gone)(struct watch *watch));
 /* As watch_end, for a descriptor that is closed next and is the only one of its socket: the kernel
