@@ -7,6 +7,7 @@
 #include <xxhash.h>
 
 #include "pgshunt/arena.h"
+#include "pgshunt/copysplit.h"
 
 /* ---- the table of sets ---- */
 
@@ -126,7 +127,8 @@ static unsigned facts_of(const struct guc_set *set)
                    contains(encoding, "unicode") || contains(encoding, "sql_ascii");
     bool serializable = contains(guc_set_get(set, "default_transaction_isolation"), "serializable");
     return (is_on(guc_set_get(set, "default_transaction_read_only")) ? GUC_READ_ONLY : 0) |
-           (serializable ? GUC_SERIALIZABLE : 0) | (unicode ? 0 : GUC_OTHER_ENCODING);
+           (serializable ? GUC_SERIALIZABLE : 0) | (unicode ? 0 : GUC_OTHER_ENCODING) |
+           (!unicode && copy_encoding_hides_ascii(encoding) ? GUC_ASCII_HIDES : 0);
 }
 
 static struct guc_set *make_set(const struct guc *items, int count)

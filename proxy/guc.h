@@ -32,7 +32,8 @@ enum guc_fact {
     GUC_READ_ONLY = 1 << 0,    /* default_transaction_read_only */
     GUC_SERIALIZABLE = 1 << 1, /* default_transaction_isolation */
     GUC_OTHER_ENCODING =
-        1 << 2, /* client_encoding is not UTF-8 (nor SQL_ASCII, which says nothing) */
+        1 << 2,               /* client_encoding is not UTF-8 (nor SQL_ASCII, which says nothing) */
+    GUC_ASCII_HIDES = 1 << 3, /* ... and one whose characters may hold ASCII bytes */
 };
 
 /* One allocation: the items' texts are behind them. */

@@ -25,6 +25,7 @@
 #include "proxy/misroute.h"
 #include "proxy/pool.h"
 #include "proxy/reported.h"
+#include "proxy/scatter_copy.h"
 #include "proxy/series.h"
 #include "proxy/shard_query.h"
 
@@ -48,15 +49,18 @@ void scatter_await(struct scatter *scatter, struct part *part)
 static void start_part(struct scatter *scatter, struct part *part, const struct shard_query *query)
 {
     struct server *server = part->server;
+    struct scatter_ask ask = scatter->ask;
     struct buffer out = {0};
+    if (scatter->copy) /* a Query: a Sync would be lost among its rows */
+        ask.prepared = NULL;
     attach_prefix(scatter->client, server, &out);
     if (scatter->ends_itself) {
         wire_put_query(&out, "BEGIN");
         server_expect(server, EXPECT_QUERY)->swallow = true;
     }
-    shard_query_put(&scatter->ask, query, SHARD_AS_ASKED, hidden_columns(scatter), true, &out);
+    shard_query_put(&ask, query, SHARD_AS_ASKED, hidden_columns(scatter), true, &out);
     scatter_await(scatter, part);
-    if (scatter->ends_itself) {
+    if (scatter->ends_itself && !scatter->copy) { /* of a COPY behind its rows */
         wire_put_query(&out, COMMIT_CHECK);
         scatter_await(scatter, part);
     }
@@ -86,7 +90,9 @@ static struct scatter *new_scatter(struct client *client, const struct scatter_a
                        client->tx->state != TX_FAILED &&
                        (ask->statement ? ask->statement->kind == STMT_COMMIT : ask->quiet);
     scatter->ends_itself = plan->mode != SCATTER_ROWS && plan->mode != SCATTER_GATHER &&
-                           !plan->no_transaction && !client->tx;
+                           plan->mode != SCATTER_COPY_OUT && !plan->no_transaction && !client->tx;
+    if (plan->copy)
+        scatter->copy = scatter_copy_new(client, plan);
     if (plan->merge && plan->mode != SCATTER_UTILITY && !is_explain(scatter)) {
         scatter->merge =
             merge_new(plan->merge, plan->nqueries, client->topology->config->max_groups);
@@ -146,6 +152,7 @@ void scatter_free(struct client *client)
     if (scatter->cursor)
         cursor_stop(scatter->cursor);
     merge_free(scatter->merge);
+    scatter_copy_free(scatter->copy);
     buffer_release(&scatter->out);
     arena_free(&scatter->arena);
     free(scatter);
@@ -157,11 +164,15 @@ void scatter_free(struct client *client)
 /* What the other shards still do is of no use. */
 static void stop_others(struct scatter *scatter)
 {
+    if (scatter->copy)
+        scatter_copy_stop(scatter->copy);
     for (int i = 0; i < scatter->nparts; i++) {
         struct part *part = &scatter->parts[i];
         if (!part->server || part->complete || part->cancelled || !part->awaited)
             continue;
         part->cancelled = true;
+        if (scatter->copy)
+            scatter_copy_give_up(scatter->copy, part->server);
         cancel_server(part->server);
         conn_set_reading(&part->server->conn, true); /* what comes now is thrown away */
     }
@@ -227,14 +238,20 @@ static void pace(struct scatter *scatter)
     bool slow = conn_queued(&scatter->client->conn) > OUT_MAX;
     for (int i = 0; i < scatter->nparts; i++) {
         struct part *part = &scatter->parts[i];
-        if (part->server && !part->complete && !part->cancelled && scatter->merge)
+        if (!part->server || part->complete || part->cancelled)
+            continue;
+        if (scatter->merge)
             conn_set_reading(&part->server->conn, !slow && merge_hungry(scatter->merge, i));
+        else if (scatter->copy && scatter_copy_is_out(scatter->copy))
+            conn_set_reading(&part->server->conn, !slow);
     }
 }
 
 /* Merges as far as there is input and the client takes output. */
 static void pump(struct scatter *scatter)
 {
+    if (scatter->copy && !scatter->failed && scatter_copy_has_rows(scatter->copy))
+        flush(scatter);
     while (scatter->merge && !scatter->failed && !scatter->rows_done &&
            conn_queued(&scatter->client->conn) <= OUT_MAX) {
         enum merge_status status = merge_run(scatter->merge, &scatter->out, OUT_MAX);
@@ -297,8 +314,9 @@ static void put_tag(struct scatter *scatter)
         tag = "COMMIT";
     else if (scatter->merge && scatter->plan->mode == SCATTER_ROWS)
         tag = arena_printf(&scatter->arena, "SELECT %lld", (long long)merge_rows(scatter->merge));
-    else if (scatter->plan->mode == SCATTER_UTILITY)
-        tag = first;
+    else if (scatter->plan->mode == SCATTER_UTILITY ||
+             (scatter->plan->mode == SCATTER_COPY_IN && !scatter->plan->copy->keyspace))
+        tag = first; /* the same everywhere */
     else if (strncmp(first, "INSERT", 6) == 0)
         tag = arena_printf(&scatter->arena, "INSERT 0 %lld", (long long)total_rows(scatter));
     else if (wire_tag_rows(first) >= 0)
@@ -315,6 +333,8 @@ static void put_answer(struct scatter *scatter)
         wire_put_error(&scatter->out, &scatter->error);
         return;
     }
+    if (scatter->copy && scatter_copy_is_out(scatter->copy))
+        scatter_copy_out_end(scatter->copy, &scatter->out);
     if (is_explain(scatter))
         put_explain(scatter);
     else if (!scatter->merge && scatter->ask.prepared && scatter->ask.describe &&
@@ -459,6 +479,8 @@ void scatter_pump(struct client *client)
     pump(client->scatter);
     if (!client->scatter->awaited)
         scatter_advance(client->scatter);
+    else if (scatter_takes_copy(client))
+        client_continue(client); /* rows that were sent ahead */
 }
 
 /* ---- messages from the shards ---- */
@@ -557,6 +579,126 @@ static void row_message(struct scatter *scatter, struct part *part, int index, c
     }
 }
 
+/* ---- COPY ---- */
+
+/* The client asked for a description ahead of it: there are no rows as a SELECT has them. */
+static void put_no_data(struct scatter *scatter)
+{
+    if (scatter->ask.prepared && scatter->ask.describe && !scatter->described)
+        wire_put_simple(&scatter->out, 'n');
+    scatter->described = true;
+}
+
+static void copying_message(struct scatter *scatter, struct part *part, int index, char type,
+                            const char *body, size_t len)
+{
+    if (!scatter->copy || scatter->failed || part->cancelled)
+        return;
+    bool out = scatter_copy_is_out(scatter->copy);
+    if (out != (type == 'H' || type == 'd'))
+        return;
+    put_no_data(scatter);
+    if (out)
+        scatter_copy_out(scatter->copy, index, type, body, len, &scatter->out);
+    else if (scatter_copy_opened(scatter->copy, body, len, &scatter->out))
+        flush(scatter);
+}
+
+bool scatter_takes_copy(const struct client *client)
+{
+    const struct scatter *scatter = client->scatter;
+    return scatter && scatter->copy && scatter_copy_streams(scatter->copy);
+}
+
+/* Deferred constraints are checked everywhere before anything is committed anywhere. */
+static void copy_done(struct scatter *scatter)
+{
+    const struct pg_error *error = NULL;
+    struct buffer out = {0};
+    if (!scatter_copy_done(scatter->copy, &error)) {
+        scatter_fail(scatter, error, NULL);
+        return;
+    }
+    if (scatter->ends_itself)
+        wire_put_query(&out, COMMIT_CHECK);
+    for (int i = 0; scatter->ends_itself && i < scatter->nparts; i++) {
+        struct part *part = &scatter->parts[i];
+        if (!part->server)
+            continue;
+        scatter_await(scatter, part);
+        conn_send(&part->server->conn, buffer_head(&out), buffer_length(&out));
+    }
+    buffer_release(&out);
+}
+
+static void copy_given_up(struct scatter *scatter, const char *reason, size_t len)
+{
+    struct pg_error error = {
+        .sqlstate = "57014",
+        .message = arena_printf(&scatter->arena, "COPY from stdin failed: %.*s",
+                                (int)strnlen(reason, len), reason),
+    };
+    scatter_fail(scatter, &error, NULL);
+}
+
+static void copy_rows(struct client *client, const char *bytes, size_t len)
+{
+    struct scatter *scatter = client->scatter;
+    const struct pg_error *error = NULL;
+    client->copy_left -= len;
+    if (!scatter_copy_rows(scatter->copy, bytes, len, &error))
+        scatter_fail(scatter, error, NULL);
+}
+
+/* One whole message that is no CopyData. */
+static void copy_control(struct client *client, char type, const char *body, size_t len)
+{
+    switch (type) {
+    case 'c':
+        copy_done(client->scatter);
+        break;
+    case 'f':
+        copy_given_up(client->scatter, body, len);
+        break;
+    case 'H': /* Postgres ignores Flush and Sync while it copies in */
+    case 'S':
+        break;
+    default:
+        session_copy_refuse(client, type);
+        break;
+    }
+}
+
+size_t scatter_copy_input(struct client *client, const char *data, size_t len)
+{
+    size_t used = 0;
+    while (used < len && scatter_takes_copy(client) && !client->terminate) {
+        const char *at = data + used;
+        size_t left = len - used;
+        if (client->copy_left) {
+            left = left < client->copy_left ? left : client->copy_left;
+            copy_rows(client, at, left);
+            used += left;
+            continue;
+        }
+        uint32_t length = left < WIRE_HEADER ? 0 : wire_get32(at + 1);
+        if (left < WIRE_HEADER || session_refuse_length(client, at[0], length))
+            break;
+        if (at[0] == 'd') {
+            client->copy_left = length - 4;
+            used += WIRE_HEADER;
+            continue;
+        }
+        if (left < 1 + (size_t)length)
+            break;
+        copy_control(client, at[0], at + WIRE_HEADER, length - 4);
+        used += 1 + (size_t)length;
+    }
+    if (client->scatter && client->scatter->copy)
+        scatter_copy_send(client->scatter->copy);
+    return used;
+}
+
 static void notice_message(struct scatter *scatter, int index, const char *body, size_t len)
 {
     if (index == 0)
@@ -602,6 +744,11 @@ void scatter_message(struct server *server, char type, const char *body, size_t 
         break;
     case 'N':
         notice_message(scatter, index, body, len);
+        break;
+    case 'G':
+    case 'H':
+    case 'd':
+        copying_message(scatter, part, index, type, body, len);
         break;
     case 'S': {
         struct wire_reader reader = wire_reader(body, len);

@@ -42,7 +42,8 @@ struct part {
 };
 
 struct scatter {
-    struct gather *gather; /* the plan gathers: everything is passed on to it; else NULL */
+    struct scatter_copy *copy; /* it is a COPY; else NULL */
+    struct gather *gather;     /* the plan gathers: everything is passed on to it; else NULL */
     struct cursor *cursor; /* a result taken in parts: everything is passed on to it; else NULL */
     struct client *client;
     struct scatter_ask ask;

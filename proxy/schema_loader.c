@@ -53,7 +53,8 @@ static const char relations_sql[] =
     " a.attname, coalesce(l.base, a.atttypid),"
     " CASE WHEN co.oid IS NULL OR co.collname = 'default' AND cn.nspname = 'pg_catalog' THEN NULL"
     " WHEN cn.nspname = 'pg_catalog' THEN co.collname::text"
-    " ELSE cn.nspname || '.' || co.collname END, pn.nspname, pc.relname, pk.indexrelid"
+    " ELSE cn.nspname || '.' || co.collname END, pn.nspname, pc.relname, pk.indexrelid, "
+    "a.attgenerated"
     " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
     " LEFT JOIN odd AS o ON o.root = c.oid"
     " LEFT JOIN pg_inherits AS h ON h.inhrelid = c.oid AND h.inhseqno = 1"
@@ -198,6 +199,7 @@ static void add_relation_row(struct schema_load *load, const PGresult *row)
         .collation_default = !collation,
         .collation = collation ? arena_strdup(&load->arena, collation) : NULL,
         .primary_key = field(row, 10) != NULL,
+        .generated = *field(row, 11) != '\0',
     };
 }
 

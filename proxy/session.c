@@ -325,6 +325,16 @@ static void copied_message(struct client *client, struct server *server)
         session_release_servers(client);
 }
 
+void session_copy_refuse(struct client *client, char type)
+{
+    char message[80];
+    snprintf(message, sizeof message, "unexpected message type 0x%02X during COPY from stdin",
+             (unsigned char)type);
+    client_error(client, &(struct pg_error){.sqlstate = "08P01", .message = message});
+    client_fatal(client, "08P01",
+                 "terminating connection because protocol synchronization was lost", NULL);
+}
+
 /* COPY FROM STDIN: CopyData, CopyDone, CopyFail go through, data by count. Bytes used. */
 static size_t copy_input(struct client *client, struct server *server, const char *data, size_t len)
 {
@@ -346,14 +356,8 @@ static size_t copy_input(struct client *client, struct server *server, const cha
     }
     if (len < 1 + (size_t)length)
         return 0;
-    if (type != 'H' && type != 'S') {
-        char message[80];
-        snprintf(message, sizeof message, "unexpected message type 0x%02X during COPY from stdin",
-                 (unsigned char)type);
-        client_error(client, &(struct pg_error){.sqlstate = "08P01", .message = message});
-        client_fatal(client, "08P01",
-                     "terminating connection because protocol synchronization was lost", NULL);
-    }
+    if (type != 'H' && type != 'S')
+        session_copy_refuse(client, type);
     /* Postgres ignores Flush and Sync while it copies in; so do we. */
     return 1 + (size_t)length;
 }
@@ -439,7 +443,7 @@ static bool between(struct client *client, char type)
     }
 }
 
-static bool refuse_length(struct client *client, char type, uint32_t length)
+bool session_refuse_length(struct client *client, char type, uint32_t length)
 {
     int64_t most = client->worker->topology->config->max_message;
     if (length < 4 || (length > WIRE_SMALL_MESSAGE_MAX &&
@@ -465,13 +469,15 @@ static size_t skip_copy_data(struct client *client, size_t len)
 /* Uses one thing off the input. 0: nothing can be used now. */
 static size_t use_input(struct client *client, const char *data, size_t len)
 {
+    if (client->scatter && scatter_takes_copy(client))
+        return scatter_copy_input(client, data, len);
     struct server *copying = copying_server(client);
     if (client->copy_left)
         return copying ? copy_input(client, copying, data, len) : skip_copy_data(client, len);
     if (len < WIRE_HEADER)
         return 0;
     uint32_t length = wire_get32(data + 1);
-    if (refuse_length(client, data[0], length))
+    if (session_refuse_length(client, data[0], length))
         return 0;
     if (copying)
         return copy_input(client, copying, data, len);

@@ -58,6 +58,11 @@ void session_fail(struct client *client, const struct pg_error *error);
 char session_status(const struct client *client);
 void session_ready(struct client *client); /* sends ReadyForQuery and ends the request */
 
+/* A message of impossible length ends the session: true. */
+bool session_refuse_length(struct client *client, char type, uint32_t length);
+/* ... and one that does not belong between the rows of a COPY. */
+void session_copy_refuse(struct client *client, char type);
+
 /* ---- session_seen.c ---- */
 
 /* A write was acknowledged by this server. */
@@ -266,6 +271,10 @@ void scatter_drained(struct client *client);
 void scatter_pump(struct client *client);
 /* Gives up a read whose answer nothing of was sent, servers included: it will be repeated. */
 void scatter_abandon(struct client *client);
+/* A COPY FROM STDIN over several shards waits for the client's rows, which it takes by itself. Returns the
+ * bytes used. */
+bool scatter_takes_copy(const struct client *client);
+size_t scatter_copy_input(struct client *client, const char *data, size_t len);
 void scatter_free(struct client *client);
 
 #endif

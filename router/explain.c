@@ -161,6 +161,8 @@ static void explain_scatter(const struct plan *plan, const struct shardmap *map,
         [SCATTER_WRITE] = "scatter write to",
         [SCATTER_UTILITY] = "same on",
         [SCATTER_CURSOR] = "a portal for each part of a scatter-merge over",
+        [SCATTER_COPY_IN] = "rows to",
+        [SCATTER_COPY_OUT] = "rows of",
     };
     struct arena *arena = lines->arena;
     if (plan->mode == SCATTER_GATHER) {

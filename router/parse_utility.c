@@ -59,6 +59,87 @@ static void parse_declare(struct convert *c, const DeclareCursorStmt *declare)
     parse_inner(c, declare->query);
 }
 
+/* The value of an option as text; NULL: it has none that is plain. */
+static const char *option_text(struct convert *c, const DefElem *option)
+{
+    if (option->arg && IsA(option->arg, String))
+        return parse_copy(c, strVal(option->arg));
+    if (option->arg && IsA(option->arg, Integer))
+        return arena_printf(c->arena, "%d", intVal(option->arg));
+    return NULL;
+}
+
+static const char **option_names(struct convert *c, const DefElem *option, int *count)
+{
+    const char **names;
+    bool all = option->arg && IsA(option->arg, A_Star);
+    const List *list = option->arg && IsA(option->arg, List) ? (const List *)option->arg : NULL;
+    *count = all ? 1 : list_length(list);
+    names = arena_array(c->arena, const char *, *count + 1);
+    for (int i = 0; i < *count; i++)
+        names[i] = all ? "*" : parse_copy(c, strVal(list_nth(list, i)));
+    return names;
+}
+
+static bool parse_copy_header(const DefElem *option, struct copy_options *options)
+{
+    static const char *const words[] = {"true", "on", "match", "1", "false", "off", "0"};
+    if (!option->arg || IsA(option->arg, Boolean)) {
+        options->header = !option->arg || boolVal(option->arg);
+        return true;
+    }
+    if (IsA(option->arg, Integer)) {
+        options->header = intVal(option->arg) != 0;
+        return intVal(option->arg) == 0 || intVal(option->arg) == 1;
+    }
+    for (int i = 0; IsA(option->arg, String) && i < 7; i++)
+        if (strcasecmp(strVal(option->arg), words[i]) == 0) {
+            options->header = i < 4;
+            return true;
+        }
+    return false;
+}
+
+/* False: not understood. */
+static bool parse_copy_option(struct convert *c, const DefElem *option,
+                              struct copy_options *options)
+{
+    static const char *const harmless[] = {"freeze", "force_quote", "on_error", "log_verbosity",
+                                           "reject_limit"};
+    const struct {
+        const char *name, **value;
+    } texts[] = {{"format", &options->format},   {"delimiter", &options->delimiter},
+                 {"null", &options->null},       {"quote", &options->quote},
+                 {"escape", &options->escape},   {"encoding", &options->encoding},
+                 {"default", &options->default_}};
+    const char *name = option->defname;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (strcmp(name, texts[i].name) == 0)
+            return (*texts[i].value = option_text(c, option)) != NULL;
+    if (strcmp(name, "header") == 0)
+        return parse_copy_header(option, options);
+    if (strcmp(name, "force_null") == 0)
+        options->force_null = option_names(c, option, &options->nforce_null);
+    else if (strcmp(name, "force_not_null") == 0)
+        options->force_not_null = option_names(c, option, &options->nforce_not_null);
+    else
+        for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
+            if (strcmp(name, harmless[i]) == 0)
+                return true;
+    return strncmp(name, "force_", 6) == 0;
+}
+
+static const struct copy_options *parse_copy_options(struct convert *c, const List *list)
+{
+    struct copy_options *options = arena_new(c->arena, struct copy_options);
+    for (int i = 0; i < list_length(list); i++) {
+        const DefElem *option = list_nth(list, i);
+        if (!parse_copy_option(c, option, options))
+            options->unknown = parse_copy(c, option->defname);
+    }
+    return options;
+}
+
 static void parse_copy_statement(struct convert *c, const CopyStmt *copy)
 {
     struct statement *statement = c->statement;
@@ -72,6 +153,7 @@ static void parse_copy_statement(struct convert *c, const CopyStmt *copy)
         statement->copy_columns = arena_array(c->arena, const char *, statement->ncopy_columns);
     for (int i = 0; i < statement->ncopy_columns; i++)
         statement->copy_columns[i] = parse_copy(c, strVal(list_nth(copy->attlist, i)));
+    statement->copy_options = parse_copy_options(c, copy->options);
     parse_discard(c, copy->whereClause);
     if (copy->query)
         parse_inner(c, copy->query);

@@ -331,6 +331,12 @@ bool plan_keeps_key(struct planner *p, const struct query *query, int shard);
 /* Writes to a reference table: on every shard. */
 void plan_reference_write(struct planner *p);
 void plan_utility(struct planner *p);
+/* Plans the statement inside; what follows in the message is about it. */
+void plan_inner(struct planner *p);
+/* COPY of a table that is sharded, or FROM into one of reference, and of a query. */
+void plan_copy_sharded(struct planner *p, const struct relation_ref *table);
+void plan_copy_reference(struct planner *p, const struct relation_ref *table);
+void plan_copy_query(struct planner *p);
 /* Position of the key among the values of an INSERT; -1: not given, -2: cannot be known (see `failed`). */
 int insert_key_position(struct planner *p, const struct query *query,
                         const struct instance *target);

@@ -174,8 +174,7 @@ static void plan_schema(struct planner *p)
 
 /* ---- around a query ---- */
 
-/* Plans the statement inside; what follows in the message is about it. */
-static void plan_inner(struct planner *p)
+void plan_inner(struct planner *p)
 {
     const struct statement *inner = p->statement->inner;
     if (!inner) {
@@ -302,24 +301,13 @@ static void plan_create_as(struct planner *p)
 static void plan_copy(struct planner *p)
 {
     const struct statement *statement = p->statement;
-    bool from = statement->kind == STMT_COPY_FROM;
     struct named named = count_names(p);
     if (statement->inner)
-        plan_inner_direct(p, "COPY");
+        plan_copy_query(p);
     else if (named.sharded + named.read_sharded)
-        plan_refuse(
-            p,
-            from ? "Use INSERT with several rows, which is split by shard, or COPY each shard's "
-                   "rows there with a comment: /* pgshunt: shard=... */"
-                 : "COPY each shard's rows with a comment: /* pgshunt: shard=... */",
-            "COPY %s sharded table \"%s\" is not supported yet", from ? "FROM into" : "of",
-            named.first_sharded);
+        plan_copy_sharded(p, &statement->relations[0]);
     else if (named.reference)
-        plan_refuse(p,
-                    "Use INSERT, which goes to every shard, or COPY to each shard with a comment: "
-                    "/* pgshunt: shard=... */",
-                    "COPY FROM into reference table \"%s\" is not supported yet",
-                    statement->relations[0].name);
+        plan_copy_reference(p, &statement->relations[0]);
     else if (named.read_reference) {
         plan_direct(p, plan_home(p), "reference tables only");
         p->plan->any_shard = true;

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "pgshunt/arena.h"
+#include "pgshunt/copysplit.h"
 #include "pgshunt/error.h"
 #include "pgshunt/merge.h"
 #include "pgshunt/route.h"
@@ -54,7 +55,8 @@ struct route_session {
     int transaction_shard; /* shard the transaction is on already, -1: none yet */
     bool schema_is_fresh;  /* the schema was read just now: what it does not know is not there */
     bool foreign_encoding; /* client_encoding is neither UTF8 nor SQL_ASCII */
-    bool temp_tables;      /* the session has made temporary tables (on the first shard) */
+    bool ascii_hides; /* ... and hides ASCII bytes in characters: text cannot be cut into rows */
+    bool temp_tables; /* the session has made temporary tables (on the first shard) */
 };
 
 struct route_input {
@@ -74,7 +76,9 @@ enum scatter_mode {
     SCATTER_WRITE, /* INSERT/UPDATE/DELETE: row counts added, RETURNING rows appended */
     SCATTER_UTILITY, /* DDL, TRUNCATE, ...: on all shards, one tag; tag, notices and rows of the first query */
     SCATTER_CURSOR, /* DECLARE: a portal on each shard; rows merged by `merge` as they are fetched */
-    SCATTER_GATHER, /* the rows it needs are brought to one server, which answers: `gather` */
+    SCATTER_COPY_IN,  /* COPY FROM STDIN: rows to the shards of their keys, or all to all: `copy` */
+    SCATTER_COPY_OUT, /* COPY TO STDOUT: one shard's rows and the other's */
+    SCATTER_GATHER,   /* the rows it needs are brought to one server, which answers: `gather` */
 };
 
 struct shard_query {
@@ -129,8 +133,9 @@ struct plan {
     const struct merge_spec *merge; /* SCATTER_ROWS, and WRITE with RETURNING */
     const struct route_wish *wish;  /* what comments say of the replica; NULL: nothing */
     const struct gather_plan
-        *gather;           /* SCATTER_GATHER; `shard` is where, `queries` all that take part */
-    struct pg_error error; /* PLAN_REFUSE */
+        *gather; /* SCATTER_GATHER; `shard` is where, `queries` all that take part */
+    const struct copy_rows *copy; /* SCATTER_COPY_IN, SCATTER_COPY_OUT */
+    struct pg_error error;        /* PLAN_REFUSE */
 };
 
 /* Class of one statement alone, without shards: the read/write rules. Fills *reason. */

@@ -29,6 +29,7 @@ struct schema_column {
     bool collation_default; /* the column's collation is the database's default, or none applies */
     const char *collation;  /* name of its own collation ("C"), if not the default; else NULL */
     bool primary_key;       /* is, or is part of, the primary key */
+    bool generated;         /* GENERATED ALWAYS AS (expression): nobody gives it a value */
 };
 
 /* What a view is made of, or a row-level policy of a table: named by the server, so that no search_path is

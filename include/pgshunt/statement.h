@@ -274,6 +274,7 @@ struct statement {
     bool create_temp;   /* makes (or drops, by that name) something in pg_temp */
     bool create_unlogged;
     bool copy_stdio; /* COPY FROM STDIN / TO STDOUT (else a server file or program) */
+    const struct copy_options *copy_options;
     const char **copy_columns;
     int ncopy_columns;
     struct hint *hints; /* from comments of the form: pgshunt: name=value name2 */
@@ -284,6 +285,15 @@ struct statement {
     /* Kept by whom it is planned for: version of the schema by which it is a read, and nothing else about
      * it matters to one shard. 0: not known. */
     uint64_t read_in;
+};
+
+/* The options of a COPY that say how rows look; NULL where nothing is said. */
+struct copy_options {
+    const char *format, *delimiter, *null, *quote, *escape, *encoding, *default_;
+    bool header;
+    const char **force_null, **force_not_null; /* columns; "*" are all */
+    int nforce_null, nforce_not_null;
+    const char *unknown; /* one that this version does not know, or with a value not understood */
 };
 
 struct statement_list {

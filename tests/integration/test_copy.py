@@ -99,11 +99,3 @@ def test_a_million_rows_and_little_memory(proxy, table):
 def resident(proxy):
     with open(f"/proc/{proxy.process.pid}/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
-
-
-def test_copy_into_a_sharded_table_is_refused(data):  # noqa: F811 (the fixture)
-    with closing(data.connect()) as connection:
-        with pytest.raises(psycopg2.errors.FeatureNotSupported) as caught:
-            connection.cursor().copy_expert("COPY users (id, name) FROM STDIN", open("/dev/null"))
-        assert caught.value.diag.message_hint
-        assert fetch(connection, "SELECT 1") == [(1,)]

@@ -1,0 +1,268 @@
+/*
+ * copysplit_lines.c: where rows end in COPY's text and csv formats, and which shards they go to.
+ *
+ * All newlines are to be as the first one: a stream that mixes them could be cut differently by us and
+ * by the shard that gets a part of it. Places of the bytes that matter are sought once (`struct scan`),
+ * not once for each row.
+ */
+#include "router/copysplit_internal.h"
+
+#include <string.h>
+
+/* A row this long is given out before its end has come, as soon as its key is known. */
+#define EARLY 65536
+
+/* The next of each byte that matters; before the place at hand: not sought yet. */
+struct scan {
+    const char *end;
+    bool last;
+    const char *newline, *carriage_return, *special, *escape;
+};
+
+enum found { FOUND_ROW, FOUND_MARKER, FOUND_OPEN, FOUND_BAD };
+
+static const char *seek(const char **cache, const char *at, const char *end, char c)
+{
+    if (!*cache || *cache < at) {
+        const char *found = at < end ? memchr(at, c, (size_t)(end - at)) : NULL;
+        *cache = found ? found : end;
+    }
+    return *cache;
+}
+
+static const char *nearest(const char *a, const char *b)
+{
+    return a < b ? a : b;
+}
+
+static enum found open_row(struct copy_split *split, const char *row, const char *at)
+{
+    split->scanned = (size_t)(at - row);
+    return FOUND_OPEN;
+}
+
+static enum found bad_newline(struct copy_split *split, const char *what)
+{
+    copy_split_fail(split, "22P04",
+                    split->rows->format == COPY_CSV
+                        ? "Use quoted CSV field to represent newlines, and one kind of line ends."
+                        : "Use \"\\n\" and \"\\r\" to represent them, and one kind of line ends.",
+                    "%s found in data", what);
+    return FOUND_BAD;
+}
+
+static enum found bad_marker(struct copy_split *split)
+{
+    copy_split_fail(split, "22P04", "\"\\.\" ends the data, on a line of its own.",
+                    "end-of-copy marker is not alone on its line");
+    return FOUND_BAD;
+}
+
+/* `at` is at a newline or carriage return that is no data. */
+static enum found end_line(struct copy_split *split, const struct scan *scan, const char *row,
+                           const char *at, const char **next)
+{
+    if (*at == '\n') {
+        if (split->eol == EOL_CR || split->eol == EOL_CRNL)
+            return bad_newline(split, "literal newline");
+        split->eol = EOL_NL;
+        *next = at + 1;
+        return FOUND_ROW;
+    }
+    if (split->eol == EOL_NL)
+        return bad_newline(split, "literal carriage return");
+    *next = at + 1;
+    if (split->eol == EOL_CR)
+        return FOUND_ROW;
+    if (at + 1 == scan->end && !scan->last)
+        return open_row(split, row, at);
+    bool newline = at + 1 < scan->end && at[1] == '\n';
+    if (!newline && split->eol == EOL_CRNL)
+        return bad_newline(split, "literal carriage return");
+    split->eol = newline ? EOL_CRNL : EOL_CR;
+    *next = at + 1 + newline;
+    return FOUND_ROW;
+}
+
+/* There is no newline any more. */
+static enum found end_of_input(struct copy_split *split, const struct scan *scan, const char *row,
+                               const char *at, const char **end, const char **next)
+{
+    if (!scan->last)
+        return open_row(split, row, at);
+    *end = *next = scan->end;
+    return FOUND_ROW;
+}
+
+/* A backslash and a dot at `at`. */
+static enum found text_marker(struct copy_split *split, const struct scan *scan, const char *row,
+                              const char *at)
+{
+    if (at != row || split->passing)
+        return bad_marker(split);
+    if (at + 2 == scan->end)
+        return scan->last ? bad_marker(split) : open_row(split, row, at);
+    return at[2] == '\n' || at[2] == '\r' ? FOUND_MARKER : bad_marker(split);
+}
+
+static enum found find_text(struct copy_split *split, struct scan *scan, const char *row,
+                            const char **end, const char **next)
+{
+    const char *at = row + split->scanned;
+    for (;;) {
+        const char *newline = seek(&scan->newline, at, scan->end, '\n');
+        const char *back = seek(&scan->special, at, scan->end, '\\');
+        const char *stop = nearest(newline, seek(&scan->carriage_return, at, scan->end, '\r'));
+        if (back < stop) {
+            if (back + 1 == scan->end)
+                return end_of_input(split, scan, row, back, end, next);
+            if (back[1] == '.')
+                return text_marker(split, scan, row, back);
+            at = back + 2;
+            continue;
+        }
+        *end = stop;
+        return stop == scan->end ? end_of_input(split, scan, row, stop, end, next)
+                                 : end_line(split, scan, row, stop, next);
+    }
+}
+
+/* Whether the line is "\.". OPEN: cannot be told yet; BAD: it is not (or an error was raised). */
+static enum found csv_marker(struct copy_split *split, const struct scan *scan, const char *row)
+{
+    size_t left = (size_t)(scan->end - row);
+    if (row[0] != '\\' || split->passing || split->scanned)
+        return FOUND_BAD;
+    if (left < 3 && !scan->last && (left < 2 || row[1] == '.'))
+        return open_row(split, row, row);
+    if (left < 3 || row[1] != '.' || (row[2] != '\n' && row[2] != '\r'))
+        return FOUND_BAD;
+    if (split->rows->columns != 1) /* the end up to Postgres 17, a row of too few fields then */
+        return FOUND_MARKER;
+    return bad_marker(split);
+}
+
+/* Within quotes, from `at` on: where they end, or NULL: not here. */
+static const char *close_quote(struct copy_split *split, struct scan *scan, const char **at)
+{
+    const struct copy_rows *rows = split->rows;
+    for (;;) {
+        const char *quote = seek(&scan->special, *at, scan->end, rows->quote);
+        const char *escape = rows->escape == rows->quote
+                                 ? scan->end
+                                 : seek(&scan->escape, *at, scan->end, rows->escape);
+        if (escape < quote && escape + 1 < scan->end) {
+            *at = escape + 2;
+            continue;
+        }
+        *at = nearest(quote, escape);
+        return quote < escape ? quote : NULL;
+    }
+}
+
+static enum found find_csv(struct copy_split *split, struct scan *scan, const char *row,
+                           const char **end, const char **next)
+{
+    const char *at = row + split->scanned;
+    enum found marker = csv_marker(split, scan, row);
+    if (marker != FOUND_BAD || split->failed)
+        return marker;
+    for (;;) {
+        if (split->in_quote) {
+            const char *quote = close_quote(split, scan, &at);
+            if (!quote)
+                return end_of_input(split, scan, row, at, end, next);
+            split->in_quote = false;
+            at = quote + 1;
+        }
+        const char *newline = seek(&scan->newline, at, scan->end, '\n');
+        const char *quote = seek(&scan->special, at, scan->end, split->rows->quote);
+        const char *stop = nearest(newline, seek(&scan->carriage_return, at, scan->end, '\r'));
+        if (quote < stop) {
+            split->in_quote = true;
+            at = quote + 1;
+            continue;
+        }
+        *end = stop;
+        return stop == scan->end ? end_of_input(split, scan, row, stop, end, next)
+                                 : end_line(split, scan, row, stop, next);
+    }
+}
+
+/* ---- to the shards ---- */
+
+/* A row that lacks the key is refused by whichever shard. */
+static bool find_target(struct copy_split *split, const char *row, const char *end)
+{
+    const char *value;
+    size_t length;
+    switch (copy_text_key(split, row, end, true, &value, &length)) {
+    case COPY_KEY_VALUE:
+        return copy_split_shard(split, value, length, false, &split->target);
+    case COPY_KEY_NULL:
+        return copy_split_no_key(split, COPY_KEY_NULL);
+    case COPY_KEY_DEFAULT:
+        return copy_split_no_key(split, COPY_KEY_DEFAULT);
+    case COPY_KEY_ABSENT:
+        split->target = 0;
+        return true;
+    }
+    return false;
+}
+
+static void give_row(struct copy_split *split, const char *row, const char *end, const char *next,
+                     struct buffer *parts)
+{
+    if (!split->started && split->rows->header)
+        copy_split_to_all(split, row, (size_t)(next - row), parts);
+    else if (split->passing || find_target(split, row, end))
+        buffer_append(&parts[split->target], row, (size_t)(next - row));
+    split->started = true;
+    split->passing = false;
+    split->scanned = 0;
+    split->in_quote = false;
+    split->line++;
+}
+
+/* The start of a long row, as far as it was looked at. Returns what was given out. */
+static size_t give_early(struct copy_split *split, const char *row, struct buffer *parts)
+{
+    const char *value;
+    size_t length, scanned = split->scanned;
+    if (scanned < EARLY || (!split->started && split->rows->header))
+        return 0;
+    if (!split->passing) {
+        if (copy_text_key(split, row, row + scanned, false, &value, &length) != COPY_KEY_VALUE ||
+            !copy_split_shard(split, value, length, false, &split->target))
+            return 0;
+        split->passing = true;
+    }
+    buffer_append(&parts[split->target], row, scanned);
+    split->scanned = 0;
+    return scanned;
+}
+
+size_t copy_split_lines(struct copy_split *split, const char *bytes, size_t len, bool last,
+                        struct buffer *parts)
+{
+    struct scan scan = {.end = bytes + len, .last = last};
+    const char *row = bytes, *end, *next;
+    bool csv = split->rows->format == COPY_CSV;
+    while (row < scan.end && !split->failed) {
+        enum found found = csv ? find_csv(split, &scan, row, &end, &next)
+                               : find_text(split, &scan, row, &end, &next);
+        if (found == FOUND_MARKER) {
+            if (csv)
+                copy_split_to_all(split, row, 3, parts);
+            split->started = split->done = true;
+            return len;
+        }
+        if (found == FOUND_OPEN)
+            return (size_t)(row - bytes) + give_early(split, row, parts);
+        if (found == FOUND_BAD)
+            break;
+        give_row(split, row, end, next, parts);
+        row = next;
+    }
+    return split->failed ? len : (size_t)(row - bytes);
+}
