@@ -93,10 +93,13 @@
     {CHOICE(owner, pool.read_your_writes, "read_your_writes", "off | on"), INHERIT("routing.read_your_writes"),        \
      TRUTH("off", "on"), RELOAD, HELP("a client that has written reads from a replica only once it has replayed that write")}, \
     {CHOICE(owner, pool.monotonic_reads, "monotonic_reads", "off | on"), INHERIT("routing.monotonic_reads"),           \
-     TRUTH("off", "on"), RELOAD, HELP("a client never reads an older state than it has read before")}
+     TRUTH("off", "on"), RELOAD, HELP("a client never reads an older state than it has read before")},                 \
+    {CHOICE(owner, pool.require_key, "require_key", REQUIRE_KEY_WORDS), INHERIT("routing.require_key"),                \
+     TRUTH("off", "error"), RELOAD, HELP("what becomes of statements about sharded tables that name no key")}
 
 #define POOL_MODES "transaction | session | statement"
 #define SPLIT_MODES "off | conservative | aggressive"
+#define REQUIRE_KEY_WORDS "off | warn | error"
 
 static const struct setting_row node_rows[] = {
     {TEXT(struct node_config, host, "host", "1", "255"), REQUIRED, RELOAD,
@@ -426,6 +429,8 @@ static const struct setting_row main_rows[] = {
      HELP("how long statements not sent yet wait while no node can take them, as in a failover; 0s: they fail at once")},
     {CHOICE(struct config, multi_shard_commit, "routing.multi_shard_commit", "atomic | one_by_one"), DEFAULT("atomic"), RELOAD,
      HELP("how a transaction that wrote to several shards is committed; atomic: on all of them or on none, by two-phase commit, which needs max_prepared_transactions on every shard; one_by_one: on one after the other: a failure in between leaves it committed on some of them only")},
+    {CHOICE(struct config, pool.require_key, "routing.require_key", REQUIRE_KEY_WORDS), DEFAULT("off"), TRUTH("off", "error"), RELOAD,
+     HELP("what becomes of SELECT, UPDATE, DELETE and the like that run on every shard because no condition names the key of a sharded table; off: they run; warn: with a WARNING to the client and a line in the log; error: they are refused (42501)")},
     {DURATION(struct config, recover_after, "routing.recover_after"), DEFAULT("10s"), RANGE("100ms", "1h"), RELOAD,
      HELP("a transaction that is prepared for so long on a shard, but not finished, was left behind by a crash: it is committed or rolled back as was decided, and rolled back if nothing was")},
     {DURATION(struct config, lag_check_interval, "routing.lag_check_interval"), DEFAULT("100ms"), RANGE("10ms", "1min"), RELOAD,

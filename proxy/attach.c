@@ -74,6 +74,7 @@ void attach_route_session(const struct client *client, struct route_session *ses
             client->request.schema_waited || pins || (client->tx && client->tx->changed_schema),
         .foreign_encoding = (facts & GUC_OTHER_ENCODING) != 0, /* text keys are hashed in UTF-8 */
         .ascii_hides = (facts & GUC_ASCII_HIDES) != 0,
+        .require_key = (enum require_key)client->account->settings.require_key,
         .temp_tables = (pins >> PIN_TEMPORARY & 1) != 0,
     };
     if (client->tx && client->nparticipants == 1)

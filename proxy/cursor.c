@@ -19,6 +19,7 @@
 #include "pgshunt/wire.h"
 #include "proxy/cancel.h"
 #include "proxy/extended.h"
+#include "proxy/keyless.h"
 #include "proxy/reported.h"
 #include "proxy/shard_query.h"
 
@@ -689,6 +690,7 @@ void cursor_open_portal(struct client *client, struct portal *portal, const stru
     struct cursor *c = new_cursor(client, portal->name, false);
     c->completes = ask->statement;
     portal->cursor = c->id;
+    keyless_planned(client, &client->request.plan, ask->statement);
     start(client, c, OP_EXECUTE, max_rows > 0 ? max_rows : ALL_ROWS, true, ask->describe);
     open_parts(c, ask);
 }
@@ -776,6 +778,7 @@ void cursor_declare(struct client *client, const struct scatter_ask *ask)
     }
     struct cursor *c = new_cursor(client, statement->name, true);
     c->binary = statement->cursor_binary;
+    keyless_planned(client, &client->request.plan, statement);
     start(client, c, OP_DECLARE, 0, ask->silent, false);
     if (ask->silent && ask->describe)
         wire_put_simple(&c->run.out, 'n');

@@ -8,6 +8,7 @@
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
 #include "proxy/cursor.h"
+#include "proxy/keyless.h"
 #include "proxy/pool.h"
 #include "proxy/schema_wait.h"
 
@@ -302,6 +303,8 @@ bool extended_bind(struct client *client, const struct incoming *message)
     switch (plan->kind) {
     case PLAN_REFUSE:
         client->stats->refused++;
+        keyless_planned(client, plan,
+                        prepared->statements.count ? prepared->statements.items[0] : NULL);
         extended_refuse(client, &plan->error);
         return true;
     case PLAN_SCATTER:

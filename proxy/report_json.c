@@ -173,6 +173,7 @@ static json_t *stats_json(const struct report_stats *row)
         {"retries", row->counts.retries},
         {"misrouted", row->counts.misrouted},
         {"pipelined", row->counts.pipelined},
+        {"keyless", row->counts.keyless},
         {"server_errors", row->counts.errors},
         {"logins", row->counts.logins},
     };

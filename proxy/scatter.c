@@ -22,6 +22,7 @@
 #include "proxy/cursor.h"
 #include "proxy/extended.h"
 #include "proxy/gather.h"
+#include "proxy/keyless.h"
 #include "proxy/misroute.h"
 #include "proxy/pool.h"
 #include "proxy/reported.h"
@@ -106,6 +107,7 @@ void scatter_start(struct client *client, const struct scatter_ask *ask)
     struct scatter *scatter = new_scatter(client, ask);
     const struct plan *plan = scatter->plan;
     client->scatter = scatter;
+    keyless_planned(client, plan, ask->statement);
     if (plan->mode == SCATTER_GATHER) {
         client->stats->gather++;
         scatter->gather = gather_start(client, ask);

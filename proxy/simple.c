@@ -8,6 +8,7 @@
 #include "pgshunt/shape.h"
 #include "pgshunt/wire.h"
 #include "proxy/cursor.h"
+#include "proxy/keyless.h"
 #include "proxy/pool.h"
 #include "proxy/schema_wait.h"
 #include "proxy/series.h"
@@ -200,6 +201,8 @@ void simple_continue(struct client *client)
     enum attach attached = ATTACH_FAILED;
     switch (plan->kind) {
     case PLAN_REFUSE:
+        keyless_planned(client, plan,
+                        request->statements.count == 1 ? request->statements.items[0] : NULL);
         session_refuse(client, &plan->error);
         return;
     case PLAN_DIRECT:

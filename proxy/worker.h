@@ -51,7 +51,7 @@ struct worker_stats {
     uint64_t queries, transactions, bytes_in, bytes_out, query_us, xact_us, wait_us;
     uint64_t assignments, client_parses, server_parses, binds, logins;
     uint64_t direct, scatter, gather, refused, reads_on_replica, reads_on_primary, retries,
-        misrouted, pipelined, two_phase, in_doubt;
+        misrouted, pipelined, two_phase, in_doubt, keyless;
     uint64_t errors;
 };
 

@@ -202,6 +202,8 @@ int router_explain(const struct plan *plan, const struct shardmap *map, struct a
         explain_refusal(plan, &out);
         break;
     }
+    if (plan->keyless && plan->kind == PLAN_SCATTER)
+        add_line(&out, arena_printf(arena, "  require_key: %s", plan->keyless->message));
     *lines = out.items;
     return out.count;
 }

@@ -563,6 +563,7 @@ void router_plan(const struct route_input *input, struct arena *arena, struct pl
         plan_query(&p, statement->query);
     else
         plan_utility(&p);
+    plan_require_key(&p);
 }
 
 /* ---- several statements in one message ---- */

@@ -77,6 +77,7 @@ struct instance {
     bool renamed;           /* its columns have other names here: nothing can be resolved to it */
     bool blank_padded;      /* the key column is char(n) */
     bool target;            /* rows of it are written */
+    bool keyed;             /* a condition is about its key, though that may leave all shards */
     bool derived;           /* no table: a subquery or CTE with a key, see plan_derived.c */
     unsigned first, end; /* keys by range: entries that its conditions leave; end 0: not narrowed */
 };
@@ -337,6 +338,8 @@ void plan_inner(struct planner *p);
 void plan_copy_sharded(struct planner *p, const struct relation_ref *table);
 void plan_copy_reference(struct planner *p, const struct relation_ref *table);
 void plan_copy_query(struct planner *p);
+/* What require_key makes of the plan. */
+void plan_require_key(struct planner *p);
 /* Position of the key among the values of an INSERT; -1: not given, -2: cannot be known (see `failed`). */
 int insert_key_position(struct planner *p, const struct query *query,
                         const struct instance *target);

@@ -34,6 +34,7 @@ static void pin(struct planner *p, int i, const struct shard_set *set, const str
 {
     struct instance *instance = &p->instances[i];
     instance->set = shards_intersect(p->arena, shardmap_shards(p->map), &instance->set, set);
+    instance->keyed = true;
     if (!instance->pin)
         instance->pin = value;
 }
@@ -480,8 +481,10 @@ static bool narrow(struct planner *p, int from, int to)
     struct instance *a = &p->instances[from], *b = &p->instances[to];
     unsigned nshards = shardmap_shards(p->map);
     unsigned before = shards_count(&b->set, nshards);
+    bool keyed = b->keyed;
     b->set = shards_intersect(p->arena, nshards, &b->set, &a->set);
-    return shards_count(&b->set, nshards) != before;
+    b->keyed |= a->keyed;
+    return shards_count(&b->set, nshards) != before || b->keyed != keyed;
 }
 
 void join_propagate(struct planner *p)

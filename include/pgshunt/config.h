@@ -52,6 +52,7 @@ struct pool_settings {
     int64_t no_replica;       /* enum no_replica */
     int64_t read_your_writes; /* 0, 1 */
     int64_t monotonic_reads;  /* 0, 1 */
+    int64_t require_key;      /* enum require_key */
 };
 
 /* How one of several replicas is picked. */

@@ -41,6 +41,9 @@ struct params {
     int count;
 };
 
+/* What becomes of fan-outs without a key. In the order of the setting's words. */
+enum require_key { REQUIRE_KEY_OFF, REQUIRE_KEY_WARN, REQUIRE_KEY_ERROR };
+
 /* What the session says about routing. All zero: nothing said. */
 struct route_session {
     const char *key;   /* pgshunt.key, or NULL */
@@ -57,6 +60,7 @@ struct route_session {
     bool foreign_encoding; /* client_encoding is neither UTF8 nor SQL_ASCII */
     bool ascii_hides; /* ... and hides ASCII bytes in characters: text cannot be cut into rows */
     bool temp_tables; /* the session has made temporary tables (on the first shard) */
+    enum require_key require_key;
 };
 
 struct route_input {
@@ -136,6 +140,9 @@ struct plan {
         *gather; /* SCATTER_GATHER; `shard` is where, `queries` all that take part */
     const struct copy_rows *copy; /* SCATTER_COPY_IN, SCATTER_COPY_OUT */
     struct pg_error error;        /* PLAN_REFUSE */
+    /* A fan-out without a key that require_key has something against: what is told of it, the refusal
+     * (also EXPLAIN's, which runs) or a warning. NULL: nothing. */
+    const struct pg_error *keyless;
 };
 
 /* Class of one statement alone, without shards: the read/write rules. Fills *reason. */

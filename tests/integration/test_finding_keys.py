@@ -5,10 +5,13 @@ from contextlib import closing
 import pytest
 
 from harness import Proxy
-from support import SYNC, Raw, bind, execute, explain, fetch, one, parse, values
+from support import SYNC, Raw, bind, execute, explain, fetch, fields, one, parse, query, refused, values
 
 pytestmark = pytest.mark.core
 
+USERS = [{"name": "postgres", "password": "", "admin": True}, {"name": "app", "password": ""},
+         {"name": "warned", "password": "", "require_key": "warn"},
+         {"name": "strict", "password": "", "require_key": "error"}]
 KEYSPACES = [
     {"name": "numbers", "type": "bigint", "tables": [{"name": "numbers", "key": "id"}]},
     {"name": "words", "type": "text", "tables": [{"name": "words", "key": "slug"}]},
@@ -18,13 +21,17 @@ TABLES = {"numbers": "id bigint PRIMARY KEY, v int", "words": "slug text PRIMARY
 
 @pytest.fixture(scope="module")
 def proxy(cluster):
-    with Proxy(cluster, keyspaces=KEYSPACES) as proxy:
+    for user in ("warned", "strict"):
+        cluster.create_role(user)
+    with Proxy(cluster, keyspaces=KEYSPACES, users=USERS) as proxy:
         proxy.wait_nodes()
         with closing(proxy.connect()) as connection:
             cursor = connection.cursor()
             for name, columns in TABLES.items():
                 cursor.execute(f"CREATE TABLE {name} ({columns})")
             cursor.execute("INSERT INTO numbers VALUES " + ", ".join(f"({n}, 0)" for n in range(1, 101)))
+            for name in TABLES:
+                cursor.execute(f"GRANT ALL ON {name} TO warned, strict")
             cursor.execute("INSERT INTO words VALUES " + ", ".join(f"('w,{n}', 0)" for n in range(1, 41)))
         yield proxy
         for node in cluster.primaries:
@@ -131,3 +138,65 @@ def test_lists_in_joins(app):
     sql = "SELECT a.id, b.id FROM numbers a {} JOIN numbers b ON a.id = b.id AND b.id IN (1, 2, 3) WHERE a.id < 6 ORDER BY a.id"
     assert fetch(app, sql.format("")) == [(1, 1), (2, 2), (3, 3)]
     assert fetch(app, sql.format("LEFT")) == [(1, 1), (2, 2), (3, 3), (4, None), (5, None)]
+
+
+# ---- require_key ----
+
+KEYLESS = ["SELECT count(*) FROM numbers", "SELECT v FROM numbers WHERE v = 1 ORDER BY id", "UPDATE numbers SET v = v",
+           "DELETE FROM numbers WHERE v = 99 RETURNING id", "SELECT * FROM numbers ORDER BY v FETCH FIRST 1 ROW WITH TIES",
+           "SELECT count(*) FROM numbers a JOIN numbers b ON a.v = b.id WHERE a.id = 1",
+           "SELECT count(*) FROM numbers WHERE id NOT IN (1, 2)", "EXPLAIN ANALYZE SELECT * FROM numbers"]
+KEYED = ["SELECT v FROM numbers WHERE id = 1", "SELECT count(*) FROM numbers WHERE id IN (1, 2, 3, 4, 5, 6, 7, 8)",
+         "UPDATE numbers SET v = v WHERE id = ANY ('{1,2,3,4,5,6,7,8}')", "SELECT 1",
+         "SELECT count(*) FROM numbers a JOIN numbers b ON a.id = b.id WHERE a.id IN (1, 2, 3, 4, 5, 6, 7, 8)",
+         "INSERT INTO numbers VALUES (1, 0), (2, 0), (3, 0), (4, 0) ON CONFLICT DO NOTHING",
+         "/* pgshunt: shard=s0 */ SELECT count(*) FROM numbers", "/* pgshunt: key=3 */ SELECT count(*) FROM numbers",
+         "SELECT * FROM numbers WHERE id = 1 OR id = 2 OR id = 3 OR id = 4", "EXPLAIN SELECT * FROM numbers",
+         "ANALYZE numbers"]
+
+
+def keyless_count(proxy):
+    import urllib.request
+    text = urllib.request.urlopen(f"http://127.0.0.1:{proxy.http_port}/metrics").read().decode()
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("pgshunt_keyless_total{"))
+
+
+@pytest.mark.parametrize("sql", KEYLESS)
+def test_require_key_refuses_and_warns_of_what_names_no_key(proxy, sql):
+    before = keyless_count(proxy)
+    with closing(proxy.connect(user="strict")) as strict, refused("42501", 'require_key is "error"'):
+        strict.cursor().execute(sql)
+    with closing(proxy.connect(user="warned")) as warned:
+        warned.cursor().execute(sql)
+        assert len(warned.notices) == 1 and "WARNING:  " in warned.notices[0] and '"numbers"' in warned.notices[0]
+        assert "HINT:  Add" in warned.notices[0] or "HINT:  Give" in warned.notices[0]
+    assert keyless_count(proxy) == before + 2
+    with closing(proxy.connect()) as free:
+        free.cursor().execute(sql)
+        assert not free.notices
+
+
+@pytest.mark.parametrize("sql", KEYED)
+def test_require_key_lets_pass_what_names_one(proxy, sql):
+    for user in ("strict", "warned"):
+        with closing(proxy.connect(user=user)) as connection:
+            connection.cursor().execute(sql)
+            assert not [notice for notice in connection.notices if "key" in notice]
+
+
+def test_require_key_and_extended_statements(proxy):
+    """The Parse is fine: what is refused is known at the Bind, and the transaction goes on to fail like any."""
+    with Raw(proxy, user="strict") as raw:
+        answer = raw.ask(parse("s", "SELECT v FROM numbers WHERE id = $1 OR $2"), bind("", "s", [b"1", b"f"]), execute(), SYNC)
+        assert [fields(body)["C"] for kind, body in answer if kind == "E"] == ["42501"]
+        assert rows_of(raw.ask(query("SELECT v FROM numbers WHERE id = 1"))) == [b"0"]
+    with Raw(proxy, user="warned") as raw:
+        answer = raw.ask(parse("", "SELECT v FROM numbers WHERE v = $1"), bind("", "", [b"1"]), execute("", 5), SYNC)
+        assert [fields(body)["C"] for kind, body in answer if kind == "N"] == ["01000"] and "E" not in dict(answer)
+
+
+def test_require_key_in_explain_and_in_the_log(proxy):
+    with closing(proxy.connect(user="strict")) as strict:
+        assert 'require_key: select on several shards without a key of table "numbers" is not allowed' in explain(
+            strict, "SELECT * FROM numbers")
+    proxy.wait_log('without a key of table .*user=strict.*statement="[A-Z]')

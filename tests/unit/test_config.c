@@ -86,7 +86,7 @@ static const struct bad_case bad_files[] = {
      "reserve_pool_size, reserve_timeout, server_idle_timeout, server_lifetime, "
      "query_wait_timeout, query_wait_notify, client_idle_timeout, idle_transaction_timeout, "
      "transaction_timeout, query_timeout, read_write_split, route, region, max_lag, no_replica, "
-     "read_your_writes, monotonic_reads, "
+     "read_your_writes, monotonic_reads, require_key, "
      "max_connections, max_clients, auth_user, "
      "auth_password, auth_dbname, auth_query, shards, keyspaces, reference"},
     /* types */
@@ -798,7 +798,7 @@ static const struct bad_case bad_users[] = {
      "reserve_timeout, server_idle_timeout, server_lifetime, query_wait_timeout, "
      "query_wait_notify, client_idle_timeout, idle_transaction_timeout, transaction_timeout, "
      "query_timeout, read_write_split, route, region, max_lag, no_replica, read_your_writes, "
-     "monotonic_reads, max_connections, max_clients"},
+     "monotonic_reads, require_key, max_connections, max_clients"},
     {"users = (\n{ password = \"topsecret\"; } );",
      "%s/users.conf:2: found users[0] without name; required: name of the user"},
     {"users = ( { name = \"a\"; password = 12345; } );",
