@@ -78,11 +78,7 @@ const char *extended_name_of(const struct client *client, const struct prepared 
                              uint32_t hash)
 {
     const struct names *names = client->extended ? &client->extended->names : NULL;
-    if (!names)
-        return NULL;
-    if (prepared->uses) /* its own text has that name */
-        return names_of_statement(names, prepared->uses, 0);
-    return names_of_statement(names, prepared, hash);
+    return names ? names_of_statement(names, prepared, hash) : NULL;
 }
 
 void extended_close_portals(struct client *client)
@@ -501,12 +497,14 @@ bool batch_refuse_failed(struct client *client, const struct prepared *prepared)
     return true;
 }
 
-/* A name of SQL's DECLARE is a portal of the server's: the server judges. */
+/* A name of SQL's DECLARE is a portal of the server's, and so is what a failed Query has left without a
+ * name: the server judges. */
 static struct portal *find_cursor(struct client *client, const char *name)
 {
     struct names *names = &client->extended->names;
-    if (!batch_is_named(name) || !client->tx || client->tx->implicit ||
-        client->nparticipants != 1 || !client->participants[0]->begun)
+    if (!client->tx || client->tx->implicit || client->nparticipants != 1 ||
+        !client->participants[0]->begun ||
+        (!batch_is_named(name) && client->participants[0]->tx_status != 'E'))
         return NULL;
     struct prepared *nothing = prepared_get(names->table, "", NULL, 0);
     struct portal *portal = names_open(names, name, PORTAL_CURSOR, nothing);

@@ -112,8 +112,27 @@ struct portal *batch_portal(struct client *client, const char *name); /* or NULL
 struct portal *batch_find_portal(struct client *client, const char *name);
 /* Transaction control, and what concerns pgshunt itself: never needs a server to be parsed. */
 bool batch_is_session_statement(const struct prepared *prepared);
+/* An Execute for the batch's server. */
+struct expect *batch_execute(struct client *client, const char *portal, int32_t max_rows,
+                             struct prepared *prepared, bool write);
+/* Runs a fan-out, when everything before it is answered. False: later. */
+bool batch_scatter(struct client *client, struct scatter_ask *ask);
 /* In a failed transaction that no server knows of: refuses, true. */
 bool batch_refuse_failed(struct client *client, const struct prepared *prepared);
+
+/* ---- own_portals.c: statements of the session's own, and what a failed transaction takes ---- */
+
+/* What Postgres refuses before it looks into a Bind's values. True: so it was. */
+bool own_refuses_bind(struct client *client, const struct prepared *prepared,
+                      const struct wire_bind *bind);
+void own_bind(struct client *client, struct prepared *prepared, const struct wire_bind *bind);
+/* Of a statement; true: answered without a server. */
+bool own_describe(struct client *client, const struct prepared *prepared);
+void own_describe_portal(struct client *client, const struct portal *portal);
+/* False: try again later. */
+bool own_execute(struct client *client, struct portal *portal);
+/* A portal that has run to its end is executed again. True: answered. */
+bool own_execute_again(struct client *client, const struct portal *portal, bool rows);
 
 /* ---- batch_prepare.c ---- */
 

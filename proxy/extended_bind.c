@@ -163,16 +163,18 @@ static void keep_scatter(struct client *client, const struct incoming *message,
     names_keep_bind(&client->extended->names, portal, message->body, message->len);
 }
 
-/* True if the batch ends behind this one statement, as far as can be seen: then it may run on a
- * replica. A later write in the same batch must find itself on the primary. */
+/* True if the batch ends behind this one statement, run once, as far as can be seen: then it may run on
+ * a replica. A later write in the same batch must find itself on the primary. */
 static bool is_last_statement(const char *data, size_t len)
 {
+    bool executed = false;
     while (len >= WIRE_HEADER) {
         size_t size = 1 + (size_t)wire_get32(data + 1);
         if (data[0] == 'S')
             return true;
-        if (data[0] != 'D' && data[0] != 'E' && data[0] != 'C' && data[0] != 'H')
+        if (data[0] != 'D' && (data[0] != 'E' || executed) && data[0] != 'C' && data[0] != 'H')
             return false;
+        executed |= data[0] == 'E';
         if (size > len)
             return false;
         data += size;
@@ -275,15 +277,11 @@ bool extended_bind(struct client *client, const struct incoming *message)
         return pipeline_stall(client->extended);
     client->stats->binds++;
     struct prepared *prepared = batch_find_statement(client, bind.statement);
-    if (!prepared || batch_refuse_failed(client, prepared) || batch_too_many(client, NULL))
+    if (!prepared || (in_failed_transaction(client) && own_refuses_bind(client, prepared, &bind)) ||
+        batch_refuse_failed(client, prepared) || batch_too_many(client, NULL))
         return true;
-    if (!prepared->statements.count && !bind.nparams && in_failed_transaction(client)) {
-        batch_refuse(client, "25P02", ABORTED);
-        return true;
-    }
     if (batch_is_session_statement(prepared)) {
-        names_open(&client->extended->names, bind.portal, PORTAL_LOCAL, prepared);
-        batch_answer_simple(client, '2');
+        own_bind(client, prepared, &bind);
         return true;
     }
     if (is_about_cursor(client, prepared)) {

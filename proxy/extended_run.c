@@ -14,40 +14,6 @@
 
 /* ---- Describe ---- */
 
-static void describe_session_statement(struct client *client, const struct prepared *prepared,
-                                       bool statement)
-{
-    struct buffer bytes = {0};
-    const struct statement *own = prepared->statements.items[0];
-    if (statement) {
-        size_t begin = wire_begin(&bytes, 't');
-        wire_put16(&bytes, 0);
-        wire_end(&bytes, begin);
-    }
-    if (own->kind == STMT_SHOW) {
-        struct wire_column column = {own->name, 25};
-        wire_put_row_description(&bytes, &column, 1);
-    } else if (own->kind == STMT_QUERY) {
-        struct wire_column column = {"pg_listening_channels", 25};
-        wire_put_row_description(&bytes, &column, 1);
-    } else {
-        wire_put_simple(&bytes, 'n');
-    }
-    batch_answer(client, &bytes);
-}
-
-static void describe_nothing(struct client *client, const struct prepared *prepared)
-{
-    struct buffer bytes = {0};
-    size_t begin = wire_begin(&bytes, 't');
-    wire_put16(&bytes, prepared->ntypes);
-    for (int i = 0; i < prepared->ntypes; i++)
-        wire_put32(&bytes, (int32_t)prepared->types[i]);
-    wire_end(&bytes, begin);
-    wire_put_simple(&bytes, 'n');
-    batch_answer(client, &bytes);
-}
-
 /* What a FETCH over several shards gives, or its like, which gives nothing. */
 static void describe_cursor(struct client *client, const struct statement *statement,
                             bool parameters)
@@ -86,19 +52,11 @@ static bool describe_statement(struct client *client, const char *name)
     struct extended *ext = client->extended;
     struct prepared *prepared = batch_find_statement(client, name);
     enum reach reached;
-    if (!prepared || batch_refuse_failed(client, prepared))
+    if (!prepared || own_describe(client, prepared) || batch_refuse_failed(client, prepared))
         return true;
-    if (batch_is_session_statement(prepared)) {
-        describe_session_statement(client, prepared, true);
-        return true;
-    }
     if (prepared->statements.count == 1 &&
         cursor_of_statement(client, prepared->statements.items[0])) {
         describe_cursor(client, prepared->statements.items[0], true);
-        return true;
-    }
-    if (!prepared->statements.count && batch_fails_alone(client)) {
-        describe_nothing(client, prepared);
         return true;
     }
     reached = batch_reach_for_description(client, prepared);
@@ -153,7 +111,7 @@ static bool describe_portal(struct client *client, const struct incoming *messag
         describe_cursor(client, portal->prepared->statements.items[0], false);
         return true;
     case PORTAL_LOCAL:
-        describe_session_statement(client, portal->prepared, false);
+        own_describe_portal(client, portal);
         return true;
     case PORTAL_SCATTER:
         if (!is_executed_next(message, name))
@@ -195,8 +153,8 @@ bool extended_describe(struct client *client, const struct incoming *message)
 
 /* ---- Execute ---- */
 
-static struct expect *send_execute(struct client *client, const char *portal, int32_t max_rows,
-                                   struct prepared *prepared, bool write)
+struct expect *batch_execute(struct client *client, const char *portal, int32_t max_rows,
+                             struct prepared *prepared, bool write)
 {
     struct extended *ext = client->extended;
     size_t begin = wire_begin(&ext->out, 'E');
@@ -213,7 +171,7 @@ static struct expect *send_execute(struct client *client, const char *portal, in
 }
 
 /* Runs a fan-out: first everything before it has to be answered. */
-static bool start_scatter(struct client *client, struct scatter_ask *ask)
+bool batch_scatter(struct client *client, struct scatter_ask *ask)
 {
     struct extended *ext = client->extended;
     if (ext->server) {
@@ -327,6 +285,8 @@ static bool execute_scatter(struct client *client, struct portal *portal, int32_
     struct cursor *cursor = cursor_of_portal(client, portal, &gone);
     if (cursor)
         return go_on(client, cursor, max_rows);
+    if (own_execute_again(client, portal, portal->rows))
+        return true;
     if (gone && client->tx->state == TX_FAILED) {
         batch_refuse(client, "25P02", ABORTED);
         return true;
@@ -355,77 +315,15 @@ static bool execute_scatter(struct client *client, struct portal *portal, int32_
                               .result_formats = bind.results,
                               .result_formats_len = bind.results_len};
     *(struct params *)ask.params = params;
-    bool in_parts = max_rows > 0 && answers_rows(plan, ask.statement);
+    bool rows = answers_rows(plan, ask.statement), in_parts = max_rows > 0 && rows;
     bool used =
-        in_parts ? start_portal(client, portal, &ask, max_rows) : start_scatter(client, &ask);
-    if (used && client->scatter)
+        in_parts ? start_portal(client, portal, &ask, max_rows) : batch_scatter(client, &ask);
+    if (used && client->scatter) {
         portal->describe = false; /* once */
+        portal->done = !in_parts;
+        portal->rows = rows;
+    }
     return used;
-}
-
-/* A transaction statement that a server has to carry out. */
-static bool execute_on_server(struct client *client, struct prepared *prepared)
-{
-    struct extended *ext = client->extended;
-    struct request *request = &client->request;
-    if (statement_broadcast(client, prepared->statements.items[0], request->arena,
-                            &request->plan)) {
-        struct scatter_ask ask = {.statement = prepared->statements.items[0], .silent = true};
-        return start_scatter(client, &ask);
-    }
-    unsigned shard = client->nparticipants ? client->participants[0]->shard : 0;
-    for (int i = 0; i < client->nparticipants; i++)
-        if (client->participants[i]->begun)
-            shard = client->participants[i]->shard;
-    enum reach reached = batch_reach(client, shard, NODE_CLASS_PRIMARY);
-    if (reached != REACH_READY)
-        return reached == REACH_FAILED;
-    batch_ensure_prepared(client, prepared, true);
-    size_t begin = wire_begin(&ext->out, 'B');
-    wire_put_cstring(&ext->out, "");
-    wire_put_cstring(&ext->out, prepared->server_name);
-    wire_put16(&ext->out, 0);
-    wire_put16(&ext->out, 0);
-    wire_put16(&ext->out, 0);
-    wire_end(&ext->out, begin);
-    server_expect(ext->server, EXPECT_BIND)->swallow = true;
-    send_execute(client, "", 0, prepared, false);
-    return true;
-}
-
-/* Cuts the RowDescription off an answer: Describe has given it. */
-static void drop_description(struct buffer *bytes)
-{
-    if (buffer_length(bytes) > WIRE_HEADER && buffer_head(bytes)[0] == 'T')
-        buffer_consume(bytes, 1 + wire_get32(buffer_head(bytes) + 1));
-}
-
-static bool execute_local(struct client *client, struct portal *portal)
-{
-    struct buffer bytes = {0};
-    struct pg_error error;
-    if (portal->prepared->statements.items[0]->kind == STMT_PREPARE)
-        return sql_prepare_execute(client, portal->prepared);
-    if (client->extended->server && !client->tx &&
-        portal->prepared->statements.items[0]->kind == STMT_BEGIN) {
-        /* A BEGIN behind other statements of the batch: their implicit transaction ends first. */
-        batch_settle(client);
-        return false;
-    }
-    switch (statement_local(client, portal->prepared->statements.items[0], &bytes, &error)) {
-    case LOCAL_DONE:
-        drop_description(&bytes);
-        batch_answer(client, &bytes);
-        return true;
-    case LOCAL_REFUSED:
-        extended_refuse(client, &error);
-        return true;
-    case LOCAL_WAIT:
-        return false;
-    case LOCAL_NO:
-        break;
-    }
-    return execute_on_server(client, portal->prepared);
 }
 
 /* What failed was of our own, and the portal's server would carry it out. */
@@ -460,7 +358,7 @@ bool extended_execute(struct client *client, const struct incoming *message)
         return execute_cursor(client, portal);
     case PORTAL_LOCAL:
         client->extended->alone = true;
-        return execute_local(client, portal);
+        return own_execute(client, portal);
     case PORTAL_SCATTER:
         return execute_scatter(client, portal, max_rows);
     case PORTAL_SERVER:
@@ -474,7 +372,7 @@ bool extended_execute(struct client *client, const struct incoming *message)
     enum reach reached = batch_reach(client, portal->shard, NODE_CLASS_REPLICA);
     if (reached != REACH_READY)
         return reached == REACH_FAILED;
-    struct expect *expect = send_execute(client, name, max_rows, portal->prepared, portal->write);
+    struct expect *expect = batch_execute(client, name, max_rows, portal->prepared, portal->write);
     if (portal->settings)
         expect_more(expect)->settings = portal->settings;
     portal->settings = NULL; /* a portal is executed whole, or again where it was suspended */

@@ -182,7 +182,7 @@ struct portal *names_open(struct names *names, const char *name, enum portal_kin
     }
     portal->kind = kind;
     portal->prepared = prepared_ref(prepared);
-    portal->describe = portal->write = false;
+    portal->describe = portal->write = portal->done = portal->failed = false;
     portal->shard = 0;
     portal->cursor = 0;
     names->memory += portal_cost(portal);

@@ -33,6 +33,9 @@ struct portal {
     unsigned shard;
     bool write;
     uint32_t cursor;              /* SCATTER: the cursor that has given a part of it; 0: none */
+    bool done;                    /* LOCAL, SCATTER: it has run to its end */
+    bool rows;                    /* ... and gives rows */
+    bool failed;                  /* LOCAL: and that has failed its transaction */
     bool describe;                /* SCATTER: the client asked for the description */
     struct buffer bind;           /* SCATTER: body of the Bind message */
     struct guc_pending *settings; /* SERVER: what its calls of set_config() set; owned, or NULL */

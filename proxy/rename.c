@@ -6,30 +6,62 @@
 #include "pgshunt/wire.h"
 #include "proxy/session.h"
 
-/* A text with the client's own name where the server's stands. */
-static void put_renamed(struct buffer *out, const char *text, const char *ours, const char *name)
+/* A name of ours, and the client's own for the same. */
+struct renaming {
+    const char *ours, *name;
+};
+
+/* A text with the client's own names where the server's stand. */
+static void put_renamed(struct buffer *out, const char *text, const struct renaming *names,
+                        int count)
 {
-    const char *at;
-    while ((at = strstr(text, ours))) {
+    for (;;) {
+        const struct renaming *first = NULL;
+        const char *at = NULL;
+        for (int i = 0; i < count; i++) {
+            const char *found = strstr(text, names[i].ours);
+            if (found && (!at || found < at)) {
+                at = found;
+                first = &names[i];
+            }
+        }
+        if (!first)
+            break;
         wire_put_bytes(out, text, (size_t)(at - text));
-        wire_put_bytes(out, name, strlen(name));
-        text = at + strlen(ours);
+        wire_put_bytes(out, first->name, strlen(first->name));
+        text = at + strlen(first->ours);
     }
     wire_put_cstring(out, text);
+}
+
+/* Those that occur in the error. */
+static int add_renaming(struct renaming *names, int count, const struct client *client,
+                        const struct prepared *prepared, uint32_t called, const char *body,
+                        size_t len)
+{
+    const char *ours = prepared->server_name;
+    const char *name =
+        memmem(body, len, ours, strlen(ours)) ? extended_name_of(client, prepared, called) : NULL;
+    if (!name)
+        return count;
+    names[count] = (struct renaming){ours, name};
+    return count + 1;
 }
 
 bool rename_error(const struct client *client, const struct prepared *prepared, uint32_t called,
                   const char *body, size_t len, struct buffer *out)
 {
-    const char *ours = prepared->uses ? prepared->uses->server_name : prepared->server_name;
-    const char *name = extended_name_of(client, prepared, called);
-    if (!name || !memmem(body, len, ours, strlen(ours)))
+    struct renaming names[2];
+    int count = add_renaming(names, 0, client, prepared, called, body, len);
+    if (prepared->uses) /* its own text has that name */
+        count = add_renaming(names, count, client, prepared->uses, 0, body, len);
+    if (!count)
         return false;
     struct wire_reader reader = wire_reader(body, len);
     size_t begin = wire_begin(out, 'E');
     for (int field; (field = wire_read8(&reader)) && !reader.bad;) {
         wire_put8(out, field);
-        put_renamed(out, wire_read_cstring(&reader), ours, name);
+        put_renamed(out, wire_read_cstring(&reader), names, count);
     }
     wire_put8(out, 0);
     wire_end(out, begin);

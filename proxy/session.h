@@ -154,7 +154,7 @@ void extended_define(struct client *client, const char *name, struct prepared *p
 /* What the client knows by this name, of Parse or of SQL's PREPARE; NULL: nothing. */
 struct prepared *extended_statement(const struct client *client, const char *name);
 void extended_undefine(struct client *client, const char *name);
-/* What the client calls it, or what it executes; NULL: nothing any more. */
+/* What the client calls it; NULL: nothing any more. */
 const char *extended_name_of(const struct client *client, const struct prepared *prepared,
                              uint32_t hash);
 /* Ahead of an end of the session: what the batch was asked is answered. False: try again later. */

@@ -75,6 +75,24 @@ def test_outside_a_block(data, cluster, oracle):
          (parse("", sql), bind("a", ""), bind("b", ""), execute("a", 2), execute("b", 3), execute("a", 1), SYNC))
 
 
+TWICE = ["SELECT id FROM users ORDER BY id LIMIT 3", "SELECT count(*) FROM orders", "SELECT id FROM users WHERE false",
+         "UPDATE users SET balance = balance + 1 WHERE id < 50 RETURNING 1", "UPDATE users SET balance = balance + 1",
+         "DELETE FROM orders WHERE id < 0",
+         "SELECT u.country, count(*) OVER (PARTITION BY u.country) FROM users u ORDER BY 1, 2 LIMIT 3"]
+
+
+@pytest.mark.parametrize("sql", TWICE)
+def test_a_portal_is_run_once(data, cluster, oracle, sql):
+    """What has run to its end gives no more rows, and no change is made twice."""
+    sums = query("SELECT sum(balance) FROM users")
+    rounds = [(parse("", sql), bind("p", ""), describe("P", "p"), execute("p"), execute("p"), execute("p", 2), SYNC)]
+    rounds += [(query("BEGIN"),), (parse("s", sql), bind("p", "s"), execute("p"), SYNC), (execute("p"), SYNC),
+               (execute("p", 1), SYNC), (sums,), (query("ROLLBACK"),), (execute("p"), SYNC), (sums,)]
+    rounds += [(query("BEGIN"),), (bind("p", "s"), execute("p"), SYNC), (query("SELECT 1/0"),), (execute("p"), SYNC),
+               (bind("p", "s", [b"1"]), SYNC), (bind("p", "s"), SYNC), (query("ROLLBACK"),)]
+    same(data, cluster, *rounds)
+
+
 def test_a_change_that_returns_rows(data, cluster, oracle):
     sql = "UPDATE users SET country = country WHERE id <= 20 RETURNING 1"
     same(data, cluster, (parse("", sql), bind("", ""), execute("", 5), SYNC),
