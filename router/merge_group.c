@@ -3,11 +3,8 @@
 
 #include <stdlib.h>
 
-#include <xxhash.h>
-
-#define HASH_FUNCTION(key, length, hash) (hash) = (unsigned)XXH3_64bits((key), (length))
-#define uthash_malloc(size) mem_alloc(size)
-#include <uthash.h>
+/* Rows of one shard looked at together. */
+#define AHEAD 16
 
 /* The least or greatest value so far; `bytes` is owned. */
 struct best {
@@ -17,27 +14,41 @@ struct best {
     struct pg_key key; /* of it, pointing into bytes */
 };
 
-struct aggregate {
-    union {
-        struct pg_sum sum; /* COUNT, SUM, AVG */
-        struct best best;  /* MIN, MAX */
-    };
-    struct pg_sum count; /* AVG */
+union aggregate {
+    struct pg_sum sum; /* COUNT, SUM; AVG: two, its sum and its count */
+    struct best best;  /* MIN, MAX */
 };
 
-/* One group. Itself, its key and its row live in merge->arena; its aggregates own memory. */
+/* A finished row, where the groups are sorted. */
+struct sortable {
+    struct merge_row row;
+    struct pg_key keys[];
+};
+
+/* One group, its key and its row, side by side in merge->arena; its aggregates own memory. */
 struct group {
-    UT_hash_handle hh;
+    struct keyset_item item;
+    struct group *next;
     const char *row; /* body of the first row: values of AGGREGATE_NONE; NULL: no row came */
     size_t row_length;
-    struct merge_row result;       /* finished row, where the groups are sorted */
-    struct pg_key *sort_keys;      /* of it */
-    struct aggregate aggregates[]; /* one per column of the spec */
+    struct sortable *result;
+    union aggregate aggregates[];
 };
 
 static enum aggregate_kind kind_of(const struct merge *merge, int column)
 {
     return column < merge->spec->ncolumns ? merge->spec->columns[column].aggregate : AGGREGATE_NONE;
+}
+
+static int slots_of(enum aggregate_kind kind)
+{
+    return kind == AGGREGATE_NONE ? 0 : kind == AGGREGATE_AVG ? 2 : 1;
+}
+
+/* Of a column that is an aggregate. */
+static union aggregate *aggregate_of(const struct merge *merge, struct group *group, int column)
+{
+    return &group->aggregates[merge->slots[column]];
 }
 
 /* ---- what the spec asks of the columns ---- */
@@ -120,9 +131,13 @@ bool merge_prepare_groups(struct merge *merge)
         return merge_fail_spec(merge, "more aggregates than columns");
     merge->best_orders = arena_array(&merge->arena, struct pg_order, spec->ncolumns);
     merge->group_orders = arena_array(&merge->arena, struct pg_order, spec->ngroup_keys);
-    for (int i = 0; i < spec->ncolumns; i++)
+    merge->slots = arena_array(&merge->arena, int, spec->ncolumns);
+    for (int i = 0; i < spec->ncolumns; i++) {
         if (!prepare_column(merge, i))
             return false;
+        merge->slots[i] = merge->nslots;
+        merge->nslots += slots_of(kind_of(merge, i));
+    }
     for (int i = 0; i < spec->ngroup_keys; i++)
         if (!prepare_key(merge, i))
             return false;
@@ -131,7 +146,7 @@ bool merge_prepare_groups(struct merge *merge)
 
 /* ---- groups ---- */
 
-static void init_aggregate(const struct merge *merge, int column, struct aggregate *aggregate)
+static void init_aggregate(const struct merge *merge, int column, union aggregate *aggregate)
 {
     switch (kind_of(merge, column)) {
     case AGGREGATE_COUNT:
@@ -147,7 +162,7 @@ static void init_aggregate(const struct merge *merge, int column, struct aggrega
                  averages_are_weighted(merge, column) ? column
                                                       : merge->spec->columns[column].sum_column,
                  &aggregate->sum);
-        init_sum(merge, merge->spec->columns[column].count_column, &aggregate->count);
+        init_sum(merge, merge->spec->columns[column].count_column, &aggregate[1].sum);
         break;
     case AGGREGATE_NONE:
         break;
@@ -159,42 +174,52 @@ static void free_group(const struct merge *merge, struct group *group)
     for (int i = 0; i < merge->spec->ncolumns; i++) {
         enum aggregate_kind kind = kind_of(merge, i);
         if (kind == AGGREGATE_MIN || kind == AGGREGATE_MAX)
-            free(group->aggregates[i].best.bytes);
+            free(aggregate_of(merge, group, i)->best.bytes);
         else if (kind != AGGREGATE_NONE)
-            pg_sum_free(&group->aggregates[i].sum);
+            pg_sum_free(&aggregate_of(merge, group, i)->sum);
     }
 }
 
 void merge_free_groups(struct merge *merge)
 {
-    struct group *group, *next;
-    if (merge->sorted) { /* the hash is gone already */
+    if (merge->sorted) { /* those before are freed */
         for (long i = merge->next_group; i < merge->ngroups; i++)
             free_group(merge, merge->sorted[i]);
+    } else {
+        for (struct group *group = merge->first_group; group; group = group->next)
+            free_group(merge, group);
     }
-    HASH_ITER(hh, merge->groups, group, next)
-    {
-        HASH_DEL(merge->groups, group);
-        free_group(merge, group);
-    }
+    keyset_free(&merge->groups);
     free(merge->sorted);
     merge->sorted = NULL;
+    merge->first_group = NULL;
 }
 
-static struct group *new_group(struct merge *merge)
+/* With the bytes of its key and of its first row (NULL: none) behind it. */
+static struct group *new_group(struct merge *merge, const char *key, size_t length,
+                               const struct merge_row *row)
 {
-    int columns = merge->spec->ncolumns;
-    struct group *group =
-        arena_alloc(&merge->arena, sizeof *group + sizeof(struct aggregate) * (size_t)columns);
-    for (int i = 0; i < columns; i++)
-        init_aggregate(merge, i, &group->aggregates[i]);
+    size_t size = sizeof(struct group) + sizeof(union aggregate) * (size_t)merge->nslots;
+    struct group *group = arena_alloc(&merge->arena, size + length + (row ? row->length : 0));
+    char *bytes = (char *)group + size;
+    memcpy(bytes, key, length);
+    group->item = (struct keyset_item){bytes, length};
+    if (row) {
+        memcpy(bytes + length, row->body, row->length);
+        group->row = bytes + length;
+        group->row_length = row->length;
+    }
+    for (int i = 0; i < merge->spec->ncolumns; i++)
+        init_aggregate(merge, i, aggregate_of(merge, group, i));
+    *(merge->last_group ? &merge->last_group->next : &merge->first_group) = group;
+    merge->last_group = group;
     merge->ngroups++;
     return group;
 }
 
+/* Of the row split last, behind what is in `scratch`. */
 static bool put_group_key(struct merge *merge)
 {
-    buffer_clear(&merge->scratch);
     buffer_reserve(&merge->scratch, 1); /* a key of no columns has an address too */
     for (int i = 0; i < merge->spec->ngroup_keys; i++)
         if (!merge_put_canonical(merge, &merge->group_orders[i], merge->spec->group_keys[i],
@@ -203,30 +228,59 @@ static bool put_group_key(struct merge *merge)
     return true;
 }
 
-/* The group of the row split last; made if it is new. NULL: failed. */
-static struct group *find_group(struct merge *merge, const struct merge_row *row)
+/* The keys of the rows that come next from one shard. Among millions of groups each look-up waits for memory:
+ * they wait together. */
+struct ahead {
+    int count;
+    int at; /* the next one's */
+    struct {
+        uint64_t hash;
+        size_t offset, length; /* of the key in merge->scratch */
+    } keys[AHEAD];
+};
+
+static bool look_ahead(struct merge *merge, int shard, struct ahead *ahead)
 {
-    if (!put_group_key(merge))
-        return NULL;
-    const char *key = buffer_head(&merge->scratch);
-    size_t length = buffer_length(&merge->scratch);
-    struct group *group;
-    HASH_FIND(hh, merge->groups, key, length, group);
-    if (group)
-        return group;
+    const struct stream *stream = &merge->streams[shard];
+    const char *end = buffer_head(&stream->rows) + buffer_length(&stream->rows);
+    const char *at = buffer_head(&stream->rows) + (stream->has_head ? 4 + stream->head.length : 0);
+    ahead->count = ahead->at = 0;
+    buffer_clear(&merge->scratch);
+    for (; at < end && ahead->count < AHEAD; at += 4 + wire_get32(at)) {
+        size_t visible_end, start = buffer_length(&merge->scratch);
+        if (!merge_split(merge, at + 4, wire_get32(at), &visible_end, shard) ||
+            !put_group_key(merge))
+            return false;
+        size_t length = buffer_length(&merge->scratch) - start;
+        uint64_t hash = keyset_hash(buffer_head(&merge->scratch) + start, length);
+        ahead->keys[ahead->count].hash = hash;
+        ahead->keys[ahead->count].offset = start;
+        ahead->keys[ahead->count++].length = length;
+        keyset_want_slot(&merge->groups, hash);
+    }
+    for (int i = 0; i < ahead->count; i++)
+        keyset_want_item(&merge->groups, ahead->keys[i].hash);
+    return true;
+}
+
+/* The group of a row, whose key comes next; made if it is new. NULL: failed. */
+static struct group *find_group(struct merge *merge, const struct merge_row *row,
+                                struct ahead *ahead)
+{
+    uint64_t hash = ahead->keys[ahead->at].hash;
+    const char *key = buffer_head(&merge->scratch) + ahead->keys[ahead->at].offset;
+    size_t length = ahead->keys[ahead->at++].length;
+    struct keyset_item *item = keyset_find(&merge->groups, hash, key, length);
+    if (item)
+        return (struct group *)item;
     if (merge->ngroups >= merge->max_groups) {
         merge_fail(merge, "53400",
                    "Raise limits.max_groups, or keep the statement to one shard by its key.",
                    "too many groups across shards: more than %ld", merge->max_groups);
         return NULL;
     }
-    group = new_group(merge);
-    char *copy = arena_alloc(&merge->arena, length + row->length);
-    memcpy(copy, key, length);
-    memcpy(copy + length, row->body, row->length);
-    group->row = copy + length;
-    group->row_length = row->length;
-    HASH_ADD_KEYPTR(hh, merge->groups, copy, length, group);
+    struct group *group = new_group(merge, key, length, row);
+    keyset_add(&merge->groups, hash, &group->item);
     return group;
 }
 
@@ -274,29 +328,31 @@ static bool add_best(struct merge *merge, struct best *best, int column, int sha
     return pg_order_decode(order, best->bytes, best->length, &best->key);
 }
 
-static bool add_average(struct merge *merge, struct aggregate *aggregate, int column, int shard)
+static bool add_average(struct merge *merge, union aggregate *aggregate, int column, int shard)
 {
     const struct merge_column *spec = &merge->spec->columns[column];
+    struct pg_sum *count = &aggregate[1].sum;
     if (!averages_are_weighted(merge, column))
         return add_value(merge, &aggregate->sum, spec->sum_column, shard) &&
-               add_value(merge, &aggregate->count, spec->count_column, shard);
+               add_value(merge, count, spec->count_column, shard);
     const struct merge_value *value = &merge->values[column];
-    int64_t before = aggregate->count.integer;
-    if (!add_value(merge, &aggregate->count, spec->count_column, shard))
+    int64_t before = count->integer;
+    if (!add_value(merge, count, spec->count_column, shard))
         return false;
-    int64_t count = (int64_t)((uint64_t)aggregate->count.integer - (uint64_t)before);
+    int64_t more = (int64_t)((uint64_t)count->integer - (uint64_t)before);
     return check_status(merge,
-                        pg_sum_add_weighted(&aggregate->sum, value->bytes, value->length, count),
+                        pg_sum_add_weighted(&aggregate->sum, value->bytes, value->length, more),
                         column, shard, OID_FLOAT8);
 }
 
-static bool add_row(struct merge *merge, const struct merge_row *row, int shard)
+static bool add_row(struct merge *merge, const struct merge_row *row, int shard,
+                    struct ahead *ahead)
 {
-    struct group *group = find_group(merge, row);
+    struct group *group = find_group(merge, row, ahead);
     if (!group)
         return false;
     for (int i = 0; i < merge->spec->ncolumns; i++) {
-        struct aggregate *aggregate = &group->aggregates[i];
+        union aggregate *aggregate = aggregate_of(merge, group, i);
         bool added = true;
         switch (kind_of(merge, i)) {
         case AGGREGATE_NONE:
@@ -332,7 +388,7 @@ static void put_bytes(struct buffer *out, const char *bytes, int32_t length)
 
 static bool put_result(struct merge *merge, struct group *group, int column, struct buffer *out)
 {
-    struct aggregate *aggregate = &group->aggregates[column];
+    union aggregate *aggregate = aggregate_of(merge, group, column);
     const struct merge_value *value = &merge->values[column];
     enum pg_status status = PG_OK;
     switch (kind_of(merge, column)) {
@@ -351,7 +407,7 @@ static bool put_result(struct merge *merge, struct group *group, int column, str
         put_bytes(out, aggregate->best.bytes, aggregate->best.length);
         return true;
     case AGGREGATE_AVG:
-        status = pg_average_append(&aggregate->sum, aggregate->count.integer,
+        status = pg_average_append(&aggregate->sum, aggregate[1].sum.integer,
                                    merge->description.fields[column].format, out);
         break;
     }
@@ -388,55 +444,62 @@ static bool build_sortable(struct merge *merge, struct group *group)
     size_t visible_end;
     if (!build_row(merge, group, &row))
         return false;
-    char *copy = arena_alloc(&merge->arena, row.length);
-    memcpy(copy, row.body, row.length);
-    row.body = copy;
-    group->result = row;
-    group->sort_keys = arena_array(&merge->arena, struct pg_key, merge->spec->nsort);
+    size_t size = sizeof *group->result + sizeof(struct pg_key) * (size_t)merge->spec->nsort;
+    group->result = arena_alloc(&merge->arena, size + row.length);
+    memcpy((char *)group->result + size, row.body, row.length);
+    row.body = (char *)group->result + size;
+    group->result->row = row;
     return merge_split(merge, row.body, row.length, &visible_end, -1) &&
-           merge_decode_keys(merge, group->sort_keys, -1);
+           merge_decode_keys(merge, group->result->keys, -1);
 }
 
 static int compare_groups(const void *a, const void *b, void *data)
 {
     const struct group *const *left = a, *const *right = b;
-    return merge_compare_keys(data, (*left)->sort_keys, (*right)->sort_keys);
+    return merge_compare_keys(data, (*left)->result->keys, (*right)->result->keys);
 }
 
 /* All rows are in: lists the groups in the order they will be written. */
 static bool finish_groups(struct merge *merge)
 {
-    struct group *group, *next;
-    if (!merge->groups &&
-        !merge->spec->ngroup_keys) { /* aggregates without GROUP BY: always a row */
-        group = new_group(merge);
-        HASH_ADD_KEYPTR(hh, merge->groups, "", 0, group);
-    }
+    if (!merge->ngroups &&
+        !merge->spec->ngroup_keys) /* aggregates without GROUP BY: always a row */
+        new_group(merge, "", 0, NULL);
+    keyset_free(&merge->groups);
     long count = 0;
-    struct group **sorted = mem_alloc(sizeof *sorted * (size_t)(merge->ngroups + 1));
-    HASH_ITER(hh, merge->groups, group, next)
-    sorted[count++] = group;
-    HASH_CLEAR(hh, merge->groups);
-    merge->sorted = sorted;
+    merge->sorted = mem_alloc(sizeof *merge->sorted * (size_t)(merge->ngroups + 1));
+    for (struct group *group = merge->first_group; group; group = group->next)
+        merge->sorted[count++] = group;
     if (!merge->spec->nsort)
         return true;
     for (long i = 0; i < count; i++)
-        if (!build_sortable(merge, sorted[i]))
+        if (!build_sortable(merge, merge->sorted[i]))
             return false;
-    qsort_r(sorted, (size_t)count, sizeof *sorted, compare_groups, merge);
+    qsort_r(merge->sorted, (size_t)count, sizeof *merge->sorted, compare_groups, merge);
     return true;
+}
+
+/* All that is there of one shard. */
+static enum load collect_shard(struct merge *merge, int shard)
+{
+    struct ahead ahead = {0};
+    for (;;) {
+        if (ahead.at == ahead.count && !look_ahead(merge, shard, &ahead))
+            return LOAD_FAILED;
+        enum load load = merge_load(merge, shard);
+        if (load != LOAD_NEW)
+            return load;
+        if (!add_row(merge, &merge->streams[shard].head, shard, &ahead))
+            return LOAD_FAILED;
+        merge->streams[shard].emitted = true;
+    }
 }
 
 static enum load collect(struct merge *merge)
 {
     enum load result = LOAD_END;
     for (int i = 0; i < merge->nshards; i++) {
-        enum load load = merge_load(merge, i);
-        for (; load == LOAD_NEW; load = merge_load(merge, i)) {
-            if (!add_row(merge, &merge->streams[i].head, i))
-                return LOAD_FAILED;
-            merge->streams[i].emitted = true;
-        }
+        enum load load = collect_shard(merge, i);
         if (load == LOAD_FAILED)
             return LOAD_FAILED;
         if (load == LOAD_WAIT)
@@ -448,8 +511,10 @@ static enum load collect(struct merge *merge)
 static bool write_group(struct merge *merge, struct buffer *out)
 {
     struct group *group = merge->sorted[merge->next_group];
-    struct merge_row row = group->result;
-    bool built = row.body || build_row(merge, group, &row);
+    struct merge_row row;
+    if (group->result)
+        row = group->result->row;
+    bool built = group->result || build_row(merge, group, &row);
     free_group(merge, group);
     merge->next_group++;
     return built && merge_emit(merge, &row, out);

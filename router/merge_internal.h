@@ -15,6 +15,7 @@
 #include "pgshunt/merge.h"
 #include "pgshunt/pgtypes.h"
 #include "pgshunt/wire.h"
+#include "router/keyset.h"
 
 /* Bytes buffered of one shard above which no more of it is asked for. */
 #define MERGE_STREAM_BYTES (256 * 1024)
@@ -67,7 +68,6 @@ struct stream {
 enum load { LOAD_WAIT, LOAD_END, LOAD_SAME, LOAD_NEW, LOAD_FAILED };
 
 struct group;
-struct distinct_row;
 
 struct merge {
     const struct merge_spec *spec;
@@ -99,9 +99,8 @@ struct merge {
     int next_source; /* rows written in the order of spec->row_source */
 
     /* DISTINCT */
-    struct pg_order *distinct_orders;   /* one per visible column */
-    struct distinct_row *distinct_rows; /* set of canonical rows */
-    long ndistinct;
+    struct pg_order *distinct_orders; /* one per visible column */
+    struct keyset distinct_rows;      /* canonical rows */
     bool distinct_sorted;       /* the sort covers all visible columns: equal rows are neighbours */
     struct buffer distinct_key; /* canonical row: the leading sort columns first */
     struct buffer last_key;     /* leading sort columns of the row before */
@@ -110,7 +109,11 @@ struct merge {
     /* groups */
     struct pg_order *group_orders; /* one per group key */
     struct pg_order *best_orders;  /* MIN, MAX: one per column of the spec */
-    struct group *groups;          /* hash by canonical group key, in order of arrival */
+    int *slots;                    /* one per column of the spec: its first aggregate in a group */
+    int nslots;                    /* aggregates of a group */
+    struct keyset groups;          /* by canonical group key */
+    struct group *first_group;     /* in order of arrival */
+    struct group *last_group;
     long ngroups;
     struct buffer scratch; /* a group key, a finished row */
     struct group **sorted; /* all groups in the order they are written, once complete */

@@ -3,12 +3,6 @@
 
 #include <stdlib.h>
 
-#include <xxhash.h>
-
-#define HASH_FUNCTION(key, length, hash) (hash) = (unsigned)XXH3_64bits((key), (length))
-#define uthash_malloc(size) mem_alloc(size)
-#include <uthash.h>
-
 /* ---- the heap ---- */
 
 /* Equal rows come in the order of the shards, so that the result is the same every time. */
@@ -179,19 +173,15 @@ enum merge_status merge_run_plain(struct merge *merge, struct buffer *out, size_
 
 /* A row that has been written; owned by merge->distinct_rows. */
 struct distinct_row {
-    UT_hash_handle hh;
+    struct keyset_item item;
     char key[];
 };
 
 void merge_forget_distinct(struct merge *merge)
 {
-    struct distinct_row *row, *next;
-    HASH_ITER(hh, merge->distinct_rows, row, next)
-    {
-        HASH_DEL(merge->distinct_rows, row);
-        free(row);
-    }
-    merge->ndistinct = 0;
+    for (size_t i = 0; i < merge->distinct_rows.capacity; i++)
+        free(merge->distinct_rows.slots[i].item);
+    keyset_free(&merge->distinct_rows);
 }
 
 /* Whether the column is among the leading sort columns that the client sees. */
@@ -250,20 +240,19 @@ static bool add_distinct(struct merge *merge, bool *distinct)
 {
     const char *key = buffer_head(&merge->distinct_key);
     size_t length = buffer_length(&merge->distinct_key);
-    struct distinct_row *row;
-    HASH_FIND(hh, merge->distinct_rows, key, length, row);
-    *distinct = !row;
-    if (row)
+    uint64_t hash = keyset_hash(key, length);
+    *distinct = !keyset_find(&merge->distinct_rows, hash, key, length);
+    if (!*distinct)
         return true;
-    if (merge->ndistinct >= merge->max_groups)
+    if (merge->distinct_rows.count >= (size_t)merge->max_groups)
         return merge_fail(merge, "53400",
                           "Raise limits.max_groups, order by the distinct columns, or keep the "
                           "statement to one shard by its key.",
                           "too many distinct rows across shards: more than %ld", merge->max_groups);
-    row = mem_alloc(sizeof *row + length);
+    struct distinct_row *row = mem_alloc(sizeof *row + length);
     memcpy(row->key, key, length);
-    HASH_ADD(hh, merge->distinct_rows, key, length, row);
-    merge->ndistinct++;
+    row->item = (struct keyset_item){row->key, length};
+    keyset_add(&merge->distinct_rows, hash, &row->item);
     return true;
 }
 
