@@ -104,7 +104,7 @@ TIDY_CHECKS  := -*,clang-analyzer-core.*,clang-analyzer-unix.*,clang-analyzer-de
 bugprone-suspicious-memset-usage,bugprone-suspicious-string-compare,$\
 bugprone-posix-return,bugprone-signed-char-misuse,bugprone-terminating-continue,misc-redundant-expression
 
-.PHONY: demo check check-drivers check-patroni check-versions bench bench-quick asan tsan fuzz format format-check lint install clean deps help
+.PHONY: demo check check-drivers check-patroni check-versions bench bench-quick bench-sharding asan tsan fuzz format format-check lint install clean deps help
 
 demo: deps ## show everything at once: 2 shards with replicas, data through the proxy, queries (Ctrl-C ends it)
 	$(Q)$(MAKE) --no-print-directory all
@@ -127,6 +127,9 @@ bench: deps-bench all ## measure pgshunt against direct, a bare relay and PgBoun
 
 bench-quick: deps-bench all ## the same in about a minute, to see that it works
 	$(Q)$(PYTHON) tests/bench/bench.py --quick $(BENCH_FLAGS)
+
+bench-sharding: deps-bench all ## measure four shards beside one Postgres: point queries, merges, groups, two-phase commits
+	$(Q)$(PYTHON) tests/bench/sharding.py $(BENCH_FLAGS)
 
 asan: ## build with AddressSanitizer and UBSan into build/asan/
 	$(Q)$(MAKE) --no-print-directory MODE=asan all unit-tests

@@ -202,8 +202,12 @@ class Runner:
     def run(self, target, workload, mode, clients):
         """One round: a dict of figures, or {"error": text}."""
         builtin, sampling_rate = WORKLOADS[workload]
+        return self.run_script(target, ["--builtin", builtin], mode, clients, sampling_rate)
+
+    def run_script(self, target, script, mode, clients, sampling_rate=1.0):
+        """run(), of what pgbench's arguments `script` say."""
         logs = tempfile.mkdtemp(prefix="latency-", dir=self.folder)
-        arguments = ["--no-vacuum", "--builtin", builtin, *protocol_arguments(mode),
+        arguments = ["--no-vacuum", *script, *protocol_arguments(mode),
                      "--client", str(clients), "--jobs", str(min(clients, 2)),
                      "--time", str(self.duration), "--log", "--log-prefix", os.path.join(logs, "log"),
                      "--sampling-rate", str(sampling_rate)]
