@@ -75,6 +75,7 @@ void attach_route_session(const struct client *client, struct route_session *ses
         .foreign_encoding = (facts & GUC_OTHER_ENCODING) != 0, /* text keys are hashed in UTF-8 */
         .ascii_hides = (facts & GUC_ASCII_HIDES) != 0,
         .require_key = (enum require_key)client->account->settings.require_key,
+        .sequence_shard = client->sequence_shard,
         .temp_tables = (pins >> PIN_TEMPORARY & 1) != 0,
     };
     if (client->tx && client->nparticipants == 1)

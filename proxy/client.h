@@ -129,6 +129,7 @@ struct request {
     bool writes;            /* something of it may write (sequences.h) */
     bool asks_last_value;   /* currval() or lastval() is called */
     bool may_use_sequences; /* ... or may, inside a function */
+    bool may_advance;       /* a sequence: it inserts, or calls such a function */
     bool timed_out;         /* it was cancelled for timeouts.query */
     bool forwarded;         /* some of the answer has reached the client */
     bool retriable;         /* an autocommit read on a replica: may be repeated elsewhere */
@@ -211,6 +212,7 @@ struct client {
     uint32_t pins_told;          /* reasons a NOTICE is due for; see pins.h */
     bool pin_noticed;            /* ... and was given */
     bool lost_sequences;         /* asked for currval() in vain: see sequences.h */
+    uint16_t sequence_shard;     /* of its last INSERT or nextval(), from 1; 0: none */
     uint32_t sequence_server;    /* id of the server it wrote to last */
     struct own_settings *own;    /* pgshunt.* settings; NULL until one is said */
     size_t copy_left;            /* bytes of a CopyData message still to pass on */

@@ -29,7 +29,8 @@ struct schema_load {
 
 /*
  * One row per column, or one without for a relation that has none. Columns of a domain have the type
- * below all domains, as in result rows. Collation: NULL for the database's default and for types that
+ * below all domains, as in result rows. Defaults are
+ * told apart by the functions in their trees. Collation: NULL for the database's default and for types that
  * have none; one made by a user is told by schema and name, so that it is not taken for a built-in.
  * Kind and persistence of a table with partitions or children tell the worst of those below it.
  */
@@ -53,14 +54,19 @@ static const char relations_sql[] =
     " a.attname, coalesce(l.base, a.atttypid),"
     " CASE WHEN co.oid IS NULL OR co.collname = 'default' AND cn.nspname = 'pg_catalog' THEN NULL"
     " WHEN cn.nspname = 'pg_catalog' THEN co.collname::text"
-    " ELSE cn.nspname || '.' || co.collname END, pn.nspname, pc.relname, pk.indexrelid, "
-    "a.attgenerated"
+    " ELSE cn.nspname || '.' || co.collname END, pn.nspname, pc.relname, pk.indexrelid,"
+    " a.attgenerated,"
+    " CASE WHEN a.attidentity <> '' OR a.attgenerated = '' AND ("
+    "d.adbin::text ~ '[{](SQLVALUEFUNCTION|NEXTVALUEEXPR) '"
+    " OR EXISTS (SELECT FROM regexp_matches(d.adbin::text, ':funcid ([1-9][0-9]*)', 'g') AS m"
+    " JOIN pg_proc AS f ON f.oid = m[1]::oid WHERE f.provolatile <> 'i')) THEN true END"
     " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
     " LEFT JOIN odd AS o ON o.root = c.oid"
     " LEFT JOIN pg_inherits AS h ON h.inhrelid = c.oid AND h.inhseqno = 1"
     " LEFT JOIN pg_class AS pc ON pc.oid = h.inhparent"
     " LEFT JOIN pg_namespace AS pn ON pn.oid = pc.relnamespace"
     " LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+    " LEFT JOIN pg_attrdef AS d ON d.adrelid = c.oid AND d.adnum = a.attnum AND a.atthasdef"
     " LEFT JOIN pg_index AS pk ON pk.indrelid = c.oid AND pk.indisprimary AND pk.indimmediate"
     " AND a.attnum = ANY (pk.indkey)"
     " LEFT JOIN leaf AS l ON l.oid = a.atttypid"
@@ -200,6 +206,7 @@ static void add_relation_row(struct schema_load *load, const PGresult *row)
         .collation = collation ? arena_strdup(&load->arena, collation) : NULL,
         .primary_key = field(row, 10) != NULL,
         .generated = *field(row, 11) != '\0',
+        .default_differs = field(row, 12) != NULL,
     };
 }
 

@@ -10,20 +10,30 @@
 
 #define SEVERAL UINT32_MAX /* server->sequence_user; no client's id */
 
-static bool asks_last_value(const struct statement *statement)
+static bool calls(const struct statement *statement, enum session_function kind)
 {
     for (int i = 0; statement->facts & FACT_SESSION && i < statement->nfunctions; i++)
-        if (session_function(statement->functions[i].name) == SESSION_CURRVAL)
+        if (session_function(statement->functions[i].name) == kind)
             return true;
     return false;
+}
+
+/* Defaults take numbers from sequences. */
+static bool may_advance(const struct statement *statement)
+{
+    const struct statement *inner = statement->inner ? statement->inner : statement;
+    return statement->kind == STMT_COPY_FROM || (inner->facts & FACT_MODIFYING_CTE) ||
+           (inner->query && inner->query->kind == QUERY_INSERT) ||
+           calls(statement, SESSION_SEQUENCE);
 }
 
 void sequences_planned(struct client *client, const struct statement *statement,
                        const struct plan *plan)
 {
     client->request.writes |= plan->write;
-    client->request.asks_last_value |= asks_last_value(statement);
+    client->request.asks_last_value |= calls(statement, SESSION_CURRVAL);
     client->request.may_use_sequences |= statement_may_use_sequence_state(statement);
+    client->request.may_advance |= plan->write && may_advance(statement);
 }
 
 /* All of the state there is this client's, and it has left none elsewhere since. */
@@ -50,6 +60,8 @@ bool sequences_in_the_way(const struct client *client, const struct server *serv
 
 void sequences_used(struct client *client, struct server *server)
 {
+    if (client->request.may_advance)
+        client->sequence_shard = (uint16_t)(server->shard + 1);
     if (!client->request.writes || is_own(client, server))
         return;
     client->sequence_server = server->id;

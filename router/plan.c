@@ -11,6 +11,7 @@
  */
 #include <ctype.h>
 
+#include "pgshunt/session_function.h"
 #include "router/plan_internal.h"
 
 /* ---- node class ---- */
@@ -281,11 +282,37 @@ static bool calls_advisory_lock(const struct statement *statement)
     return false;
 }
 
+static bool calls(const struct statement *statement, enum session_function kind)
+{
+    for (int i = 0; i < statement->nfunctions && statement->facts & FACT_SESSION; i++)
+        if (session_function(statement->functions[i].name) == kind)
+            return true;
+    return false;
+}
+
+/* Numbers that are not asked for a row come from one shard, so that they are unique, interleaved or not.
+ * What a session was given last is known where that was. */
+static bool plan_sequence(struct planner *p)
+{
+    const struct route_session *session = p->input->session;
+    int last = session ? session->sequence_shard - 1 : -1;
+    if (calls(p->statement, SESSION_SEQUENCE))
+        plan_direct(p, 0, "sequences: first shard");
+    else if (last >= 0 && (unsigned)last < shardmap_shards(p->map) &&
+             calls(p->statement, SESSION_CURRVAL))
+        plan_direct(p, (unsigned)last, "the shard whose sequence the session has used");
+    else
+        return false;
+    return true;
+}
+
 /* No table at all: calls may have effects, so they go where the transaction is. Advisory locks
  * exclude each other only within one server. */
 static void plan_tableless(struct planner *p)
 {
     bool lock = calls_advisory_lock(p->statement);
+    if (!lock && plan_sequence(p))
+        return;
     plan_direct(p, lock ? 0 : plan_home(p), lock ? "advisory locks: first shard" : "no tables");
     p->plan->any_shard = !p->plan->write && !lock;
 }

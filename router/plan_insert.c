@@ -27,7 +27,8 @@ static void fail_without_key(struct planner *p, const struct instance *target)
          arena_printf(
              p->arena,
              "Name the column \"%s\" in the column list and give each row a value: it decides "
-             "on which shard the row lives. A default cannot.",
+             "on which shard the row lives. A default cannot: ask for its value first, with "
+             "SELECT nextval('...') or SELECT pgshunt.next_id().",
              key));
 }
 

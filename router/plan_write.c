@@ -179,6 +179,70 @@ static const char *differing_value(const struct planner *p, const struct query *
     return query_has_clock(query) ? "CURRENT_TIMESTAMP or the like" : NULL;
 }
 
+static bool is_given(const struct query *query, const char *column, int place)
+{
+    const struct query *values = query->source;
+    bool in_rows = values && values->kind == QUERY_VALUES;
+    int position = query->ntargets ? -1 : place;
+    for (int i = 0; i < query->ntargets; i++)
+        if (same_name(query->targets[i].alias, column))
+            position = i;
+    if (!values || position < 0)
+        return false;
+    if (!in_rows) /* what a star stands for is not counted: with it, columns have to be named */
+        return query->ntargets || position < values->ntargets;
+    if (position >= values->row_width)
+        return false;
+    for (int i = 0; i < values->nrows; i++)
+        if (values->rows[i][position]->kind == EXPR_DEFAULT)
+            return false;
+    return true;
+}
+
+static bool set_to_default(const struct target *targets, int count, const char *column)
+{
+    for (int i = 0; i < count; i++)
+        if (targets[i].expr && targets[i].expr->kind == EXPR_DEFAULT &&
+            same_name(targets[i].alias, column))
+            return true;
+    return false;
+}
+
+/* A column that gets its default, where that would make the copies differ; NULL: none. */
+static const char *differing_default(struct planner *p, const struct query *query)
+{
+    const struct from_item *item = query->relation;
+    if (query->kind != QUERY_INSERT && query->kind != QUERY_UPDATE)
+        return NULL;
+    const struct schema_relation *relation =
+        p->schema ? schema_relation(p->schema, item->schema, item->name) : NULL;
+    if (!relation)
+        plan_needs_schema(p, item->schema, item->name);
+    for (int i = 0; relation && i < relation->ncolumns; i++) {
+        const struct schema_column *column = &relation->columns[i];
+        if (!column->default_differs)
+            continue;
+        if (query->kind == QUERY_INSERT && !is_given(query, column->name, i))
+            return column->name;
+        if (set_to_default(query->targets, query->ntargets, column->name) ||
+            set_to_default(query->conflict_set, query->nconflict_set, column->name))
+            return column->name;
+    }
+    return NULL;
+}
+
+static void refuse_default(struct planner *p, const char *column, const char *table)
+{
+    plan_refuse(p,
+                arena_printf(p->arena,
+                             "Give \"%s\" a value, as a literal or a parameter: all copies have to "
+                             "be alike. A sequence is asked for one with SELECT nextval('...').",
+                             column),
+                "the default of \"%s\" would differ from shard to shard in a change of reference "
+                "table \"%s\"",
+                column, table);
+}
+
 void plan_reference_write(struct planner *p)
 {
     const char *name = p->writes_reference->name;
@@ -188,6 +252,13 @@ void plan_reference_write(struct planner *p)
             p, "Give the value itself, as a literal or a parameter: all copies have to be alike.",
             "%s would differ from shard to shard in a change of reference table \"%s\"", differs,
             name);
+        return;
+    }
+    const char *column = differing_default(p, p->statement->query);
+    for (int i = 0; i < p->statement->query->nctes && !column; i++)
+        column = differing_default(p, p->statement->query->ctes[i].query);
+    if (column) {
+        refuse_default(p, column, name);
         return;
     }
     struct shard_set all = {.kind = SHARDS_ALL};

@@ -56,6 +56,7 @@ struct route_session {
     bool on_primary;       /* ... which has begun on one */
     bool read_only;        /* the transaction, or the session's default, is READ ONLY */
     int transaction_shard; /* shard the transaction is on already, -1: none yet */
+    int sequence_shard;    /* ... that knows currval(), counted from 1; 0: not known */
     bool schema_is_fresh;  /* the schema was read just now: what it does not know is not there */
     bool foreign_encoding; /* client_encoding is neither UTF8 nor SQL_ASCII */
     bool ascii_hides; /* ... and hides ASCII bytes in characters: text cannot be cut into rows */

@@ -30,6 +30,7 @@ struct schema_column {
     const char *collation;  /* name of its own collation ("C"), if not the default; else NULL */
     bool primary_key;       /* is, or is part of, the primary key */
     bool generated;         /* GENERATED ALWAYS AS (expression): nobody gives it a value */
+    bool default_differs;   /* its default, or identity, gives another value each time or place */
 };
 
 /* What a view is made of, or a row-level policy of a table: named by the server, so that no search_path is

@@ -27,9 +27,9 @@ static struct shardmap *map;
 
 static void add_table(const char *name, char kind, char persistence)
 {
-    struct schema_column columns[] = {{"id", 20, true, NULL, false, false},
-                                      {"user_id", 20, true, NULL, false, false},
-                                      {"name", 25, true, NULL, false, false}};
+    struct schema_column columns[] = {{"id", 20, true, NULL, false, false, false},
+                                      {"user_id", 20, true, NULL, false, false, false},
+                                      {"name", 25, true, NULL, false, false, false}};
     struct schema_relation relation = {.schema = "public",
                                        .name = name,
                                        .kind = kind,

@@ -43,46 +43,47 @@ static struct fixture fix;
 
 static void add_relations(void)
 {
-    TABLE("users", 'r', {"id", OID_INT8, true, NULL, false, false},
-          {"name", OID_TEXT, true, NULL, false, false},
-          {"email", OID_TEXT, false, "C", false, false},
-          {"nick", OID_TEXT, false, "de_DE", false, false},
-          {"age", OID_INT4, true, NULL, false, false},
-          {"country", OID_TEXT, true, NULL, false, false});
-    TABLE("orders", 'r', {"id", OID_INT8, true, NULL, false, false},
-          {"user_id", OID_INT8, true, NULL, false, false},
-          {"total", OID_NUMERIC, true, NULL, false, false},
-          {"note", OID_TEXT, true, NULL, false, false});
-    TABLE("files", 'r', {"doc", OID_UUID, true, NULL, false, false},
-          {"size", OID_INT8, true, NULL, false, false});
-    TABLE("tenants", 'r', {"slug", OID_VARCHAR, true, NULL, false, false},
-          {"plan", OID_TEXT, true, NULL, false, false});
-    TABLE("codes", 'r', {"code", OID_BPCHAR, true, NULL, false, false},
-          {"what", OID_TEXT, true, NULL, false, false});
-    TABLE("countries", 'r', {"code", OID_TEXT, true, NULL, false, false},
-          {"title", OID_TEXT, true, NULL, false, false});
-    TABLE("logs", 'r', {"id", OID_INT8, true, NULL, false, false},
-          {"uid", OID_INT8, true, NULL, false, false}, {"msg", OID_TEXT, true, NULL, false, false});
-    TABLE("samples", 'r', {"at", OID_INT8, true, NULL, false, false},
-          {"value", OID_INT4, true, NULL, false, false});
-    TABLE("towns", 'r', {"region", OID_TEXT, true, NULL, false, false},
-          {"name", OID_TEXT, true, NULL, false, false});
-    TABLE("active_users", 'v', {"id", OID_INT8, true, NULL, false, false});
-    TABLE("view_of_logs", 'v', {"id", OID_INT8, true, NULL, false, false});
-    TABLE("view_of_countries", 'v', {"code", OID_TEXT, true, NULL, false, false});
-    TABLE("view_of_both", 'v', {"id", OID_INT8, true, NULL, false, false});
-    TABLE("view_of_users", 'v', {"id", OID_INT8, true, NULL, false, false});
-    TABLE("view_of_a_part", 'v', {"id", OID_INT8, true, NULL, false, false});
-    TABLE("view_of_views", 'v', {"id", OID_INT8, true, NULL, false, false});
-    TABLE("view_of_nothing", 'v', {"id", OID_INT8, true, NULL, false, false});
-    TABLE("log_seq", 'S', {"last_value", OID_INT8, true, NULL, false, false});
+    TABLE("users", 'r', {"id", OID_INT8, true, NULL, false, false, false},
+          {"name", OID_TEXT, true, NULL, false, false, false},
+          {"email", OID_TEXT, false, "C", false, false, false},
+          {"nick", OID_TEXT, false, "de_DE", false, false, false},
+          {"age", OID_INT4, true, NULL, false, false, false},
+          {"country", OID_TEXT, true, NULL, false, false, false});
+    TABLE("orders", 'r', {"id", OID_INT8, true, NULL, false, false, false},
+          {"user_id", OID_INT8, true, NULL, false, false, false},
+          {"total", OID_NUMERIC, true, NULL, false, false, false},
+          {"note", OID_TEXT, true, NULL, false, false, false});
+    TABLE("files", 'r', {"doc", OID_UUID, true, NULL, false, false, false},
+          {"size", OID_INT8, true, NULL, false, false, false});
+    TABLE("tenants", 'r', {"slug", OID_VARCHAR, true, NULL, false, false, false},
+          {"plan", OID_TEXT, true, NULL, false, false, false});
+    TABLE("codes", 'r', {"code", OID_BPCHAR, true, NULL, false, false, false},
+          {"what", OID_TEXT, true, NULL, false, false, false});
+    TABLE("countries", 'r', {"code", OID_TEXT, true, NULL, false, false, false},
+          {"title", OID_TEXT, true, NULL, false, false, false});
+    TABLE("logs", 'r', {"id", OID_INT8, true, NULL, false, false, false},
+          {"uid", OID_INT8, true, NULL, false, false, false},
+          {"msg", OID_TEXT, true, NULL, false, false, false});
+    TABLE("samples", 'r', {"at", OID_INT8, true, NULL, false, false, false},
+          {"value", OID_INT4, true, NULL, false, false, false});
+    TABLE("towns", 'r', {"region", OID_TEXT, true, NULL, false, false, false},
+          {"name", OID_TEXT, true, NULL, false, false, false});
+    TABLE("active_users", 'v', {"id", OID_INT8, true, NULL, false, false, false});
+    TABLE("view_of_logs", 'v', {"id", OID_INT8, true, NULL, false, false, false});
+    TABLE("view_of_countries", 'v', {"code", OID_TEXT, true, NULL, false, false, false});
+    TABLE("view_of_both", 'v', {"id", OID_INT8, true, NULL, false, false, false});
+    TABLE("view_of_users", 'v', {"id", OID_INT8, true, NULL, false, false, false});
+    TABLE("view_of_a_part", 'v', {"id", OID_INT8, true, NULL, false, false, false});
+    TABLE("view_of_views", 'v', {"id", OID_INT8, true, NULL, false, false, false});
+    TABLE("view_of_nothing", 'v', {"id", OID_INT8, true, NULL, false, false, false});
+    TABLE("log_seq", 'S', {"last_value", OID_INT8, true, NULL, false, false, false});
 }
 
 /* A partition of a partition of orders, and children of an unsharded and of a reference table. */
 static void add_children(void)
 {
-    static struct schema_column columns[] = {{"user_id", OID_INT8, true, NULL, false, false},
-                                             {"id", OID_INT8, true, NULL, false, false}};
+    static struct schema_column columns[] = {{"user_id", OID_INT8, true, NULL, false, false, false},
+                                             {"id", OID_INT8, true, NULL, false, false, false}};
     static const char *const children[][4] = {{"public", "orders_2024", "public", "orders"},
                                               {"parts", "orders_2024_01", "public", "orders_2024"},
                                               {"public", "logs_1", "public", "logs"},
