@@ -1,7 +1,10 @@
 /* shardkey.c: key values in text or binary form to canonical bytes, and from these to a bucket. */
 #include "pgshunt/shardkey.h"
 
+#include <endian.h>
 #include <string.h>
+
+#define XXH_INLINE_ALL /* bigint keys are of a fixed length: a handful of instructions then */
 #include <xxhash.h>
 
 #include "pgshunt/pgtypes.h"
@@ -19,13 +22,12 @@
 #define PG_COMBINE_CONSTANT 0x49a0f4dd15e5a8e3ULL
 #define PG_HASH_INITIAL (0x9e3779b9U + 3923095U)
 
-static void put_bigint(struct shardkey *key, int64_t value)
+void shardkey_of_bigint(int64_t value, struct shardkey *key)
 {
-    uint64_t bits = (uint64_t)value;
-    for (int i = 7; i >= 0; i--, bits >>= 8)
-        key->small[i] = (unsigned char)bits;
+    uint64_t bits = htobe64((uint64_t)value);
+    memcpy(key->small, &bits, sizeof bits);
     key->bytes = key->small;
-    key->length = 8;
+    key->length = sizeof bits;
 }
 
 /* Big-endian two's complement of `length` bytes (at most 8). */
@@ -121,7 +123,7 @@ bool shardkey_from_text(enum key_type type, const char *text, size_t length, str
     case KEY_BIGINT:
         if (!parse_bigint(text, length, &value))
             return false;
-        put_bigint(key, value);
+        shardkey_of_bigint(value, key);
         return true;
     case KEY_UUID:
         key->bytes = key->small;
@@ -143,7 +145,7 @@ static bool binary_bigint(uint32_t type_oid, const unsigned char *bytes, size_t 
                                           : 0;
     if (width != length || (width != 2 && width != 4 && width != 8))
         return false;
-    put_bigint(key, get_integer(bytes, length));
+    shardkey_of_bigint(get_integer(bytes, length), key);
     return true;
 }
 
@@ -191,7 +193,8 @@ bool shardkey_from_binary(enum key_type type, uint32_t type_oid, const void *byt
 
 unsigned shardkey_bucket(const struct shardkey *key)
 {
-    return (unsigned)(XXH64(key->bytes, key->length, 0) >> (64 - SHARDKEY_BUCKET_BITS));
+    uint64_t hash = key->length == 8 ? XXH64(key->bytes, 8, 0) : XXH64(key->bytes, key->length, 0);
+    return (unsigned)(hash >> (64 - SHARDKEY_BUCKET_BITS));
 }
 
 /*

@@ -11,6 +11,18 @@
 /* What is added to the start of a row to find its end: most rows are short. */
 #define STEP_MIN 1024
 
+static bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+static bool digits_are_plain(const struct copy_rows *rows)
+{
+    return rows->keyspace->type == KEY_BIGINT && !is_digit(rows->delimiter) &&
+           !is_digit(rows->quote) && !is_digit(rows->escape) && !is_digit(rows->null[0]) &&
+           !(rows->default_ && is_digit(rows->default_[0]));
+}
+
 struct copy_split *copy_split_new(const struct copy_rows *rows, size_t most)
 {
     struct copy_split *split = mem_alloc(sizeof *split);
@@ -18,6 +30,7 @@ struct copy_split *copy_split_new(const struct copy_rows *rows, size_t most)
     split->most = most;
     split->nshards = shardmap_shards(rows->map);
     split->line = 1;
+    split->plain_digits = rows->format != COPY_BINARY && digits_are_plain(rows);
     arena_init(&split->arena);
     return split;
 }

@@ -11,6 +11,7 @@ struct copy_split {
     const struct copy_rows *rows;
     size_t most;
     unsigned nshards;
+    bool plain_digits;      /* a field of digits alone is an integer key, and neither NULL nor DEFAULT */
     struct buffer carry;    /* the start of a row whose end has not come */
     struct buffer unquoted; /* a key without its escapes */
     /* of the row at hand, which is not whole: */

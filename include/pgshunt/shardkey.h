@@ -44,6 +44,8 @@ MUST_CHECK bool shardkey_from_text(enum key_type type, const char *text, size_t 
  */
 MUST_CHECK bool shardkey_from_binary(enum key_type type, uint32_t type_oid, const void *bytes,
                                      size_t length, struct shardkey *key);
+/* The same, of an integer that was read already. */
+void shardkey_of_bigint(int64_t value, struct shardkey *key);
 /* The bucket, 0 .. SHARDKEY_BUCKETS - 1, for HASH_XXH64. */
 unsigned shardkey_bucket(const struct shardkey *key);
 /* Postgres' own hash partitioning (satisfies_hash_partition with `modulus`): the remainder. */
