@@ -13,6 +13,7 @@ struct credential {
     struct scram_keys keys; /* guarded; not present: none */
     char *secret;           /* guarded, owned; NULL: none */
     atomic_uint version;
+    atomic_bool asks_last_value;
     UT_hash_handle hh; /* credentials->all, by key */
     char key[];        /* "database\0user\0" */
 };
@@ -116,4 +117,15 @@ char *credential_secret(struct credential *credential)
 unsigned credential_version(const struct credential *credential)
 {
     return atomic_load(&credential->version);
+}
+
+void credential_note_last_value(struct credential *credential)
+{
+    if (!credential_asks_last_value(credential))
+        atomic_store(&credential->asks_last_value, true);
+}
+
+bool credential_asks_last_value(const struct credential *credential)
+{
+    return atomic_load_explicit(&credential->asks_last_value, memory_order_relaxed);
 }

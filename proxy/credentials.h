@@ -44,5 +44,8 @@ void credential_keep_secret(struct credential *credential, const char *secret);
 char *credential_secret(struct credential *credential);
 void credential_free_secret(char *secret);
 unsigned credential_version(const struct credential *credential);
+/* Clients of this user of this database ask for currval() or lastval() outside transactions (sequences.h). */
+void credential_note_last_value(struct credential *credential);
+bool credential_asks_last_value(const struct credential *credential);
 
 #endif

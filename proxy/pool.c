@@ -171,13 +171,25 @@ static void refuse_deadlock(struct client *client)
                      "that use the shards in the same order, make this rare.");
 }
 
+/* One more connection, though there are idle ones. False: there is no room. */
+static bool start_another(struct pool *pool, struct client *client, unsigned shard, int64_t now)
+{
+    if (!door_is_open(pool) || take_room(pool, now) != ROOM_TAKEN)
+        return false;
+    if (!pool_start(pool))
+        return false;
+    pool_wait(pool, client, shard);
+    return true;
+}
+
 enum checkout pool_checkout(struct pool *pool, struct client *client, unsigned shard)
 {
     if (!pool->nwaiting && !list_empty(&pool->idle)) {
-        struct server *server = sequences_own_server(client, &pool->idle);
-        if (!server)
-            server = list_entry(pool->idle.next, struct server, link);
         int64_t now = worker_now(pool->worker);
+        bool another = false;
+        struct server *server = sequences_choose(client, &pool->idle, now, &another);
+        if (another && start_another(pool, client, shard, now))
+            return CHECKOUT_WAITING;
         if (!pool_doubts(pool, server, now)) {
             pool_take_idle(pool, server);
             assign(pool, server, client, shard, now);

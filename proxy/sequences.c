@@ -6,9 +6,12 @@
 #include "pgshunt/session_function.h"
 #include "pgshunt/wire.h"
 #include "proxy/client.h"
+#include "proxy/credentials.h"
 #include "proxy/pins.h"
+#include "proxy/pool.h"
 
-#define SEVERAL UINT32_MAX /* server->sequence_user; no client's id */
+#define SEVERAL UINT32_MAX  /* server->sequence_user; no client's id */
+#define RESERVED_US 1000000 /* between an INSERT and the question for what it has drawn */
 
 static bool calls(const struct statement *statement, enum session_function kind)
 {
@@ -23,17 +26,30 @@ static bool may_advance(const struct statement *statement)
 {
     const struct statement *inner = statement->inner ? statement->inner : statement;
     return statement->kind == STMT_COPY_FROM || (inner->facts & FACT_MODIFYING_CTE) ||
-           (inner->query && inner->query->kind == QUERY_INSERT) ||
+           (inner->query &&
+            (inner->query->kind == QUERY_INSERT || inner->query->kind == QUERY_MERGE)) ||
            calls(statement, SESSION_SEQUENCE);
+}
+
+/* Somebody of this user of this database wants what an INSERT of its own has drawn. */
+static bool is_learned(const struct client *client)
+{
+    return credential_asks_last_value(client->account->credential);
 }
 
 void sequences_planned(struct client *client, const struct statement *statement,
                        const struct plan *plan)
 {
     client->request.writes |= plan->write;
-    client->request.asks_last_value |= calls(statement, SESSION_CURRVAL);
-    client->request.may_use_sequences |= statement_may_use_sequence_state(statement);
-    client->request.may_advance |= plan->write && may_advance(statement);
+    bool advances = plan->write && may_advance(statement);
+    if (calls(statement, SESSION_CURRVAL)) {
+        client->request.asks_last_value = true;
+        if (!client->tx && !client_keeps_servers(client))
+            credential_note_last_value(client->account->credential);
+    }
+    client->request.may_use_sequences |=
+        statement_may_use_sequence_state(statement) || (advances && is_learned(client));
+    client->request.may_advance |= advances;
 }
 
 /* All of the state there is this client's, and it has left none elsewhere since. */
@@ -118,14 +134,39 @@ void sequences_follow(struct client *client, struct server *server)
         pin(client, server, PIN_SEQUENCE);
 }
 
-struct server *sequences_own_server(const struct client *client, const struct list_node *idle)
+/* The values of another client that has put them there a moment ago, and may ask for them yet. */
+static bool is_reserved(const struct client *client, const struct server *server, int64_t now)
 {
-    if (!client->request.asks_last_value || !client->sequence_server)
-        return NULL;
+    uint32_t user = server->sequence_user;
+    return user && user != SEVERAL && user != client->id && now - server->idle_since < RESERVED_US;
+}
+
+static struct server *own_server(const struct client *client, const struct list_node *idle)
+{
     for (struct list_node *node = idle->next; node != idle; node = node->next) {
         struct server *server = list_entry(node, struct server, link);
         if (is_own(client, server))
             return server;
     }
     return NULL;
+}
+
+struct server *sequences_choose(const struct client *client, const struct list_node *idle,
+                                int64_t now, bool *another)
+{
+    struct server *server = list_entry(idle->next, struct server, link);
+    const struct request *request = &client->request;
+    if (request->asks_last_value && client->sequence_server) {
+        struct server *own = own_server(client, idle);
+        return own ? own : server;
+    }
+    if (!server->sequence_user || !is_learned(client))
+        return server;
+    for (struct list_node *node = idle->next; node != idle; node = node->next) {
+        server = list_entry(node, struct server, link); /* at last the one used longest ago */
+        if (!is_reserved(client, server, now))
+            return server;
+    }
+    *another = request->writes;
+    return server;
 }

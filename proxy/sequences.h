@@ -10,11 +10,14 @@
  *
  *   a client asks for them outside a transaction --> its last server, if that is idle and still its own
  *   ... which it was not --> from now on its writes pin the server (PIN_SEQUENCE)
+ *   the user of the database has asked so once, any client of it --> from then on an INSERT begins with a
+ *       clean server, and another client's write takes another server than that for a second
  */
 #ifndef PGSHUNT_PROXY_SEQUENCES_H
 #define PGSHUNT_PROXY_SEQUENCES_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "pgshunt/statement.h"
 #include "proxy/list.h"
@@ -36,7 +39,12 @@ void sequences_ahead(struct client *client, struct server *server, struct buffer
 void sequences_used(struct client *client, struct server *server);
 /* A write has completed. */
 void sequences_follow(struct client *client, struct server *server);
-/* The idle server that has the values the request asks for; NULL: none. */
-struct server *sequences_own_server(const struct client *client, const struct list_node *idle);
+/*
+ * Which of the idle servers (there is one) the client is to get: the one with the values it asks for, else
+ * the one used last, but not one with values that another client has put there a moment ago and may ask
+ * for. `*another`: all of them are such, and to write one more connection would be better.
+ */
+struct server *sequences_choose(const struct client *client, const struct list_node *idle,
+                                int64_t now, bool *another);
 
 #endif

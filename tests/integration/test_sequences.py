@@ -109,6 +109,25 @@ def pair(cluster, single):
             yield proxy, mine, other
 
 
+def test_an_application_that_asks_is_known(cluster, single):
+    """Once one client has asked outside a transaction, all of that user and database find their values."""
+    with Proxy(cluster, options={"pool": {"size": 4}, "workers": 1}) as proxy:
+        proxy.wait_nodes()
+        with closing(proxy.connect()) as first, refused(NOT_YET, hint=False):
+            one(first, "SELECT lastval()")
+        with closing(proxy.connect()) as mine, closing(proxy.connect()) as other, closing(proxy.connect()) as reader:
+            for number in range(20):
+                for who in (mine, other):
+                    who.cursor().execute("INSERT INTO seq_rows (v) VALUES (%s)", (f"{who.fileno()} {number}",))
+                    fetch(reader, "SELECT 1")
+                reader.cursor().execute("UPDATE seq_plain SET v = 'x'")
+                for who in (mine, other):
+                    value = one(who, "SELECT currval('seq_rows_id_seq')")
+                    assert one(who, "SELECT lastval()") == value
+                    assert one(who, f"SELECT v FROM seq_rows WHERE id = {value}") == f"{who.fileno()} {number}"
+        assert not pins(proxy)
+
+
 def pins(proxy):
     return [row["pin_reason"] for row in proxy.show("CLIENTS") if row["pin_reason"]]
 
