@@ -97,7 +97,8 @@ static struct schema_relation *copy_relation(struct arena *arena,
         to->parent = arena_strdup(arena, from->parent);
     }
     to->parts = NULL;
-    to->resolved = false;
+    to->resolved = to->invoker = false;
+    to->definition = NULL;
     to->other = NULL;
     to->columns = arena_array(arena, struct schema_column, from->ncolumns);
     for (int i = 0; i < from->ncolumns; i++) {
@@ -249,6 +250,16 @@ void schema_add_part(struct schema *schema, const char *schema_name, const char 
     entry->odd = true;
     entry = (struct relation_entry *)find_relation(schema, NULL, name);
     entry->odd = true;
+}
+
+void schema_set_definition(struct schema *schema, const char *schema_name, const char *name,
+                           const char *definition, bool invoker)
+{
+    const struct relation_entry *entry = find_relation(schema, schema_name, name);
+    if (!entry)
+        return;
+    entry->chain->definition = arena_strdup(&schema->arena, definition);
+    entry->chain->invoker = invoker;
 }
 
 const struct schema_relation *schema_relation(const struct schema *schema, const char *schema_name,

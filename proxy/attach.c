@@ -77,6 +77,7 @@ void attach_route_session(const struct client *client, struct route_session *ses
         .require_key = (enum require_key)client->account->settings.require_key,
         .sequence_shard = client->sequence_shard,
         .temp_tables = (pins >> PIN_TEMPORARY & 1) != 0,
+        .changed_views = client->tx ? (const char *const *)client->tx->changed_views : NULL,
     };
     if (client->tx && client->nparticipants == 1)
         session->transaction_shard = (int)client->participants[0]->shard;

@@ -535,7 +535,7 @@ enum reach batch_reach_for_description(struct client *client, struct prepared *p
     if (client->extended->server)
         return REACH_READY;
     batch_plan(client, prepared, NULL, plan);
-    if (plan->needs_schema && schema_wait(client))
+    if (plan->needs_schema && schema_wait(client, plan->needs_schema))
         return REACH_WAIT;
     unsigned shard = plan->kind == PLAN_DIRECT ? plan->shard : 0;
     if (plan->kind != PLAN_DIRECT && client->nparticipants)

@@ -89,6 +89,7 @@ struct transaction {
     bool read_only;
     bool wrote;
     bool changed_schema;    /* to be announced when it commits */
+    char **changed_views;   /* names of views made or changed; NULL ends them; NULL: none */
     struct own_changes own; /* of pgshunt.* settings */
     struct guc_pending
         settings; /* of the session and SET LOCAL, also for servers that join later */

@@ -295,7 +295,7 @@ bool extended_bind(struct client *client, const struct incoming *message)
     batch_plan(client, prepared, &params, plan);
     if (client->extended->ahead && !pipeline_takes_plan(client, plan))
         return pipeline_stall(client->extended);
-    if (plan->needs_schema && schema_wait(client))
+    if (plan->needs_schema && schema_wait(client, plan->needs_schema))
         return false;
     begin_implicit(client, message, plan);
     switch (plan->kind) {

@@ -316,6 +316,8 @@ struct gather *gather_start(struct client *client, const struct scatter_ask *ask
     g->home->unnamed = (struct prepared_key){0};
     g->home->request_at = client->request.started_at;
     put_home_query(g, g->block ? "SAVEPOINT " SAVEPOINT : "BEGIN READ WRITE");
+    for (int i = 0; i < plan->gather->nchecks; i++)
+        put_home_query(g, plan->gather->checks[i]);
     make_table(g);
     return g;
 }

@@ -139,8 +139,8 @@ void schema_job_tick(struct schema_job *job, int64_t now)
         return;
     job->started_at = now;
     job->again = false;
-    job->load =
-        schema_load_start(&job->monitor->loop, node, job->monitor->topology->config, on_done, job);
+    job->load = schema_load_start(&job->monitor->loop, node, job->monitor->topology->config,
+                                  shardmap_is_sharded(job->database->map), on_done, job);
 }
 
 bool schema_job_settled(const struct schema_job *job)

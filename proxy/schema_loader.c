@@ -16,6 +16,7 @@
 struct schema_load {
     struct monitor_conn *conn;
     int step; /* index into steps[] */
+    int nsteps;
     struct schema *schema;
     XXH64_state_t hash;
     /* the relation whose columns are arriving */
@@ -59,7 +60,8 @@ static const char relations_sql[] =
     " CASE WHEN a.attidentity <> '' OR a.attgenerated = '' AND ("
     "d.adbin::text ~ '[{](SQLVALUEFUNCTION|NEXTVALUEEXPR) '"
     " OR EXISTS (SELECT FROM regexp_matches(d.adbin::text, ':funcid ([1-9][0-9]*)', 'g') AS m"
-    " JOIN pg_proc AS f ON f.oid = m[1]::oid WHERE f.provolatile <> 'i')) THEN true END"
+    " JOIN pg_proc AS f ON f.oid = m[1]::oid WHERE f.provolatile <> 'i')) THEN true END,"
+    " c.relrowsecurity"
     " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
     " LEFT JOIN odd AS o ON o.root = c.oid"
     " LEFT JOIN pg_inherits AS h ON h.inhrelid = c.oid AND h.inhseqno = 1"
@@ -110,6 +112,26 @@ static const char parts_sql[] =
     " AND n.nspname !~ '^pg_(toast|temp|toast_temp)(_|$)'"
     " ORDER BY p.oid, p.what, p.id";
 
+/*
+ * What views are made of, with every name in full, which takes an empty search_path. The server locks the
+ * tables behind a view while it writes it down: one that something else has locked makes the statement
+ * fail after a while, so it comes last, and those before it are known.
+ */
+static const char search_path_sql[] =
+    "SELECT set_config('search_path', '', false), set_config('lock_timeout', '1s', false)";
+
+static const char definitions_sql[] =
+    "SELECT s.nspname, s.relname, pg_get_viewdef(s.oid), s.invoker FROM ("
+    " SELECT c.oid, n.nspname, c.relname, coalesce((SELECT o.option_value::bool"
+    " FROM pg_options_to_table(c.reloptions) AS o WHERE o.option_name = 'security_invoker'), false)"
+    " AS invoker FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+    " WHERE c.relkind IN ('v', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema')"
+    " AND n.nspname !~ '^pg_(toast|temp|toast_temp)(_|$)'"
+    " ORDER BY EXISTS (SELECT FROM pg_locks AS l JOIN pg_depend AS d ON d.refobjid = l.relation"
+    " AND d.refclassid = 'pg_class'::regclass AND d.classid = 'pg_rewrite'::regclass"
+    " JOIN pg_rewrite AS r ON r.oid = d.objid WHERE r.ev_class = c.oid"
+    " AND l.mode = 'AccessExclusiveLock'), c.oid OFFSET 0) AS s";
+
 /* 'i' < 's' < 'v': the greatest letter is the most volatile. */
 static const char functions_sql[] =
     "SELECT n.nspname, p.proname, max(p.provolatile::text COLLATE \"C\")"
@@ -133,17 +155,20 @@ static void add_relation_row(struct schema_load *load, const PGresult *row);
 static void add_function_row(struct schema_load *load, const PGresult *row);
 static void add_collation_row(struct schema_load *load, const PGresult *row);
 static void add_part_row(struct schema_load *load, const PGresult *row);
+static void add_definition_row(struct schema_load *load, const PGresult *row);
+static void ignore_row(struct schema_load *load, const PGresult *row);
 
 static const struct {
     const char *sql;
     void (*add)(struct schema_load *load, const PGresult *row);
+    bool may_fail; /* what came until then is good to have */
 } steps[] = {
-    {collation_sql, add_collation_row},
-    {functions_sql, add_function_row},
-    {relations_sql, add_relation_row},
-    {parts_sql, add_part_row},
+    {collation_sql, add_collation_row, false}, {functions_sql, add_function_row, false},
+    {relations_sql, add_relation_row, false},  {parts_sql, add_part_row, false},
+    {search_path_sql, ignore_row, true},       {definitions_sql, add_definition_row, true},
 };
 #define STEPS ((int)(sizeof steps / sizeof steps[0]))
+#define STEPS_OF_VIEWS 2 /* the last ones: only where statements are planned through views */
 
 /* ---- rows ---- */
 
@@ -180,6 +205,7 @@ static void start_relation(struct schema_load *load, uint32_t oid, const PGresul
     load->relation.kind = field(row, 3)[0];
     load->relation.persistence = field(row, 4)[0];
     load->relation.parent_schema = load->relation.parent = NULL;
+    load->relation.row_security = field(row, 13)[0] == 't';
     if (field(row, 8) && field(row, 9)) {
         load->relation.parent_schema = arena_strdup(&load->arena, field(row, 8));
         load->relation.parent = arena_strdup(&load->arena, field(row, 9));
@@ -234,6 +260,19 @@ static void add_part_row(struct schema_load *load, const PGresult *row)
     schema_add_part(load->schema, field(row, 0), field(row, 1), what == 'v' ? NULL : &part);
 }
 
+static void add_definition_row(struct schema_load *load, const PGresult *row)
+{
+    finish_relation(load);
+    if (field(row, 2)) /* it may have been dropped meanwhile */
+        schema_set_definition(load->schema, field(row, 0), field(row, 1), field(row, 2),
+                              field(row, 3)[0] == 't');
+}
+
+static void ignore_row(struct schema_load *load, const PGresult *row)
+{
+    (void)load, (void)row;
+}
+
 static void add_collation_row(struct schema_load *load, const PGresult *row)
 {
     const char *collate = field(row, 0);
@@ -284,7 +323,7 @@ static void on_result(void *arg, const PGresult *result)
     struct schema_load *load = arg;
     if (!result) {
         XXH64_update(&load->hash, &load->step, sizeof load->step);
-        if (++load->step < STEPS) {
+        if (++load->step < load->nsteps) {
             next_step(load);
         } else {
             finish_relation(load);
@@ -300,7 +339,8 @@ static void on_result(void *arg, const PGresult *result)
     case PGRES_TUPLES_OK: /* the end of the rows */
         break;
     default:
-        finish(load, PQresultErrorMessage(result));
+        if (!steps[load->step].may_fail)
+            finish(load, PQresultErrorMessage(result));
     }
 }
 
@@ -313,10 +353,11 @@ static void on_failed(void *arg, const char *why, const char *sqlstate)
 static const struct monitor_conn_events load_events = {on_ready, on_result, on_failed};
 
 struct schema_load *schema_load_start(uv_loop_t *loop, struct node *node,
-                                      const struct config *config, schema_load_done *done,
-                                      void *arg)
+                                      const struct config *config, bool sharded,
+                                      schema_load_done *done, void *arg)
 {
     struct schema_load *load = mem_alloc(sizeof *load);
+    load->nsteps = sharded ? STEPS : STEPS - STEPS_OF_VIEWS;
     struct monitor_login login = monitor_login(config, "pgshunt schema");
     load->schema = schema_new();
     load->done = done;

@@ -20,9 +20,10 @@ struct schema_load;
 typedef void schema_load_done(void *arg, struct schema *schema, uint64_t fingerprint,
                               const char *why);
 
+/* `sharded`: with the definitions of views, through which statements are planned. */
 struct schema_load *schema_load_start(uv_loop_t *loop, struct node *node,
-                                      const struct config *config, schema_load_done *done,
-                                      void *arg);
+                                      const struct config *config, bool sharded,
+                                      schema_load_done *done, void *arg);
 /* Ends a load without calling back. */
 void schema_load_cancel(struct schema_load *load);
 

@@ -8,10 +8,11 @@
 #define WAIT_AT_MOST_US 1500000
 #define FRESH_US 5000000 /* how long a snapshot is believed about relations it does not know */
 
-static bool is_fresh(const struct database *database, int64_t now)
+static bool is_fresh(const struct database *database, enum schema_need need, int64_t now)
 {
     int64_t read_at = topology_schema_read_at(database);
-    return read_at > topology_schema_changed_at(database) && read_at > now - FRESH_US;
+    return read_at > topology_schema_changed_at(database) &&
+           (need == SCHEMA_CURRENT || read_at > now - FRESH_US);
 }
 
 static void resume(struct client *client)
@@ -50,11 +51,11 @@ static void look(uv_timer_t *timer)
         uv_timer_stop(timer);
 }
 
-bool schema_wait(struct client *client)
+bool schema_wait(struct client *client, enum schema_need need)
 {
     struct worker *worker = client->worker;
     int64_t now = clock_us();
-    if (client->request.schema_waited || is_fresh(client->database, now))
+    if (client->request.schema_waited || is_fresh(client->database, need, now))
         return false;
     if (list_empty(&worker->schema_waiting))
         uv_timer_start(&worker->schema_timer, look, LOOK_EVERY_MS, LOOK_EVERY_MS);

@@ -13,7 +13,7 @@
 
 /* The plan says that it needs to know more. True: the client waits (state WAITING) and its session
  * goes on by itself; false: nothing newer is to be had, the plan stands as it is. */
-bool schema_wait(struct client *client);
+bool schema_wait(struct client *client, enum schema_need need);
 void schema_wait_cancel(struct client *client); /* also when it does not wait */
 
 #endif

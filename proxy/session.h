@@ -191,6 +191,8 @@ void transaction_rollback_to(struct client *client, const char *name);
 void transaction_drop_savepoints(struct transaction *tx, int keep);
 /* Everybody is to hear that the schema is another. */
 void transaction_schema_changed(struct client *client);
+/* A statement that changed the schema has succeeded. */
+void transaction_follow_schema(struct client *client, const struct statement *statement);
 
 /* ---- own_settings.c and statement.c ---- */
 

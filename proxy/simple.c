@@ -329,7 +329,7 @@ void simple_replan(struct client *client)
         parse_for_good(client);
         plan_query(client);
     }
-    if (client->request.plan.needs_schema && schema_wait(client))
+    if (client->request.plan.needs_schema && schema_wait(client, client->request.plan.needs_schema))
         keep_sql(client);
     else if (client->request.statements.count > 1 && series_is_needed(client))
         series_start(client);

@@ -457,10 +457,8 @@ void statement_completed(struct client *client, struct server *server,
     pins_follow(client, server, statement);
     if (statement->facts & FACT_SESSION)
         set_config_called(client, server, statement, server_expected(server), tag);
-    if (changes_schema(statement->kind) && client->tx)
-        client->tx->changed_schema = true;
-    else if (changes_schema(statement->kind))
-        transaction_schema_changed(client);
+    if (changes_schema(statement->kind))
+        transaction_follow_schema(client, statement);
     switch ((int)statement->kind) {
     case STMT_SET:
         setting_changed(client, statement->is_local, statement->name, statement->value);

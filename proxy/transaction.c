@@ -103,6 +103,36 @@ void transaction_schema_changed(struct client *client)
     monitor_schema_changed(client->worker->daemon->monitor, client->database);
 }
 
+/* Others, and the schema that statements are planned by, learn of it at the end; views have to be known
+ * before, for what is behind them may be anywhere. */
+void transaction_follow_schema(struct client *client, const struct statement *statement)
+{
+    struct transaction *tx = client->tx;
+    if (!tx) {
+        transaction_schema_changed(client);
+        return;
+    }
+    tx->changed_schema = true;
+    if (!strstr(statement->tag, "VIEW"))
+        return;
+    size_t count = 0;
+    while (tx->changed_views && tx->changed_views[count])
+        count++;
+    size_t room = count + (size_t)statement->nrelations + 1;
+    tx->changed_views = mem_realloc(tx->changed_views, sizeof *tx->changed_views * room);
+    for (int i = 0; i < statement->nrelations; i++)
+        if (statement->relations[i].written)
+            tx->changed_views[count++] = mem_strdup(statement->relations[i].name);
+    tx->changed_views[count] = NULL;
+}
+
+static void free_names(char **names)
+{
+    for (char **at = names; at && *at; at++)
+        free(*at);
+    free(names);
+}
+
 /* Every server of the transaction counts. */
 static void note_where_it_wrote(struct client *client)
 {
@@ -144,6 +174,7 @@ void transaction_end(struct client *client, bool committed)
     if (tx->listens.count || client->listener)
         listen_transaction_end(client, &tx->listens, committed);
     cursors_free(tx->cursors);
+    free_names(tx->changed_views);
     transaction_drop_savepoints(tx, 0);
     free(tx->savepoints);
     free(tx->begin_sql);

@@ -143,6 +143,8 @@ static void explain_gather(const struct plan *plan, const struct shardmap *map, 
     struct arena *arena = lines->arena;
     add_line(lines, arena_printf(arena, "pgshunt: gather on %s %s",
                                  shardmap_shard_name(map, plan->shard), details(plan, arena)));
+    for (int i = 0; i < gather->nchecks; i++)
+        add_line(lines, arena_printf(arena, "  check: %s", gather->checks[i]));
     for (int i = 0; i < gather->ntables; i++) {
         const struct gather_table *table = &gather->tables[i];
         add_line(lines, arena_printf(arena, "  here: %s",

@@ -320,8 +320,10 @@ static void plan_tableless(struct planner *p)
 void plan_refuse_view(struct planner *p)
 {
     plan_refuse(p,
-                "Query the tables themselves, or name the shard where the view is right with a "
-                "comment: /* pgshunt: shard=... */",
+                view_changed(p, p->view)
+                    ? "It was made or changed in this transaction: commit first."
+                    : "Query the tables themselves, or name the shard where the view is right with "
+                      "a comment: /* pgshunt: shard=... */",
                 "\"%s\" is a view of tables on several shards, or of what is not known: one shard "
                 "may hold only a part",
                 p->view);
@@ -449,9 +451,24 @@ static void refuse_complex(struct planner *p)
                       PLAN_MAX_INSTANCES, PLAN_MAX_LEVELS, PLAN_MAX_FROM);
 }
 
-static void plan_in_gears(struct planner *p, const struct query *query)
+/* True: planned, or refused for good. */
+static bool open_views(struct planner *p)
+{
+    if (!p->nreplace)
+        return false;
+    if (!p->view && !p->views->depth && view_plan(p))
+        return true;
+    if (!p->view)
+        p->view = p->replace[0]->relation->name;
+    plan_refuse_view(p);
+    return true;
+}
+
+void plan_in_gears(struct planner *p, const struct query *query)
 {
     plan_scan(p, query);
+    if (open_views(p))
+        return;
     const char *hidden = overlooked(p);
     bool complex = p->too_many || *p->work > PLAN_MAX_WORK;
     if (hidden || (complex && p->ninstances)) {
@@ -472,7 +489,7 @@ static void plan_in_gears(struct planner *p, const struct query *query)
 void plan_query(struct planner *p, const struct query *query)
 {
     plan_in_gears(p, query);
-    if (p->plan->kind == PLAN_REFUSE)
+    if (p->plan->kind == PLAN_REFUSE && !p->nreplace)
         plan_gather(p, query);
 }
 
@@ -542,9 +559,9 @@ static bool runs_query(enum statement_kind kind)
            kind == STMT_COPY_TO || kind == STMT_CREATE_TABLE_AS;
 }
 
-/* Sets what has to be set; the tables stay as they are, they are used up to their counts. */
-static void planner_init(struct planner *p, const struct route_input *input,
-                         const struct hints *hints, struct arena *arena, struct plan *plan)
+/* The tables stay as they are, they are used up to their counts. */
+void plan_init(struct planner *p, const struct route_input *input, const struct hints *hints,
+               struct arena *arena, struct plan *plan)
 {
     p->input = input;
     p->hints = hints;
@@ -553,7 +570,10 @@ static void planner_init(struct planner *p, const struct route_input *input,
     p->statement = input->statement;
     p->arena = arena;
     p->plan = plan;
-    p->ninstances = p->nedges = p->nlevels = p->ntables = 0;
+    p->ninstances = p->nedges = p->nlevels = p->ntables = p->nreplace = p->rounds = 0;
+    p->written = NULL;
+    p->opened = NULL;
+    p->nopened = 0;
     p->reference = p->unsharded = p->catalog = p->view = NULL;
     p->writes_sharded = p->writes_reference = p->writes_unsharded = NULL;
     p->pending = p->too_many = p->has_ctes = p->keyed = false;
@@ -579,8 +599,10 @@ void router_plan(const struct route_input *input, struct arena *arena, struct pl
     }
     struct planner p;
     long work = 0;
+    struct views views = {NULL, 0};
     p.work = &work;
-    planner_init(&p, input, &hints, arena, plan);
+    p.views = &views;
+    plan_init(&p, input, &hints, arena, plan);
     const char *shard = hints.shard ? hints.shard : input->session ? input->session->shard : NULL;
     if (shard && *shard)
         use_said_shard(&p, shard);
@@ -661,7 +683,8 @@ void router_plan_list(const struct statement_list *list, const struct route_inpu
             plan->node_reason = next.node_reason;
             plan->shard = next.shard;
         }
-        bool needs_schema = plan->needs_schema || next.needs_schema;
+        enum schema_need needs_schema =
+            next.needs_schema > plan->needs_schema ? next.needs_schema : plan->needs_schema;
         bool joined = join_plan(plan, &next, &placed, arena);
         plan->needs_schema = needs_schema;
         if (!joined)

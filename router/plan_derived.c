@@ -135,6 +135,22 @@ static int inner_instance(const struct planner *p, const struct scope *scope,
     return -1;
 }
 
+int derived_shown_key(const struct planner *p, const struct query *q, int *target)
+{
+    struct exposed found = {.item = NULL};
+    for (int i = 0; i < p->nlevels; i++) {
+        const struct level *level = &p->levels[i];
+        if (level->place != LEVEL_TOP || level->query != q)
+            continue;
+        struct scope scope = {q, NULL, i, level->first, level->end};
+        if (!find_exposed(p, q, NULL, 0, &found))
+            return -1;
+        *target = (int)(found.target - q->targets);
+        return inner_instance(p, &scope, &found);
+    }
+    return -1;
+}
+
 /* Whether rows of other keys have no part in what comes out for one key. */
 static bool is_by_key(const struct planner *p, const struct scope *scope, int instance)
 {

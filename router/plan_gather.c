@@ -18,8 +18,10 @@
 struct gathering {
     struct planner *p;
     struct rewrite_gather rewrite;
-    struct shard_set *reach; /* per table: shards that have rows of it */
-    bool reads_first;        /* something is on the first shard alone */
+    struct shard_set *reach;   /* per table: shards that have rows of it */
+    bool reads_first;          /* something is on the first shard alone */
+    const char *const *checks; /* of the views that were put in */
+    int nchecks;
 };
 
 /* ---- whether it can be ---- */
@@ -35,10 +37,11 @@ static bool changes_first_alone(const struct planner *p, const struct query *que
 static bool may_gather(const struct planner *p, const struct query *query)
 {
     const struct statement *outer = p->input->statement, *inner = p->statement;
+    const struct statement *written = p->written ? p->written : inner;
     const struct route_session *session = p->input->session;
     bool fits = query->kind == QUERY_SELECT || query->kind == QUERY_SETOP ||
                 query->kind == QUERY_VALUES || changes_first_alone(p, query);
-    bool place = outer == inner || outer->kind == STMT_EXPLAIN ||
+    bool place = outer == written || outer->kind == STMT_EXPLAIN ||
                  (outer->kind == STMT_COPY_TO && outer->copy_stdio);
     unsigned in_the_way = FACT_MODIFYING_CTE | FACT_LOCKING | FACT_INTO;
     return fits && place && p->schema && !p->view && !p->failed && !p->keyed &&
@@ -256,7 +259,8 @@ static void fill_table(struct gathering *g, int index, unsigned home, struct gat
 /* The query in what stands around it. */
 static void wrap(struct planner *p, struct shard_query *query)
 {
-    const struct statement *outer = p->input->statement, *inner = p->statement;
+    const struct statement *outer = p->input->statement;
+    const struct statement *inner = p->written ? p->written : p->statement;
     if (query->sql == inner->text) {
         query->sql = outer->text;
         return;
@@ -310,12 +314,30 @@ static void fill_plan(struct gathering *g, struct shard_query *query)
     plan->merge = NULL;
     plan->reason = gather->why;
     plan->gather = gather;
+    gather->checks = g->checks;
+    gather->nchecks = g->nchecks;
     for (int i = 0; i < gather->ntables; i++)
         fill_table(g, i, plan->shard, &gather->tables[i]);
     wrap(p, query);
     gather->query = *query;
     add_participants(p, gather);
     plan->error = (struct pg_error){0};
+}
+
+/* Tables behind a view are read by who reads the view: if its owner saw other rows, that would not do. */
+static bool may_open(struct gathering *g)
+{
+    struct planner *p = g->p;
+    const char *guarded = view_guarded(p);
+    if (guarded) {
+        plan_refuse(p, plan_key_hint(p),
+                    "a view of rows of several shards put together, with table \"%s\" behind it, "
+                    "which has row-level policies, is not supported yet",
+                    guarded);
+        return false;
+    }
+    g->checks = view_checks(p, &g->nchecks);
+    return g->checks != NULL;
 }
 
 void plan_gather(struct planner *p, const struct query *query)
@@ -331,6 +353,8 @@ void plan_gather(struct planner *p, const struct query *query)
                               "that is not READ ONLY.";
         return;
     }
+    if (p->written && !may_open(&g))
+        return;
     g.rewrite.schema = p->schema;
     if (!rewrite_gather(p->statement->text, &g.rewrite, p->arena, &text))
         return;

@@ -136,7 +136,8 @@ static int named_group(struct select_plan *s, const struct expr *expr)
         return -1;
     if (column == 0 && named >= 0)
         return named;
-    s->p->plan->needs_schema |= !s->p->schema && s->p->may_wait;
+    if (!s->p->schema && s->p->may_wait)
+        s->p->plan->needs_schema = SCHEMA_FRESH;
     plan_refuse(
         s->p, "Group by the position in the select list, or by the expression itself.",
         "GROUP BY \"%s\" over several shards: it may be a column or a name of the select list",

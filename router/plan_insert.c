@@ -21,6 +21,16 @@ static void fail(struct planner *p, const char *sqlstate, const char *message, c
 static void fail_without_key(struct planner *p, const struct instance *target)
 {
     const char *key = target->rule->key, *table = target_table(target);
+    if (!*key) {
+        fail(p, "0A000",
+             arena_printf(p->arena,
+                          "view \"%s\" does not show the shard key of its table, which a new row "
+                          "needs",
+                          table),
+             "Insert into the table itself, or say where the row goes with a comment: "
+             "/* pgshunt: key=... */");
+        return;
+    }
     fail(p, "23502",
          arena_printf(p->arena, "INSERT gives no value for \"%s\", the shard key of table \"%s\"",
                       key, table),
@@ -51,7 +61,7 @@ int insert_key_position(struct planner *p, const struct query *query, const stru
     for (int i = 0; i < query->ntargets; i++)
         if (same_name(query->targets[i].alias, target->rule->key))
             position = i;
-    if (query->ntargets == 0 && query->source)
+    if (query->ntargets == 0 && query->source && *target->rule->key)
         position = schema_position(p, target);
     if (query->source && query->source->kind == QUERY_VALUES &&
         position >= query->source->row_width)

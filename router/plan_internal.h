@@ -34,6 +34,7 @@
 #define PLAN_MAX_FROM 64 /* tables in one FROM */
 #define PLAN_MAX_ITEMS                                                                             \
     1664 /* in a select list, ORDER BY, GROUP BY; the server takes no more either */
+#define PLAN_MAX_REPLACED 16   /* views of a statement that are put in, at one depth */
 #define PLAN_MAX_WORK 10000000 /* names compared: about a tenth of a second */
 
 static inline bool same_name(const char *a, const char *b)
@@ -71,14 +72,15 @@ struct instance {
     const struct from_item *item;
     const struct table_rule *rule;
     struct shard_set set;
-    const struct expr *pin; /* value that pinned it, for the explanation; NULL if an edge did */
-    int level;              /* index of the query level */
-    bool nullable;          /* an outer join may put NULLs in place of its rows */
-    bool renamed;           /* its columns have other names here: nothing can be resolved to it */
-    bool blank_padded;      /* the key column is char(n) */
-    bool target;            /* rows of it are written */
-    bool keyed;             /* a condition is about its key, though that may leave all shards */
-    bool derived;           /* no table: a subquery or CTE with a key, see plan_derived.c */
+    const struct expr *pin;  /* value that pinned it, for the explanation; NULL if an edge did */
+    int level;               /* index of the query level */
+    bool nullable;           /* an outer join may put NULLs in place of its rows */
+    bool renamed;            /* its columns have other names here: nothing can be resolved to it */
+    bool blank_padded;       /* the key column is char(n) */
+    bool target;             /* rows of it are written */
+    bool keyed;              /* a condition is about its key, though that may leave all shards */
+    bool derived;            /* no table: a subquery or CTE with a key, see plan_derived.c */
+    const struct view *view; /* a view that is like a table, see plan_view.c; NULL: none */
     unsigned first, end; /* keys by range: entries that its conditions leave; end 0: not narrowed */
 };
 
@@ -117,6 +119,28 @@ struct cte_names {
     const struct cte_names *parent;
 };
 
+/*
+ * A view of sharded tables. A *local* one is like a sharded table itself: all of its rows are those that
+ * its shards find each for itself, put together.
+ */
+struct view {
+    const struct schema_relation *relation;
+    const struct statement *definition; /* NULL: not understood */
+    bool sharded;                       /* there are sharded tables behind it */
+    bool local;
+    bool ordered;           /* ... and its rows are in an order, as far as anybody looks */
+    struct table_rule rule; /* local: its key is the column that shows one, "" if none does */
+    struct shard_set set;   /* local: shards that may have rows of it */
+    bool *shows_key; /* local: which of its columns show a key; NULL: not known, none is changed */
+    struct view *next;
+};
+
+/* The views met while planning one statement; lives as long as that does. */
+struct views {
+    struct view *list;
+    int depth; /* views being looked at, one inside of the other */
+};
+
 /* What comments say; NULL: nothing. */
 struct hints {
     const char *shard, *key;
@@ -143,6 +167,14 @@ struct planner {
 
     /* Names of tables met, the first of each class; NULL: none. */
     const char *reference, *unsharded, *catalog, *view;
+    struct views *views;
+    const struct view *replace[PLAN_MAX_REPLACED]; /* views to be put in as subqueries */
+    int nreplace;
+    const struct statement
+        *written; /* what `statement` was before views were put in; NULL: none were */
+    const struct view *const *opened; /* ... of those that it names: */
+    int nopened;
+    int rounds; /* how often views were put in */
     /* Targets of INSERT, UPDATE, DELETE, MERGE; first of each class. */
     const struct from_item *writes_sharded, *writes_reference, *writes_unsharded;
     int ntables;             /* tables met, each mention */
@@ -279,6 +311,29 @@ void derived_tie_subquery(struct planner *p, const struct scope *inner, int deri
 void derived_add_cte(struct planner *p, const struct from_item *item, const struct cte *cte,
                      int level, const struct cte_names *outside);
 
+/* The column of a query that shows the key of an instance at its top level; -1: none. *target is its
+ * number in the select list. */
+int derived_shown_key(const struct planner *p, const struct query *q, int *target);
+
+/* ---- plan_view.c ---- */
+
+/* A view, materialized or not, with sharded tables behind it; NULL: no such view, or not known. */
+const struct view *view_of(const struct planner *p, const char *schema, const char *name);
+/* Whether a query is one that every shard answers for its own rows, as for a local view. */
+bool view_is_local(struct planner *p, const struct statement *definition);
+/* The name, if a view that has it was made or changed in this transaction; else NULL. */
+const char *view_changed(const struct planner *p, const char *name);
+/* Notes that the statement has to be planned with the view's definition in its place; false: cannot be. */
+bool view_replace(struct planner *p, const struct view *view);
+/* Plans the statement once more with what is noted put in; false: it stays as it is planned. */
+bool view_plan(struct planner *p);
+/* Whether a change may go through the view; false: refused. */
+bool view_may_change(struct planner *p, const struct view *view, const struct query *query);
+/* A table with row-level policies that who reads a view would be subject to, and not its owner; NULL: none. */
+const char *view_guarded(const struct planner *p);
+/* Statements that only who may read the views as the statement does can run; NULL: not known. */
+const char *const *view_checks(struct planner *p, int *count);
+
 /* ---- results ---- */
 
 void plan_direct(struct planner *p, unsigned shard, const char *reason);
@@ -316,6 +371,13 @@ const char *plan_key_hint(const struct planner *p);
 
 /* ---- parts ---- */
 
+/* Sets what has to be set; p->work and p->views are the caller's business. */
+void plan_init(struct planner *p, const struct route_input *input, const struct hints *hints,
+               struct arena *arena, struct plan *plan);
+/* The text that shards get: the client's. */
+const char *plan_text(const struct planner *p);
+/* A query as it is, without gathering. */
+void plan_in_gears(struct planner *p, const struct query *query);
 /* A query, at the top or inside EXPLAIN, COPY and the like; p->statement is what it stands in. */
 void plan_query(struct planner *p, const struct query *query);
 /* Goes by pgshunt.key of a hint or of the session; false: nothing was said. */

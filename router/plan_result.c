@@ -69,6 +69,11 @@ const char *plan_key_hint(const struct planner *p)
         return "Name a shard with a comment: /* pgshunt: shard=... */";
     const struct instance *instance = &p->instances[0];
     const char *name = instance->item->alias ? instance->item->alias : instance->item->name;
+    if (!*instance->rule->key)
+        return arena_printf(p->arena,
+                            "View \"%s\" does not show a shard key: query its tables, or name a "
+                            "shard with a comment: /* pgshunt: shard=... */",
+                            instance->rule->name);
     for (int i = 1; i < p->ninstances; i++)
         if (p->instances[i].set.kind == SHARDS_ALL && instance->set.kind != SHARDS_ALL)
             return arena_printf(
@@ -91,6 +96,11 @@ void plan_refuse_shape(struct planner *p, const char *message, ...)
     plan_refuse(p, plan_key_hint(p), "%s is not supported yet", shape);
 }
 
+const char *plan_text(const struct planner *p)
+{
+    return p->written ? p->written->text : p->statement->text;
+}
+
 void plan_scatter(struct planner *p, enum scatter_mode mode, const struct shard_set *set,
                   const struct shard_query *same)
 {
@@ -107,7 +117,7 @@ void plan_scatter(struct planner *p, enum scatter_mode mode, const struct shard_
         if (same)
             *query = *same;
         else
-            query->sql = p->statement->text;
+            query->sql = plan_text(p);
         query->shard = s;
     }
 }

@@ -142,7 +142,9 @@ static int new_level(struct planner *p, const struct query *query, enum level_pl
 static void note_write(struct planner *p, const struct from_item *target)
 {
     struct view_content holds;
-    if (plan_is_view(p, target->schema, target->name, &holds) && holds.reference)
+    const struct view *view = view_of(p, target->schema, target->name);
+    if ((view && !view->local) ||
+        (plan_is_view(p, target->schema, target->name, &holds) && holds.reference))
         p->view = target->name; /* every shard's copy is to be written */
     switch (plan_rule(p, target->schema, target->name)->class) {
     case TABLE_SHARDED:

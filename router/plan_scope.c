@@ -4,7 +4,9 @@
 
 #define MAX_ANCESTORS 64
 
-const struct table_rule *plan_rule(const struct planner *p, const char *schema, const char *name)
+/* Views apart. */
+static const struct table_rule *table_rule(const struct planner *p, const char *schema,
+                                           const char *name)
 {
     const struct table_rule *rule = shardmap_table(p->map, schema, name);
     const struct schema_relation *relation = rule->class == TABLE_UNSHARDED && p->schema
@@ -21,10 +23,18 @@ const struct table_rule *plan_rule(const struct planner *p, const char *schema, 
     return rule;
 }
 
+const struct table_rule *plan_rule(const struct planner *p, const char *schema, const char *name)
+{
+    const struct table_rule *rule = table_rule(p, schema, name);
+    const struct view *view =
+        rule->class == TABLE_UNSHARDED && p->schema ? view_of(p, schema, name) : NULL;
+    return view && view->local ? &view->rule : rule;
+}
+
 void plan_needs_schema(const struct planner *p, const char *schema, const char *name)
 {
     if (p->may_wait && !(p->schema && schema_relation_any(p->schema, schema, name)))
-        p->plan->needs_schema = true;
+        p->plan->needs_schema = SCHEMA_FRESH;
 }
 
 const struct cte *scope_find_cte(const struct cte_names *names, const struct from_item *item,
@@ -57,6 +67,14 @@ bool scope_blank_padded(const struct planner *p, const struct table_rule *rule,
     return column && column->type_oid == OID_BPCHAR;
 }
 
+static const struct view *view_of_rule(const struct planner *p, const struct table_rule *rule)
+{
+    for (const struct view *view = p->views->list; view; view = view->next)
+        if (rule == &view->rule)
+            return view;
+    return NULL;
+}
+
 static void add_instance(struct planner *p, const struct from_item *item,
                          const struct table_rule *rule, int level)
 {
@@ -64,12 +82,14 @@ static void add_instance(struct planner *p, const struct from_item *item,
         p->too_many = true;
         return;
     }
+    const struct view *view = view_of_rule(p, rule);
     p->instances[p->ninstances++] = (struct instance){
         .item = item,
         .rule = rule,
-        .set = {.kind = SHARDS_ALL},
+        .set = view ? view->set : (struct shard_set){.kind = SHARDS_ALL},
         .level = level,
         .blank_padded = scope_blank_padded(p, rule, item),
+        .view = view,
     };
 }
 
@@ -84,9 +104,11 @@ static void look_behind(const struct planner *p, const struct schema_relation *v
         if (part->kind != PART_RELATION)
             continue;
         const struct schema_relation *inside = schema_relation(p->schema, part->schema, part->name);
-        enum table_class class = plan_rule(p, part->schema, part->name)->class;
+        enum table_class class = table_rule(p, part->schema, part->name)->class;
         if (inside && inside->kind == 'v' && class == TABLE_UNSHARDED)
             look_behind(p, inside, depth + 1, holds);
+        else if (inside && inside->kind == 'm' && view_of(p, part->schema, part->name))
+            holds->hidden = true;
         else if (class == TABLE_REFERENCE)
             holds->reference = true;
         else if (class == TABLE_UNSHARDED)
@@ -125,12 +147,41 @@ static void add_unsharded(struct planner *p, const struct from_item *item)
     struct view_content holds;
     if (p->schema && !is_catalog(item))
         plan_needs_schema(p, item->schema, item->name); /* it may be a view */
+    if (view_changed(p, item->name)) {
+        p->view = item->name;
+        return;
+    }
+    const struct view *view = is_catalog(item) ? NULL : view_of(p, item->schema, item->name);
     if (is_catalog(item))
         p->catalog = item->name;
+    else if (view && view_replace(p, view))
+        return;
+    else if (view)
+        p->view = item->name;
     else if (plan_is_view(p, item->schema, item->name, &holds))
         add_view(p, item->name, &holds);
     else if (!p->unsharded)
         p->unsharded = item->name;
+}
+
+/* Whether rows in another order than they come from FROM are as good: SQL says so always, but people know
+ * what they see. */
+static bool hides_order(const struct query *q)
+{
+    return q->norder_by || q->ngroup_by || q->kind != QUERY_SELECT;
+}
+
+static void add_sharded(struct planner *p, const struct from_item *item,
+                        const struct table_rule *rule, int level)
+{
+    const struct view *view = view_of_rule(p, rule);
+    if (view && view_changed(p, item->name)) {
+        p->view = item->name;
+        return;
+    }
+    if (view && view->ordered && !hides_order(p->levels[level].query) && view_replace(p, view))
+        return;
+    add_instance(p, item, rule, level);
 }
 
 static void add_table(struct planner *p, const struct from_item *item, int level,
@@ -147,7 +198,7 @@ static void add_table(struct planner *p, const struct from_item *item, int level
     const struct table_rule *rule = plan_rule(p, item->schema, item->name);
     switch (rule->class) {
     case TABLE_SHARDED:
-        add_instance(p, item, rule, level);
+        add_sharded(p, item, rule, level);
         break;
     case TABLE_REFERENCE:
         p->reference = item->name;

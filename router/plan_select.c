@@ -135,7 +135,7 @@ static void set_collation(struct select_plan *s)
 
 static bool rewrite(struct select_plan *s, struct shard_query *out)
 {
-    out->sql = s->p->statement->text;
+    out->sql = plan_text(s->p);
     out->params = NULL;
     if (!s->ncolumns && !s->drop_order && !s->drop_limit && !s->fold_offset)
         return true;
@@ -167,7 +167,7 @@ static void finish(struct select_plan *s, const char *reason)
         return;
     }
     if (s->sorts_default && !p->schema) {
-        p->plan->needs_schema = p->may_wait;
+        p->plan->needs_schema = p->may_wait ? SCHEMA_FRESH : SCHEMA_ANY;
         plan_refuse_state(
             p, "57P03", "Try again in a moment.",
             "the database's collation is not known yet, so rows of several shards cannot "

@@ -155,12 +155,33 @@ static bool is_torn_foreign_key(struct planner *p, const struct named *named)
     return false;
 }
 
+static const char *find_view(const struct planner *p)
+{
+    for (int i = 0; i < p->statement->nrelations && p->schema; i++) {
+        const struct relation_ref *ref = &p->statement->relations[i];
+        struct view_content holds;
+        if (ref->written)
+            continue;
+        if (plan_is_view(p, ref->schema, ref->name, &holds) && holds.hidden)
+            return ref->name;
+    }
+    return NULL;
+}
+
+static bool reads_sharded(const struct planner *p, const struct named *named)
+{
+    return named->read_sharded || find_view(p);
+}
+
 static void plan_schema(struct planner *p)
 {
     const struct statement *statement = p->statement;
     struct named named = count_names(p);
     int permanent = named.sharded + named.reference + named.unsharded;
-    if (statement->create_temp)
+    if (statement->create_temp && creates_view(statement) && reads_sharded(p, &named))
+        plan_refuse(p, "Make it a view that is not temporary.",
+                    "a temporary view of rows on several shards is not supported yet");
+    else if (statement->create_temp)
         plan_direct(p, 0, "temporary object");
     else if (named.temporary && permanent && !creates_view(statement))
         refuse_mixed(p, named.first_temporary, "tables that are not temporary");
@@ -238,6 +259,14 @@ static void plan_cursor(struct planner *p)
         plan->mode = SCATTER_CURSOR;
 }
 
+/* Each shard keeps what it finds itself, which together is all of it. */
+static bool is_local_view(struct planner *p)
+{
+    const struct statement *outer = p->statement;
+    return creates_view(outer) && !outer->create_temp && outer->inner && outer->inner->query &&
+           view_is_local(p, outer->inner);
+}
+
 /* The others get the same table without rows; a materialized view is refreshed there with its own. */
 static void plan_table_everywhere(struct planner *p)
 {
@@ -277,6 +306,10 @@ static void plan_create_as(struct planner *p)
         plan_refuse(p, "Create the table first, then fill it with INSERT ... SELECT.",
                     "%s from temporary table \"%s\" in a sharded database is not supported yet",
                     outer->tag, named.first_temporary);
+        return;
+    }
+    if (is_local_view(p)) {
+        everywhere(p, "schema change, each shard's rows on it");
         return;
     }
     plan_inner_direct(p, outer->tag);
@@ -338,17 +371,6 @@ static void plan_anywhere(struct planner *p, const char *reason)
 {
     plan_direct(p, plan_home(p), reason);
     p->plan->any_shard = true;
-}
-
-static const char *find_view(const struct planner *p)
-{
-    for (int i = 0; i < p->statement->nrelations && p->schema; i++) {
-        const struct relation_ref *ref = &p->statement->relations[i];
-        struct view_content holds;
-        if (plan_is_view(p, ref->schema, ref->name, &holds) && holds.hidden)
-            return ref->name;
-    }
-    return NULL;
 }
 
 /* Its executions would go where it was prepared, whatever their parameters say. */

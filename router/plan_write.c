@@ -94,6 +94,8 @@ static bool merge_stays(struct planner *p, const struct query *query, const stru
 static bool level_keeps_key(struct planner *p, const struct query *query,
                             const struct instance *target, int shard)
 {
+    if (target->view && !view_may_change(p, target->view, query))
+        return false;
     switch (query->kind) {
     case QUERY_UPDATE:
         return assignments_stay(p, target, query->targets, query->ntargets, shard);

@@ -56,6 +56,7 @@ struct rewrite_gather_table {
     bool all;   /* out: all of them, and what there may be that the schema does not know yet */
     bool keyed; /* out: rows may be grouped by the primary key, all of whose columns are used */
     struct shard_query source; /* out: "SELECT columns FROM table WHERE ...", without `shard` */
+    const char *probe; /* out: reads no row, but only who may read these columns can run it */
 };
 
 struct rewrite_gather {
@@ -87,6 +88,11 @@ bool rewrite_list_items(const char *text, const struct expr *list, struct arena 
 const char *rewrite_literal(const char *text, struct arena *arena);
 /* Adds to uses[n - 1] how often $n stands in the text, for the first `room` parameters. */
 void rewrite_count_params(const char *text, int *uses, int room);
+
+/* The statement with the definitions of views as subqueries in their places. False also where a name may
+ * mean something else than the view, or where no subquery can stand. */
+bool rewrite_views(const char *text, const struct schema_relation *const *views, int nviews,
+                   struct arena *arena, struct shard_query *out);
 
 /* CREATE TABLE AS, or SELECT INTO, that only makes the table. */
 bool rewrite_no_data(const char *text, struct arena *arena, struct shard_query *out);

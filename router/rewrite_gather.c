@@ -514,6 +514,33 @@ static bool drop_schemas(Node *node, void *context)
     return pgtree_children(node, drop_schemas, context);
 }
 
+static const char *quoted(struct arena *arena, const char *name)
+{
+    char *out = arena_alloc(arena, 2 * strlen(name) + 3), *to = out;
+    *to++ = '"';
+    for (; *name; name++) {
+        if (*name == '"')
+            *to++ = '"';
+        *to++ = *name;
+    }
+    *to++ = '"';
+    *to = '\0';
+    return out;
+}
+
+/* A table's columns are what a statement needs rights for, whether it reads a row or not. */
+static const char *probe(const struct rewrite_gather_table *table, struct arena *arena)
+{
+    const struct schema_relation *relation = table->relation;
+    const char *columns = "";
+    for (int i = 0; i < relation->ncolumns; i++)
+        if (table->used[i])
+            columns = arena_printf(arena, "%s%s%s", columns, *columns ? ", " : "",
+                                   quoted(arena, relation->columns[i].name));
+    return arena_printf(arena, "SELECT FROM (SELECT %s FROM %s.%s LIMIT 0) AS pgshunt_probe",
+                        columns, quoted(arena, relation->schema), quoted(arena, relation->name));
+}
+
 static void take_off_schemas(struct survey *s, Node *query)
 {
     for (int i = 0; i < list_length(s->qualified); i++) {
@@ -580,6 +607,7 @@ bool rewrite_gather(const char *text, struct rewrite_gather *gather, struct aren
     Node **trees = palloc0(sizeof *trees * (size_t)(gather->ntables + 1));
     for (int i = 0; i < gather->ntables; i++) {
         choose_columns(&s, &gather->tables[i], all);
+        gather->tables[i].probe = probe(&gather->tables[i], arena);
         trees[i] = source_select(&gather->tables[i], &s.demands[i]);
     }
     trees[gather->ntables] = r.statement;

@@ -62,6 +62,8 @@ struct route_session {
     bool ascii_hides; /* ... and hides ASCII bytes in characters: text cannot be cut into rows */
     bool temp_tables; /* the session has made temporary tables (on the first shard) */
     enum require_key require_key;
+    /* Views that the transaction has made or changed, which the schema does not show yet; NULL ends them. */
+    const char *const *changed_views;
 };
 
 struct route_input {
@@ -71,6 +73,13 @@ struct route_input {
         *schema; /* NULL: not loaded yet; then nothing is provably a read with calls */
     const struct params *params;         /* NULL: not known (Parse, Describe): see needs_params */
     const struct route_session *session; /* NULL: defaults */
+};
+
+/* How new the schema has to be that a plan is made by. */
+enum schema_need {
+    SCHEMA_ANY,
+    SCHEMA_CURRENT, /* read after the last change that went through this proxy: a view may be another now */
+    SCHEMA_FRESH, /* read just now: the plan hangs on something that the schema does not know */
 };
 
 enum plan_kind { PLAN_DIRECT, PLAN_SCATTER, PLAN_REFUSE };
@@ -117,8 +126,11 @@ struct gather_plan {
     struct gather_table *tables;
     int ntables;
     struct shard_query query; /* what runs at last, on plan.shard */
-    bool empty;               /* EXPLAIN: the tables stay without rows */
-    const char *why;          /* why no better gear would do */
+    const char *const
+        *checks; /* run there at first: they fail where the user may not read a view */
+    int nchecks;
+    bool empty;      /* EXPLAIN: the tables stay without rows */
+    const char *why; /* why no better gear would do */
 };
 
 struct plan {
@@ -127,7 +139,7 @@ struct plan {
     bool write;        /* changes data (for transactions and read-your-writes) */
     bool any_shard;    /* every shard would answer the same: `shard` is only a default */
     bool needs_params; /* routed without parameters it needs: good for Describe only */
-    bool needs_schema; /* hangs on something the schema does not know: a fresh one may tell more */
+    enum schema_need needs_schema;
     bool no_transaction;     /* must not be wrapped in BEGIN (CREATE INDEX CONCURRENTLY, VACUUM) */
     unsigned shard;          /* PLAN_DIRECT */
     const char *reason;      /* why this gear, for EXPLAIN and logs: "key id = 42" */

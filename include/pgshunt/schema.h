@@ -56,9 +56,12 @@ struct schema_relation {
     const char
         *parent_schema; /* of what it is a partition or inheritance child of; NULL: of nothing */
     const char *parent; /* the nearest; of several parents the first */
-    /* Filled in by schema_add_part() and schema_add_relation(). */
-    const struct schema_part *parts;     /* in no order */
-    bool resolved;                       /* a view: parts are all there are */
+    bool row_security;  /* its policies count for those who do not own it */
+    /* Filled in by schema_add_part(), schema_set_definition() and schema_add_relation(). */
+    const struct schema_part *parts; /* in no order */
+    bool resolved;                   /* a view: parts are all there are */
+    bool invoker;                    /* a view that runs with the rights of who reads it */
+    const char *definition; /* of a view, materialized or not; every name in it has its schema */
     const struct schema_relation *other; /* the next of this name, in another schema */
 };
 
@@ -68,6 +71,9 @@ void schema_add_relation(struct schema *schema, const struct schema_relation *re
 /* A part of a relation added before; NULL: it has no more than are told of. Copies everything. */
 void schema_add_part(struct schema *schema, const char *schema_name, const char *name,
                      const struct schema_part *part);
+/* What a view added before is made of: a SELECT, copied. */
+void schema_set_definition(struct schema *schema, const char *schema_name, const char *name,
+                           const char *definition, bool invoker);
 /* Several calls with one name keep the most volatile. */
 void schema_add_function(struct schema *schema, const char *schema_name, const char *name,
                          enum volatility volatility);

@@ -151,8 +151,7 @@ def test_views_in_a_sharded_database(cluster, tables):
             assert fetch(client, "SELECT count(*) FROM noted") == fetch(client, "SELECT count(*) FROM notes")
             assert fetch(client, "SELECT count(*) FROM lands") == fetch(client, "SELECT count(*) FROM countries")
             assert "scatter" in explain(client, "SELECT * FROM users JOIN lands ON lands.code = users.country")
-            with refused("0A000", "is a view of tables on several shards"):
-                fetch(client, "SELECT * FROM people")
+            assert sorted(fetch(client, "SELECT id FROM people")) == sorted(fetch(client, "SELECT id FROM users"))
             with refused("0A000", "is a view of tables on several shards"):
                 cursor.execute("DELETE FROM lands")
         finally:

@@ -116,6 +116,47 @@ static void add_views(void)
     schema_add_part(fix.schema, "public", "view_of_nothing", NULL);
 }
 
+static void define(const char *name, const char *behind, const char *definition)
+{
+    if (behind)
+        schema_add_part(fix.schema, "public", name,
+                        &(struct schema_part){PART_RELATION, "public", behind, 0, NULL});
+    schema_set_definition(fix.schema, "public", name, definition, false);
+}
+
+#define SHOWN(name_, type_)                                                                        \
+    {                                                                                              \
+        .name = name_, .type_oid = type_, .collation_default = true                                \
+    }
+
+static void add_definitions(void)
+{
+    TABLE("adults", 'v', SHOWN("who", OID_INT8), SHOWN("name", OID_TEXT));
+    TABLE("old_adults", 'v', SHOWN("who", OID_INT8));
+    TABLE("per_user", 'v', SHOWN("user_id", OID_INT8), SHOWN("n", OID_INT8));
+    TABLE("per_country", 'v', SHOWN("country", OID_TEXT), SHOWN("n", OID_INT8));
+    TABLE("names", 'v', SHOWN("name", OID_TEXT));
+    TABLE("by_name", 'v', SHOWN("id", OID_INT8), SHOWN("name", OID_TEXT));
+    TABLE("kept", 'm', SHOWN("id", OID_INT8));
+    TABLE("kept_count", 'm', SHOWN("n", OID_INT8));
+    TABLE("kept_logs", 'm', SHOWN("id", OID_INT8));
+    TABLE("itself", 'v', SHOWN("id", OID_INT8));
+    define("adults", "users",
+           "SELECT users.id AS who, users.name FROM public.users WHERE users.age > 17;");
+    define("old_adults", "adults", "SELECT adults.who FROM public.adults;");
+    define("per_user", "orders",
+           "SELECT orders.user_id, count(*) AS n FROM public.orders GROUP BY orders.user_id;");
+    define("per_country", "users",
+           "SELECT users.country, count(*) AS n FROM public.users GROUP BY users.country;");
+    define("names", "users", "SELECT users.name FROM public.users;");
+    define("by_name", "users",
+           "SELECT users.id, users.name FROM public.users ORDER BY users.name;");
+    define("kept", NULL, "SELECT users.id FROM public.users;");
+    define("kept_count", NULL, "SELECT count(*) AS n FROM public.users;");
+    define("kept_logs", NULL, "SELECT logs.id FROM public.logs;");
+    define("itself", "itself", "SELECT itself.id FROM public.itself;");
+}
+
 /* samples.at: below 100 on s0, then s1, from 200 on s2, from 300 on s0. towns.region: de, at on s1, us on
  * s2, others nowhere. */
 static void add_value_keyspaces(void)
@@ -165,6 +206,7 @@ static int setup(void **state)
     add_relations();
     add_children();
     add_views();
+    add_definitions();
     schema_add_function(fix.schema, "pg_catalog", "lower", VOLATILITY_IMMUTABLE);
     schema_add_function(fix.schema, "public", "touch", VOLATILITY_VOLATILE);
     schema_add_function(fix.schema, "public", "geo", VOLATILITY_IMMUTABLE);

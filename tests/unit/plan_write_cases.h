@@ -138,7 +138,7 @@ static const struct plan_case utility_cases[] = {
     {"CREATE TABLE other (id bigint)", "all s0 s1 s2 P", NULL},
     {"CREATE TEMP TABLE users (id bigint)", "s0 P", NULL},
     {"CREATE TABLE pg_temp.other (id bigint)", "s0 P", NULL},
-    {"CREATE TEMP VIEW v AS SELECT * FROM users", "s0 P", NULL},
+    {"CREATE TEMP VIEW v AS SELECT * FROM users", "0A000", "temporary view"},
     {"CREATE TEMP SEQUENCE q", "s0 P", NULL},
     {"CREATE TEMP TABLE other AS SELECT * FROM logs", "s0 P", NULL},
     {"CREATE INDEX i ON pg_temp.other (id)", "s0 P", NULL},

@@ -193,7 +193,45 @@ static bool needs_schema(const char *sql, const struct schema *schema, bool fres
     struct route_input input = {.map = fix.map, .schema = schema, .session = &session};
     struct plan plan;
     router_plan_list(&list, &input, &fix.arena, &plan);
-    return plan.needs_schema;
+    return plan.needs_schema == SCHEMA_FRESH;
+}
+
+/* What a view is made of has to be as new as the last change at least. */
+static void test_views_need_a_current_schema(void **state)
+{
+    static const char *const views[] = {"SELECT * FROM adults", "SELECT * FROM per_country",
+                                        "UPDATE adults SET name = 'x' WHERE who = 42",
+                                        "SELECT * FROM view_of_logs"};
+    (void)state;
+    for (size_t i = 0; i < sizeof views / sizeof views[0]; i++) {
+        struct route_input input = {
+            .statement = parse_one(views[i]), .map = fix.map, .schema = fix.schema};
+        struct plan plan;
+        router_plan(&input, &fix.arena, &plan);
+        assert_int_equal(plan.needs_schema, SCHEMA_CURRENT);
+    }
+}
+
+/* A view that the transaction has made is not what the schema says, whatever that is. */
+static void test_changed_views(void **state)
+{
+    static const char *const changed[] = {"fresh_view", "adults", NULL};
+    struct route_session session = {
+        .in_transaction = true, .schema_is_fresh = true, .changed_views = changed};
+    static const char *const refused[] = {"SELECT * FROM fresh_view",
+                                          "SELECT * FROM adults WHERE who = 42",
+                                          "UPDATE adults SET name = 'x'"};
+    (void)state;
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        struct route_input input = {.statement = parse_one(refused[i]),
+                                    .map = fix.map,
+                                    .schema = fix.schema,
+                                    .session = &session};
+        struct plan plan;
+        router_plan(&input, &fix.arena, &plan);
+        assert_int_equal(plan.kind, PLAN_REFUSE);
+        assert_non_null(strstr(plan.error.hint, "commit first"));
+    }
 }
 
 static void test_needs_schema(void **state)
@@ -380,7 +418,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sessions),       cmocka_unit_test(test_write_flag),
         cmocka_unit_test(test_row_source),     cmocka_unit_test(test_create_as),
-        cmocka_unit_test(test_needs_schema),   cmocka_unit_test(test_foreign_encoding),
+        cmocka_unit_test(test_needs_schema),   cmocka_unit_test(test_views_need_a_current_schema),
+        cmocka_unit_test(test_changed_views),  cmocka_unit_test(test_foreign_encoding),
         cmocka_unit_test(test_foreign_params), cmocka_unit_test(test_bounds),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

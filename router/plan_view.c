@@ -1,0 +1,283 @@
+/*
+ * plan_view.c: views of sharded tables.
+ *
+ * What a view is made of comes with the schema. Its definition is planned like a query of its own, which
+ * tells one of two things:
+ *
+ *   local   every shard can answer for its own rows, and all answers one after the other are the view. It is
+ *           then like a sharded table: its key is the column that shows one. Statements keep its name, so that
+ *           the servers judge who may read it, and what its owner may.
+ *   else    the statement is planned again with the definition as a subquery in the view's place. If one
+ *           shard answers that, it gets the statement as it was; else the tables behind the view are
+ *           gathered, which is done by who reads it.
+ */
+#include "router/plan_internal.h"
+
+#define VIEWS_DEEP 16
+
+/* ---- looking behind one ---- */
+
+static struct planner *sub_planner(const struct planner *p, const struct statement *statement,
+                                   const struct route_input *input, struct plan *plan)
+{
+    struct planner *sub = arena_new(p->arena, struct planner);
+    plan_init(sub, input, p->hints, p->arena, plan);
+    sub->statement = statement;
+    sub->work = p->work;
+    sub->views = p->views;
+    return sub;
+}
+
+/* Rows of each shard as they come: no limit, no group, nothing told apart. */
+static bool is_appended(const struct plan *plan)
+{
+    const struct merge_spec *spec = plan->merge;
+    return plan->kind == PLAN_SCATTER && plan->mode == SCATTER_ROWS && spec && !spec->group &&
+           !spec->distinct && spec->limit < 0 && !spec->offset && !spec->limit_param &&
+           !spec->offset_param;
+}
+
+static bool find_shards(const struct planner *sub, struct view *view)
+{
+    const struct plan *plan = sub->plan;
+    if (is_appended(plan))
+        view->set = plan_top_reach(sub);
+    else if (plan->kind == PLAN_DIRECT && plan_reach(sub).kind == SHARDS_ONE)
+        view->set = (struct shard_set){.kind = SHARDS_ONE, .one = plan->shard};
+    else
+        return false;
+    return true;
+}
+
+/* The view's columns are those of the select list, one by one. */
+static void find_key(const struct planner *sub, struct view *view)
+{
+    const struct query *query = view->definition->query;
+    const struct schema_relation *relation = view->relation;
+    const struct scope scope = {.query = query, .first = 0, .end = (short)sub->levels[0].end};
+    int target;
+    int instance = derived_shown_key(sub, query, &target);
+    view->rule = (struct table_rule){.schema = relation->schema,
+                                     .name = relation->name,
+                                     .class = TABLE_SHARDED,
+                                     .keyspace = sub->instances[0].rule->keyspace,
+                                     .key = ""};
+    if (query->ntargets != relation->ncolumns)
+        return;
+    view->shows_key = arena_array(sub->arena, bool, query->ntargets);
+    for (int i = 0; i < query->ntargets; i++)
+        view->shows_key[i] = scope_resolve(sub, &scope, query->targets[i].expr) >= 0;
+    if (instance < 0)
+        return;
+    view->rule.keyspace = sub->instances[instance].rule->keyspace;
+    view->rule.key = relation->columns[target].name;
+}
+
+static void look(struct planner *p, struct view *view)
+{
+    struct route_input *input = arena_new(p->arena, struct route_input);
+    struct plan *plan = arena_new(p->arena, struct plan);
+    static const struct hints none = {.shard = NULL};
+    *input = (struct route_input){
+        .statement = view->definition, .map = p->map, .schema = p->schema, .session = NULL};
+    struct planner *sub = sub_planner(p, view->definition, input, plan);
+    sub->hints = &none;
+    sub->may_wait = false;
+    plan_in_gears(sub, view->definition->query);
+    view->sharded = sub->ninstances || sub->view || view->relation->kind == 'v';
+    if (!sub->ninstances || sub->failed || sub->view || !find_shards(sub, view))
+        return;
+    find_key(sub, view);
+    view->ordered = view->definition->query->norder_by > 0;
+    view->local = true;
+}
+
+bool view_is_local(struct planner *p, const struct statement *definition)
+{
+    struct schema_relation *relation = arena_new(p->arena, struct schema_relation);
+    struct view view = {.relation = relation, .definition = definition};
+    *relation = (struct schema_relation){.schema = "", .name = "", .kind = 'm'};
+    p->views->depth++;
+    look(p, &view);
+    p->views->depth--;
+    return view.local && view.set.kind == SHARDS_ALL;
+}
+
+static const struct statement *read_definition(struct planner *p,
+                                               const struct schema_relation *relation)
+{
+    if (!relation->definition)
+        return NULL;
+    struct statement_list list = statement_parse(relation->definition, p->arena);
+    bool fits = list.count == 1 && !list.items[0]->syntax_error && list.items[0]->query;
+    return fits ? list.items[0] : NULL;
+}
+
+static const struct view *find_view(const struct planner *p, const struct schema_relation *relation)
+{
+    for (const struct view *view = p->views->list; view; view = view->next)
+        if (view->relation == relation)
+            return view;
+    return NULL;
+}
+
+static const struct view *learn(struct planner *p, const struct schema_relation *relation)
+{
+    struct view *view = arena_new(p->arena, struct view);
+    *view = (struct view){.relation = relation, .sharded = true, .next = p->views->list};
+    p->views->list =
+        view; /* before it is looked at: Postgres knows no view of itself, but who knows */
+    view->definition = read_definition(p, relation);
+    if (!view->definition || p->views->depth == VIEWS_DEEP)
+        return view;
+    p->views->depth++;
+    look(p, view);
+    p->views->depth--;
+    return view;
+}
+
+static bool has_sharded_behind(const struct planner *p, const struct schema_relation *relation)
+{
+    struct view_content holds;
+    return plan_is_view(p, relation->schema, relation->name, &holds) && holds.hidden;
+}
+
+const struct view *view_of(const struct planner *p, const char *schema, const char *name)
+{
+    const struct schema_relation *relation =
+        p->schema ? schema_relation(p->schema, schema, name) : NULL;
+    if (!relation || (relation->kind != 'v' && relation->kind != 'm'))
+        return NULL;
+    if (p->may_wait && !p->plan->needs_schema)
+        p->plan->needs_schema = SCHEMA_CURRENT;
+    const struct view *view = find_view(p, relation);
+    if (!view &&
+        (relation->kind == 'm' ? relation->definition != NULL : has_sharded_behind(p, relation)))
+        view = learn((struct planner *)p, relation); /* fills what is remembered alone */
+    return view && view->sharded ? view : NULL;
+}
+
+const char *view_changed(const struct planner *p, const char *name)
+{
+    const struct route_session *session = p->input->session;
+    for (const char *const *at = session ? session->changed_views : NULL; at && *at; at++)
+        if (same_name(*at, name))
+            return *at;
+    return NULL;
+}
+
+/* ---- putting it in ---- */
+
+bool view_replace(struct planner *p, const struct view *view)
+{
+    if (!view->definition || view->relation->kind != 'v')
+        return false;
+    for (int i = 0; i < p->nreplace; i++)
+        if (p->replace[i] == view)
+            return true;
+    if (p->nreplace == PLAN_MAX_REPLACED)
+        return false;
+    p->replace[p->nreplace++] = view;
+    return true;
+}
+
+/* The statement with the definitions in it; NULL: it cannot be made. */
+static struct statement *put_in(struct planner *p)
+{
+    const struct schema_relation *relations[PLAN_MAX_REPLACED];
+    struct shard_query out = {0};
+    for (int i = 0; i < p->nreplace; i++)
+        relations[i] = p->replace[i]->relation;
+    if (!rewrite_views(p->statement->text, relations, p->nreplace, p->arena, &out))
+        return NULL;
+    struct statement_list list = statement_parse(out.sql, p->arena);
+    if (list.count != 1 || list.items[0]->syntax_error || !list.items[0]->query)
+        return NULL;
+    return list.items[0];
+}
+
+bool view_plan(struct planner *p)
+{
+    if (p->rounds == VIEWS_DEEP)
+        return false;
+    struct statement *statement = put_in(p);
+    if (!statement)
+        return false;
+    struct planner *sub = sub_planner(p, statement, p->input, p->plan);
+    sub->written = p->written ? p->written : p->statement;
+    sub->opened = p->written ? p->opened : p->replace;
+    sub->nopened = p->written ? p->nopened : p->nreplace;
+    sub->rounds = p->rounds + 1;
+    statement->location = sub->written->location; /* it stands where that stood */
+    statement->length = sub->written->length;
+    plan_query(sub, statement->query);
+    return true;
+}
+
+/* ---- who may read it ---- */
+
+const char *view_guarded(const struct planner *p)
+{
+    bool owned = false;
+    for (int i = 0; i < p->nopened; i++)
+        owned |= !p->opened[i]->relation->invoker;
+    for (int i = 0; i < p->statement->nrelations && owned; i++) {
+        const struct relation_ref *ref = &p->statement->relations[i];
+        const struct schema_relation *relation =
+            schema_relation_any(p->schema, ref->schema, ref->name);
+        if (relation && relation->row_security)
+            return relation->name;
+    }
+    return NULL;
+}
+
+const char *const *view_checks(struct planner *p, int *count)
+{
+    struct rewrite_gather rewrite = {.schema = p->schema, .ntables = p->nopened};
+    struct shard_query ignored = {0};
+    const char **checks = arena_array(p->arena, const char *, p->nopened + 1);
+    rewrite.tables = arena_array(p->arena, struct rewrite_gather_table, p->nopened + 1);
+    for (int i = 0; i < p->nopened; i++) {
+        const struct schema_relation *relation = p->opened[i]->relation;
+        rewrite.tables[i].relation = relation;
+        rewrite.tables[i].used = arena_array(p->arena, bool, relation->ncolumns + 1);
+    }
+    if (!rewrite_gather(p->written->text, &rewrite, p->arena, &ignored))
+        return NULL;
+    for (int i = 0; i < p->nopened; i++)
+        checks[i] = rewrite.tables[i].probe;
+    *count = p->nopened;
+    return checks;
+}
+
+/* ---- changing what is behind it ---- */
+
+static bool shows_other_key(const struct view *view, const char *column)
+{
+    const struct schema_relation *relation = view->relation;
+    for (int i = 0; i < relation->ncolumns && view->shows_key; i++)
+        if (view->shows_key[i] && same_name(relation->columns[i].name, column))
+            return !same_name(column, view->rule.key);
+    return false;
+}
+
+static bool sets_other_key(const struct view *view, const struct target *list, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (list[i].alias && shows_other_key(view, list[i].alias))
+            return true;
+    return false;
+}
+
+bool view_may_change(struct planner *p, const struct view *view, const struct query *query)
+{
+    bool update = query->kind == QUERY_UPDATE || query->kind == QUERY_INSERT;
+    if ((!update || !sets_other_key(view, query->targets, query->ntargets)) &&
+        !sets_other_key(view, query->conflict_set, query->nconflict_set))
+        return true;
+    plan_refuse(p, "Change the table itself.",
+                "view \"%s\" shows the shard key of its table twice, and a change of the other "
+                "column might move rows to another shard",
+                view->relation->name);
+    return false;
+}
