@@ -284,23 +284,33 @@ static PGresult *take_answer(struct db *db, int64_t until, struct db_error *erro
     }
 }
 
-static PGresult *query(struct db *db, int64_t timeout_ms, struct db_error *error, const char *sql,
-                       int nparams, const char *const *params)
+static bool send_query(struct db *db, struct db_error *error, const char *sql, int nparams,
+                       const char *const *params)
 {
-    int64_t until = db_clock_ms() + timeout_ms;
+    *error = (struct db_error){.text = ""};
+    if (!db_is_open(db)) {
+        set_error(error, "the connection is lost");
+        return false;
+    }
+    /* Without parameters by the simple protocol, which is all that a console needs to know. */
+    int sent = nparams ? PQsendQueryParams(db->pg, sql, nparams, NULL, params, NULL, NULL, 0)
+                       : PQsendQuery(db->pg, sql);
+    return sent ? true : lost(db, error);
+}
+
+bool db_send(struct db *db, struct db_error *error, const char *sql)
+{
+    return send_query(db, error, sql, 0, NULL);
+}
+
+PGresult *db_take(struct db *db, int64_t timeout_ms, struct db_error *error)
+{
     *error = (struct db_error){.text = ""};
     if (!db_is_open(db)) {
         set_error(error, "the connection is lost");
         return NULL;
     }
-    /* Without parameters by the simple protocol, which is all that a console needs to know. */
-    int sent = nparams ? PQsendQueryParams(db->pg, sql, nparams, NULL, params, NULL, NULL, 0)
-                       : PQsendQuery(db->pg, sql);
-    if (!sent) {
-        lost(db, error);
-        return NULL;
-    }
-    PGresult *result = take_answer(db, until, error);
+    PGresult *result = take_answer(db, db_clock_ms() + timeout_ms, error);
     if (!result)
         return NULL;
     ExecStatusType status = PQresultStatus(result);
@@ -309,6 +319,12 @@ static PGresult *query(struct db *db, int64_t timeout_ms, struct db_error *error
     set_result_error(error, result);
     PQclear(result);
     return NULL;
+}
+
+static PGresult *query(struct db *db, int64_t timeout_ms, struct db_error *error, const char *sql,
+                       int nparams, const char *const *params)
+{
+    return send_query(db, error, sql, nparams, params) ? db_take(db, timeout_ms, error) : NULL;
 }
 
 static void take_params(const char **params, int nparams, va_list list)

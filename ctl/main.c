@@ -20,6 +20,8 @@ static const struct command commands[] = {
      cmd_explain_help, cmd_explain, false},
     {"failover", "SHARD [--to HOST:PORT]", "make a replica the primary of its shard",
      cmd_failover_help, cmd_failover, true},
+    {"reference", "check|repair DB [TABLE]", "copies of reference tables: alike, and made so",
+     cmd_reference_help, cmd_reference, true},
     {"sequences", "setup|check|show DB", "ids that are unique over all shards",
      cmd_sequences_help, cmd_sequences, true},
     {"status", "", "every server and proxy: role, state, lag",

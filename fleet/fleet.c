@@ -147,10 +147,22 @@ void fleet_close(struct fleet *fleet)
 
 bool fleet_run_all(struct fleet *fleet, const char *sql, int *shard)
 {
-    for (*shard = 0; *shard < fleet->nshards; (*shard)++)
-        if (!fleet_run(fleet, *shard, sql, 0))
-            return false;
-    return true;
+    struct db_error error;
+    *shard = -1;
+    for (int i = 0; i < fleet->nshards; i++)
+        if (!db_send(fleet->shards[i].db, &error, sql) && *shard < 0) {
+            *shard = i;
+            fleet->error = error;
+        }
+    for (int i = 0; i < fleet->nshards; i++) {
+        PGresult *result = db_take(fleet->shards[i].db, FLEET_QUERY_MS, &error);
+        if (!result && *shard < 0) {
+            *shard = i;
+            fleet->error = error;
+        }
+        PQclear(result);
+    }
+    return *shard < 0;
 }
 
 void fleet_rollback_all(struct fleet *fleet)

@@ -5,6 +5,8 @@
  *   sequences.c       interleaved sequences
  *   sequence_plan.c   what is to be done to one: pure
  *   id_functions.c    what is installed on every shard
+ *   reference.c       copies of reference tables: check and repair
+ *   reference_rows.c  which rows of them differ
  */
 #ifndef PGSHUNT_FLEET_FLEET_H
 #define PGSHUNT_FLEET_FLEET_H
@@ -15,7 +17,7 @@
 #include "pgshunt/shardmap.h"
 
 #define FLEET_CONNECT_MS 8000
-#define FLEET_QUERY_MS 60000
+#define FLEET_QUERY_MS 600000 /* of a large table's checksums */
 
 struct fleet_shard {
     const char *name;
@@ -50,7 +52,7 @@ bool fleet_fails(struct fleet *fleet, int shard, const char *object, const char 
     db_query((fleet)->shards[shard].db, FLEET_QUERY_MS, &(fleet)->error, __VA_ARGS__)
 #define fleet_run(fleet, shard, ...)                                                               \
     db_run((fleet)->shards[shard].db, FLEET_QUERY_MS, &(fleet)->error, __VA_ARGS__)
-/* The same text on all shards. False: *shard is the one that failed. */
+/* The same text on all shards at once. False: *shard is the one that failed. */
 bool fleet_run_all(struct fleet *fleet, const char *sql, int *shard);
 void fleet_rollback_all(struct fleet *fleet);
 /* One field of a result, copied; NULL: an SQL NULL. */

@@ -69,6 +69,11 @@ PGresult *db_query(struct db *db, int64_t timeout_ms, struct db_error *error, co
 bool db_run(struct db *db, int64_t timeout_ms, struct db_error *error, const char *sql, int nparams,
             ...);
 
+/* Sends SQL without parameters, to be answered while others are asked; false: `error` says why. */
+bool db_send(struct db *db, struct db_error *error, const char *sql);
+/* ... and its answer, as of db_query(). */
+PGresult *db_take(struct db *db, int64_t timeout_ms, struct db_error *error);
+
 /* CLOCK_MONOTONIC in milliseconds. */
 int64_t db_clock_ms(void);
 

@@ -61,4 +61,15 @@ enum fleet_outcome fleet_sequences_check(const struct fleet_request *request);
 /* Tells each sequence's state on each shard. */
 enum fleet_outcome fleet_sequences_show(const struct fleet_request *request);
 
+/* ---- reference tables ---- */
+
+#define FLEET_ROWS 20 /* that differ are told, of each table and shard */
+
+/* Compares all copies of all reference tables, or of `table` (NULL: all; "schema.table" or a name). */
+enum fleet_outcome fleet_reference_check(const struct fleet_request *request, const char *table,
+                                         int rows);
+/* Makes all copies like those on shard `source`. */
+enum fleet_outcome fleet_reference_repair(const struct fleet_request *request, const char *table,
+                                          const char *source, int rows);
+
 #endif
