@@ -556,7 +556,7 @@ static void plan_unknown(struct planner *p)
 static bool runs_query(enum statement_kind kind)
 {
     return kind == STMT_QUERY || kind == STMT_EXPLAIN || kind == STMT_DECLARE_CURSOR ||
-           kind == STMT_COPY_TO || kind == STMT_CREATE_TABLE_AS;
+           kind == STMT_COPY_TO || kind == STMT_COPY_FROM || kind == STMT_CREATE_TABLE_AS;
 }
 
 /* The tables stay as they are, they are used up to their counts. */

@@ -155,6 +155,7 @@ static const struct schema_case needs_schema_cases[] = {
     {"EXPLAIN SELECT * FROM made", true, false},
     {"DECLARE c CURSOR FOR SELECT * FROM made", true, false},
     {"COPY (SELECT * FROM made) TO STDOUT", true, false},
+    {"COPY fresh FROM STDIN", true, true},
     {"CREATE TABLE x AS SELECT * FROM made", true, false},
     {"SELECT * INTO x FROM made", true, false},
     {"SELECT 1; SELECT * FROM made", true, false},
