@@ -75,6 +75,28 @@ static bool load_users(struct config_reader *reader)
     return true;
 }
 
+/* The maps that rules name have to be there. */
+static bool load_ident(struct config_reader *reader)
+{
+    struct config *config = reader->config;
+    struct config_error *error = reader->error;
+    if (config->ident_file[0]) {
+        config->ident_file = config_relative_path(&config->arena, config->path, config->ident_file);
+        config->ident =
+            ident_load(&config->arena, config->ident_file, error->text, sizeof error->text);
+        if (!config->ident)
+            return false;
+    }
+    const struct hba_rule *rule = hba_without_map(config->hba, config->ident);
+    if (rule)
+        snprintf(error->text, sizeof error->text,
+                 "%.300s:%d: found map=%.60s, %s; allowed: the name of a map of auth.ident_file",
+                 rule->file, rule->line, rule->map,
+                 config->ident ? "of which auth.ident_file has no line"
+                               : "without auth.ident_file");
+    return !rule;
+}
+
 static bool load_hba(struct config_reader *reader)
 {
     struct config *config = reader->config;
@@ -89,7 +111,7 @@ static bool load_hba(struct config_reader *reader)
         hba_load(&config->arena, config->hba_file, reader->error->text, sizeof reader->error->text);
     const struct hba_rule *rule = config->hba ? hba_wants_certificates(config->hba) : NULL;
     if (!rule || config->client_tls.ca_file[0])
-        return config->hba != NULL;
+        return config->hba && load_ident(reader);
     snprintf(
         reader->error->text, sizeof reader->error->text,
         "%.400s:%d: found a rule that wants a certificate, without client_tls.ca_file; allowed: "

@@ -8,14 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "hba_pattern.h"
+
 enum rule_type { RULE_LOCAL, RULE_HOST, RULE_HOSTSSL, RULE_HOSTNOSSL };
-enum name_kind { NAME_EXACT, NAME_ALL, NAME_SAMEUSER, NAME_REPLICATION };
+enum name_kind { NAME_EXACT, NAME_ALL, NAME_SAMEUSER, NAME_REPLICATION, NAME_PATTERN };
 enum address_kind { ADDRESS_ALL, ADDRESS_BLOCK, ADDRESS_SAMEHOST, ADDRESS_SAMENET };
 
 struct name {
     struct name *next;
     enum name_kind kind;
-    const char *text; /* EXACT */
+    const char *text; /* EXACT; PATTERN: a regular expression */
 };
 
 /* An address block; IPv4 uses the first four bytes. */
@@ -54,7 +56,7 @@ static const struct {
 } methods[] = {
     {"trust", HBA_TRUST}, {"reject", HBA_REJECT},       {"password", HBA_PASSWORD},
     {"md5", HBA_MD5},     {"scram-sha-256", HBA_SCRAM}, {"cert", HBA_CERT},
-    {"peer", HBA_PEER},
+    {"peer", HBA_PEER},   {"ident", HBA_PEER}, /* on local lines, as in Postgres */
 };
 #define METHODS ((int)(sizeof methods / sizeof methods[0]))
 #define METHOD_NAMES "trust, reject, password, md5, scram-sha-256, cert, peer"
@@ -135,17 +137,24 @@ static bool refuse_name(struct parse *parse, const struct hba_token *token, cons
                       "found %s \"%.60s\", but pgshunt does not know who is a member of which "
                       "role; allowed: names, all, @FILE",
                       what, token->text);
-    if (token->text[0] == '/')
-        return REFUSE(parse,
-                      "found %s \"%.60s\", a regular expression, which is not supported; "
-                      "allowed: names, all, @FILE",
-                      what, token->text);
     if (strcmp(token->text, "samerole") == 0 || strcmp(token->text, "samegroup") == 0)
         return REFUSE(parse,
                       "found %s \"%.60s\", but pgshunt does not know who is a member of which "
                       "role; allowed: names, all, sameuser, replication, @FILE",
                       what, token->text);
     return true;
+}
+
+/* In quotes, too, as in Postgres: a comma needs them. */
+static bool parse_pattern(struct parse *parse, const char *what, struct name *name)
+{
+    char why[200];
+    bool ignored;
+    name->kind = NAME_PATTERN;
+    name->text++;
+    return pattern_check(name->text, &ignored, why, sizeof why) ||
+           REFUSE(parse, "found %s \"/%.80s\" (%s); allowed: a POSIX extended regular expression",
+                  what, name->text, why);
 }
 
 static bool parse_names(struct parse *parse, const char *what, bool databases, struct name **names)
@@ -164,6 +173,8 @@ static bool parse_names(struct parse *parse, const char *what, bool databases, s
             name->kind = NAME_SAMEUSER;
         else if (databases && is_keyword(token, "replication"))
             name->kind = NAME_REPLICATION;
+        else if (token->text[0] == '/' && !parse_pattern(parse, what, name))
+            return false;
         *names = name;
         names = &name->next;
     }
@@ -279,11 +290,23 @@ static bool parse_method(struct parse *parse, struct rule *rule)
             return REFUSE(parse, "found method cert on a line that is not hostssl; allowed: "
                                  "hostssl ... cert");
         if (rule->public.method == HBA_PEER && rule->type != RULE_LOCAL)
-            return REFUSE(parse, "found method peer on a line that is not local; allowed: "
-                                 "local ... peer");
+            return REFUSE(parse,
+                          "found method %s on a line that is not local; allowed: local ... peer",
+                          word->text);
         return true;
     }
     return REFUSE(parse, "found method \"%.60s\"; allowed: " METHOD_NAMES, word->text);
+}
+
+static bool parse_map(struct parse *parse, struct rule *rule, const char *name)
+{
+    if (rule->public.method != HBA_CERT && rule->public.method != HBA_PEER)
+        return REFUSE(parse, "found map with method %s; allowed: with cert and peer",
+                      hba_method_name(rule->public.method));
+    if (!name[0])
+        return REFUSE(parse, "found map without a name; allowed: map=NAME");
+    rule->public.map = name;
+    return true;
 }
 
 static bool parse_option(struct parse *parse, struct rule *rule)
@@ -295,10 +318,12 @@ static bool parse_option(struct parse *parse, struct rule *rule)
         rule->public.clientcert = HBA_CLIENTCERT_VERIFY_CA;
     else if (strcmp(word->text, "clientcert=verify-full") == 0)
         rule->public.clientcert = HBA_CLIENTCERT_VERIFY_FULL;
+    else if (strncmp(word->text, "map=", 4) == 0)
+        return parse_map(parse, rule, word->text + 4);
     else
         return REFUSE(parse,
                       "found option \"%.80s\"; allowed: clientcert=verify-ca, "
-                      "clientcert=verify-full",
+                      "clientcert=verify-full, map=NAME",
                       word->text);
     if (rule->type != RULE_HOSTSSL)
         return REFUSE(parse, "found clientcert on a line that is not hostssl; allowed: hostssl ... "
@@ -406,6 +431,14 @@ const struct hba_rule *hba_wants_certificates(const struct hba *hba)
     return NULL;
 }
 
+const struct hba_rule *hba_without_map(const struct hba *hba, const struct ident *ident)
+{
+    for (const struct rule *rule = hba->rules; rule; rule = rule->next)
+        if (rule->public.map && !(ident && ident_has_map(ident, rule->public.map)))
+            return &rule->public;
+    return NULL;
+}
+
 /* ---- matching ---- */
 
 /* The visitor's IP address; an IPv4 address in IPv6 clothes is one of IPv4. False: no IP address. */
@@ -482,10 +515,19 @@ static bool fits_database(const struct name *name, const struct hba_visitor *vis
         return !visitor->replication && strcmp(visitor->database, visitor->user) == 0;
     case NAME_REPLICATION:
         return visitor->replication;
+    case NAME_PATTERN:
+        return !visitor->replication && pattern_matches(name->text, visitor->database, NULL);
     case NAME_EXACT:
         break;
     }
     return !visitor->replication && strcmp(name->text, visitor->database) == 0;
+}
+
+static bool fits_user(const struct name *name, const char *user)
+{
+    if (name->kind == NAME_PATTERN)
+        return pattern_matches(name->text, user, NULL);
+    return name->kind == NAME_ALL || strcmp(name->text, user) == 0;
 }
 
 static bool fits_names(const struct rule *rule, const struct hba_visitor *visitor)
@@ -493,7 +535,7 @@ static bool fits_names(const struct rule *rule, const struct hba_visitor *visito
     const struct name *database = rule->databases, *user = rule->users;
     while (database && !fits_database(database, visitor))
         database = database->next;
-    while (user && user->kind != NAME_ALL && strcmp(user->text, visitor->user) != 0)
+    while (user && !fits_user(user, visitor->user))
         user = user->next;
     return database && user;
 }

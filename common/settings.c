@@ -303,6 +303,8 @@ static const struct setting_row main_rows[] = {
      HELP("how clients prove who they are; trust: not at all; password: in clear text; hba: as auth.hba_file says; cert: by a certificate that names the user")},
     {STRING(struct config, hba_file, "auth.hba_file"), DEFAULT(""), RELOAD,
      HELP("file in the form of Postgres' pg_hba.conf, as seen from the configuration file; for method hba")},
+    {STRING(struct config, ident_file, "auth.ident_file"), DEFAULT(""), RELOAD,
+     HELP("file in the form of Postgres' pg_ident.conf, as seen from the configuration file; for rules of auth.hba_file with map=")},
     {STRING(struct config, users_file, "auth.users_file"), DEFAULT(""), RELOAD,
      HELP("file with users and their secrets, as seen from the configuration file; may be left out with methods trust and cert")},
     {DURATION(struct config, login_timeout, "auth.login_timeout"), DEFAULT("1min"), RANGE("1s", "10min"), RELOAD,

@@ -68,7 +68,7 @@ static enum auth_method method_of(const struct hba_rule *rule)
     case HBA_MD5:
         return AUTH_MD5;
     case HBA_CERT:
-        return AUTH_CERT;
+        return rule->map ? AUTH_TRUST : AUTH_CERT; /* with a map: checked already */
     case HBA_SCRAM:
     case HBA_REJECT:
         break;
@@ -86,15 +86,25 @@ static bool check_certificate(struct client *client, const struct hba_rule *rule
             "that client_tls.ca_file vouches for.");
         return false;
     }
-    if (rule->clientcert == HBA_CLIENTCERT_VERIFY_FULL && !client_tls_proves_user(client)) {
+    if (rule->clientcert == HBA_CLIENTCERT_VERIFY_FULL && !rule->map &&
+        !client_tls_proves_user(client)) {
         client_tls_refuse(client);
         return false;
     }
     return true;
 }
 
-/* The same name in the operating system: the kernel says who is at the other end of a unix socket. */
-static bool is_peer(const struct client *client, uid_t *uid)
+/* Whether the name that another system vouches for may connect as this user. */
+static bool may_be_user(const struct client *client, const struct hba_rule *rule,
+                        const char *system)
+{
+    const struct ident *ident = client->worker->topology->config->ident;
+    return rule->map ? ident_fits(ident, rule->map, system, client->user)
+                     : strcmp(system, client->user) == 0;
+}
+
+/* The name in the operating system: the kernel says who is at the other end of a unix socket. */
+static bool is_peer(const struct client *client, const struct hba_rule *rule, uid_t *uid)
 {
     struct ucred peer = {.uid = (uid_t)-1};
     socklen_t length = sizeof peer;
@@ -103,14 +113,14 @@ static bool is_peer(const struct client *client, uid_t *uid)
     bool known = getsockopt(client->conn.fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0;
     *uid = peer.uid;
     return known && getpwuid_r(peer.uid, &entry, space, sizeof space, &found) == 0 && found &&
-           strcmp(found->pw_name, client->user) == 0;
+           may_be_user(client, rule, found->pw_name);
 }
 
 static bool check_peer(struct client *client, const struct hba_rule *rule)
 {
     char message[256];
     uid_t uid;
-    if (rule->method != HBA_PEER || is_peer(client, &uid))
+    if (rule->method != HBA_PEER || is_peer(client, rule, &uid))
         return true;
     snprintf(message, sizeof message, "Peer authentication failed for user \"%.100s\"",
              client->user);
@@ -119,8 +129,21 @@ static bool check_peer(struct client *client, const struct hba_rule *rule)
               LOG_S("file", rule->file), LOG_I("line", rule->line));
     client_fatal(
         client, "28000", message,
-        "The method peer lets in who has the same name in the operating system. Connect as "
-        "that user, or over TCP (-h 127.0.0.1).");
+        rule->map ? "The map of auth.ident_file that the rule names has no line for the operating "
+                    "system's user and this one."
+                  : "The method peer lets in who has the same name in the operating system. "
+                    "Connect as that user, or over TCP (-h 127.0.0.1).");
+    return false;
+}
+
+/* The method cert with a map: by the common name, as in Postgres. */
+static bool check_mapped_certificate(struct client *client, const struct hba_rule *rule)
+{
+    char name[256];
+    if (rule->method != HBA_CERT || !rule->map ||
+        (tls_peer_common_name(&client->conn, name, sizeof name) && may_be_user(client, rule, name)))
+        return true;
+    client_tls_refuse(client);
     return false;
 }
 
@@ -141,5 +164,6 @@ bool client_hba_method(struct client *client, enum auth_method *method)
         return false;
     }
     *method = method_of(rule);
-    return check_peer(client, rule) && check_certificate(client, rule);
+    return check_peer(client, rule) && check_mapped_certificate(client, rule) &&
+           check_certificate(client, rule);
 }

@@ -52,6 +52,8 @@ struct tls_context *tls_context_of(const struct conn *conn); /* NULL: plain */
 bool tls_has_peer(const struct conn *conn);
 /* Whether it says `name`: as its common name, or as a DNS or e-mail alternative name. */
 bool tls_peer_is(const struct conn *conn, const char *name);
+/* Its common name, into `out`. False: it has none, or one that is longer or has a NUL in it. */
+bool tls_peer_common_name(const struct conn *conn, char *out, size_t size);
 /* Data of SCRAM's tls-server-end-point into `out` (SCRAM_BINDING_MAX); 0: there is none. */
 size_t tls_binding(const struct conn *conn, unsigned char *out);
 

@@ -108,6 +108,25 @@ bool tls_peer_is(const struct conn *conn, const char *name)
     return common_name_is(certificate, name) || alternative_name_is(certificate, name);
 }
 
+bool tls_peer_common_name(const struct conn *conn, char *out, size_t size)
+{
+    if (!tls_has_peer(conn))
+        return false;
+    X509_NAME *subject = X509_get_subject_name(SSL_get0_peer_certificate(conn->tls->ssl));
+    int at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
+    unsigned char *utf8 = NULL;
+    int len = at < 0 ? -1
+                     : ASN1_STRING_to_UTF8(
+                           &utf8, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
+    bool good = len >= 0 && (size_t)len < size && !memchr(utf8, 0, (size_t)len);
+    if (good) {
+        memcpy(out, utf8, (size_t)len);
+        out[len] = '\0';
+    }
+    OPENSSL_free(utf8);
+    return good;
+}
+
 /* RFC 5929: the hash of the server's certificate by its signature's hash, or SHA-256 for weak ones. */
 static size_t end_point(X509 *certificate, unsigned char *out)
 {

@@ -220,6 +220,8 @@ struct config {
     const char *users_file; /* resolved relative to the configuration file; "" none */
     const char *hba_file;   /* likewise, with method HBA */
     struct hba *hba;        /* its rules; NULL with another method */
+    const char *ident_file; /* likewise; "": none */
+    struct ident *ident;    /* its maps; NULL: none */
     struct pool_settings pool;
     const char *reset_query;    /* run on a server that a session had to itself; "": none */
     bool server_round_robin;    /* the server idle longest is taken first, not last */

@@ -3,8 +3,8 @@
  * PostgreSQL's ("The pg_hba.conf File" in its documentation); what pgshunt cannot do is refused when
  * the file is read, with file and line, never ignored.
  *
- * Not taken: roles (+name, samerole) and regular expressions, host names, the methods that need a
- * directory's help, ident over the network, and options but clientcert. "replication" stands for physical replication.
+ * Not taken: roles (+name, samerole), host names, the methods that need a directory's help, ident over the
+ * network, and options but clientcert and map. "replication" stands for physical replication.
  * samehost and samenet are the addresses this machine has when the file is read.
  */
 #ifndef PGSHUNT_HBA_H
@@ -16,6 +16,7 @@
 
 #include "pgshunt/arena.h"
 #include "pgshunt/error.h"
+#include "pgshunt/ident.h"
 
 enum hba_method { HBA_REJECT, HBA_TRUST, HBA_PASSWORD, HBA_MD5, HBA_SCRAM, HBA_CERT, HBA_PEER };
 
@@ -36,6 +37,7 @@ struct hba_visitor {
 struct hba_rule {
     enum hba_method method;
     enum hba_clientcert clientcert;
+    const char *map; /* CERT, PEER: of pg_ident.conf; NULL: the names have to be the same */
     const char *file;
     int line;
 };
@@ -49,6 +51,8 @@ struct hba *hba_parse(struct arena *arena, const char *path, const char *text, s
 const struct hba_rule *hba_match(const struct hba *hba, const struct hba_visitor *visitor);
 /* The first rule that asks for a client's certificate, NULL if none does. */
 const struct hba_rule *hba_wants_certificates(const struct hba *hba);
+/* The first rule with a map that has no line in `ident` (NULL: there is no such file), NULL if none does. */
+const struct hba_rule *hba_without_map(const struct hba *hba, const struct ident *ident);
 const char *hba_method_name(enum hba_method method);
 
 #endif

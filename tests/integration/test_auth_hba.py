@@ -26,13 +26,16 @@ local   all       all                      trust
 
 
 class HbaProxy(Proxy):
-    def __init__(self, cluster, rules=RULES, tls=None):
+    def __init__(self, cluster, rules=RULES, tls=None, maps=None):
         options = {"auth": {"method": "hba", "hba_file": "pg_hba.conf"}}
+        if maps:
+            options["auth"]["ident_file"] = "pg_ident.conf"
         if tls:
             options["client_tls"] = tls
         super().__init__(cluster, options=options, users=USERS, start=False)
         self.write("plains", "plain # those whose driver knows nothing better\n")
         self.write("pg_hba.conf", rules)
+        self.write("pg_ident.conf", maps or "")
         self.start()
 
     def write(self, name, text):
@@ -106,8 +109,43 @@ def test_a_broken_file_keeps_the_old_rules(cluster):
 
 def test_a_broken_file_stops_the_start(cluster):
     with pytest.raises(Exception) as caught:
-        HbaProxy(cluster, "local all all ident\n")
-    assert 'pg_hba.conf:1: found method "ident"' in str(caught.value)
+        HbaProxy(cluster, "local all all pam\n")
+    assert 'pg_hba.conf:1: found method "pam"' in str(caught.value)
+    with pytest.raises(Exception) as caught:
+        HbaProxy(cluster, "local all all peer map=people\n")
+    assert 'pg_hba.conf:1: found map=people, without auth.ident_file' in str(caught.value)
+    with pytest.raises(Exception) as caught:
+        HbaProxy(cluster, "local all all peer map=people\n", maps="others a b\n")
+    assert 'pg_hba.conf:1: found map=people, of which auth.ident_file has no line' in str(caught.value)
+    with pytest.raises(Exception) as caught:
+        HbaProxy(cluster, "local all all peer\n", maps="people /(a b\n")
+    assert 'pg_ident.conf:1: found "/(a" (Unmatched' in str(caught.value)
+
+
+MAPS = """
+# MAP    SYSTEM            USER
+robots   robot-7           md5er
+robots   /^(.*)@example$   \\1
+robots   chief             all
+"""
+
+
+def test_patterns_and_maps(cluster, hba):
+    """Certificates that stand for other users, and rules for names of a kind."""
+    authority = Authority()
+    certificate, key = authority.issue("localhost", names=["IP:127.0.0.1"], name="server")
+    tls = {"mode": "prefer", "cert_file": certificate, "key_file": key, "ca_file": authority.certificate}
+    rules = "hostssl /^a.p$ all all cert map=robots\nhostnossl all \"/^(plain|other)$\" all trust\n"
+    with HbaProxy(cluster, rules, tls=tls, maps=MAPS) as proxy:
+        robot, other, chief = (authority.issue(name) for name in ("robot-7", "other@example", "chief"))
+        assert outcome(proxy, "md5er", robot) == "md5er"
+        for user, shown in (("robot-7", robot), ("other", robot), ("md5er", other), ("md5er", None),
+                            ("other@example", other)):
+            assert f'certificate authentication failed for user "{user}"' in outcome(proxy, user, shown)
+        assert outcome(proxy, "other", other) == "other"
+        assert outcome(proxy, "plain", chief) == "plain"
+        assert outcome(proxy, "plain", sslmode="disable") == "plain"
+        assert "no pg_hba.conf entry" in outcome(proxy, "banned", sslmode="disable")
 
 
 def test_admins_come_in_by_rule_too(hba):

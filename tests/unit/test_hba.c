@@ -95,6 +95,14 @@ static const struct match_case matches[] = {
     {"local sameuser all trust\n", "ann", "ann", "local", 1, HBA_TRUST},
     {"local sameuser all trust\n", "ann", "app", "local", 0, HBA_REJECT},
     {"local all ALL trust\n", "ann", "app", "local", 0, HBA_REJECT},
+    /* regular expressions */
+    {"local all /^a.*n$ trust\n", "ann", "app", "local", 1, HBA_TRUST},
+    {"local all /^a.*n$ trust\n", "anne", "app", "local", 0, HBA_REJECT},
+    {"local all bob,/n trust\n", "ann", "app", "local", 1, HBA_TRUST},
+    {"local \"/^(app|ab{2,3})$\" all trust\n", "ann", "abb", "local", 1, HBA_TRUST},
+    {"local \"/^(app|ab{2,3})$\" all trust\n", "ann", "ab", "local", 0, HBA_REJECT},
+    {"local /. all trust\n", "ann", NULL, "local", 0, HBA_REJECT},
+    {"local all all ident map=m\n", "ann", "app", "local", 1, HBA_PEER},
     /* physical replication has no database */
     {"local all all trust\n", "ann", NULL, "local", 0, HBA_REJECT},
     {"local sameuser all trust\n", "ann", NULL, "local", 0, HBA_REJECT},
@@ -157,8 +165,14 @@ static const struct {
      "hba:1: found a database \"samerole\", but pgshunt does not know "
      "who is a member of which role; allowed: names, all, sameuser, "
      "replication, @FILE"},
-    {"local all /^a trust\n", "hba:1: found a user \"/^a\", a regular expression, which is not "
-                              "supported; allowed: names, all, @FILE"},
+    {"local all /^(a trust\n",
+     "hba:1: found a user \"/^(a\" (Unmatched ( or \\(); allowed: a POSIX "
+     "extended regular expression"},
+    {"local /\\d+ all trust\n",
+     "hba:1: found a database \"/\\d+\" (\\d is not supported); allowed: a POSIX "
+     "extended regular expression"},
+    {"local all all md5 map=x\n", "hba:1: found map with method md5; allowed: with cert and peer"},
+    {"local all all peer map=\n", "hba:1: found map without a name; allowed: map=NAME"},
     {"host all all db.example.com trust\n",
      "hba:1: found address \"db.example.com\", a host name, "
      "which is not supported; allowed: all, samehost, samenet, "
@@ -185,15 +199,18 @@ static const struct {
                                              "allowed: its mask, or 10.0.0.0/32"},
     {"host all all all peer\n", "hba:1: found method peer on a line that is not local; allowed: "
                                 "local ... peer"},
-    {"local all all ident\n",
-     "hba:1: found method \"ident\"; allowed: trust, reject, password, md5, "
-     "scram-sha-256, cert, peer"},
+    {"host all all all ident\n", "hba:1: found method ident on a line that is not local; allowed: "
+                                 "local ... peer"},
+    {"local all all pam\n", "hba:1: found method \"pam\"; allowed: trust, reject, password, md5, "
+                            "scram-sha-256, cert, peer"},
     {"host all all all cert\n", "hba:1: found method cert on a line that is not hostssl; allowed: "
                                 "hostssl ... cert"},
-    {"hostssl all all all md5 map=x\n", "hba:1: found option \"map=x\"; allowed: "
-                                        "clientcert=verify-ca, clientcert=verify-full"},
-    {"hostssl all all all md5 clientcert=1\n", "hba:1: found option \"clientcert=1\"; allowed: "
-                                               "clientcert=verify-ca, clientcert=verify-full"},
+    {"hostssl all all all md5 mop=x\n",
+     "hba:1: found option \"mop=x\"; allowed: clientcert=verify-ca, "
+     "clientcert=verify-full, map=NAME"},
+    {"hostssl all all all md5 clientcert=1\n",
+     "hba:1: found option \"clientcert=1\"; allowed: "
+     "clientcert=verify-ca, clientcert=verify-full, map=NAME"},
     {"host all all all md5 clientcert=verify-ca\n", "hba:1: found clientcert on a line that is not "
                                                     "hostssl; allowed: hostssl ... "
                                                     "clientcert=verify-full"},

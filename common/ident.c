@@ -1,0 +1,177 @@
+/* ident.c: the lines of a pg_ident.conf, from their tokens, and which of them lets whom in. */
+#include "pgshunt/ident.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "hba_internal.h"
+#include "hba_pattern.h"
+
+struct ident_line {
+    struct ident_line *next;
+    const char *map;
+    const char *system; /* a name, or a regular expression */
+    bool system_is_pattern;
+    const char *user; /* likewise; NULL: all */
+    bool user_is_pattern;
+    bool user_has_group; /* \1 in it is what the system's name has matched */
+};
+
+struct ident {
+    struct ident_line *lines;
+};
+
+/* ---- reading ---- */
+
+static bool take_field(struct hba_reader *reader, const struct hba_line *line,
+                       struct hba_field **rest, const struct hba_token **token)
+{
+    struct hba_field *field = *rest;
+    if (!field || field->tokens->next)
+        return hba_refuse(reader, line->file, line->line,
+                          "found %s; allowed: MAP SYSTEM-NAME USER, one of each",
+                          field ? "several values in a column" : "the end of the line");
+    *token = field->tokens;
+    *rest = field->next;
+    return true;
+}
+
+static bool check_pattern(struct hba_reader *reader, const struct hba_line *line,
+                          const char *pattern, bool *has_group)
+{
+    char why[200];
+    if (pattern_check(pattern, has_group, why, sizeof why))
+        return true;
+    return hba_refuse(reader, line->file, line->line,
+                      "found \"/%.80s\" (%s); allowed: a POSIX extended regular expression",
+                      pattern, why);
+}
+
+/* In quotes, too, as in Postgres. */
+static bool is_pattern(const struct hba_token *token)
+{
+    return token->text[0] == '/';
+}
+
+static bool read_system(struct hba_reader *reader, const struct hba_line *line,
+                        const struct hba_token *token, struct ident_line *ident, bool *has_group)
+{
+    *has_group = false;
+    ident->system_is_pattern = is_pattern(token);
+    ident->system = token->text + ident->system_is_pattern;
+    return !ident->system_is_pattern || check_pattern(reader, line, ident->system, has_group);
+}
+
+static bool read_user(struct hba_reader *reader, const struct hba_line *line,
+                      const struct hba_token *token, struct ident_line *ident, bool has_group)
+{
+    bool ignored;
+    ident->user_is_pattern = is_pattern(token);
+    if (!token->quoted && token->text[0] == '+')
+        return hba_refuse(
+            reader, line->file, line->line,
+            "found user \"%.60s\", but pgshunt does not know who is a member of which "
+            "role; allowed: a name, all, /PATTERN",
+            token->text);
+    if (!token->quoted && strcmp(token->text, "all") == 0)
+        return true;
+    ident->user = token->text + ident->user_is_pattern;
+    if (ident->user_is_pattern)
+        return check_pattern(reader, line, ident->user, &ignored);
+    ident->user_has_group = ident->system_is_pattern && strstr(ident->user, "\\1");
+    if (ident->user_has_group && !has_group)
+        return hba_refuse(reader, line->file, line->line,
+                          "found \\1 in user \"%.60s\", but no group in \"/%.60s\"; allowed: a "
+                          "regular expression with (...)",
+                          ident->user, ident->system);
+    return true;
+}
+
+static bool read_line(struct hba_reader *reader, const struct hba_line *line,
+                      struct ident_line *ident)
+{
+    const struct hba_token *map = NULL, *system = NULL, *user = NULL;
+    struct hba_field *rest = line->fields;
+    bool has_group;
+    if (!take_field(reader, line, &rest, &map) || !take_field(reader, line, &rest, &system) ||
+        !take_field(reader, line, &rest, &user))
+        return false;
+    if (rest)
+        return hba_refuse(reader, line->file, line->line,
+                          "found \"%.60s\" behind the user; allowed: MAP SYSTEM-NAME USER",
+                          rest->tokens->text);
+    *ident = (struct ident_line){.map = map->text};
+    return read_system(reader, line, system, ident, &has_group) &&
+           read_user(reader, line, user, ident, has_group);
+}
+
+static struct ident *make_lines(struct hba_reader *reader)
+{
+    struct ident *ident = arena_alloc(reader->arena, sizeof *ident);
+    struct ident_line **last = &ident->lines;
+    *ident = (struct ident){0};
+    for (const struct hba_line *line = reader->first; line; line = line->next) {
+        *last = arena_alloc(reader->arena, sizeof **last);
+        if (!read_line(reader, line, *last))
+            return NULL;
+        last = &(*last)->next;
+    }
+    return ident;
+}
+
+struct ident *ident_parse(struct arena *arena, const char *path, const char *text, size_t length,
+                          char *error, size_t size)
+{
+    struct hba_reader reader = {.arena = arena, .error = error, .error_size = size};
+    error[0] = '\0';
+    reader.last = &reader.first;
+    return hba_read_text(&reader, path, text, length, 0) ? make_lines(&reader) : NULL;
+}
+
+struct ident *ident_load(struct arena *arena, const char *path, char *error, size_t size)
+{
+    struct hba_reader reader = {.arena = arena, .error = error, .error_size = size};
+    error[0] = '\0';
+    reader.last = &reader.first;
+    return hba_read_file(&reader, path, 0) ? make_lines(&reader) : NULL;
+}
+
+/* ---- matching ---- */
+
+bool ident_has_map(const struct ident *ident, const char *map)
+{
+    for (const struct ident_line *line = ident->lines; line; line = line->next)
+        if (strcmp(line->map, map) == 0)
+            return true;
+    return false;
+}
+
+/* The user that the line names, with the group put in; only the first \1 is replaced, as in Postgres. */
+static bool names_user(const struct ident_line *line, const char *group, const char *user)
+{
+    const char *at = strstr(line->user, "\\1");
+    size_t before = (size_t)(at - line->user), length = strlen(group);
+    return strncmp(user, line->user, before) == 0 && strncmp(user + before, group, length) == 0 &&
+           strcmp(user + before + length, at + 2) == 0;
+}
+
+static bool fits(const struct ident_line *line, const char *system, const char *user)
+{
+    char group[PATTERN_GROUP_MAX];
+    if (line->system_is_pattern ? !pattern_matches(line->system, system, group)
+                                : strcmp(line->system, system) != 0)
+        return false;
+    if (!line->user)
+        return true;
+    if (line->user_is_pattern)
+        return pattern_matches(line->user, user, NULL);
+    return line->user_has_group ? names_user(line, group, user) : strcmp(line->user, user) == 0;
+}
+
+bool ident_fits(const struct ident *ident, const char *map, const char *system, const char *user)
+{
+    for (const struct ident_line *line = ident->lines; line; line = line->next)
+        if (strcmp(line->map, map) == 0 && fits(line, system, user))
+            return true;
+    return false;
+}

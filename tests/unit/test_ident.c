@@ -1,0 +1,113 @@
+/* test_ident.c: pg_ident.conf: which line lets whom in as whom, and what is refused. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <string.h>
+
+#include "pgshunt/ident.h"
+
+static const struct {
+    const char *text, *system, *user;
+    bool fits;
+} cases[] = {
+    {"m ann app\n", "ann", "app", true},
+    {"m ann app\n", "ann", "ann", false},
+    {"m ann app\n", "bob", "app", false},
+    {"other ann app\n", "ann", "app", false},
+    {"m ann app\nm ann web # two\n", "ann", "web", true},
+    {"m \"an n\" \"a,b\"\n", "an n", "a,b", true},
+    {"m ann all\n", "ann", "anybody", true},
+    {"m ann \"all\"\n", "ann", "anybody", false},
+    {"m ann \"all\"\n", "ann", "all", true},
+    {"m /^(.*)@x$ \\1\n", "ann@x", "ann", true},
+    {"m /^(.*)@x$ \\1\n", "ann@y", "ann", false},
+    {"m /^(.*)@x$ \\1\n", "ann@x", "bob", false},
+    {"m /^(.*)@x$ pre_\\1_post\n", "ann@x", "pre_ann_post", true},
+    {"m /^(.*)@x$ pre_\\1_post\n", "ann@x", "pre_ann", false},
+    {"m /^(.*)@x$ pre_\\1_post\n", "ann@x", "pre_an_post", false},
+    {"m /^(.*)@x$ \\1\\1\n", "a@x", "a\\1", true}, /* the first one alone */
+    {"m /^a(b)?@x$ z\\1\n", "a@x", "z", true},     /* a group that took no part */
+    {"m /n ann\n", "anna", "ann", true},
+    {"m ann \\1\n", "ann", "\\1", true}, /* no expression: as it stands */
+    {"m ann /^w\n", "ann", "web", true},
+    {"m ann /^w\n", "ann", "app", false},
+    {"m \"/^a,b$\" x\n", "a,b", "x", true},
+    {"", "ann", "ann", false},
+};
+
+static void test_fits(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct arena arena;
+        char error[1024];
+        arena_init(&arena);
+        struct ident *ident =
+            ident_parse(&arena, "ident", cases[i].text, strlen(cases[i].text), error, sizeof error);
+        assert_string_equal(error, "");
+        if (ident_fits(ident, "m", cases[i].system, cases[i].user) != cases[i].fits)
+            fail_msg("case %zu: %s", i, cases[i].text);
+        assert_int_equal(ident_has_map(ident, "m"), strncmp(cases[i].text, "m ", 2) == 0);
+        arena_free(&arena);
+    }
+}
+
+static void test_a_long_group(void **state)
+{
+    struct arena arena;
+    char error[1024], system[400];
+    static const char text[] = "m /^(.*)$ \\1\n";
+    (void)state;
+    memset(system, 'a', sizeof system - 1);
+    system[sizeof system - 1] = '\0';
+    arena_init(&arena);
+    struct ident *ident = ident_parse(&arena, "ident", text, strlen(text), error, sizeof error);
+    assert_false(ident_fits(ident, "m", system, system));
+    assert_true(ident_fits(ident, "m", system + 200, system + 200));
+    arena_free(&arena);
+}
+
+static const struct {
+    const char *text, *error;
+} refused[] = {
+    {"m\n", "ident:1: found the end of the line; allowed: MAP SYSTEM-NAME USER, one of each"},
+    {"m a\n", "ident:1: found the end of the line; allowed: MAP SYSTEM-NAME USER, one of each"},
+    {"\nm a,b c\n",
+     "ident:2: found several values in a column; allowed: MAP SYSTEM-NAME USER, one of each"},
+    {"m a b c\n", "ident:1: found \"c\" behind the user; allowed: MAP SYSTEM-NAME USER"},
+    {"m a +b\n", "ident:1: found user \"+b\", but pgshunt does not know who is a member of which "
+                 "role; allowed: a name, all, /PATTERN"},
+    {"m /[ b\n", "ident:1: found \"/[\" (Invalid regular expression); allowed: a POSIX extended "
+                 "regular expression"},
+    {"m a /(?i)b\n", "ident:1: found \"/(?i)b\" ((? is not supported); allowed: a POSIX extended "
+                     "regular expression"},
+    {"m /^.*$ \\1\n", "ident:1: found \\1 in user \"\\1\", but no group in \"/^.*$\"; allowed: a "
+                      "regular expression with (...)"},
+    {"m \"a b\n", "ident:1: found a quote that never ends; allowed: \"...\" on one line"},
+};
+
+static void test_refused(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        struct arena arena;
+        char error[1024];
+        arena_init(&arena);
+        assert_null(ident_parse(&arena, "ident", refused[i].text, strlen(refused[i].text), error,
+                                sizeof error));
+        assert_string_equal(error, refused[i].error);
+        arena_free(&arena);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_fits),
+        cmocka_unit_test(test_a_long_group),
+        cmocka_unit_test(test_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
