@@ -144,7 +144,10 @@ bool config_names_unique(struct config_reader *reader, struct config_named *item
 
 /* Keyspaces by list and range of a database whose shards are read. */
 bool config_check_maps(struct config_reader *reader, config_setting_t *group,
-                       const struct database_config *database); /* config_map.c */
+                       const struct database_config *database);
+/* Every lookup is of a table of its keyspace, of another column than the key, and there once. */
+bool config_check_lookups(struct config_reader *reader, config_setting_t *group,
+                          const struct database_config *database); /* config_map.c */
 bool config_check_database(struct config_reader *reader, config_setting_t *group, void *object);
 bool config_check_shard(struct config_reader *reader, config_setting_t *group, void *object);
 bool config_check_user(struct config_reader *reader, config_setting_t *group, void *object);

@@ -276,6 +276,13 @@ const struct schema_relation *schema_relation_any(const struct schema *schema,
     return entry ? entry->any : NULL;
 }
 
+const struct schema_relation *schema_relation_only(const struct schema *schema,
+                                                   const char *schema_name, const char *name)
+{
+    const struct relation_entry *entry = find_relation(schema, schema_name, name);
+    return entry && (schema_name || !entry->chain->other) ? entry->relation : NULL;
+}
+
 const struct schema_column *schema_column(const struct schema_relation *relation, const char *name)
 {
     for (int i = 0; i < relation->ncolumns; i++) {

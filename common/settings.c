@@ -193,6 +193,22 @@ static const struct setting_table range_table = {
     .line_offset = offsetof(struct range_config, line), .name_offset = -1,
 };
 
+static const struct setting_row lookup_rows[] = {
+    {TEXT(struct lookup_config, table, "table", "1", "127"), REQUIRED, RELOAD,
+     HELP("a table of this keyspace, named as there")},
+    {TEXT(struct lookup_config, column, "column", "1", "63"), REQUIRED, RELOAD,
+     HELP("column that statements ask by instead of the key; of type smallint, integer, bigint, uuid, text or varchar")},
+    {BOOLEAN(struct lookup_config, unique, "unique"), DEFAULT("false"), RELOAD,
+     HELP("a value is never on two shards: then one shard is asked, not all, for a value met before")},
+};
+
+static const struct setting_table lookup_table = {
+    .noun = "lookup",
+    .purpose = "A column of a sharded table by which the shard is found, too. Set up by pgshuntctl lookup create.",
+    .rows = lookup_rows, .count = COUNT(lookup_rows), .size = sizeof(struct lookup_config),
+    .line_offset = offsetof(struct lookup_config, line), .name_offset = -1,
+};
+
 static const struct setting_row keyspace_rows[] = {
     {TEXT(struct keyspace_config, name, "name", "1", "63"), REQUIRED, RELOAD,
      HELP("name of the keyspace")},
@@ -210,6 +226,8 @@ static const struct setting_row keyspace_rows[] = {
      HELP("with map = \"range\": the intervals, in any order")},
     {OBJECTS(struct keyspace_config, tables, ntables, "tables", &table_table, "tables"), RANGE("1", "10000"), REQUIRED, RELOAD,
      HELP("the tables split by this key; rows with equal keys are on the same shard in all of them")},
+    {OBJECTS(struct keyspace_config, lookups, nlookups, "lookup", &lookup_table, "lookups"), RANGE("0", "256"), DEFAULT("none"), RELOAD,
+     HELP("other columns by which rows are asked for: pgshunt finds their shard")},
 };
 
 static const struct setting_table keyspace_table = {
@@ -481,6 +499,8 @@ static const struct setting_row main_rows[] = {
      HELP("groups that a GROUP BY or DISTINCT over several shards may hold in memory")},
     {SIZE(struct config, max_gather, "limits.max_gather"), DEFAULT("1GB"), RANGE("0B", "1TB"), RELOAD,
      HELP("rows that one query may bring to one server from other shards, in bytes; more is refused with 53400; 0: no limit")},
+    {INTEGER(struct config, lookup_cache, "limits.lookup_cache"), DEFAULT("100000"), RANGE("0", "100000000"), RELOAD,
+     HELP("values of unique lookup columns whose shard is remembered, in all workers together; 0: none")},
     {INTEGER(struct config, client_statements, "limits.client_statements"), DEFAULT("10000"), RANGE("1", "1000000"), RELOAD,
      HELP("prepared statements a client may have at a time; one more is refused with 53400")},
     {SIZE(struct config, client_statement_memory, "limits.client_statement_memory"), DEFAULT("64MB"), RANGE("64kB", "16GB"), RELOAD,

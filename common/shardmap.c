@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <xxhash.h>
+
 #include "pgshunt/arena.h"
 
 #define uthash_malloc(size) mem_alloc(size)
@@ -204,6 +206,40 @@ void shardmap_add_table(struct shardmap *map, const char *name, int keyspace, co
         .keyspace = reference ? NULL : map->keyspaces[keyspace],
         .key = reference ? NULL : arena_strdup(&map->arena, key),
     };
+}
+
+/* Whoever changes what a lookup is has to set it up anew: its function has another name then. */
+static const char *function_name(struct shardmap *map, const struct lookup_rule *lookup)
+{
+    const char *what = arena_printf(&map->arena, "%s\n%s\n%s\n%d", lookup->table, lookup->column,
+                                    lookup->key, lookup->unique);
+    uint64_t hash = XXH64(what, strlen(what), 0);
+    char *name = arena_printf(&map->arena, "lookup_%.20s_%.20s_%08x", lookup->table, lookup->column,
+                              (unsigned)(hash >> 32));
+    for (char *c = name; *c; c++)
+        if (!(*c >= 'a' && *c <= 'z') && !(*c >= '0' && *c <= '9'))
+            *c = '_';
+    return name;
+}
+
+void shardmap_add_lookup(struct shardmap *map, const char *table, const char *column, bool unique)
+{
+    const char *at = table;
+    const char *first = take_identifier(&map->arena, &at), *second = NULL;
+    if (*at == '.') {
+        at++;
+        second = take_identifier(&map->arena, &at);
+    }
+    struct table_rule *rule = new_rule(map, second ? first : NULL, second ? second : first);
+    struct lookup_rule *lookup = arena_new(&map->arena, struct lookup_rule);
+    *lookup = (struct lookup_rule){.table = arena_strdup(&map->arena, table),
+                                   .column = arena_strdup(&map->arena, column),
+                                   .key = rule->key,
+                                   .unique = unique,
+                                   .next = rule->lookups};
+    lookup->name = arena_printf(&map->arena, "%s.%s", table, column);
+    lookup->function = function_name(map, lookup);
+    rule->lookups = lookup;
 }
 
 unsigned shardmap_shards(const struct shardmap *map)

@@ -66,6 +66,9 @@ struct shardmap *shardmap_of_config(const struct database_config *config)
             map_values(map, index, keyspace);
         for (int t = 0; t < keyspace->ntables; t++)
             shardmap_add_table(map, keyspace->tables[t].name, index, keyspace->tables[t].key);
+        for (int l = 0; l < keyspace->nlookups; l++)
+            shardmap_add_lookup(map, keyspace->lookups[l].table, keyspace->lookups[l].column,
+                                keyspace->lookups[l].unique);
     }
     for (int r = 0; r < config->nreference; r++)
         shardmap_add_table(map, config->reference[r], -1, NULL);

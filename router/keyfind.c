@@ -600,3 +600,159 @@ bool keyfind_hint(const struct shardmap *map, const struct keyspace *keyspace, c
     *shard = shardmap_shard_of(map, keyspace, &key);
     return *shard != SHARDMAP_NO_SHARD;
 }
+
+/* ---- values as text ---- */
+
+#define LITERAL_MAX 1000 /* bytes of a text that is asked for; longer ones are not indexed either */
+
+/* As the server takes it: no sequence that is cut, overlong, a surrogate or above U+10FFFF. */
+static bool is_utf8(const unsigned char *text, size_t length)
+{
+    for (size_t i = 0; i < length;) {
+        unsigned char c = text[i];
+        size_t more = c < 0x80 ? 0 : c < 0xc2 ? 4 : c < 0xe0 ? 1 : c < 0xf0 ? 2 : c < 0xf5 ? 3 : 4;
+        if (c == 0 || more == 4 || more >= length - i)
+            return false;
+        for (size_t k = 1; k <= more; k++)
+            if ((text[i + k] & 0xc0) != 0x80)
+                return false;
+        if ((c == 0xe0 && text[i + 1] < 0xa0) || (c == 0xed && text[i + 1] > 0x9f) ||
+            (c == 0xf0 && text[i + 1] < 0x90) || (c == 0xf4 && text[i + 1] > 0x8f))
+            return false;
+        i += more + 1;
+    }
+    return true;
+}
+
+static const char *integer_literal(struct planner *p, struct value *value, uint32_t column_type)
+{
+    bool good = (value->integer || is_untyped(value->oid) || is_integer_type(value->oid)) &&
+                value_to_number(value) && fits(value->number, column_type);
+    return good ? arena_printf(p->arena, "%lld", (long long)value->number) : NULL;
+}
+
+static const char *uuid_literal(struct planner *p, const struct value *value)
+{
+    static const char digits[] = "0123456789abcdef";
+    struct shardkey key;
+    if (uuid_key(value, &key) != VALUE_KNOWN || key.length != 16)
+        return NULL;
+    char *out = arena_alloc(p->arena, 33);
+    for (size_t i = 0; i < 16; i++) {
+        out[2 * i] = digits[key.bytes[i] >> 4];
+        out[2 * i + 1] = digits[key.bytes[i] & 15];
+    }
+    out[32] = '\0';
+    return out;
+}
+
+static const char *text_literal(struct planner *p, const struct value *value)
+{
+    const struct route_session *session = p->input->session;
+    bool text = is_untyped(value->oid) || value->oid == OID_TEXT || value->oid == OID_VARCHAR;
+    if (value->integer || !text || value->length > LITERAL_MAX ||
+        !is_utf8((const unsigned char *)value->bytes, value->length))
+        return NULL;
+    for (size_t i = 0; session && session->foreign_encoding && i < value->length; i++)
+        if (value->bytes[i] & 0x80)
+            return NULL;
+    return arena_strndup(p->arena, value->bytes, value->length);
+}
+
+static enum value_state literal_of(struct planner *p, struct value *value, uint32_t column_type,
+                                   const char **text)
+{
+    if (value->state != VALUE_KNOWN)
+        return value->state == VALUE_INVALID ? VALUE_OPAQUE : value->state;
+    if (is_integer_type(column_type))
+        *text = integer_literal(p, value, column_type);
+    else if (column_type == OID_UUID)
+        *text = uuid_literal(p, value);
+    else if (column_type == OID_TEXT || column_type == OID_VARCHAR)
+        *text = text_literal(p, value);
+    else
+        *text = NULL;
+    return *text ? VALUE_KNOWN : VALUE_OPAQUE;
+}
+
+enum value_state keyfind_literal(struct planner *p, const struct expr *expr, uint32_t column_type,
+                                 const char **text)
+{
+    struct value value;
+    value_of(p, expr, &value);
+    return literal_of(p, &value, column_type, text);
+}
+
+typedef bool literal_visitor(void *arg, enum value_state state, const char *text);
+
+static bool visit_literal(struct planner *p, struct value *value, uint32_t column_type,
+                          literal_visitor *each, void *arg)
+{
+    const char *text = NULL;
+    enum value_state state = literal_of(p, value, column_type, &text);
+    return each(arg, state, text);
+}
+
+static bool visit_elements(struct planner *p, const struct expr *array, uint32_t element,
+                           uint32_t column_type, literal_visitor *each, void *arg)
+{
+    for (int i = 0; i < array->nargs; i++) {
+        struct value value;
+        value_of(p, array->args[i], &value);
+        if (element && value.state == VALUE_KNOWN && is_untyped(value.oid))
+            value.oid = element;
+        if (!visit_literal(p, &value, column_type, each, arg))
+            return false;
+    }
+    return true;
+}
+
+static bool visit_array_value(struct planner *p, const struct value *array, uint32_t element,
+                              uint32_t column_type, literal_visitor *each, void *arg)
+{
+    struct array_reader reader;
+    const char *bytes;
+    size_t length;
+    if (!array_open(&reader, array->bytes, array->length, array->binary, p->arena))
+        return false;
+    while (array_next(&reader, &bytes, &length)) {
+        if (!bytes)
+            continue;
+        struct value value = {.state = VALUE_KNOWN,
+                              .binary = array->binary,
+                              .oid = array->binary ? reader.type : element,
+                              .bytes = bytes,
+                              .length = length};
+        if (!visit_literal(p, &value, column_type, each, arg))
+            return false;
+    }
+    return !reader.bad;
+}
+
+bool keyfind_literals(struct planner *p, const struct expr *array, uint32_t column_type,
+                      literal_visitor *each, void *arg)
+{
+    uint32_t element = 0;
+    if (array->kind == EXPR_CAST) {
+        if (!array_cast(array, &element))
+            return false;
+        array = array->args[0];
+    }
+    if (array->kind == EXPR_ARRAY)
+        return visit_elements(p, array, element, column_type, each, arg);
+    struct value value;
+    if (array->kind != EXPR_PARAM && array->kind != EXPR_CONST)
+        return false;
+    value_of(p, array, &value);
+    if (value.state == VALUE_NULL || value.state == VALUE_PENDING)
+        return each(arg, value.state, NULL);
+    if (value.state != VALUE_KNOWN || value.integer)
+        return false;
+    if (!is_untyped(value.oid)) {
+        uint32_t declared = element_type(value.oid);
+        if (!declared || (element && element != declared))
+            return false;
+        element = declared;
+    }
+    return visit_array_value(p, &value, element, column_type, each, arg);
+}

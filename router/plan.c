@@ -133,6 +133,15 @@ static const char *value_words(struct planner *p, const struct expr *value)
     return value->name;
 }
 
+/* What the first lookup that narrowed the rows has said. */
+static const char *looked_up(const struct planner *p)
+{
+    for (int i = 0; i < p->ninstances; i++)
+        if (p->instances[i].looked_up)
+            return p->instances[i].looked_up;
+    return "all rows on one shard";
+}
+
 /* "key id = 42". Copies by hand: every point query passes here. */
 static const char *pin_reason(struct planner *p)
 {
@@ -140,7 +149,7 @@ static const char *pin_reason(struct planner *p)
     for (int i = 0; i < p->ninstances && !instance->pin; i++)
         instance = &p->instances[i];
     if (!instance->pin)
-        return "all rows on one shard";
+        return looked_up(p);
     const char *key = instance->rule->key, *value = value_words(p, instance->pin);
     if (!value)
         return "all key values on one shard";
@@ -420,6 +429,10 @@ static void plan_sharded(struct planner *p, const struct query *query)
         return;
     }
     struct shard_set reach = plan_reach(p);
+    if (reach.kind != SHARDS_ONE && reach.kind != SHARDS_NONE) {
+        p->plan->wants = p->wants;
+        p->plan->nwants = p->nwants;
+    }
     if (reach.kind == SHARDS_ONE)
         go_direct(p, query, reach.one, pin_reason(p));
     else if (reach.kind == SHARDS_NONE)
@@ -580,6 +593,9 @@ void plan_init(struct planner *p, const struct route_input *input, const struct 
     p->may_wait =
         !(input->session && input->session->schema_is_fresh) && runs_query(input->statement->kind);
     p->unsafe_join = NULL;
+    p->wants = NULL;
+    p->nwants = 0;
+    p->wants_many = false;
     p->failed = NULL;
 }
 
@@ -672,6 +688,7 @@ void router_plan_list(const struct statement_list *list, const struct route_inpu
         router_plan(&one, arena, plan);
         return;
     }
+    one.lookups = NULL; /* the first statements may change where the rows of the last are */
     *plan = (struct plan){.kind = PLAN_DIRECT, .node = NODE_CLASS_REPLICA, .any_shard = true};
     plan->reason = list->count ? NULL : "empty";
     for (int i = 0; i < list->count; i++) {

@@ -81,6 +81,7 @@ struct instance {
     bool keyed;              /* a condition is about its key, though that may leave all shards */
     bool derived;            /* no table: a subquery or CTE with a key, see plan_derived.c */
     const struct view *view; /* a view that is like a table, see plan_view.c; NULL: none */
+    const char *looked_up;   /* what a lookup has said of it, for the explanation; NULL: nothing */
     unsigned first, end; /* keys by range: entries that its conditions leave; end 0: not narrowed */
 };
 
@@ -185,6 +186,9 @@ struct planner {
     bool too_many;           /* more tables than there is room for: nothing is proven any more */
     long *work;              /* names compared so far, see PLAN_MAX_WORK */
     const char *unsafe_join; /* why instances must not be joined shard by shard; NULL: they may */
+    struct lookup_want *wants; /* room for LOOKUP_MAX_WANTS; NULL: none yet */
+    int nwants;
+    bool wants_many; /* more than there is room for: none are asked for */
     struct pg_error *failed; /* an error found on the way (INSERT without key value, ...) */
 };
 
@@ -245,6 +249,15 @@ bool keyfind_is_foreign(const struct planner *p, const struct keyspace *keyspace
 bool keyfind_hint(const struct shardmap *map, const struct keyspace *keyspace, const char *text,
                   unsigned *shard);
 
+/* The value as canonical text, to be compared with a column of this type (an integer type, uuid, text or
+ * varchar). VALUE_OPAQUE: it cannot be told, or the server would refuse it. */
+enum value_state keyfind_literal(struct planner *p, const struct expr *expr, uint32_t column_type,
+                                 const char **text);
+/* `column = ANY (array)`: calls `each` for its values until that returns false; false then, or if it is
+ * not understood. */
+bool keyfind_literals(struct planner *p, const struct expr *array, uint32_t column_type,
+                      bool (*each)(void *arg, enum value_state state, const char *text), void *arg);
+
 /* One-dimensional array values: elements in order. False from array_next: the end, or `bad`. */
 struct array_reader {
     const char *at, *end;
@@ -291,6 +304,8 @@ const struct schema_column *scope_column(const struct planner *p, const struct f
 /* Applies WHERE and join conditions of the level. */
 void join_conditions(struct planner *p, const struct scope *scope);
 void join_add_edge(struct planner *p, int from, int to, int level, bool forward, bool backward);
+/* `=`, not one of a user's schema. */
+bool join_is_equals(const struct expr *expr);
 /* Carries shard sets along the edges until nothing changes. */
 void join_propagate(struct planner *p);
 /* NULL: all instances are joined by their keys; else what is in the way. */
@@ -298,6 +313,15 @@ const char *join_not_colocated(const struct planner *p);
 /* Union of the shard sets of all instances / of those of the top level. */
 struct shard_set plan_reach(const struct planner *p);
 struct shard_set plan_top_reach(const struct planner *p);
+
+/* ---- plan_lookup.c ---- */
+
+#define LOOKUP_MAX_WANTS 64 /* values in one statement */
+
+/* `column = value`, IN or = ANY with a column of a lookup, of an instance in [first, end): the instance,
+ * and the shards it leaves; else -1. What would have to be asked for that is noted in p->wants. */
+int lookup_condition(struct planner *p, const struct scope *scope, int first, int end,
+                     const struct expr *e, struct shard_set *set);
 
 /* ---- plan_derived.c ---- */
 

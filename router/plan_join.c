@@ -56,7 +56,7 @@ static void equate(struct planner *p, const struct place *place, int a, int b)
 
 /* ---- single conditions ---- */
 
-static bool is_equals(const struct expr *expr)
+bool join_is_equals(const struct expr *expr)
 {
     return same_name(expr->name, "=") &&
            (!expr->qualifier || same_name(expr->qualifier, "pg_catalog"));
@@ -111,9 +111,9 @@ static int key_condition(struct planner *p, const struct scope *scope, const str
     *value = e->args[1];
     if (e->kind == EXPR_IN && !e->negated)
         return i >= 0 && keyfind_in(p, &p->instances[i], e, set) ? i : -1;
-    if (e->kind == EXPR_ANY && is_equals(e))
+    if (e->kind == EXPR_ANY && join_is_equals(e))
         return i >= 0 && keyfind_any(p, &p->instances[i], e->args[1], set) ? i : -1;
-    if (e->kind != EXPR_OP || !is_equals(e)) {
+    if (e->kind != EXPR_OP || !join_is_equals(e)) {
         struct key_range range;
         *value = NULL;
         return range_condition(p, scope, e, i, &range, set);
@@ -197,11 +197,11 @@ static void apply_range(struct planner *p, const struct place *place, const stru
 
 static void apply_condition(struct planner *p, const struct place *place, const struct expr *e)
 {
-    if (e->nargs >= 2 && (e->kind == EXPR_BETWEEN || (e->kind == EXPR_OP && !is_equals(e)))) {
+    if (e->nargs >= 2 && (e->kind == EXPR_BETWEEN || (e->kind == EXPR_OP && !join_is_equals(e)))) {
         apply_range(p, place, e);
         return;
     }
-    if (e->kind == EXPR_OP && e->nargs == 2 && is_equals(e)) {
+    if (e->kind == EXPR_OP && e->nargs == 2 && join_is_equals(e)) {
         const struct expr *left = e->args[0], *right = e->args[1];
         if (left->kind == EXPR_ROW && right->kind == EXPR_ROW && left->nargs == right->nargs) {
             apply_rows(p, place, e);
@@ -217,6 +217,10 @@ static void apply_condition(struct planner *p, const struct place *place, const 
     const struct expr *value = NULL;
     int i = e->kind == EXPR_OR ? alternatives(p, place->scope, e, &set, &value)
                                : key_condition(p, place->scope, e, &set, &value);
+    if (i < 0) {
+        value = NULL;
+        i = lookup_condition(p, place->scope, place->pin_first, place->pin_end, e, &set);
+    }
     if (i >= 0 && in_pin_range(place, i))
         pin(p, i, &set, value);
 }
@@ -255,7 +259,7 @@ static uint64_t strict_instances(const struct planner *p, const struct scope *sc
             strict |= strict_instances(p, scope, e->args[i]);
         return strict;
     }
-    bool equality = (e->kind == EXPR_OP || e->kind == EXPR_ANY) && is_equals(e);
+    bool equality = (e->kind == EXPR_OP || e->kind == EXPR_ANY) && join_is_equals(e);
     if ((!equality && (e->kind != EXPR_IN || e->negated)) || e->nargs < 2)
         return 0;
     for (int side = 0; side < (e->kind == EXPR_OP ? 2 : 1); side++) {

@@ -138,6 +138,14 @@ struct range_config {
     int line;
 };
 
+/* A column of a table of a keyspace by which keys are found. */
+struct lookup_config {
+    const char *table; /* as the keyspace names it */
+    const char *column;
+    bool unique; /* a value is on one shard only */
+    int line;
+};
+
 struct keyspace_config {
     const char *name;
     enum key_type type;
@@ -150,6 +158,8 @@ struct keyspace_config {
     int nranges;
     struct table_config *tables;
     int ntables;
+    struct lookup_config *lookups;
+    int nlookups;
     int line;
 };
 
@@ -277,6 +287,7 @@ struct config {
     int64_t max_message; /* largest Query/Parse/Bind taken, bytes */
     int64_t max_groups;  /* groups a cross-shard GROUP BY may hold */
     int64_t max_gather;  /* bytes that one query may bring to one server from others; 0: no limit */
+    int lookup_cache;    /* values of lookup columns whose shard is remembered; 0: none */
     int client_statements;           /* prepared statements of one client */
     int64_t client_statement_memory; /* ... and its portals, bytes */
     enum log_level log_level;

@@ -66,13 +66,36 @@ struct route_session {
     const char *const *changed_views;
 };
 
+/* Where the rows with a value of a lookup's column are, as the shards have said. */
+struct lookup_answer {
+    const struct lookup_rule *lookup;
+    const char *value;  /* canonical text */
+    const bool *shards; /* by number, for all shards of the map */
+    const char *key;    /* of one of its rows, for people; NULL: not told, or there are none */
+    bool cached;        /* it was remembered, and the shard has confirmed it */
+};
+
+struct lookup_answers {
+    const struct lookup_answer *items;
+    int count;
+    const bool
+        *here; /* shards whose rows the session may have changed unseen by others; NULL: none */
+};
+
+/* What the planner would like to know: a value whose shard would make the plan a better one. */
+struct lookup_want {
+    const struct lookup_rule *lookup;
+    const char *value;
+};
+
 struct route_input {
     const struct statement *statement;
     const struct shardmap *map;
     const struct schema
         *schema; /* NULL: not loaded yet; then nothing is provably a read with calls */
-    const struct params *params;         /* NULL: not known (Parse, Describe): see needs_params */
-    const struct route_session *session; /* NULL: defaults */
+    const struct params *params;          /* NULL: not known (Parse, Describe): see needs_params */
+    const struct route_session *session;  /* NULL: defaults */
+    const struct lookup_answers *lookups; /* NULL: lookups are not used */
 };
 
 /* How new the schema has to be that a plan is made by. */
@@ -140,7 +163,9 @@ struct plan {
     bool any_shard;    /* every shard would answer the same: `shard` is only a default */
     bool needs_params; /* routed without parameters it needs: good for Describe only */
     enum schema_need needs_schema;
-    bool no_transaction;     /* must not be wrapped in BEGIN (CREATE INDEX CONCURRENTLY, VACUUM) */
+    bool no_transaction; /* must not be wrapped in BEGIN (CREATE INDEX CONCURRENTLY, VACUUM) */
+    const struct lookup_want *wants; /* good as it is, but better once these are known */
+    int nwants;
     unsigned shard;          /* PLAN_DIRECT */
     const char *reason;      /* why this gear, for EXPLAIN and logs: "key id = 42" */
     const char *node_reason; /* why this node class: "read", "locking clause", ... */

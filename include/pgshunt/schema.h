@@ -87,6 +87,9 @@ const struct schema_relation *schema_relation(const struct schema *schema, const
 /* The same, but where an unqualified name may mean several: one of them, not NULL. */
 const struct schema_relation *schema_relation_any(const struct schema *schema,
                                                   const char *schema_name, const char *name);
+/* The same, but NULL where an unqualified name may mean several. */
+const struct schema_relation *schema_relation_only(const struct schema *schema,
+                                                   const char *schema_name, const char *name);
 /*
  * What is to be looked at when a statement reads what the name stands for, whatever its search_path: the
  * first of them, `other` is the next, which is followed where no schema is named. NULL with *known: there are

@@ -44,12 +44,24 @@ struct keyspace {
     uint16_t bucket_shard[SHARDKEY_BUCKETS]; /* bucket -> shard (HASH_XXH64) */
 };
 
+/* A column by which the shard of a table's rows is found by asking the shards: see docs/internals/lookup.md. */
+struct lookup_rule {
+    const char *name;  /* "orders.id" */
+    const char *table; /* as configured */
+    const char *column;
+    const char *key;      /* the table's */
+    const char *function; /* of schema pgshunt on every shard: which of some values it has */
+    bool unique;          /* a value is on one shard only */
+    const struct lookup_rule *next; /* of the same table */
+};
+
 struct table_rule {
     const char *schema; /* NULL: any */
     const char *name;
     enum table_class class;
-    const struct keyspace *keyspace; /* TABLE_SHARDED */
-    const char *key;                 /* TABLE_SHARDED: the key column */
+    const struct keyspace *keyspace;   /* TABLE_SHARDED */
+    const char *key;                   /* TABLE_SHARDED: the key column */
+    const struct lookup_rule *lookups; /* TABLE_SHARDED; NULL: none */
 };
 
 struct shardmap_builder {
@@ -68,6 +80,8 @@ void shardmap_map_values(struct shardmap *map, int keyspace, enum key_map kind,
                          const struct key_entry *entries, unsigned count, unsigned rest);
 /* `name` may be "schema.table". keyspace -1 with key NULL: a reference table. */
 void shardmap_add_table(struct shardmap *map, const char *name, int keyspace, const char *key);
+/* Adds a lookup to a sharded table that was added. */
+void shardmap_add_lookup(struct shardmap *map, const char *table, const char *column, bool unique);
 /* All of it as the configuration says. */
 struct shardmap *shardmap_of_config(const struct database_config *config);
 void shardmap_free(struct shardmap *map);
