@@ -28,6 +28,8 @@ struct shardmap {
     struct keyspace **keyspaces; /* each of its own, so that pointers stay good while more come */
     unsigned nkeyspaces;
     struct named_rules *tables; /* hash by name */
+    const struct lookup_rule **lookups;
+    unsigned nlookups;
 };
 
 static const struct table_rule unsharded_rule = {.name = "", .class = TABLE_UNSHARDED};
@@ -60,6 +62,7 @@ void shardmap_free(struct shardmap *map)
     for (unsigned i = 0; i < map->nkeyspaces; i++)
         free(map->keyspaces[i]);
     free(map->keyspaces);
+    free(map->lookups);
     arena_free(&map->arena);
     free(map);
 }
@@ -214,7 +217,7 @@ static const char *function_name(struct shardmap *map, const struct lookup_rule 
     const char *what = arena_printf(&map->arena, "%s\n%s\n%s\n%d", lookup->table, lookup->column,
                                     lookup->key, lookup->unique);
     uint64_t hash = XXH64(what, strlen(what), 0);
-    char *name = arena_printf(&map->arena, "lookup_%.20s_%.20s_%08x", lookup->table, lookup->column,
+    char *name = arena_printf(&map->arena, "lookup_%.16s_%.16s_%08x", lookup->table, lookup->column,
                               (unsigned)(hash >> 32));
     for (char *c = name; *c; c++)
         if (!(*c >= 'a' && *c <= 'z') && !(*c >= '0' && *c <= '9'))
@@ -233,6 +236,8 @@ void shardmap_add_lookup(struct shardmap *map, const char *table, const char *co
     struct table_rule *rule = new_rule(map, second ? first : NULL, second ? second : first);
     struct lookup_rule *lookup = arena_new(&map->arena, struct lookup_rule);
     *lookup = (struct lookup_rule){.table = arena_strdup(&map->arena, table),
+                                   .schema = rule->schema,
+                                   .relation = rule->name,
                                    .column = arena_strdup(&map->arena, column),
                                    .key = rule->key,
                                    .unique = unique,
@@ -240,6 +245,13 @@ void shardmap_add_lookup(struct shardmap *map, const char *table, const char *co
     lookup->name = arena_printf(&map->arena, "%s.%s", table, column);
     lookup->function = function_name(map, lookup);
     rule->lookups = lookup;
+    map->lookups = mem_realloc(map->lookups, sizeof *map->lookups * (map->nlookups + 1));
+    map->lookups[map->nlookups++] = lookup;
+}
+
+const struct lookup_rule *shardmap_lookup(const struct shardmap *map, unsigned index)
+{
+    return index < map->nlookups ? map->lookups[index] : NULL;
 }
 
 unsigned shardmap_shards(const struct shardmap *map)

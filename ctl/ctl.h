@@ -94,6 +94,8 @@ int cmd_reference(struct ctl *ctl, int argc, char **argv);
 extern const char cmd_reference_help[];
 int cmd_sequences(struct ctl *ctl, int argc, char **argv);
 extern const char cmd_sequences_help[];
+int cmd_lookup(struct ctl *ctl, int argc, char **argv);
+extern const char cmd_lookup_help[];
 int cmd_status(struct ctl *ctl, int argc, char **argv);
 extern const char cmd_status_help[];
 int cmd_explain(struct ctl *ctl, int argc, char **argv);

@@ -20,6 +20,8 @@ static const struct command commands[] = {
      cmd_explain_help, cmd_explain, false},
     {"failover", "SHARD [--to HOST:PORT]", "make a replica the primary of its shard",
      cmd_failover_help, cmd_failover, true},
+    {"lookup", "VERB DATABASE [TABLE.COLUMN]", "find shards by other columns than the key",
+     cmd_lookup_help, cmd_lookup, true},
     {"reference", "check|repair DB [TABLE]", "copies of reference tables: alike, and made so",
      cmd_reference_help, cmd_reference, true},
     {"sequences", "setup|check|show DB", "ids that are unique over all shards",

@@ -10,6 +10,7 @@
 #include "proxy/control.h"
 #include "proxy/listen_points.h"
 #include "proxy/hold.h"
+#include "proxy/lookup.h"
 #include "proxy/node_wait.h"
 #include "proxy/pins.h"
 #include "proxy/pool.h"
@@ -91,6 +92,7 @@ static void fill_input(struct client *client, struct route_session *session,
         .map = client->database->map,
         .schema = client->schema ? client->schema->schema : NULL,
         .session = session,
+        .lookups = lookup_answers(client),
     };
 }
 

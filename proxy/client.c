@@ -19,6 +19,7 @@
 #include "proxy/pool.h"
 #include "proxy/replication.h"
 #include "proxy/schema_wait.h"
+#include "proxy/lookup.h"
 #include "proxy/session.h"
 
 /* Input a busy client may send ahead before its socket is no longer read. */
@@ -138,6 +139,7 @@ void client_close(struct client *client, const char *reason)
     client_auth_free(client);
     pool_cancel_wait(client);
     schema_wait_cancel(client);
+    lookup_cancel(client);
     listen_cancel(client);
     control_release(client);
     node_wait_cancel(client);
@@ -539,6 +541,7 @@ static void cancel(struct client *client, const char *message, const char *hint)
     if (client->state == CLIENT_WAITING) {
         pool_cancel_wait(client);
         schema_wait_cancel(client);
+        lookup_cancel(client);
         listen_cancel(client);
         control_release(client);
         node_wait_cancel(client);

@@ -109,6 +109,11 @@ static const struct console_column prepared[] = {
     S("name"), S("statement"), Q("references"), I("servers"), I("workers"),
 };
 
+static const struct console_column lookups[] = {
+    S("database"), S("lookup"), S("key"), B("unique"), S("state"), I("cached"), Q("hits"),
+    Q("misses"), Q("stale"), Q("failed"), S("function"),
+};
+
 static const struct console_column lists[] = {S("list"), I("items")};
 static const struct console_column config_columns[] = {S("key"), S("value"), S("default"), S("changeable")};
 static const struct console_column state[] = {S("key"), S("value")};
@@ -146,6 +151,8 @@ static const struct console_command commands[] = {
          "counters and averages of all databases together"),
     SHOW("SHOW PREPARED_STATEMENTS", prepared, REPORT_PREPARED, console_show_prepared,
          "prepared statements by content, those used most first, a thousand at most"),
+    SHOW("SHOW LOOKUPS", lookups, REPORT_LOOKUPS, console_show_lookups,
+         "columns by which shards are found, and how well that goes"),
     SHOW("SHOW LISTS", lists, REPORT_SUMS, console_show_lists, "how many there are of what"),
     SHOW("SHOW CONFIG", config_columns, 0, console_show_config, "all settings"),
     SHOW("SHOW STATE", state, REPORT_SUMS, console_show_state,

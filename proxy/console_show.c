@@ -163,6 +163,25 @@ void console_show_prepared(struct console_table *table, const struct report *rep
     }
 }
 
+/* ---- SHOW LOOKUPS ---- */
+
+void console_show_lookups(struct console_table *table, const struct report *report)
+{
+    for (const struct report_lookup *row = report->lookups; row; row = row->next) {
+        console_text(table, row->database);
+        console_text(table, row->lookup->name);
+        console_text(table, row->lookup->key);
+        console_bool(table, row->lookup->unique);
+        console_text(table, row->ready ? "ready" : "not created");
+        console_integer(table, row->cached);
+        console_integer(table, (int64_t)row->hits);
+        console_integer(table, (int64_t)row->misses);
+        console_integer(table, (int64_t)row->stale);
+        console_integer(table, (int64_t)row->failed);
+        console_text(table, row->lookup->function);
+    }
+}
+
 /* ---- SHOW DATABASES ---- */
 
 /*

@@ -14,6 +14,7 @@ void console_show_servers(struct console_table *table, const struct report *repo
 void console_show_databases(struct console_table *table, const struct report *report);
 void console_show_users(struct console_table *table, const struct report *report);
 void console_show_prepared(struct console_table *table, const struct report *report);
+void console_show_lookups(struct console_table *table, const struct report *report);
 void console_show_lists(struct console_table *table, const struct report *report);
 
 /* console_stats.c: counters */

@@ -9,6 +9,7 @@
 #include "pgshunt/wire.h"
 #include "proxy/cursor.h"
 #include "proxy/keyless.h"
+#include "proxy/lookup.h"
 #include "proxy/pool.h"
 #include "proxy/schema_wait.h"
 
@@ -296,6 +297,8 @@ bool extended_bind(struct client *client, const struct incoming *message)
     if (client->extended->ahead && !pipeline_takes_plan(client, plan))
         return pipeline_stall(client->extended);
     if (plan->needs_schema && schema_wait(client, plan->needs_schema))
+        return false;
+    if (plan->nwants && lookup_wait(client))
         return false;
     begin_implicit(client, message, plan);
     switch (plan->kind) {

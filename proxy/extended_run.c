@@ -8,6 +8,7 @@
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
 #include "proxy/cursor.h"
+#include "proxy/lookup.h"
 #include "proxy/pool.h"
 
 #define ABORTED "current transaction is aborted, commands ignored until end of transaction block"
@@ -303,6 +304,11 @@ static bool execute_scatter(struct client *client, struct portal *portal, int32_
         return true;
     }
     batch_plan(client, portal->prepared, &params, plan);
+    if (plan->kind != PLAN_SCATTER && client->request.lookups) {
+        lookup_off(client, true); /* what was looked up at the Bind has changed */
+        batch_plan(client, portal->prepared, &params, plan);
+        lookup_off(client, false);
+    }
     if (plan->kind != PLAN_SCATTER) { /* the map has changed since the Bind */
         batch_refuse(client, "55000", "the shard map changed between Bind and Execute");
         return true;

@@ -28,7 +28,8 @@ enum conn_state { CONN_CONNECTING, CONN_IDLE, CONN_BUSY, CONN_FAILED, CONN_CLOSE
 struct socket_poll {
     uv_poll_t handle;
     struct monitor_conn *conn;
-    int fd; /* our duplicate */
+    int fd;     /* our duplicate */
+    int events; /* listened for */
     ino_t inode;
 };
 
@@ -157,6 +158,9 @@ static bool follow_socket(struct monitor_conn *conn)
 
 static void listen_for(struct monitor_conn *conn, int events)
 {
+    if (conn->poll->events == events) /* libuv would ask the kernel anew */
+        return;
+    conn->poll->events = events;
     uv_poll_start(&conn->poll->handle, events, on_poll);
 }
 
@@ -352,6 +356,12 @@ void monitor_conn_prepare(struct monitor_conn *conn, const char *name, const cha
 void monitor_conn_execute(struct monitor_conn *conn, const char *name, int64_t timeout_ms)
 {
     sent(conn, PQsendQueryPrepared(conn->pg, name, 0, NULL, NULL, NULL, 0), timeout_ms);
+}
+
+void monitor_conn_execute_with(struct monitor_conn *conn, const char *name, const char *value,
+                               int64_t timeout_ms)
+{
+    sent(conn, PQsendQueryPrepared(conn->pg, name, 1, &value, NULL, NULL, 0), timeout_ms);
 }
 
 /* ---- opening ---- */

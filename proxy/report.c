@@ -8,6 +8,7 @@
 #include "proxy/client.h"
 #include "proxy/control.h"
 #include "proxy/extended.h"
+#include "proxy/lookup.h"
 #include "proxy/pool.h"
 #include "proxy/replication.h"
 #include "proxy/server.h"
@@ -337,6 +338,8 @@ static void visit(struct worker *worker, void *arg)
         list_servers(report, worker);
     if (report->parts & REPORT_PREPARED)
         report_list_prepared(report, worker);
+    if (report->parts & REPORT_LOOKUPS)
+        report_list_lookups(report, worker);
 }
 
 static void finish(void *arg)

@@ -26,6 +26,7 @@ enum report_part {
     REPORT_CLIENTS = 1 << 1,  /* one row per client */
     REPORT_SERVERS = 1 << 2,  /* one row per server connection */
     REPORT_PREPARED = 1 << 3, /* one row per prepared statement, up to a limit */
+    REPORT_LOOKUPS = 1 << 4,  /* one row per lookup of the configuration */
 };
 
 /* One (database, user): the clients that are logged in, and the pools there are for it. */
@@ -120,6 +121,16 @@ struct report_prepared {
     UT_hash_handle hh;
 };
 
+/* A lookup of a database, with what the workers have met. */
+struct report_lookup {
+    struct report_lookup *next;
+    const char *database;
+    const struct lookup_rule *lookup; /* of the report's topology */
+    bool ready;                       /* it was set up, as far as the schema tells */
+    int cached;
+    uint64_t hits, misses, stale, failed;
+};
+
 struct report_list {
     struct report_connection *first, *last;
     int count;
@@ -155,6 +166,7 @@ struct report {
     int nworkers;
     struct report_list clients, servers;
     struct report_prepared *prepared;
+    struct report_lookup *lookups;
 };
 
 /*

@@ -9,6 +9,7 @@
 #include "pgshunt/wire.h"
 #include "proxy/cursor.h"
 #include "proxy/keyless.h"
+#include "proxy/lookup.h"
 #include "proxy/pool.h"
 #include "proxy/schema_wait.h"
 #include "proxy/series.h"
@@ -330,6 +331,8 @@ void simple_replan(struct client *client)
         plan_query(client);
     }
     if (client->request.plan.needs_schema && schema_wait(client, client->request.plan.needs_schema))
+        keep_sql(client);
+    else if (client->request.plan.nwants && lookup_wait(client))
         keep_sql(client);
     else if (client->request.statements.count > 1 && series_is_needed(client))
         series_start(client);

@@ -26,6 +26,7 @@
 #include "proxy/console_control.h"
 #include "proxy/control.h"
 #include "proxy/doors.h"
+#include "proxy/lookup.h"
 #include "proxy/report.h"
 #include "proxy/timeouts.h"
 #include "proxy/welcome.h"
@@ -108,6 +109,7 @@ static void stop_loop(struct worker *worker)
     doors_close(worker);
     close_all(worker, "shutdown");
     cancels_close(worker);
+    lookup_stop(worker);
     console_control_stop(worker);
     uv_timer_stop(&worker->tick);
     uv_close((uv_handle_t *)&worker->tick, NULL);
@@ -377,6 +379,7 @@ static void tick(uv_timer_t *timer)
         listen_tick(worker, now);
         control_tick(worker, now);
         hold_tick(worker, now);
+        lookup_tick(worker);
         timeouts_tick_idle(worker, now);
         report_tick(worker, now);
     }

@@ -26,6 +26,7 @@
 struct auth_query;
 struct client;
 struct hub;
+struct lookups;
 struct worker_channel;
 struct gate;
 struct secret;
@@ -52,6 +53,7 @@ struct worker_stats {
     uint64_t assignments, client_parses, server_parses, binds, logins;
     uint64_t direct, scatter, gather, refused, reads_on_replica, reads_on_primary, retries,
         misrouted, pipelined, two_phase, in_doubt, keyless;
+    uint64_t lookup_hits, lookup_misses, lookup_stale, lookup_failed;
     uint64_t errors;
 };
 
@@ -107,6 +109,7 @@ struct worker {
     int nclients;
     struct worker_channel *channels; /* its clients LISTEN to: see listen.c */
     uint32_t listen_tickets;
+    struct lookups *lookups;    /* shards asked for values (lookup.h); NULL until one is */
     struct hub *hubs;           /* databases that this worker listens for */
     uint64_t pins[PIN_REASONS]; /* servers pinned since start, by reason */
     struct client *by_id;       /* hash of clients by cancel pid */

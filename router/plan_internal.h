@@ -188,7 +188,7 @@ struct planner {
     const char *unsafe_join; /* why instances must not be joined shard by shard; NULL: they may */
     struct lookup_want *wants; /* room for LOOKUP_MAX_WANTS; NULL: none yet */
     int nwants;
-    bool wants_many; /* more than there is room for: none are asked for */
+    bool wants_many;         /* more than there is room for: none are asked for */
     struct pg_error *failed; /* an error found on the way (INSERT without key value, ...) */
 };
 

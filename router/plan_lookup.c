@@ -189,5 +189,8 @@ int lookup_condition(struct planner *p, const struct scope *scope, int first, in
     const struct schema_column *column = scope_column(p, instance->item, lookup->column);
     struct looking l = {.p = p, .instance = instance, .lookup = lookup, .set = set};
     set->kind = SHARDS_NONE;
-    return column && add_values(&l, e, value, column->type_oid) && !l.open ? i : -1;
+    if (!column || !add_values(&l, e, value, column->type_oid))
+        return -1;
+    instance->keyed = true;
+    return l.open ? -1 : i;
 }

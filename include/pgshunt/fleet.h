@@ -72,4 +72,14 @@ enum fleet_outcome fleet_reference_check(const struct fleet_request *request, co
 enum fleet_outcome fleet_reference_repair(const struct fleet_request *request, const char *table,
                                           const char *source, int rows);
 
+/* ---- lookups: see docs/internals/lookup.md ---- */
+
+/* Sets up a lookup of the configuration by its name ("orders.id"; NULL: all): indexes, then functions. */
+enum fleet_outcome fleet_lookup_create(const struct fleet_request *request, const char *name);
+/* Looks whether they are complete and tell the truth. `repair`: makes what is missing. */
+enum fleet_outcome fleet_lookup_verify(const struct fleet_request *request, const char *name,
+                                       bool repair);
+/* Takes away what was made for one, configured or not. */
+enum fleet_outcome fleet_lookup_drop(const struct fleet_request *request, const char *name);
+
 #endif

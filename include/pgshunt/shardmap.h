@@ -46,8 +46,9 @@ struct keyspace {
 
 /* A column by which the shard of a table's rows is found by asking the shards: see docs/internals/lookup.md. */
 struct lookup_rule {
-    const char *name;  /* "orders.id" */
-    const char *table; /* as configured */
+    const char *name;              /* "orders.id" */
+    const char *table;             /* as configured */
+    const char *schema, *relation; /* ... in its parts; schema NULL: any */
     const char *column;
     const char *key;      /* the table's */
     const char *function; /* of schema pgshunt on every shard: which of some values it has */
@@ -82,6 +83,8 @@ void shardmap_map_values(struct shardmap *map, int keyspace, enum key_map kind,
 void shardmap_add_table(struct shardmap *map, const char *name, int keyspace, const char *key);
 /* Adds a lookup to a sharded table that was added. */
 void shardmap_add_lookup(struct shardmap *map, const char *table, const char *column, bool unique);
+/* The lookups of all tables, in the order they were added; NULL behind the last. */
+const struct lookup_rule *shardmap_lookup(const struct shardmap *map, unsigned index);
 /* All of it as the configuration says. */
 struct shardmap *shardmap_of_config(const struct database_config *config);
 void shardmap_free(struct shardmap *map);

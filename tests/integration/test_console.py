@@ -30,6 +30,7 @@ COLUMNS = {
                  "current_client_connections paused disabled",
     "LISTS": "list items",
     "PREPARED_STATEMENTS": "name statement references servers workers",
+    "LOOKUPS": "database lookup key unique state cached hits misses stale failed function",
     "CONFIG": "key value default changeable",
     "VERSION": "version",
 }

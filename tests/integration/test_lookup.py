@@ -1,0 +1,311 @@
+"""Lookups: statements that ask by another column than the key go to the shard that has it, and are never wrong."""
+import random
+import signal
+import threading
+import time
+from contextlib import closing, contextmanager
+
+import psycopg2
+import psycopg2.extensions
+import pytest
+
+from ctl_support import ctl, start_ctl
+from harness import Cluster, Proxy, wait_until
+from support import explain, fetch, one
+
+pytestmark = pytest.mark.core
+
+KEYSPACE = {
+    "name": "users", "type": "bigint",
+    "tables": [{"name": "users", "key": "id"}, {"name": "orders", "key": "user_id"}],
+    "lookup": [{"table": "users", "column": "email", "unique": True}, {"table": "orders", "column": "id"},
+               {"table": "users", "column": "ref"}],
+}
+TABLES = [
+    "CREATE TABLE users (id bigint PRIMARY KEY, email text, ref uuid, visits int NOT NULL DEFAULT 0)",
+    "CREATE TABLE orders (id int NOT NULL, user_id bigint NOT NULL, placed date NOT NULL, total int) "
+    "PARTITION BY RANGE (placed)",
+    "CREATE TABLE orders_2024 PARTITION OF orders FOR VALUES FROM ('2024-01-01') TO ('2025-01-01')",
+    "CREATE TABLE orders_2025 PARTITION OF orders FOR VALUES FROM ('2025-01-01') TO ('2026-01-01') "
+    "PARTITION BY LIST (id)",
+    "CREATE TABLE orders_2025_all PARTITION OF orders_2025 DEFAULT",
+]
+USERS = 90
+
+
+def email(user):
+    return f"user{user}@example.com"
+
+
+def ref(user):
+    return f"00000000-0000-0000-0000-{user:012d}"
+
+
+@pytest.fixture(scope="module")
+def three():
+    with Cluster(shards=3, replicas=0) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def proxy(three):
+    with Proxy(three, keyspaces=[KEYSPACE]) as proxy:
+        proxy.wait_nodes()
+        fill(proxy)
+        ctl(proxy, "lookup", "create", "app")
+        wait_ready(proxy)
+        yield proxy
+
+
+def fill(proxy):
+    with closing(proxy.connect()) as connection:
+        for table in TABLES:
+            fetch_none(connection, table)
+        for user in range(1, USERS + 1):
+            fetch_none(connection, "INSERT INTO users (id, email, ref) VALUES (%s, %s, %s)",
+                       (user, email(user), ref(user)))
+            fetch_none(connection, "INSERT INTO orders VALUES (%s, %s, %s, %s)",
+                       (1000 + user, user, "2024-05-05" if user % 2 else "2025-05-05", user))
+
+
+def fetch_none(connection, sql, params=None):
+    connection.cursor().execute(sql, params)
+
+
+def touch_schema(proxy):
+    """Makes the proxy read the schema soon."""
+    proxy.sql("CREATE TABLE touched (n int)")
+    proxy.sql("DROP TABLE touched")
+
+
+def states(proxy):
+    return {row["lookup"]: row["state"] for row in proxy.show("LOOKUPS")}
+
+
+def wait_states(proxy, state, names=("users.email", "orders.id", "users.ref")):
+    touch_schema(proxy)
+    wait_until(lambda: all(states(proxy).get(name) == state for name in names), 20.0, f"lookups {state}")
+
+
+def wait_ready(proxy, *names):
+    wait_states(proxy, "ready", names or ("users.email", "orders.id", "users.ref"))
+
+
+def counts(proxy, name="users.email"):
+    return next({column: int(row[column]) for column in ("cached", "hits", "misses", "stale", "failed")}
+                for row in proxy.show("LOOKUPS") if row["lookup"] == name)
+
+
+@contextmanager
+def session(proxy, **more):
+    with closing(proxy.connect(**more)) as connection:
+        yield connection
+
+
+def shard_of(three, user):
+    return next(i for i, node in enumerate(three.primaries)
+                if node.sql("SELECT 1 FROM users WHERE id = %s", (user,)))
+
+
+# ---- finding ----
+
+def test_explain_tells_what_was_looked_up(proxy, three):
+    with session(proxy) as client:
+        for user in (1, 2, 3, 4):
+            shard = f"s{shard_of(three, user)}"
+            plan = explain(client, "SELECT * FROM users WHERE email = %s", (email(user),))
+            assert f"pgshunt: direct to shard {shard}" in plan
+            assert f"lookup users.email = '{email(user)}' -> key {user}" in plan
+            plan = explain(client, f"SELECT * FROM orders WHERE id = {1000 + user}")
+            assert f"lookup orders.id = '{1000 + user}' -> key {user})" in plan
+        before = counts(proxy)
+        again = explain(client, "SELECT * FROM users WHERE email = %s", (email(1),))
+        assert "-> key 1, cached" in again
+        assert counts(proxy)["hits"] == before["hits"] + 1
+        assert "no row" in explain(client, "SELECT * FROM users WHERE email = 'nobody'")
+
+
+SAME = [
+    "SELECT id, visits FROM users WHERE email = 'user7@example.com'",
+    "SELECT count(*) FROM users WHERE email = 'user7@example.com'",
+    "SELECT count(*) FROM users WHERE email = 'nobody'",
+    "SELECT id FROM users WHERE email IN ('user1@example.com', 'user2@example.com', 'x') ORDER BY id",
+    "SELECT id FROM users WHERE ref = '00000000-0000-0000-0000-000000000009'",
+    "SELECT id FROM users WHERE ref = '{00000000-0000-0000-0000-00000000000A}' OR false",
+    "SELECT u.email, o.total FROM users u JOIN orders o ON o.user_id = u.id WHERE o.id = 1011",
+    "SELECT rank() OVER (ORDER BY o.total), u.id FROM users u JOIN orders o ON o.user_id = u.id "
+    "WHERE u.email = 'user12@example.com'",
+    "WITH x AS (SELECT * FROM orders WHERE id = 1013) SELECT user_id, count(*) FROM x GROUP BY 1",
+    "SELECT * FROM orders_2025 WHERE id = 1014",
+    "SELECT id FROM orders WHERE id = ANY ('{1015,1016}') ORDER BY id",
+]
+
+
+def test_answers_are_those_of_all_shards(proxy, three):
+    """What all shards say without lookups is what lookups must give."""
+    with session(proxy) as client:
+        with Proxy(three, keyspaces=[dict(KEYSPACE, lookup=[])]) as plain:
+            plain.wait_nodes()
+            for statement in SAME:
+                wanted = plain.sql(statement)
+                for _ in range(2):
+                    assert fetch(client, statement) == wanted, statement
+
+
+def test_prepared_statements_with_text_and_binary_values(proxy):
+    with closing(proxy.connect3()) as client:
+        for binary in (False, True):
+            for user in (21, 22, 23, 21):
+                cursor = client.cursor(binary=binary)
+                marker = "%b" if binary else "%t"
+                cursor.execute(f"SELECT id FROM users WHERE email = {marker}", (email(user),), prepare=True)
+                assert cursor.fetchall() == [(user,)]
+                cursor.execute(f"SELECT user_id FROM orders WHERE id = {marker}", (1000 + user,), prepare=True)
+                assert cursor.fetchall() == [(user,)]
+                cursor.execute(f"UPDATE users SET visits = visits + 1 WHERE email = {marker}", (email(user),))
+                assert cursor.rowcount == 1
+        with client.pipeline():
+            cursors = [client.execute("SELECT id FROM users WHERE email = %s", (email(user),)) for user in range(1, 40)]
+            assert [cursor.fetchall() for cursor in cursors] == [[(user,)] for user in range(1, 40)]
+
+
+def test_prepare_and_execute(proxy):
+    with session(proxy) as client:
+        fetch_none(client, "PREPARE p (text) AS SELECT id FROM users WHERE email = $1")
+        for user in (31, 32, 33):
+            assert one(client, f"EXECUTE p ('{email(user)}')") == user
+
+
+def test_changes_touch_one_shard(proxy):
+    with session(proxy) as client:
+        before = int(proxy.show("STATS")[0]["total_server_assignment_count"])
+        cursor = client.cursor()
+        cursor.execute("UPDATE users SET visits = 100 WHERE email = %s", (email(41),))
+        assert cursor.rowcount == 1
+        cursor.execute("DELETE FROM orders WHERE id = %s", (1041,))
+        assert cursor.rowcount == 1
+        cursor.execute("UPDATE users SET visits = 100 WHERE email = 'nobody'")
+        assert cursor.rowcount == 0
+        app = next(row for row in proxy.show("STATS") if row["database"] == "app")
+        assert int(app["total_server_assignment_count"]) - before <= 3
+        cursor.execute("INSERT INTO orders VALUES (1041, 41, '2024-01-02', 41)")
+
+
+# ---- rows that come, go and move ----
+
+def test_rows_written_directly_on_a_shard_are_found(proxy, three):
+    with session(proxy) as client:
+        for shard, node in enumerate(three.primaries):
+            assert fetch(client, f"SELECT id FROM orders WHERE id = {5000 + shard}") == []
+            node.sql(f"INSERT INTO orders VALUES ({5000 + shard}, 77, '2025-02-02', {shard})")
+            assert fetch(client, f"SELECT total FROM orders WHERE id = {5000 + shard}") == [(shard,)]
+            node.sql(f"DELETE FROM orders WHERE id = {5000 + shard}")
+            assert fetch(client, f"SELECT total FROM orders WHERE id = {5000 + shard}") == []
+
+
+def test_values_on_several_shards_are_all_found(proxy, three):
+    """orders.id is no unique lookup: each shard is asked each time."""
+    with session(proxy) as client:
+        for shard, node in enumerate(three.primaries):
+            node.sql(f"INSERT INTO orders VALUES (6000, {shard}, '2025-02-02', {shard})")
+            assert fetch(client, "SELECT total FROM orders WHERE id = 6000 ORDER BY total") == \
+                [(n,) for n in range(shard + 1)]
+        cursor = client.cursor()
+        cursor.execute("DELETE FROM orders WHERE id = 6000")
+        assert cursor.rowcount == 3
+
+
+def test_a_value_that_has_moved_is_found_where_it_is(proxy, three):
+    with session(proxy) as client:
+        user = 51
+        home = shard_of(three, user)
+        other = next(n for n in range(91, 300) if n % 3 >= 0 and elsewhere(proxy, n, home))
+        assert one(client, "SELECT id FROM users WHERE email = %s", (email(user),)) == user
+        before = counts(proxy)
+        three.primaries[home].sql("UPDATE users SET email = 'old' WHERE id = %s", (user,))
+        fetch_none(client, "INSERT INTO users (id, email) VALUES (%s, %s)", (other, email(user)))
+        try:
+            for _ in range(4):  # each worker has a cache of its own
+                with session(proxy) as fresh:
+                    assert one(fresh, "SELECT id FROM users WHERE email = %s", (email(user),)) == other
+            assert counts(proxy)["stale"] >= before["stale"] + 1
+        finally:
+            fetch_none(client, "DELETE FROM users WHERE id = %s", (other,))
+            three.primaries[home].sql("UPDATE users SET email = %s WHERE id = %s", (email(user), user))
+        assert one(client, "SELECT id FROM users WHERE email = %s", (email(user),)) == user
+
+
+def elsewhere(proxy, user, shard):
+    with session(proxy) as client:
+        return f"shard s{shard} " not in explain(client, f"SELECT * FROM users WHERE id = {user}")
+
+
+# ---- transactions ----
+
+def test_own_writes_are_seen(proxy, three):
+    with session(proxy, autocommit=False) as client:
+        cursor = client.cursor()
+        for user in (301, 302, 303, 304, 305):  # on several shards
+            cursor.execute("INSERT INTO users (id, email) VALUES (%s, %s)", (user, email(user)))
+            cursor.execute("SELECT id FROM users WHERE email = %s", (email(user),))
+            assert cursor.fetchall() == [(user,)]
+            cursor.execute("SELECT id FROM users WHERE email = %s", (email(user - 240),))
+            assert cursor.fetchall() == [(user - 240,)]
+        cursor.execute("UPDATE users SET email = 'mine' WHERE email = %s", (email(61),))
+        assert cursor.rowcount == 1
+        cursor.execute("SELECT id FROM users WHERE email = 'mine'")
+        assert cursor.fetchall() == [(61,)]
+        cursor.execute("SELECT id FROM users WHERE email = %s", (email(61),))
+        assert cursor.fetchall() == []
+        with session(proxy) as other:
+            assert fetch(other, "SELECT id FROM users WHERE email = 'mine'") == []
+            assert fetch(other, "SELECT id FROM users WHERE email = %s", (email(61),)) == [(61,)]
+            assert fetch(other, "SELECT id FROM users WHERE email = %s", (email(301),)) == []
+        client.rollback()
+        cursor.execute("SELECT id FROM users WHERE email IN ('mine', %s)", (email(61),))
+        assert cursor.fetchall() == [(61,)]
+        client.rollback()
+
+
+def test_own_writes_in_one_message_and_in_a_pipeline(proxy):
+    with session(proxy) as client:
+        assert one(client, "INSERT INTO users (id, email) VALUES (311, 'same'); "
+                           "SELECT id FROM users WHERE email = 'same'") == 311
+        fetch_none(client, "DELETE FROM users WHERE id = 311")
+    with closing(proxy.connect3()) as client:
+        with client.pipeline():
+            client.execute("INSERT INTO users (id, email) VALUES (%s, %s)", (312, "piped"))
+            found = client.execute("SELECT id FROM users WHERE email = %s", ("piped",))
+            gone = client.execute("DELETE FROM users WHERE email = %s", ("piped",))
+            assert found.fetchall() == [(312,)]
+            assert gone.rowcount == 1
+
+
+def test_repeatable_read_sees_its_snapshot(proxy, three):
+    with session(proxy, autocommit=False) as client:
+        client.set_session(isolation_level="REPEATABLE READ")
+        home = shard_of(three, 71)
+        assert fetch(client, "SELECT id FROM users WHERE email = %s", (email(71),)) == [(71,)]
+        three.primaries[home].sql("UPDATE users SET email = 'later' WHERE id = 71")
+        try:
+            assert fetch(client, "SELECT id FROM users WHERE email = %s", (email(71),)) == [(71,)]
+        finally:
+            client.rollback()
+            three.primaries[home].sql("UPDATE users SET email = %s WHERE id = 71", (email(71),))
+
+
+def test_a_shard_that_cannot_be_asked_costs_no_answer(proxy, three):
+    """Somebody drops the function on one shard: statements go to all shards, as without the lookup."""
+    function = next(row["function"] for row in proxy.show("LOOKUPS") if row["lookup"] == "orders.id")
+    three.primaries[2].sql(f"DROP FUNCTION pgshunt.{function}(text[])")
+    with session(proxy) as client:
+        before = counts(proxy, "orders.id")
+        for user in range(1, 10):
+            assert one(client, f"SELECT user_id FROM orders WHERE id = {1000 + user}") == user
+        assert counts(proxy, "orders.id")["failed"] > before["failed"]
+        ran = ctl(proxy, "lookup", "verify", "app", "orders.id", code=5)
+        assert "s2: orders.id: there is no function" in ran.out
+        ctl(proxy, "lookup", "verify", "app", "orders.id", "--repair")
+        for user in range(1, 10):
+            assert one(client, f"SELECT user_id FROM orders WHERE id = {1000 + user}") == user
+        assert "lookup orders.id" in explain(client, "SELECT * FROM orders WHERE id = 1001")
