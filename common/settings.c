@@ -304,7 +304,7 @@ static const struct setting_row main_rows[] = {
     {DURATION(struct config, tcp.user_timeout, "tcp.user_timeout"), DEFAULT("0s"), RANGE("0s", "1d"), RELOAD,
      HELP("a connection ends when what was sent has not been acknowledged for this long; 0s: as the system has it, mostly some 15min")},
     {TEXT(struct config, http_address, "http.address", "1", "255"), DEFAULT("127.0.0.1"), RESTART,
-     HELP("address for metrics, health checks and the status page")},
+     HELP("addresses and names for metrics, health checks and the status page, with commas between, as listen.address")},
     {INTEGER(struct config, http_port, "http.port"), DEFAULT("9632"), .without_group = "0", RANGE("0", "65535"), RESTART,
      HELP("port for metrics, health checks and the status page; 0, and where there is no http group: none")},
     {INTEGER(struct config, workers, "workers"), DEFAULT("0"), RANGE("0", "128"), RESTART,

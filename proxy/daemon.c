@@ -156,19 +156,20 @@ static bool start_workers(struct daemon *daemon, int count, char *error, size_t 
     return true;
 }
 
-static bool start_http(struct daemon *daemon, int inherited, char *error, size_t size)
+static bool start_http(struct daemon *daemon, struct http_sockets *inherited, char *error,
+                       size_t size)
 {
     const struct config *config = daemon->topology->config;
     if (config->http_port)
         daemon->http =
             http_start(daemon, config->http_address, config->http_port, inherited, error, size);
-    else if (inherited >= 0)
-        close(inherited);
+    else
+        http_sockets_close(inherited);
     return !config->http_port || daemon->http;
 }
 
 /* Nobody works before all are there: where something is missing nobody has, and no client was accepted. */
-static bool start_serving(struct daemon *daemon, int inherited_http)
+static bool start_serving(struct daemon *daemon, struct http_sockets *inherited_http)
 {
     char error[512] = "";
     int count = daemon->topology->config->workers;
@@ -298,7 +299,7 @@ int daemon_run(struct config *config, bool takeover)
     struct daemon daemon = {.started_at = clock_us()};
     sigset_t set;
     uint64_t seed;
-    struct inheritance inheritance = {.listeners = &daemon.listeners, .http = -1};
+    struct inheritance inheritance = {.listeners = &daemon.listeners};
     char error[1024];
     struct tls_setup *tls = tls_setup_new(config, error, sizeof error);
     if (!tls) {
@@ -342,7 +343,7 @@ int daemon_run(struct config *config, bool takeover)
         log_event(LOG_ERROR, "cannot start", LOG_S("reason", "no thread for recovery"));
         return 1;
     }
-    bool started = start_serving(&daemon, inheritance.http);
+    bool started = start_serving(&daemon, &inheritance.http);
     if (started)
         say_started(&daemon);
     serve_signals(&daemon, &set);

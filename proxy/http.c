@@ -9,7 +9,7 @@
 
 #include <errno.h>
 #include <microhttpd.h>
-#include <netdb.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "pgshunt/log.h"
+#include "proxy/listen_points.h"
 #include "proxy/report.h"
 
 #define WAIT_SECONDS 2
@@ -32,10 +33,16 @@
 #define METRICS "text/plain; version=0.0.4; charset=utf-8"
 #define JSON "application/json"
 
-struct http {
+/* One address that is listened on. */
+struct http_point {
     struct MHD_Daemon *server;
-    struct daemon *daemon;
     int listener; /* -1: handed over */
+};
+
+struct http {
+    struct daemon *daemon;
+    struct http_point points[HTTP_POINTS_MAX];
+    int count;
     atomic_bool stopping;
 };
 
@@ -273,14 +280,17 @@ __attribute__((format(printf, 2, 0))) static void log_problem(void *arg, const c
     log_event(LOG_DEBUG, "http", LOG_S("problem", text));
 }
 
-static int open_listener(const struct addrinfo *address)
+static int open_listener(const struct listen_points *points, const struct listen_point *point)
 {
-    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int fd = socket(point->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     int one = 1;
     if (fd < 0)
         return -1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(fd, address->ai_addr, address->ai_addrlen) == 0 && listen(fd, SOMAXCONN) == 0)
+    if (listen_points_split(points, point))
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+    if (bind(fd, (const struct sockaddr *)&point->address, point->length) == 0 &&
+        listen(fd, SOMAXCONN) == 0)
         return fd;
     int saved = errno;
     close(fd);
@@ -289,89 +299,130 @@ static int open_listener(const struct addrinfo *address)
 }
 
 /* Whether the socket is bound to just this. */
-static bool listens_on(int fd, const struct addrinfo *address)
+static bool listens_on(int fd, const struct listen_point *point)
 {
     struct sockaddr_storage bound = {0};
     socklen_t length = sizeof bound;
     return getsockname(fd, (struct sockaddr *)&bound, &length) == 0 &&
-           length == address->ai_addrlen && memcmp(&bound, address->ai_addr, length) == 0;
+           listen_point_is(point, &bound, length);
 }
 
-static int find_listener(int inherited, const struct addrinfo *address)
+/* The one that was taken over, else a new one. */
+static int find_listener(struct http_sockets *inherited, const struct listen_points *points,
+                         const struct listen_point *point)
 {
-    if (inherited >= 0 && listens_on(inherited, address))
-        return inherited;
-    if (inherited >= 0)
-        close(inherited);
-    return open_listener(address);
+    for (int i = 0; i < inherited->count; i++)
+        if (listens_on(inherited->fds[i], point)) {
+            int fd = inherited->fds[i];
+            inherited->fds[i] = inherited->fds[--inherited->count];
+            return fd;
+        }
+    return open_listener(points, point);
 }
 
-static struct MHD_Daemon *listen_on(struct http *http, int family)
+static struct MHD_Daemon *listen_on(struct http *http, int listener, int family)
 {
     unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_USE_ITC |
                      MHD_USE_ERROR_LOG | (family == AF_INET6 ? MHD_USE_IPv6 : 0);
     return MHD_start_daemon(
         flags, 0, NULL, NULL, handle, http, MHD_OPTION_EXTERNAL_LOGGER, log_problem, NULL,
-        MHD_OPTION_LISTEN_SOCKET, http->listener, MHD_OPTION_NOTIFY_COMPLETED, forget_request, NULL,
+        MHD_OPTION_LISTEN_SOCKET, listener, MHD_OPTION_NOTIFY_COMPLETED, forget_request, NULL,
         MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
         (unsigned)CONNECTION_TIMEOUT, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
         MHD_OPTION_END);
 }
 
-static void close_listener(struct http *http)
+/* A machine without IPv6 still listens at what "localhost" is in IPv4. */
+static bool may_do_without(const struct listen_point *point, int problem)
 {
-    if (http->listener >= 0)
-        close(http->listener);
-    http->listener = -1;
+    return point->optional && (problem == EAFNOSUPPORT || problem == EADDRNOTAVAIL);
 }
 
-struct http *http_start(struct daemon *daemon, const char *address, int port, int inherited,
+static bool start_point(struct http *http, struct http_sockets *inherited,
+                        const struct listen_points *points, const struct listen_point *point,
                         char *error, size_t size)
 {
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found;
-    char service[16];
-    snprintf(service, sizeof service, "%d", port);
-    int failed = getaddrinfo(strcmp(address, "*") == 0 ? NULL : address, service, &hints, &found);
-    if (failed) {
-        snprintf(error, size, "cannot resolve http.address \"%s\": %s", address,
-                 gai_strerror(failed));
-        return NULL;
+    char name[300];
+    struct http_point *added = &http->points[http->count];
+    int fd = find_listener(inherited, points, point), problem = errno;
+    if (fd < 0 && may_do_without(point, problem))
+        return true;
+    if (fd >= 0 && (added->server = listen_on(http, fd, point->address.ss_family))) {
+        added->listener = fd;
+        http->count++;
+        return true;
     }
+    listen_point_name(point, name, sizeof name);
+    snprintf(error, size, "cannot listen for HTTP on %s: %s", name,
+             fd < 0 ? strerror(problem) : "libmicrohttpd refused");
+    if (fd >= 0)
+        close(fd);
+    return false;
+}
+
+static bool start_points(struct http *http, const char *addresses, int port,
+                         struct http_sockets *inherited, char *error, size_t size)
+{
+    struct listen_points points = {.setting = "http.address"};
+    if (!listen_points_add(&points, addresses, port, LISTEN_PLAIN, error, size))
+        return false;
+    if (points.count > HTTP_POINTS_MAX) {
+        snprintf(error, size, "http.address stands for more than %d addresses", HTTP_POINTS_MAX);
+        return false;
+    }
+    for (int i = 0; i < points.count; i++)
+        if (!start_point(http, inherited, &points, &points.points[i], error, size))
+            return false;
+    if (!http->count)
+        snprintf(error, size, "http.address \"%s\" stands for no address that is here", addresses);
+    return http->count > 0;
+}
+
+struct http *http_start(struct daemon *daemon, const char *addresses, int port,
+                        struct http_sockets *inherited, char *error, size_t size)
+{
     struct http *http = mem_alloc(sizeof *http);
     http->daemon = daemon;
-    http->listener = find_listener(inherited, found);
-    int reason = errno;
-    if (http->listener >= 0) {
-        reason = 0;
-        http->server = listen_on(http, found->ai_family);
-    }
-    freeaddrinfo(found);
-    if (http->server)
+    bool started = start_points(http, addresses, port, inherited, error, size);
+    http_sockets_close(inherited);
+    if (started)
         return http;
-    snprintf(error, size, "cannot listen for HTTP on %s:%d: %s", address, port,
-             reason ? strerror(reason) : "libmicrohttpd refused");
-    close_listener(http);
-    free(http);
+    http_stop(http);
     return NULL;
 }
 
-int http_listener(const struct http *http)
+void http_sockets_close(struct http_sockets *sockets)
 {
-    return http ? http->listener : -1;
+    while (sockets->count)
+        close(sockets->fds[--sockets->count]);
+}
+
+int http_listeners(const struct http *http, int fds[HTTP_POINTS_MAX])
+{
+    int count = 0;
+    for (int i = 0; http && i < http->count; i++)
+        if (http->points[i].listener >= 0)
+            fds[count++] = http->points[i].listener;
+    return count;
 }
 
 void http_quiesce(struct http *http)
 {
-    if (http->listener < 0)
-        return;
-    MHD_quiesce_daemon(http->server);
-    close_listener(http);
+    for (int i = 0; i < http->count; i++) {
+        struct http_point *point = &http->points[i];
+        if (point->listener < 0)
+            continue;
+        MHD_quiesce_daemon(point->server);
+        close(point->listener);
+        point->listener = -1;
+    }
 }
 
 void http_stop(struct http *http)
 {
     atomic_store(&http->stopping, true);
-    http_quiesce(http); /* else libmicrohttpd might shut the socket down for others too */
-    MHD_stop_daemon(http->server);
+    http_quiesce(http); /* else libmicrohttpd might shut the sockets down for others too */
+    for (int i = 0; i < http->count; i++)
+        MHD_stop_daemon(http->points[i].server);
     free(http);
 }

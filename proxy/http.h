@@ -1,7 +1,7 @@
 /*
  * http.h: what operators' tools ask over HTTP: /metrics, /healthz, /readyz, /api/status.
  *
- * One thread of its own; it never touches what belongs to a worker but asks them for a report and waits
+ * Threads of its own, one for each address; they never touch what belongs to a worker but ask them for a report and wait
  * for it, two seconds at most.
  */
 #ifndef PGSHUNT_PROXY_HTTP_H
@@ -12,15 +12,25 @@
 struct daemon;
 struct http;
 
+/* Each has a thread of its own. */
+#define HTTP_POINTS_MAX 8
+
+/* Listening sockets that are taken over from another process. */
+struct http_sockets {
+    int fds[HTTP_POINTS_MAX];
+    int count;
+};
+
 /*
- * Listens on address ("*": all) and port. `inherited`: a listening socket that is taken over (used if it
- * is the one that is wanted, else closed), or -1. NULL: could not; `error` says why.
+ * Listens on the addresses and names (with commas between; "*": all) and the port. `inherited` are used where
+ * they are wanted, else closed. NULL: could not; `error` says why.
  */
-struct http *http_start(struct daemon *daemon, const char *address, int port, int inherited,
-                        char *error, size_t size);
-/* The listening socket, which stays ours; -1: none. */
-int http_listener(const struct http *http);
-/* No new connections: closes our descriptor of the listening socket, which others may go on with. */
+struct http *http_start(struct daemon *daemon, const char *addresses, int port,
+                        struct http_sockets *inherited, char *error, size_t size);
+void http_sockets_close(struct http_sockets *sockets);
+/* The listening sockets, which stay ours. Returns their number. */
+int http_listeners(const struct http *http, int fds[HTTP_POINTS_MAX]);
+/* No new connections: closes our descriptors of the listening sockets, which others may go on with. */
 void http_quiesce(struct http *http);
 /* Ends the answers under way, joins and frees. */
 void http_stop(struct http *http);

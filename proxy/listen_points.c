@@ -77,6 +77,11 @@ static bool add_point(struct listen_points *points, const void *address, socklen
     return true;
 }
 
+static const char *setting_of(const struct listen_points *points)
+{
+    return points->setting ? points->setting : "listen.address";
+}
+
 static bool add_name(struct listen_points *points, const char *name, int port, enum listen_tag tag,
                      char *error, size_t size)
 {
@@ -85,7 +90,7 @@ static bool add_name(struct listen_points *points, const char *name, int port, e
     snprintf(service, sizeof service, "%d", port);
     int failed = getaddrinfo(strcmp(name, "*") == 0 ? NULL : name, service, &hints, &found);
     if (failed) {
-        snprintf(error, size, "cannot resolve \"%s\" of listen.address: %s", name,
+        snprintf(error, size, "cannot resolve \"%s\" of %s: %s", name, setting_of(points),
                  gai_strerror(failed));
         return false;
     }
@@ -94,7 +99,7 @@ static bool add_name(struct listen_points *points, const char *name, int port, e
         room = add_point(points, at->ai_addr, at->ai_addrlen, several, tag);
     freeaddrinfo(found);
     if (!room)
-        snprintf(error, size, "listen.address stands for more than %d addresses and ports",
+        snprintf(error, size, "%s stands for more than %d addresses and ports", setting_of(points),
                  LISTEN_POINTS_MAX);
     return room;
 }
@@ -109,8 +114,8 @@ bool listen_points_add(struct listen_points *points, const char *addresses, int 
         while (end && strchr(BLANKS, at[end - 1]))
             end--;
         if (!end || end > NAME_MAX_LENGTH) {
-            snprintf(error, size, "listen.address \"%s\" has %s between its commas", addresses,
-                     end ? "a name that is too long" : "nothing");
+            snprintf(error, size, "%s \"%s\" has %s between its commas", setting_of(points),
+                     addresses, end ? "a name that is too long" : "nothing");
             return false;
         }
         snprintf(name, sizeof name, "%.*s", (int)end, at);

@@ -33,6 +33,7 @@ struct listen_point {
 struct listen_points {
     struct listen_point points[LISTEN_POINTS_MAX];
     int count;
+    const char *setting; /* whose names these are, for errors; NULL: listen.address */
 };
 
 static inline bool listen_point_is_unix(const struct listen_point *point)

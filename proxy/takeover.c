@@ -82,9 +82,8 @@ static void hand_listeners_to(struct takeover *takeover, int fd)
     bool open = takeover->control >= 0;
     if (open) {
         fds[count++] = takeover->control;
-        note.has_http = http_listener(takeover->daemon->http) >= 0;
-        if (note.has_http)
-            fds[count++] = http_listener(takeover->daemon->http);
+        note.nhttp = http_listeners(takeover->daemon->http, fds + count);
+        count += note.nhttp;
         for (int i = 0; i < listeners->count && open; i++) {
             if (count == NOTE_FDS_MAX) {
                 note.more = true;
@@ -285,8 +284,8 @@ static int inherit(const struct note *note, const int *fds, int count,
     int at = 1;
     if (count < 1)
         return -1;
-    if (note->has_http && count > 1)
-        inheritance->http = fds[at++];
+    for (int i = 0; i < note->nhttp && i < HTTP_POINTS_MAX && at < count; i++)
+        inheritance->http.fds[inheritance->http.count++] = fds[at++];
     listeners_adopt(inheritance->listeners, fds + at, count - at);
     return fds[0];
 }
@@ -383,7 +382,7 @@ struct takeover *takeover_open(const struct config *config, bool wanted,
 {
     char name[200];
     int control = -1, link = -1;
-    inheritance->http = -1;
+    inheritance->http.count = 0;
     error[0] = '\0';
     if (!note_socket_name(config, name, sizeof name)) {
         if (wanted)

@@ -28,6 +28,7 @@
 
 #include "pgshunt/config.h"
 #include "pgshunt/error.h"
+#include "proxy/http.h"
 #include "proxy/listeners.h"
 
 struct daemon;
@@ -36,7 +37,7 @@ struct takeover;
 /* What a start finds. */
 struct inheritance {
     struct listeners *listeners; /* empty: there was nobody to take over from */
-    int http;                    /* -1: none */
+    struct http_sockets http;
 };
 
 /*

@@ -21,7 +21,7 @@ enum note_kind {
     NOTE_PROBE, /* who are you? -> IDENTITY */
     NOTE_IDENTITY,
     NOTE_TAKEOVER,  /* -> LISTENERS, or REFUSED */
-    NOTE_LISTENERS, /* with the control socket, HTTP's where has_http, clients'; more of these */
+    NOTE_LISTENERS, /* with the control socket, HTTP's (nhttp), clients'; more of these */
     NOTE_READY,
     NOTE_RELEASED,
     NOTE_CANCEL,
@@ -34,8 +34,8 @@ enum note_kind {
 struct note {
     uint32_t version;
     uint32_t kind;
-    int32_t pid; /* the sender's, or what is said above */
-    int32_t has_http;
+    int32_t pid;     /* the sender's, or what is said above */
+    int32_t nhttp;   /* listening sockets of HTTP among those that come with the first note */
     int32_t more;    /* LISTENERS: another one follows, with more of the clients' sockets */
     int32_t key_pid; /* CANCEL */
     uint32_t secret_length;

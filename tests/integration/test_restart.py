@@ -264,6 +264,26 @@ def test_metrics_go_over(cluster):
         wait_until(lambda: reads(urllib.request, url), 10.0, "ready again")
 
 
+def test_several_addresses_for_http_go_over(cluster):
+    import urllib.request
+    with restartable(cluster, http={"address": "127.0.0.1, 127.0.0.2,127.0.0.1"}) as proxy:
+        urls = [f"http://127.0.0.{number}:{proxy.http_port}/readyz" for number in (1, 2)]
+        for _ in range(2):
+            for url in urls:
+                wait_until(lambda url=url: reads(urllib.request, url), 10.0, "ready")
+            ended(hand_over(proxy))
+        assert not reads(urllib.request, urls[0].replace("127.0.0.1", "127.0.0.3"))
+
+
+@pytest.mark.parametrize("addresses,error", [("127.0.0.1,,127.0.0.2", "nothing between its commas"),
+                                             ("nowhere.invalid", "of http.address: "),
+                                             (",".join(f"127.0.0.{i}" for i in range(1, 10)), "more than 8 addresses")])
+def test_addresses_for_http_that_are_none(cluster, addresses, error):
+    with pytest.raises(Exception) as caught, restartable(cluster, http={"address": addresses}):
+        pass
+    assert error in str(caught.value)
+
+
 def reads(request, url):
     try:
         return request.urlopen(url, timeout=5).status == 200
