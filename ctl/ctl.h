@@ -92,6 +92,8 @@ int cmd_failover(struct ctl *ctl, int argc, char **argv);
 extern const char cmd_failover_help[];
 int cmd_reference(struct ctl *ctl, int argc, char **argv);
 extern const char cmd_reference_help[];
+int cmd_schema(struct ctl *ctl, int argc, char **argv);
+extern const char cmd_schema_help[];
 int cmd_sequences(struct ctl *ctl, int argc, char **argv);
 extern const char cmd_sequences_help[];
 int cmd_lookup(struct ctl *ctl, int argc, char **argv);

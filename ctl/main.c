@@ -24,6 +24,8 @@ static const struct command commands[] = {
      cmd_lookup_help, cmd_lookup, true},
     {"reference", "check|repair DB [TABLE]", "copies of reference tables: alike, and made so",
      cmd_reference_help, cmd_reference, true},
+    {"schema", "diff DB", "what is not alike in the schemas of shards",
+     cmd_schema_help, cmd_schema, false},
     {"sequences", "setup|check|show DB", "ids that are unique over all shards",
      cmd_sequences_help, cmd_sequences, true},
     {"status", "", "every server and proxy: role, state, lag",

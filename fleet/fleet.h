@@ -7,6 +7,8 @@
  *   id_functions.c    what is installed on every shard
  *   reference.c       copies of reference tables: check and repair
  *   reference_rows.c  which rows of them differ
+ *   drift.c           schemas compared
+ *   drift_queries.c   ... what of them
  */
 #ifndef PGSHUNT_FLEET_FLEET_H
 #define PGSHUNT_FLEET_FLEET_H

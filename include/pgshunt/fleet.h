@@ -82,4 +82,9 @@ enum fleet_outcome fleet_lookup_verify(const struct fleet_request *request, cons
 /* Takes away what was made for one, configured or not. */
 enum fleet_outcome fleet_lookup_drop(const struct fleet_request *request, const char *name);
 
+/* ---- drift ---- */
+
+/* Compares the schemas of all shards. */
+enum fleet_outcome fleet_schema_diff(const struct fleet_request *request);
+
 #endif

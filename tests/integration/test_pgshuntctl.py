@@ -22,9 +22,9 @@ def proxy(cluster):
 
 def test_help_and_version(proxy):
     text = ctl(proxy, "--help").out
-    for name in ("explain", "failover", "reference", "sequences", "status", "--dry-run", "Exit status"):
+    for name in ("explain", "failover", "reference", "schema", "sequences", "status", "--dry-run", "Exit status"):
         assert name in text
-    for name in ("explain", "failover", "reference", "sequences", "status"):
+    for name in ("explain", "failover", "reference", "schema", "sequences", "status"):
         assert ctl(proxy, name, "--help").out == ctl(proxy, "help", name).out
         assert "Examples:" in ctl(proxy, name, "--help").out
     assert ctl(proxy, "--version").out.startswith("pgshuntctl ")
