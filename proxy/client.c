@@ -374,6 +374,15 @@ static void on_drained(struct client *client)
         client_continue(client);
 }
 
+void client_uncork(struct client *client)
+{
+    if (!conn_is_open(&client->conn))
+        return;
+    conn_uncork(&client->conn);
+    if (!conn_queued(&client->conn) && (client->terminate || client->input_held))
+        on_drained(client); /* no event follows: nothing waited for the kernel */
+}
+
 static void on_event(struct conn *conn, enum conn_event event)
 {
     struct client *client = list_entry(conn, struct client, conn);

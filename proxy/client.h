@@ -237,6 +237,8 @@ void client_fatal(struct client *client, const char *sqlstate, const char *messa
 void client_finish(struct client *client, const char *reason);
 bool client_send(struct client *client, const void *bytes, size_t len);
 bool client_send_buffer(struct client *client, struct buffer *bytes); /* and releases it */
+/* Ends what conn_cork() has begun, of a client that may be closed meanwhile. */
+void client_uncork(struct client *client);
 void client_error(struct client *client, const struct pg_error *error);
 /* Ends it at once, whatever it does: it is told why where that cannot fall into the middle of a message;
  * what its servers are in the middle of is cancelled. Not from within the work on its own input. */

@@ -318,6 +318,7 @@ static bool execute_scatter(struct client *client, struct portal *portal, int32_
                               .silent = true,
                               .params = arena_new(client->request.arena, struct params),
                               .prepared = portal->prepared,
+                              .named = bind.statement[0] != '\0',
                               .result_formats = bind.results,
                               .result_formats_len = bind.results_len};
     *(struct params *)ask.params = params;

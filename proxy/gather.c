@@ -148,7 +148,10 @@ static void put_home_query(struct gather *g, const char *sql)
 
 static void put_home_statement(struct gather *g, const struct shard_query *query)
 {
-    shard_query_put(&g->ask, query, SHARD_AS_ASKED, 0, g->phase == GATHER_ANSWERING, &g->feed);
+    shard_query_put(
+        &g->ask, query,
+        &(struct shard_form){.formats = SHARD_AS_ASKED, .describe = g->phase == GATHER_ANSWERING},
+        &g->feed);
     await_home(g);
 }
 
@@ -158,8 +161,8 @@ static void make_table(struct gather *g)
     bool empty = g->plan->gather->empty, filled = table->nshards && !empty;
     g->phase = filled ? GATHER_FILLING : GATHER_MAKING;
     g->rows = 0;
-    shard_query_put(&g->ask, table->rows_here && !empty ? &table->create : &table->make, SHARD_TEXT,
-                    0, false, &g->feed);
+    shard_query_put(&g->ask, table->rows_here && !empty ? &table->create : &table->make,
+                    &(struct shard_form){.formats = SHARD_TEXT}, &g->feed);
     await_home(g);
     if (filled)
         put_home_query(g, arena_printf(&g->arena, "COPY %s FROM STDIN%s", table->relation,
@@ -173,8 +176,8 @@ static void ask_source(struct gather *g, struct source *source)
     struct server *server = source->server;
     struct buffer out = {0};
     attach_prefix(g->client, server, &out);
-    shard_query_put(&g->ask, &table->source, table->text ? SHARD_TEXT : SHARD_BINARY, 0, false,
-                    &out);
+    shard_query_put(&g->ask, &table->source,
+                    &(struct shard_form){.formats = table->text ? SHARD_TEXT : SHARD_BINARY}, &out);
     server_expect(server, EXPECT_QUERY);
     server->unnamed = (struct prepared_key){0};
     server->request_at = g->client->request.started_at;

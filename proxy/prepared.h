@@ -47,6 +47,7 @@ struct prepared {
     struct list_node unused; /* on the table's list while nobody holds it */
     uint64_t
         accepted; /* for whom a server has parsed it without complaint (batch_judge); 0: nobody */
+    uint64_t scattered; /* hash of the text that shards got at its last fan-out (scatter_named.c) */
     unsigned generation; /* how often a server found that its result has changed its shape */
     UT_hash_handle hh;
 };

@@ -52,14 +52,9 @@ static void settings_refused(struct walk *walk, const struct pg_error *error)
     session_fail(client, &copy);
 }
 
-/*
- * Postgres' "cached plan must not change result type": the server's copy of a statement is out of date, and
- * so are those that other servers have. `*shape`: what it returns is not what it returned.
- */
-static bool finds_outdated(struct server *server, const struct expect *head,
-                           const struct pg_error *error, bool *shape)
+bool relay_finds_outdated(struct server *server, struct prepared *prepared,
+                          const struct pg_error *error, bool *shape)
 {
-    struct prepared *prepared = head->prepared;
     bool ours = prepared && strstr(error->message, PREPARED_PREFIX);
     *shape = prepared && strcmp(error->sqlstate, "0A000") == 0 && error->routine &&
              strcmp(error->routine, "RevalidateCachedQuery") == 0;
@@ -78,7 +73,7 @@ static bool finds_outdated(struct server *server, const struct expect *head,
 static bool asks_again(struct walk *walk, const struct expect *head, const struct pg_error *error)
 {
     bool shape;
-    return finds_outdated(walk->server, head, error, &shape) && walk->client &&
+    return relay_finds_outdated(walk->server, head->prepared, error, &shape) && walk->client &&
            session_may_repeat(walk->client, shape ? head->prepared : NULL);
 }
 

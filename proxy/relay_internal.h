@@ -45,6 +45,12 @@ static inline void relay_local_answers(struct walk *walk, const char *at)
 enum verdict relay_lose(struct server *server, const char *reason);
 
 /* Whether an ErrorResponse ('E') or a notice ('N') is the last thing that this server will say. */
+/*
+ * Postgres' "cached plan must not change result type": the server's copy of a statement (NULL: none) is out of
+ * date, and so are those that other servers have. `*shape`: what it returns is not what it returned.
+ */
+bool relay_finds_outdated(struct server *server, struct prepared *prepared,
+                          const struct pg_error *error, bool *shape);
 bool relay_is_last_word(char type, const struct pg_error *error);
 /* An ErrorResponse: its request is repeated, here or elsewhere, or the client hears of it. */
 enum verdict relay_error(struct walk *walk, const char *message, const char *body, size_t len);

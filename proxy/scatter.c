@@ -59,21 +59,22 @@ static void start_part(struct scatter *scatter, struct part *part, const struct 
         wire_put_query(&out, "BEGIN");
         server_expect(server, EXPECT_QUERY)->swallow = true;
     }
-    shard_query_put(&ask, query, SHARD_AS_ASKED, hidden_columns(scatter), true, &out);
+    struct shard_form form = {
+        .formats = SHARD_AS_ASKED, .hidden = hidden_columns(scatter), .describe = true};
+    if (scatter->named)
+        form.name = scatter_name_part(scatter, part, query, &out);
+    form.there = scatter->named && !part->parses;
+    shard_query_put(&ask, query, &form, &out);
     scatter_await(scatter, part);
     if (scatter->ends_itself && !scatter->copy) { /* of a COPY behind its rows */
         wire_put_query(&out, COMMIT_CHECK);
         scatter_await(scatter, part);
     }
-    server->unnamed = (struct prepared_key){0};
+    if (!scatter->named)
+        server->unnamed = (struct prepared_key){0};
     server->request_at = scatter->client->request.started_at;
     conn_send(&server->conn, buffer_head(&out), buffer_length(&out));
     buffer_release(&out);
-}
-
-static bool is_explain(const struct scatter *scatter)
-{
-    return scatter->statement && scatter->statement->kind == STMT_EXPLAIN;
 }
 
 static struct scatter *new_scatter(struct client *client, const struct scatter_ask *ask)
@@ -99,6 +100,7 @@ static struct scatter *new_scatter(struct client *client, const struct scatter_a
             merge_new(plan->merge, plan->nqueries, client->topology->config->max_groups);
         merge_want_description(scatter->merge, ask->describe);
     }
+    scatter->named = scatter_has_names(scatter);
     return scatter;
 }
 
@@ -145,6 +147,7 @@ void scatter_free(struct client *client)
     if (!scatter)
         return;
     commit_forget(scatter);
+    scatter_forget_names(scatter);
     for (int i = 0; i < scatter->nparts; i++) {
         free(scatter->parts[i].tag);
         buffer_release(&scatter->parts[i].rows);
@@ -268,6 +271,8 @@ static void pump(struct scatter *scatter)
         /* While there is no row the read of a shard that is lost can still be repeated. */
         if (status == MERGE_WAIT && !merge_rows(scatter->merge))
             break;
+        if (status == MERGE_DONE && !scatter->awaited && !scatter->ends_itself)
+            break; /* the last rows go out with the end */
         flush(scatter);
         if (status == MERGE_WAIT)
             break;
@@ -429,7 +434,9 @@ static void note_completion(struct scatter *scatter)
 static void finish(struct scatter *scatter)
 {
     struct client *client = scatter->client;
-    bool failed = scatter->failed, silent = scatter->ask.silent;
+    bool failed = scatter->failed, silent = scatter->ask.silent, corks = !client->conn.corked;
+    if (corks)
+        conn_cork(&client->conn); /* until it is ready */
     if (failed)
         series_failed(client);
     put_answer(scatter);
@@ -446,6 +453,8 @@ static void finish(struct scatter *scatter)
         extended_scatter_done(client, failed);
     else
         session_ready(client);
+    if (corks)
+        client_uncork(client);
 }
 
 /* All that was awaited has come. */
@@ -509,13 +518,15 @@ static bool all_on_replicas(const struct scatter *scatter)
     return true;
 }
 
-/* A replica has refused its part of a read of which nothing is out: all of it runs on other nodes. */
-static bool asks_elsewhere(struct scatter *scatter, struct part *part, const struct pg_error *error)
+/* A replica has refused its part of a read of which nothing is out, or has prepared it before a change of its
+ * tables: all of it runs once more. */
+static bool asks_again(struct scatter *scatter, struct part *part, const struct pg_error *error)
 {
     struct client *client = scatter->client;
     bool whole = !client->request.forwarded && !scatter->failed && all_on_replicas(scatter);
     const struct statement *statement = scatter->ask.statement;
-    if (!misroute_happened(client, part->server, error, statement ? statement->text : "", whole))
+    if (!scatter_is_outdated(scatter, part, error) &&
+        !misroute_happened(client, part->server, error, statement ? statement->text : "", whole))
         return false;
     scatter_abandon(client);
     session_ask_again(client);
@@ -526,7 +537,7 @@ static void error_message(struct scatter *scatter, struct part *part, const char
 {
     struct pg_error error;
     wire_read_error(body, len, &error);
-    if (asks_elsewhere(scatter, part, &error))
+    if (asks_again(scatter, part, &error))
         return;
     bool ours = part->cancelled && strcmp(error.sqlstate, "57014") == 0;
     bool echo = strcmp(error.sqlstate, "25P02") == 0; /* of the statement behind the failed one */
@@ -733,6 +744,9 @@ void scatter_message(struct server *server, char type, const char *body, size_t 
     if (!part)
         return;
     switch (type) {
+    case '1':
+        scatter_part_parsed(scatter, part);
+        break;
     case 'T':
     case 'D':
         row_message(scatter, part, index, type, body, len);

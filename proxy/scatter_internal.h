@@ -37,6 +37,8 @@ struct part {
     bool prepared;  /* ... and done */
     bool finished;  /* ... and COMMIT PREPARED or ROLLBACK PREPARED was */
     bool committed;
+    bool parses;            /* its Parse was sent and not answered */
+    struct prepared *named; /* what it runs under a name of: reference; or NULL */
     char *tag;
     struct buffer rows; /* EXPLAIN: kept until all are there */
 };
@@ -55,6 +57,7 @@ struct scatter {
     bool one_by_one;  /* COMMITs were sent that may fail on one and not on another */
     bool rows_done;   /* the merge has all it needs */
     bool described;
+    bool named; /* its parts run under names */
     struct merge *merge;
     struct buffer out;
     struct arena arena; /* error texts */
@@ -71,6 +74,11 @@ struct scatter {
     struct part parts[];
 };
 
+static inline bool is_explain(const struct scatter *scatter)
+{
+    return scatter->statement && scatter->statement->kind == STMT_EXPLAIN;
+}
+
 /* ---- scatter.c ---- */
 
 /* One more ReadyForQuery is to come from it. */
@@ -80,6 +88,20 @@ void scatter_fail(struct scatter *scatter, const struct pg_error *error, const c
 void scatter_advance(struct scatter *scatter);
 /* It is COMMIT or ROLLBACK AND CHAIN. */
 bool scatter_chains(const struct scatter *scatter);
+
+/* ---- scatter_named.c ---- */
+
+/* Whether its parts are to run under names. Once for each fan-out. */
+bool scatter_has_names(const struct scatter *scatter);
+/* The name the part runs under; what must be closed first is put to `out`. The part's Parse, if part->parses
+ * now, is the caller's. */
+const char *scatter_name_part(struct scatter *scatter, struct part *part,
+                              const struct shard_query *query, struct buffer *out);
+/* ParseComplete has come. */
+void scatter_part_parsed(struct scatter *scatter, struct part *part);
+/* The server's statement is no longer what it was, which is the error: true if all is to run once more. */
+bool scatter_is_outdated(struct scatter *scatter, struct part *part, const struct pg_error *error);
+void scatter_forget_names(struct scatter *scatter);
 
 /* ---- twophase.c ---- */
 

@@ -258,9 +258,10 @@ struct scatter_ask {
     bool describe;                     /* the client wants a RowDescription */
     bool quiet;                        /* no CommandComplete */
     bool silent; /* part of an extended batch: no ReadyForQuery, extended_scatter_done() instead */
-    const struct params *params;     /* extended: the client's, for queries with parameters */
-    const struct prepared *prepared; /* extended: declared types */
-    const char *result_formats;      /* Bind's result format codes, count first; NULL: text */
+    const struct params *params; /* extended: the client's, for queries with parameters */
+    struct prepared *prepared;   /* extended: declared types */
+    bool named;                  /* extended: the client prepared it under a name */
+    const char *result_formats;  /* Bind's result format codes, count first; NULL: text */
     size_t result_formats_len;
 };
 void scatter_start(struct client *client, const struct scatter_ask *ask);

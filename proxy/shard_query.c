@@ -16,17 +16,25 @@ static int param_count(const struct scatter_ask *ask, const struct shard_query *
     return query->params ? query->nparams : ask->params ? ask->params->count : 0;
 }
 
-static void put_parse(const struct scatter_ask *ask, const struct shard_query *query,
-                      struct buffer *out)
+uint32_t *shard_query_types(const struct scatter_ask *ask, const struct shard_query *query,
+                            int *count)
 {
-    int count = param_count(ask, query);
-    uint32_t *types = mem_alloc(sizeof *types * ((size_t)count + 1));
-    for (int i = 0; i < count; i++) {
+    *count = param_count(ask, query);
+    uint32_t *types = mem_alloc(sizeof *types * ((size_t)*count + 1));
+    for (int i = 0; i < *count; i++) {
         int number = param_number(query, i);
         types[i] =
             ask->prepared && number < ask->prepared->ntypes ? ask->prepared->types[number] : 0;
     }
-    wire_put_parse(out, "", query->sql, types, count);
+    return types;
+}
+
+static void put_parse(const struct scatter_ask *ask, const struct shard_query *query,
+                      const char *name, struct buffer *out)
+{
+    int count;
+    uint32_t *types = shard_query_types(ask, query, &count);
+    wire_put_parse(out, name, query->sql, types, count);
     free(types);
 }
 
@@ -54,12 +62,13 @@ static const struct param *param_value(const struct scatter_ask *ask,
 }
 
 static void put_bind(const struct scatter_ask *ask, const struct shard_query *query,
-                     enum shard_formats formats, int hidden, const char *portal, struct buffer *out)
+                     enum shard_formats formats, int hidden, const char *portal, const char *name,
+                     struct buffer *out)
 {
     int count = param_count(ask, query);
     size_t begin = wire_begin(out, 'B');
     wire_put_cstring(out, portal);
-    wire_put_cstring(out, "");
+    wire_put_cstring(out, name);
     wire_put16(out, count);
     for (int i = 0; i < count; i++)
         wire_put16(out, param_value(ask, query, i)->binary);
@@ -75,15 +84,17 @@ static void put_bind(const struct scatter_ask *ask, const struct shard_query *qu
 }
 
 void shard_query_put(const struct scatter_ask *ask, const struct shard_query *query,
-                     enum shard_formats formats, int hidden, bool describe, struct buffer *out)
+                     const struct shard_form *form, struct buffer *out)
 {
-    if (!ask->prepared && formats != SHARD_BINARY) {
+    const char *name = form->name ? form->name : "";
+    if (!ask->prepared && form->formats != SHARD_BINARY) {
         wire_put_query(out, query->sql);
         return;
     }
-    put_parse(ask, query, out);
-    put_bind(ask, query, formats, hidden, "", out);
-    if (describe)
+    if (!form->there)
+        put_parse(ask, query, name, out);
+    put_bind(ask, query, form->formats, form->hidden, "", name, out);
+    if (form->describe)
         wire_put_describe(out, 'P', "");
     size_t begin = wire_begin(out, 'E');
     wire_put_cstring(out, "");
@@ -96,7 +107,7 @@ void shard_query_put_portal(const struct scatter_ask *ask, const struct shard_qu
                             enum shard_formats formats, int hidden, const char *portal,
                             struct buffer *out)
 {
-    put_parse(ask, query, out);
-    put_bind(ask, query, formats, hidden, portal, out);
+    put_parse(ask, query, "", out);
+    put_bind(ask, query, formats, hidden, portal, "", out);
     wire_put_describe(out, 'P', portal);
 }

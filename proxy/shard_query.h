@@ -11,13 +11,22 @@ enum shard_formats {
     SHARD_AS_ASKED, /* as the client's Bind has them */
 };
 
+struct shard_form {
+    enum shard_formats formats;
+    int hidden; /* last columns that are not the client's: as text where it names formats one by one */
+    bool describe;
+    const char *name; /* of the statement on the server; NULL: the unnamed one */
+    bool there;       /* which is parsed already */
+};
+
 /*
  * A Query where the client sent one, else Parse, Bind, (Describe,) Execute and Sync: one ReadyForQuery
- * follows. Text is what a Query gives, so SHARD_BINARY makes it the latter in any case. The last `hidden`
- * columns are not the client's: they come as text where it names formats column by column.
- */
+ * follows. Text is what a Query gives, so SHARD_BINARY makes it the latter in any case.*/
 void shard_query_put(const struct scatter_ask *ask, const struct shard_query *query,
-                     enum shard_formats formats, int hidden, bool describe, struct buffer *out);
+                     const struct shard_form *form, struct buffer *out);
+/* The types its Parse declares, to be freed. */
+uint32_t *shard_query_types(const struct scatter_ask *ask, const struct shard_query *query,
+                            int *count);
 
 /* Parse, Bind and Describe of a portal with a name. */
 void shard_query_put_portal(const struct scatter_ask *ask, const struct shard_query *query,
