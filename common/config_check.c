@@ -100,6 +100,63 @@ static bool check_tables(struct config_reader *reader, config_setting_t *group,
     return ok;
 }
 
+/* A table is where its schema is, whatever its name. */
+static const struct schema_config *schema_of_table(const struct database_config *database,
+                                                   const char *table)
+{
+    for (int i = 0; i < database->nschemas; i++) {
+        const struct schema_config *schema = &database->schemas[i];
+        size_t length = strlen(schema->name);
+        const char *at = table + (*table == '"');
+        if (strncmp(at, schema->name, length) == 0 &&
+            (at[length] == '.' || (at != table && strncmp(at + length, "\".", 2) == 0)))
+            return schema;
+    }
+    return NULL;
+}
+
+static bool check_schema_tables(struct config_reader *reader, config_setting_t *group,
+                                const struct database_config *database)
+{
+    const char *found = NULL;
+    for (int i = 0; i < database->nkeyspaces; i++)
+        for (int j = 0; j < database->keyspaces[i].ntables; j++)
+            if (schema_of_table(database, database->keyspaces[i].tables[j].name))
+                found = database->keyspaces[i].tables[j].name;
+    for (int i = 0; i < database->nreference; i++)
+        if (schema_of_table(database, database->reference[i]))
+            found = database->reference[i];
+    return !found ||
+           config_refuse(
+               reader, config_setting_get_member(group, "schemas"),
+               "found table \"%s\" in keyspaces or reference, whose schema is in schemas; "
+               "allowed: schemas whose tables are all on one shard",
+               found);
+}
+
+static bool check_schemas(struct config_reader *reader, config_setting_t *group,
+                          const struct database_config *database)
+{
+    for (int i = 0; i < database->nschemas; i++) {
+        const struct schema_config *schema = &database->schemas[i];
+        bool known = false;
+        for (int s = 0; s < database->nshards; s++)
+            known |= strcmp(database->shards[s].name, schema->shard) == 0;
+        if (!known)
+            return config_refuse(reader, element(group, "schemas", i),
+                                 "found shard \"%s\" for schema \"%s\"; allowed: a shard of "
+                                 "database \"%s\"",
+                                 schema->shard, schema->name, database->name);
+        if (strncmp(schema->name, "pg_", 3) == 0 || strcmp(schema->name, "public") == 0 ||
+            strcmp(schema->name, "information_schema") == 0)
+            return config_refuse(reader, element(group, "schemas", i),
+                                 "found schema \"%s\" in schemas; allowed: schemas of yours that "
+                                 "are not on every shard",
+                                 schema->name);
+    }
+    return check_schema_tables(reader, group, database);
+}
+
 static bool check_weights(struct config_reader *reader, config_setting_t *group,
                           const struct database_config *database)
 {
@@ -151,7 +208,7 @@ bool config_check_database(struct config_reader *reader, config_setting_t *group
             database->shards[i].dbname = database->name;
     return check_catalog(reader, group, database) && check_weights(reader, group, database) &&
            check_servers(reader, group, database) && check_tables(reader, group, database) &&
-           config_check_maps(reader, group, database) &&
+           check_schemas(reader, group, database) && config_check_maps(reader, group, database) &&
            config_check_lookups(reader, group, database);
 }
 

@@ -46,6 +46,15 @@ struct schema {
     struct function_entry *function_names;
     const char *collate;
     char collation_provider;
+    struct role_path *paths;
+};
+
+/* A search_path that is set for a role, or for all. */
+struct role_path {
+    const char *role; /* NULL: all */
+    bool here;
+    const char *path;
+    struct role_path *next;
 };
 
 struct key {
@@ -101,6 +110,9 @@ static struct schema_relation *copy_relation(struct arena *arena,
     to->definition = NULL;
     to->other = NULL;
     to->columns = arena_array(arena, struct schema_column, from->ncolumns);
+    to->types = from->types ? arena_array(arena, const char *, from->ncolumns + 1) : NULL;
+    for (int i = 0; i < from->ncolumns && to->types; i++)
+        to->types[i] = arena_strdup(arena, from->types[i]);
     for (int i = 0; i < from->ncolumns; i++) {
         to->columns[i] = from->columns[i];
         to->columns[i].name = arena_strdup(arena, from->columns[i].name);
@@ -327,4 +339,28 @@ const char *schema_collate(const struct schema *schema)
 char schema_collation_provider(const struct schema *schema)
 {
     return schema->collation_provider;
+}
+
+void schema_add_search_path(struct schema *schema, const char *role, bool here, const char *path)
+{
+    struct role_path *one = arena_new(&schema->arena, struct role_path);
+    one->role = role ? arena_strdup(&schema->arena, role) : NULL;
+    one->here = here;
+    one->path = arena_strdup(&schema->arena, path);
+    one->next = schema->paths;
+    schema->paths = one;
+}
+
+const char *schema_search_path(const struct schema *schema, const char *role)
+{
+    const char *path = NULL;
+    int best = -1;
+    for (const struct role_path *one = schema->paths; one; one = one->next) {
+        int rank = 2 * (one->role != NULL) + one->here;
+        if ((one->role && strcmp(one->role, role) != 0) || rank <= best)
+            continue;
+        best = rank;
+        path = one->path;
+    }
+    return path;
 }

@@ -237,6 +237,20 @@ static const struct setting_table keyspace_table = {
     .line_offset = offsetof(struct keyspace_config, line), .name_offset = offsetof(struct keyspace_config, name),
 };
 
+static const struct setting_row schema_rows[] = {
+    {TEXT(struct schema_config, name, "name", "1", "63"), REQUIRED, RELOAD,
+     HELP("name of the schema")},
+    {TEXT(struct schema_config, shard, "shard", "1", "63"), REQUIRED, RELOAD,
+     HELP("name of the shard that has it, with everything in it")},
+};
+
+static const struct setting_table schema_table = {
+    .noun = "schema",
+    .purpose = "A schema that lives on one shard: a customer's, for instance.",
+    .rows = schema_rows, .count = COUNT(schema_rows), .size = sizeof(struct schema_config),
+    .line_offset = offsetof(struct schema_config, line), .name_offset = offsetof(struct schema_config, name),
+};
+
 static const struct setting_row database_rows[] = {
     {TEXT(struct database_config, name, "name", "1", "63"), REQUIRED, RELOAD,
      HELP("name that clients connect to; pgshunt and pgbouncer are taken, by the console")},
@@ -265,6 +279,8 @@ static const struct setting_row database_rows[] = {
      HELP("which tables are split, and by what")},
     {STRINGS(struct database_config, reference, nreference, "reference"), DEFAULT("none"), RELOAD,
      HELP("tables with a full copy on every shard")},
+    {OBJECTS(struct database_config, schemas, nschemas, "schemas", &schema_table, "schemas"), RANGE("0", "100000"), DEFAULT("none"), RELOAD,
+     HELP("schemas that live on one shard each")},
 };
 
 static const struct setting_table database_table = {

@@ -20,6 +20,11 @@ struct named_rules {
     UT_hash_handle hh;
 };
 
+struct mapped_schema {
+    struct table_rule rule;
+    UT_hash_handle hh; /* by rule.schema */
+};
+
 struct shardmap {
     struct arena arena; /* all strings and rules */
     const char **shard_names;
@@ -30,6 +35,7 @@ struct shardmap {
     struct named_rules *tables; /* hash by name */
     const struct lookup_rule **lookups;
     unsigned nlookups;
+    struct mapped_schema *schemas;
 };
 
 static const struct table_rule unsharded_rule = {.name = "", .class = TABLE_UNSHARDED};
@@ -63,6 +69,7 @@ void shardmap_free(struct shardmap *map)
         free(map->keyspaces[i]);
     free(map->keyspaces);
     free(map->lookups);
+    HASH_CLEAR(hh, map->schemas); /* its entries are the arena's */
     arena_free(&map->arena);
     free(map);
 }
@@ -254,6 +261,36 @@ const struct lookup_rule *shardmap_lookup(const struct shardmap *map, unsigned i
     return index < map->nlookups ? map->lookups[index] : NULL;
 }
 
+void shardmap_add_schema(struct shardmap *map, const char *schema, unsigned shard)
+{
+    struct mapped_schema *entry = arena_new(&map->arena, struct mapped_schema);
+    const char *name = arena_strdup(&map->arena, schema);
+    entry->rule = (struct table_rule){
+        .schema = name, .name = name, .class = TABLE_PINNED, .key = "", .shard = shard};
+    HASH_ADD_KEYPTR(hh, map->schemas, name, strlen(name), entry);
+}
+
+bool shardmap_has_schemas(const struct shardmap *map)
+{
+    return map->schemas != NULL;
+}
+
+bool shardmap_has_schemas_on(const struct shardmap *map, unsigned shard)
+{
+    for (const struct mapped_schema *one = map->schemas; one; one = one->hh.next)
+        if (one->rule.shard == shard)
+            return true;
+    return false;
+}
+
+const struct table_rule *shardmap_schema(const struct shardmap *map, const char *schema)
+{
+    struct mapped_schema *entry = NULL;
+    if (map->schemas)
+        HASH_FIND_STR(map->schemas, schema, entry);
+    return entry ? &entry->rule : NULL;
+}
+
 unsigned shardmap_shards(const struct shardmap *map)
 {
     return map->nshards;
@@ -313,9 +350,10 @@ static const struct table_rule *rule_unqualified(const struct named_rules *entry
 const struct table_rule *shardmap_table(const struct shardmap *map, const char *schema,
                                         const char *name)
 {
-    const struct named_rules *entry = find_name(map, name);
+    const struct table_rule *pinned = schema ? shardmap_schema(map, schema) : NULL;
+    const struct named_rules *entry = pinned ? NULL : find_name(map, name);
     if (!entry)
-        return &unsharded_rule;
+        return pinned ? pinned : &unsharded_rule;
     return schema ? rule_in_schema(entry, schema) : rule_unqualified(entry);
 }
 

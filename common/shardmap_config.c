@@ -72,5 +72,10 @@ struct shardmap *shardmap_of_config(const struct database_config *config)
     }
     for (int r = 0; r < config->nreference; r++)
         shardmap_add_table(map, config->reference[r], -1, NULL);
+    for (int s = 0; s < config->nschemas; s++) {
+        int shard = shardmap_shard_by_name(map, config->schemas[s].shard);
+        if (shard >= 0) /* has been checked */
+            shardmap_add_schema(map, config->schemas[s].name, (unsigned)shard);
+    }
     return map;
 }

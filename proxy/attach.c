@@ -1,4 +1,5 @@
 /* attach.c: routes statements and gets servers for them, with the client's settings and BEGIN ahead. */
+#include "proxy/search_path.h"
 #include "proxy/session.h"
 
 #include <string.h>
@@ -80,6 +81,12 @@ void attach_route_session(const struct client *client, struct route_session *ses
         .temp_tables = (pins >> PIN_TEMPORARY & 1) != 0,
         .changed_views = client->tx ? (const char *const *)client->tx->changed_views : NULL,
     };
+    if (shardmap_has_schemas(client->database->map)) {
+        session->search_path = search_path_of(client, client->request.arena);
+        session->user = search_path_user(client, client->request.arena);
+        session->schema_is_stale = topology_schema_changed_at(client->database) >
+                                   topology_schema_read_at(client->database);
+    }
     if (client->tx && client->nparticipants == 1)
         session->transaction_shard = (int)client->participants[0]->shard;
 }

@@ -27,12 +27,17 @@ struct schema_job {
     char *name;                      /* of the database */
     const struct database *database; /* into the monitor's topology */
     struct schema_load *load;        /* under way; NULL: none */
+    struct topology *held;           /* ... whose map it goes by; a reference */
+    struct schema *building; /* read from the first shard; mapped schemas of others are added */
+    uint64_t building_print;
+    int shard; /* that is being read */
     int64_t due_at;
     int64_t started_at;
     uint64_t fingerprint; /* of what is published */
     bool published;
     bool from_primary;
-    bool again; /* changed while a load was under way, which may have missed it */
+    bool again;      /* changed while a load was under way, which may have missed it */
+    bool incomplete; /* a shard's own schemas could not be read */
     bool tried;
     bool said_failed;
 };
@@ -48,6 +53,10 @@ struct schema_job *schema_job_new(struct monitor *monitor, const char *name)
 void schema_job_free(struct schema_job *job)
 {
     schema_load_cancel(job->load);
+    if (job->building)
+        schema_free(job->building);
+    if (job->held)
+        topology_unref(job->held);
     free(job->name);
     free(job);
 }
@@ -60,6 +69,8 @@ const char *schema_job_name(const struct schema_job *job)
 void schema_job_set_database(struct schema_job *job, const struct database *database)
 {
     job->database = database;
+    if (database && shardmap_has_schemas(database->map))
+        schema_job_soon(job); /* which of them are where may have changed */
 }
 
 const struct database *schema_job_database(const struct schema_job *job)
@@ -76,10 +87,10 @@ void schema_job_soon(struct schema_job *job)
         job->due_at = soon;
 }
 
-/* The first shard's primary, else any node of it that answers. */
-static struct node *source_of(const struct schema_job *job)
+/* The shard's primary, else any node of it that answers. */
+static struct node *source_of(const struct schema_job *job, int number)
 {
-    const struct shard *shard = &job->database->shards[0];
+    const struct shard *shard = &job->database->shards[number];
     struct node *primary = shard_primary(shard);
     if (primary && atomic_load(&primary->state) == NODE_STATE_UP)
         return primary;
@@ -100,19 +111,80 @@ static void take_failure(struct schema_job *job, const char *why, int64_t now)
     job->due_at = now + RETRY_FAILED;
 }
 
+static const struct database *held_database(const struct schema_job *job)
+{
+    for (int i = 0; i < job->held->ndatabases; i++)
+        if (strcmp(job->held->databases[i].name, job->name) == 0)
+            return &job->held->databases[i];
+    return NULL;
+}
+
+static void on_done(void *arg, struct schema *schema, uint64_t fingerprint, const char *why);
+
+static void start_load(struct schema_job *job, struct node *node, int shard)
+{
+    struct schema_load_what what = {held_database(job)->map, (unsigned)shard, job->building};
+    job->shard = shard;
+    job->load = schema_load_start(&job->monitor->loop, node, job->monitor->topology->config, &what,
+                                  on_done, job);
+}
+
+/* Goes on with the next shard that has schemas of its own. False: there is none. What cannot be read now
+ * is not known, and tried again soon. */
+static bool read_next(struct schema_job *job)
+{
+    const struct database *held = held_database(job);
+    for (int shard = job->shard + 1; held && job->database && shard < held->nshards; shard++) {
+        bool has = shardmap_has_schemas_on(held->map, (unsigned)shard);
+        struct node *node = has && shard < job->database->nshards ? source_of(job, shard) : NULL;
+        if (node) {
+            start_load(job, node, shard);
+            return true;
+        }
+        job->incomplete |= has;
+    }
+    return false;
+}
+
+/* Takes what was read of one shard. False: there is more to come. */
+static bool take_part(struct schema_job *job, struct schema *schema, uint64_t fingerprint,
+                      const char *why)
+{
+    job->building = schema;
+    job->building_print = job->building_print * 31 + fingerprint;
+    if (why) {
+        log_event(LOG_WARNING, "cannot load the schemas of a shard", LOG_S("database", job->name),
+                  LOG_I("shard", job->shard), LOG_S("reason", why));
+        job->incomplete = true;
+    }
+    return !read_next(job);
+}
+
+static void publish(struct schema_job *job, struct schema *schema, uint64_t fingerprint);
+
 static void on_done(void *arg, struct schema *schema, uint64_t fingerprint, const char *why)
 {
     struct schema_job *job = arg;
-    int64_t now = clock_us();
     job->load = NULL;
     job->tried = true;
-    if (!schema) {
-        take_failure(job, why, now);
+    if (schema && !take_part(job, schema, fingerprint, why))
         return;
-    }
+    topology_unref(job->held);
+    job->held = NULL;
+    job->building = NULL;
+    if (schema)
+        publish(job, schema, job->building_print);
+    else
+        take_failure(job, why, clock_us());
+}
+
+static void publish(struct schema_job *job, struct schema *schema, uint64_t fingerprint)
+{
+    int64_t now = clock_us();
     int64_t pause = (now - job->started_at) * RELOAD_SHARE;
     int64_t least = job->from_primary ? RELOAD_EVERY : RELOAD_FROM_REPLICA;
-    job->due_at = now + (job->again ? DEBOUNCE : pause > least ? pause : least);
+    int64_t often = pause > least ? pause : least;
+    job->due_at = now + (job->again ? DEBOUNCE : job->incomplete ? RETRY_FAILED : often);
     job->again = false;
     job->said_failed = false;
     if (job->published && fingerprint == job->fingerprint &&
@@ -134,16 +206,18 @@ void schema_job_tick(struct schema_job *job, int64_t now)
 {
     if (job->load || now < job->due_at || !job->database || job->database->nshards == 0)
         return;
-    struct node *node = source_of(job);
+    struct node *node = source_of(job, 0);
     if (!node)
         return;
     job->started_at = now;
     job->again = false;
-    job->load = schema_load_start(&job->monitor->loop, node, job->monitor->topology->config,
-                                  shardmap_is_sharded(job->database->map), on_done, job);
+    job->incomplete = false;
+    job->building_print = 0;
+    job->held = topology_ref(job->monitor->topology);
+    start_load(job, node, 0);
 }
 
 bool schema_job_settled(const struct schema_job *job)
 {
-    return job->tried || !job->database || (!job->load && !source_of(job));
+    return job->tried || !job->database || (!job->load && !source_of(job, 0));
 }

@@ -18,12 +18,14 @@ struct schema_load {
     int step; /* index into steps[] */
     int nsteps;
     struct schema *schema;
+    struct schema_load_what what;
     XXH64_state_t hash;
     /* the relation whose columns are arriving */
     struct arena arena; /* its strings */
     struct schema_relation relation;
     uint32_t relation_oid; /* 0: none */
-    int room;              /* of relation.columns */
+    int room;              /* of relation.columns, */
+    const char **types;    /* and their types, where they are wanted */
     schema_load_done *done;
     void *arg;
 };
@@ -61,7 +63,7 @@ static const char relations_sql[] =
     "d.adbin::text ~ '[{](SQLVALUEFUNCTION|NEXTVALUEEXPR) '"
     " OR EXISTS (SELECT FROM regexp_matches(d.adbin::text, ':funcid ([1-9][0-9]*)', 'g') AS m"
     " JOIN pg_proc AS f ON f.oid = m[1]::oid WHERE f.provolatile <> 'i')) THEN true END,"
-    " c.relrowsecurity"
+    " c.relrowsecurity, format_type(a.atttypid, a.atttypmod)"
     " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
     " LEFT JOIN odd AS o ON o.root = c.oid"
     " LEFT JOIN pg_inherits AS h ON h.inhrelid = c.oid AND h.inhseqno = 1"
@@ -151,21 +153,39 @@ static const char collation_sql[] =
     " coalesce(to_jsonb(pg_database)->>'datlocprovider', 'c') AS provider"
     " FROM pg_database WHERE datname = current_database()) AS s";
 
+/* What ALTER ROLE and ALTER DATABASE say, for the schemas that an unqualified name can mean. */
+static const char paths_sql[] =
+    "SELECT r.rolname, s.setdatabase <> 0, substr(c, 13)"
+    " FROM pg_db_role_setting AS s LEFT JOIN pg_roles AS r ON r.oid = s.setrole,"
+    " unnest(s.setconfig) AS c WHERE c LIKE 'search\\_path=%' AND (s.setrole = 0 OR r.oid IS NOT "
+    "NULL)"
+    " AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))"
+    " ORDER BY 1, 2";
+
 static void add_relation_row(struct schema_load *load, const PGresult *row);
+static void add_path_row(struct schema_load *load, const PGresult *row);
 static void add_function_row(struct schema_load *load, const PGresult *row);
 static void add_collation_row(struct schema_load *load, const PGresult *row);
 static void add_part_row(struct schema_load *load, const PGresult *row);
 static void add_definition_row(struct schema_load *load, const PGresult *row);
 static void ignore_row(struct schema_load *load, const PGresult *row);
 
+/* Steps whose rows are of no schema: of the database, read once; of nothing, for what they do. */
+enum { OF_DATABASE = -1, OF_NONE = -2 };
+
 static const struct {
     const char *sql;
     void (*add)(struct schema_load *load, const PGresult *row);
     bool may_fail; /* what came until then is good to have */
+    int schema;    /* column that names the schema of a row; or: */
 } steps[] = {
-    {collation_sql, add_collation_row, false}, {functions_sql, add_function_row, false},
-    {relations_sql, add_relation_row, false},  {parts_sql, add_part_row, false},
-    {search_path_sql, ignore_row, true},       {definitions_sql, add_definition_row, true},
+    {collation_sql, add_collation_row, false, OF_DATABASE},
+    {paths_sql, add_path_row, false, OF_DATABASE},
+    {functions_sql, add_function_row, false, 0},
+    {relations_sql, add_relation_row, false, 1},
+    {parts_sql, add_part_row, false, 0},
+    {search_path_sql, ignore_row, true, OF_NONE},
+    {definitions_sql, add_definition_row, true, 0},
 };
 #define STEPS ((int)(sizeof steps / sizeof steps[0]))
 #define STEPS_OF_VIEWS 2 /* the last ones: only where statements are planned through views */
@@ -200,6 +220,7 @@ static void start_relation(struct schema_load *load, uint32_t oid, const PGresul
 {
     finish_relation(load);
     load->relation_oid = oid;
+    load->relation.types = NULL;
     load->relation.schema = arena_strdup(&load->arena, field(row, 1));
     load->relation.name = arena_strdup(&load->arena, field(row, 2));
     load->relation.kind = field(row, 3)[0];
@@ -223,8 +244,13 @@ static void add_relation_row(struct schema_load *load, const PGresult *row)
         load->room = load->room ? load->room * 2 : 32;
         load->relation.columns = mem_realloc(load->relation.columns,
                                              sizeof *load->relation.columns * (size_t)load->room);
+        load->types = mem_realloc(load->types, sizeof *load->types * (size_t)load->room);
     }
     const char *collation = field(row, 7);
+    if (shardmap_schema(load->what.map, load->relation.schema)) {
+        load->types[load->relation.ncolumns] = arena_strdup(&load->arena, field(row, 14));
+        load->relation.types = load->types;
+    }
     load->relation.columns[load->relation.ncolumns++] = (struct schema_column){
         .name = arena_strdup(&load->arena, field(row, 5)),
         .type_oid = (uint32_t)strtoul(field(row, 6), NULL, 10),
@@ -273,6 +299,22 @@ static void ignore_row(struct schema_load *load, const PGresult *row)
     (void)load, (void)row;
 }
 
+static void add_path_row(struct schema_load *load, const PGresult *row)
+{
+    schema_add_search_path(load->schema, field(row, 0), field(row, 1)[0] == 't', field(row, 2));
+}
+
+/* Whether the row is of a schema that this shard is asked for. */
+static bool is_wanted(const struct schema_load *load, const PGresult *row)
+{
+    int column = steps[load->step].schema;
+    if (column == OF_NONE)
+        return true;
+    const struct table_rule *rule =
+        column < 0 ? NULL : shardmap_schema(load->what.map, field(row, column));
+    return load->what.into ? rule && rule->shard == load->what.shard : !rule || rule->shard == 0;
+}
+
 static void add_collation_row(struct schema_load *load, const PGresult *row)
 {
     const char *collate = field(row, 0);
@@ -284,9 +326,10 @@ static void add_collation_row(struct schema_load *load, const PGresult *row)
 static void free_load(struct schema_load *load)
 {
     monitor_conn_close(load->conn);
-    if (load->schema)
+    if (load->schema && !load->what.into)
         schema_free(load->schema);
     free(load->relation.columns);
+    free(load->types);
     arena_free(&load->arena);
     free(load);
 }
@@ -298,9 +341,9 @@ static void finish(struct schema_load *load, const char *why)
     struct schema *schema = NULL;
     uint64_t fingerprint = XXH64_digest(&load->hash);
     char text[512];
-    if (why) {
+    if (why)
         snprintf(text, sizeof text, "%.*s", (int)strcspn(why, "\n"), why);
-    } else {
+    if (!why || load->what.into) {
         schema = load->schema;
         load->schema = NULL;
     }
@@ -310,6 +353,8 @@ static void finish(struct schema_load *load, const char *why)
 
 static void next_step(struct schema_load *load)
 {
+    while (load->what.into && steps[load->step].schema == OF_DATABASE)
+        load->step++;
     monitor_conn_query(load->conn, steps[load->step].sql, true, LOAD_TIMEOUT_MS);
 }
 
@@ -333,6 +378,8 @@ static void on_result(void *arg, const PGresult *result)
     }
     switch ((int)PQresultStatus(result)) {
     case PGRES_SINGLE_TUPLE:
+        if (!is_wanted(load, result))
+            break;
         hash_row(load, result);
         steps[load->step].add(load, result);
         break;
@@ -353,13 +400,15 @@ static void on_failed(void *arg, const char *why, const char *sqlstate)
 static const struct monitor_conn_events load_events = {on_ready, on_result, on_failed};
 
 struct schema_load *schema_load_start(uv_loop_t *loop, struct node *node,
-                                      const struct config *config, bool sharded,
-                                      schema_load_done *done, void *arg)
+                                      const struct config *config,
+                                      const struct schema_load_what *what, schema_load_done *done,
+                                      void *arg)
 {
     struct schema_load *load = mem_alloc(sizeof *load);
-    load->nsteps = sharded ? STEPS : STEPS - STEPS_OF_VIEWS;
+    load->nsteps = shardmap_is_sharded(what->map) ? STEPS : STEPS - STEPS_OF_VIEWS;
     struct monitor_login login = monitor_login(config, "pgshunt schema");
-    load->schema = schema_new();
+    load->schema = what->into ? what->into : schema_new();
+    load->what = *what;
     load->done = done;
     load->arg = arg;
     arena_init(&load->arena);

@@ -310,6 +310,7 @@ static bool parse_ddl_detail(struct convert *c, Node *node)
 void parse_ddl(struct convert *c, Node *node)
 {
     c->statement->kind = STMT_DDL;
+    parse_schemas(c, node);
     if (parse_ddl_detail(c, node))
         return;
     switch ((int)nodeTag(node)) {

@@ -69,6 +69,8 @@ void parse_utility(struct convert *c, Node *node);
 bool parse_session(struct convert *c, Node *node);
 /* Schema changes and maintenance (parse_ddl.c): all that is left. */
 void parse_ddl(struct convert *c, Node *node);
+/* Notes the schemas of what it names that is no relation (parse_schemas.c). */
+void parse_schemas(struct convert *c, Node *node);
 /* The value of a yes/no option: absent means yes, and so does what we cannot read. */
 bool parse_option_on(const DefElem *option);
 /* Converts a statement inside this one into statement->inner and takes over what it noted. */

@@ -148,6 +148,8 @@ static const char *pin_reason(struct planner *p)
     const struct instance *instance = &p->instances[0];
     for (int i = 0; i < p->ninstances && !instance->pin; i++)
         instance = &p->instances[i];
+    if (!instance->pin && instance->rule->class == TABLE_PINNED)
+        return arena_printf(p->arena, "schema %s", instance->rule->schema);
     if (!instance->pin)
         return looked_up(p);
     const char *key = instance->rule->key, *value = value_words(p, instance->pin);
@@ -229,7 +231,7 @@ static bool use_said_key(struct planner *p, const struct query *query)
 {
     const char *key = said_key(p);
     unsigned shard;
-    if (!key)
+    if (!key || plan_pinned(p))
         return false;
     if (!hint_shard(p, p->instances[0].rule->keyspace, key, &shard))
         return true;
@@ -383,6 +385,8 @@ static void plan_several(struct planner *p, const struct query *query)
         plan_refuse_shape(p, "A change inside WITH that is not on one shard");
         return;
     }
+    if (plan_refuse_pinned_write(p, query))
+        return;
     switch (query->kind) {
     case QUERY_SELECT:
         plan_select(p, query);
@@ -514,8 +518,11 @@ static bool is_word(char c)
 }
 
 /* A plain scan for names of tables that are not on one shard alone; quotes do not matter. */
-static const char *names_table(const struct planner *p, const char *text)
+static const char *names_table(struct planner *p, const char *text)
 {
+    const struct table_rule *path_rule = p->path_rule;
+    const char *found = NULL;
+    p->path_rule = NULL; /* not every word is a table of that schema */
     while (*text) {
         size_t len = 0;
         while (is_word(text[len]))
@@ -529,11 +536,15 @@ static const char *names_table(const struct planner *p, const char *text)
         for (size_t i = 0; i < len; i++)
             folded[i] = (char)tolower((unsigned char)folded[i]);
         if (plan_rule(p, NULL, exact)->class != TABLE_UNSHARDED ||
-            plan_rule(p, NULL, folded)->class != TABLE_UNSHARDED)
-            return exact;
+            plan_rule(p, NULL, folded)->class != TABLE_UNSHARDED ||
+            shardmap_schema(p->map, exact) || shardmap_schema(p->map, folded)) {
+            found = exact;
+            break;
+        }
         text += len;
     }
-    return NULL;
+    p->path_rule = path_rule;
+    return found;
 }
 
 /* The grammar's own words are what a server of that version would answer. */
@@ -560,7 +571,7 @@ static void plan_unknown(struct planner *p)
     if (table)
         refuse_unknown(p, table);
     else
-        plan_direct(p, 0, "not understood: the server judges");
+        plan_direct(p, p->path_rule ? plan_home(p) : 0, "not understood: the server judges");
 }
 
 /* ---- entry ---- */
@@ -597,6 +608,9 @@ void plan_init(struct planner *p, const struct route_input *input, const struct 
     p->nwants = 0;
     p->wants_many = false;
     p->failed = NULL;
+    plan_read_path(p);
+    /* A table made a moment ago, in that schema or in another? */
+    p->may_wait |= p->path_rule && !(input->session && input->session->schema_is_fresh);
 }
 
 void router_plan(const struct route_input *input, struct arena *arena, struct plan *plan)

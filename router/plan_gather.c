@@ -94,7 +94,7 @@ static bool add_relation(struct gathering *g, const struct relation_ref *ref)
     }
     if (rule->class == TABLE_REFERENCE)
         return true;
-    const struct schema_relation *relation = schema_relation(p->schema, ref->schema, ref->name);
+    const struct schema_relation *relation = plan_relation(p, ref->schema, ref->name);
     if (!relation || !relation->ncolumns) {
         plan_needs_schema(p, ref->schema, ref->name);
         return false;
@@ -109,6 +109,18 @@ static bool add_relation(struct gathering *g, const struct relation_ref *ref)
     return true;
 }
 
+/* A table of another schema that stays where it is would be hidden by a temporary one of its name. */
+static bool hides_another(const struct gathering *g, const struct relation_ref *ref)
+{
+    for (int i = 0; i < g->rewrite.ntables; i++) {
+        const struct schema_relation *relation = g->rewrite.tables[i].relation;
+        if (same_name(relation->name, ref->name) &&
+            plan_relation(g->p, ref->schema, ref->name) != relation)
+            return true;
+    }
+    return false;
+}
+
 static bool add_relations(struct gathering *g)
 {
     const struct statement *statement = g->p->statement;
@@ -116,6 +128,9 @@ static bool add_relations(struct gathering *g)
     g->rewrite.tables = arena_array(arena, struct rewrite_gather_table, statement->nrelations + 1);
     for (int i = 0; i < statement->nrelations; i++)
         if (!add_relation(g, &statement->relations[i]))
+            return false;
+    for (int i = 0; i < statement->nrelations; i++)
+        if (hides_another(g, &statement->relations[i]))
             return false;
     return g->rewrite.ntables > 0;
 }
@@ -128,7 +143,7 @@ static int count_mentions(const struct gathering *g, const struct schema_relatio
     int count = 0;
     for (int i = 0; i < p->statement->nrelations; i++) {
         const struct relation_ref *ref = &p->statement->relations[i];
-        count += schema_relation(p->schema, ref->schema, ref->name) == relation;
+        count += plan_relation(p, ref->schema, ref->name) == relation;
     }
     return count;
 }
@@ -142,8 +157,7 @@ static struct shard_set table_reach(const struct gathering *g,
     int seen = 0;
     for (int i = 0; i < p->ninstances; i++) {
         const struct from_item *item = p->instances[i].item;
-        if (p->instances[i].derived ||
-            schema_relation(p->schema, item->schema, item->name) != relation)
+        if (p->instances[i].derived || plan_relation(p, item->schema, item->name) != relation)
             continue;
         reach = shards_union(p->arena, shardmap_shards(p->map), &reach, &p->instances[i].set);
         seen++;
@@ -205,6 +219,30 @@ static void fill_shards(struct planner *p, struct gather_table *table,
             table->shards[table->nshards++] = shard;
 }
 
+/* One whose schema the gathering server does not have is made by its definition. */
+static struct shard_query define_table(struct planner *p, const struct gather_table *table,
+                                       const struct rewrite_gather_table *from)
+{
+    const char *columns = "";
+    for (int i = 0; i < from->relation->ncolumns; i++) {
+        const struct schema_column *column = &from->relation->columns[i];
+        struct buffer name = {0};
+        if (!from->used[i] && !from->all)
+            continue;
+        put_identifier(&name, column->name);
+        buffer_append(&name, "", 1);
+        columns =
+            arena_printf(p->arena, "%s%s%s %s%s%s%s", columns, *columns ? ", " : "",
+                         (const char *)buffer_head(&name), from->relation->types[i],
+                         column->collation ? " COLLATE \"" : "",
+                         column->collation ? column->collation : "", column->collation ? "\"" : "");
+        buffer_release(&name);
+    }
+    return (struct shard_query){.sql = arena_printf(p->arena,
+                                                    "CREATE TEMPORARY TABLE %s (%s) ON COMMIT DROP",
+                                                    table->relation + strlen("pg_temp."), columns)};
+}
+
 static struct shard_query make_table(struct planner *p, const struct gather_table *table,
                                      const struct shard_query *source, const char *suffix)
 {
@@ -253,6 +291,8 @@ static void fill_table(struct gathering *g, int index, unsigned home, struct gat
     table->create = make_table(p, table, &from->source, "");
     table->make = make_table(p, table, &from->source, " WITH NO DATA");
     table->rows_here = shards_contain(&g->reach[index], home);
+    if (from->relation->types && !table->rows_here)
+        table->make = define_table(p, table, from);
     fill_shards(p, table, &g->reach[index], home);
 }
 

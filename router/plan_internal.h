@@ -178,8 +178,12 @@ struct planner {
     int rounds; /* how often views were put in */
     /* Targets of INSERT, UPDATE, DELETE, MERGE; first of each class. */
     const struct from_item *writes_sharded, *writes_reference, *writes_unsharded;
-    int ntables;             /* tables met, each mention */
-    bool has_ctes;           /* WITH somewhere in what was walked so far */
+    const char *
+        *path; /* search_path, where some schemas live on one shard; NULL: does not matter */
+    int npath;
+    const struct table_rule *path_rule; /* of the first such schema in it; NULL: there is none */
+    int ntables;                        /* tables met, each mention */
+    bool has_ctes;                      /* WITH somewhere in what was walked so far */
     bool may_wait;           /* the session would wait for a fresh schema: see plan_needs_schema */
     bool keyed;              /* a hint or the session says a key, and that counts */
     bool pending;            /* a parameter is needed that is not bound yet */
@@ -272,6 +276,24 @@ bool array_open(struct array_reader *reader, const char *bytes, size_t length, b
                 struct arena *arena);
 /* *bytes NULL: a NULL element. */
 bool array_next(struct array_reader *reader, const char **bytes, size_t *length);
+
+/* ---- plan_schemas.c ---- */
+
+void plan_read_path(struct planner *p);
+/* The schema that a name means, where `schema` says none; NULL: where names mean what they always do. */
+const char *plan_schema_of(const struct planner *p, const char *schema, const char *name);
+/* The relation of that name, as far as it is known. */
+const struct schema_relation *plan_relation(const struct planner *p, const char *schema,
+                                            const char *name);
+/* Whether the relation, if it is a view, reads what its schema's shard has and nothing else. */
+bool plan_is_pinned_view(const struct planner *p, const struct table_rule *rule,
+                         const struct schema_relation *view);
+/* The first table in such a schema; NULL: none. */
+const struct instance *plan_pinned(const struct planner *p);
+/* False: no such table is written. */
+bool plan_refuse_pinned_write(struct planner *p, const struct query *query);
+/* Plans a utility statement about such schemas; false: it is about none. */
+bool plan_in_schema(struct planner *p);
 
 /* ---- plan_scan.c, plan_scope.c, plan_join.c ---- */
 

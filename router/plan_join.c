@@ -387,7 +387,8 @@ static void merged_columns(struct planner *p, const struct from_item *join,
     for (int a = r->first; a < r->middle; a++)
         for (int b = r->middle; b < r->end; b++) {
             const struct instance *left = &p->instances[a], *right = &p->instances[b];
-            if (left->renamed || right->renamed || !same_name(left->rule->key, right->rule->key))
+            if (left->renamed || right->renamed || !left->rule->keyspace ||
+                !same_name(left->rule->key, right->rule->key))
                 continue;
             bool merged = join->natural;
             for (int i = 0; i < join->nusing; i++)

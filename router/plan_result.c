@@ -12,7 +12,7 @@ unsigned plan_home(const struct planner *p)
     if (session && session->in_transaction && session->transaction_shard >= 0 &&
         (unsigned)session->transaction_shard < shardmap_shards(p->map))
         return (unsigned)session->transaction_shard;
-    return 0;
+    return p->path_rule ? p->path_rule->shard : 0;
 }
 
 void plan_direct(struct planner *p, unsigned shard, const char *reason)
@@ -68,6 +68,8 @@ const char *plan_key_hint(const struct planner *p)
     if (!p->ninstances)
         return "Name a shard with a comment: /* pgshunt: shard=... */";
     const struct instance *instance = &p->instances[0];
+    if (plan_pinned(p))
+        return "Query each schema in a statement of its own.";
     const char *name = instance->item->alias ? instance->item->alias : instance->item->name;
     if (!*instance->rule->key)
         return arena_printf(p->arena,

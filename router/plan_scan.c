@@ -148,6 +148,7 @@ static void note_write(struct planner *p, const struct from_item *target)
         p->view = target->name; /* every shard's copy is to be written */
     switch (plan_rule(p, target->schema, target->name)->class) {
     case TABLE_SHARDED:
+    case TABLE_PINNED:
         if (!p->writes_sharded)
             p->writes_sharded = target;
         break;
@@ -245,8 +246,9 @@ static void scan_insert(struct planner *p, const struct query *q, enum level_pla
     note_write(p, q->relation);
     scope.end = (short)p->ninstances;
     p->levels[scope.level].end = scope.end;
-    if (scope.end > scope.first) {
+    if (scope.end > scope.first)
         p->instances[scope.first].target = true;
+    if (scope.end > scope.first && p->instances[scope.first].rule->class == TABLE_SHARDED) {
         insert_pin(p, q, scope.first);
         int position = insert_key_position(p, q, &p->instances[scope.first]);
         if (position >= 0)

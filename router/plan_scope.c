@@ -8,6 +8,7 @@
 static const struct table_rule *table_rule(const struct planner *p, const char *schema,
                                            const char *name)
 {
+    schema = plan_schema_of(p, schema, name);
     const struct table_rule *rule = shardmap_table(p->map, schema, name);
     const struct schema_relation *relation = rule->class == TABLE_UNSHARDED && p->schema
                                                  ? schema_relation_any(p->schema, schema, name)
@@ -61,7 +62,7 @@ static bool is_catalog(const struct from_item *item)
 bool scope_blank_padded(const struct planner *p, const struct table_rule *rule,
                         const struct from_item *item)
 {
-    if (rule->keyspace->type != KEY_TEXT)
+    if (!rule->keyspace || rule->keyspace->type != KEY_TEXT)
         return false;
     const struct schema_column *column = scope_column(p, item, rule->key);
     return column && column->type_oid == OID_BPCHAR;
@@ -91,6 +92,13 @@ static void add_instance(struct planner *p, const struct from_item *item,
         .blank_padded = scope_blank_padded(p, rule, item),
         .view = view,
     };
+    if (rule->class != TABLE_PINNED)
+        return;
+    struct instance *instance = &p->instances[p->ninstances - 1];
+    instance->set = (struct shard_set){.kind = SHARDS_ONE, .one = rule->shard};
+    instance->keyed = true;
+    if (!plan_is_pinned_view(p, rule, plan_relation(p, item->schema, item->name)))
+        p->view = item->name;
 }
 
 #define VIEWS_DEEP 32
@@ -121,8 +129,7 @@ static void look_behind(const struct planner *p, const struct schema_relation *v
 bool plan_is_view(const struct planner *p, const char *schema, const char *name,
                   struct view_content *holds)
 {
-    const struct schema_relation *relation =
-        p->schema ? schema_relation(p->schema, schema, name) : NULL;
+    const struct schema_relation *relation = plan_relation(p, schema, name);
     *holds = (struct view_content){false, false, false};
     if (!relation || relation->kind != 'v')
         return false;
@@ -199,6 +206,9 @@ static void add_table(struct planner *p, const struct from_item *item, int level
     switch (rule->class) {
     case TABLE_SHARDED:
         add_sharded(p, item, rule, level);
+        break;
+    case TABLE_PINNED:
+        add_instance(p, item, rule, level);
         break;
     case TABLE_REFERENCE:
         p->reference = item->name;
@@ -292,7 +302,7 @@ static const struct schema_relation *columns_of(const struct planner *p,
 {
     if (!p->schema || item->kind != FROM_TABLE)
         return NULL;
-    const struct schema_relation *relation = schema_relation(p->schema, item->schema, item->name);
+    const struct schema_relation *relation = plan_relation(p, item->schema, item->name);
     if (!relation && !may_be_cte(p, item))
         plan_needs_schema(p, item->schema, item->name);
     return relation;

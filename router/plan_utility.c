@@ -53,7 +53,7 @@ static bool is_temporary(const struct planner *p, const struct relation_ref *ref
 
 static void count_written(enum table_class class, bool temporary, struct named *named)
 {
-    if (class == TABLE_SHARDED)
+    if (class == TABLE_SHARDED || class == TABLE_PINNED)
         named->sharded++;
     else if (class == TABLE_REFERENCE)
         named->reference++;
@@ -63,7 +63,7 @@ static void count_written(enum table_class class, bool temporary, struct named *
 
 static void count_read(enum table_class class, struct named *named)
 {
-    if (class == TABLE_SHARDED)
+    if (class == TABLE_SHARDED || class == TABLE_PINNED)
         named->read_sharded++;
     else if (class == TABLE_REFERENCE)
         named->read_reference++;
@@ -78,7 +78,7 @@ static struct named count_names(const struct planner *p)
         const struct relation_ref *ref = &p->statement->relations[i];
         enum table_class class = plan_rule(p, ref->schema, ref->name)->class;
         bool temporary = class == TABLE_UNSHARDED && is_temporary(p, ref);
-        if (class == TABLE_SHARDED && !named.first_sharded)
+        if ((class == TABLE_SHARDED || class == TABLE_PINNED) && !named.first_sharded)
             named.first_sharded = ref->name;
         if (class != TABLE_UNSHARDED && !named.first_shared)
             named.first_shared = ref->name;
@@ -395,6 +395,8 @@ static void plan_prepare(struct planner *p)
 /* One case per kind of statement: the one long switch of this file. */
 void plan_utility(struct planner *p)
 {
+    if (plan_in_schema(p))
+        return;
     switch (p->statement->kind) {
     case STMT_QUERY:
         if (p->statement->query)

@@ -80,7 +80,9 @@ static bool merge_stays(struct planner *p, const struct query *query, const stru
                         int shard)
 {
     const char *text = p->statement->text;
-    bool named = false;
+    bool named = target->rule->class == TABLE_PINNED;
+    if (named)
+        return true; /* wherever its rows go, they stay in the schema */
     for (int i = 0; i < query->nconflict_set; i++)
         named |= query->conflict_set[i].alias &&
                  same_name(query->conflict_set[i].alias, target->rule->key);

@@ -163,6 +163,13 @@ struct keyspace_config {
     int line;
 };
 
+/* A schema whose tables are on one shard. */
+struct schema_config {
+    const char *name;
+    const char *shard;
+    int line;
+};
+
 struct database_config {
     const char *name;
     const char *catalog;  /* name of the catalog shard; default: the first */
@@ -182,6 +189,8 @@ struct database_config {
     int nkeyspaces;
     const char **reference;
     int nreference;
+    struct schema_config *schemas;
+    int nschemas;
     int line;
 };
 

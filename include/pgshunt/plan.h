@@ -64,6 +64,9 @@ struct route_session {
     enum require_key require_key;
     /* Views that the transaction has made or changed, which the schema does not show yet; NULL ends them. */
     const char *const *changed_views;
+    const char *search_path; /* as SHOW has it; NULL: not known, or it does not matter */
+    const char *user;        /* what "$user" means there */
+    bool schema_is_stale;    /* DDL has been seen since it was read */
 };
 
 /* Where the rows with a value of a lookup's column are, as the shards have said. */

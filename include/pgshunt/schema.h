@@ -53,6 +53,8 @@ struct schema_relation {
     char persistence; /* p permanent, u unlogged (also if a partition or child is), t temporary */
     struct schema_column *columns; /* in attnum order, dropped ones left out */
     int ncolumns;
+    const char *
+        *types; /* of the columns, as SQL, where other shards do not have the table; else NULL */
     const char
         *parent_schema; /* of what it is a partition or inheritance child of; NULL: of nothing */
     const char *parent; /* the nearest; of several parents the first */
@@ -79,8 +81,13 @@ void schema_add_function(struct schema *schema, const char *schema_name, const c
                          enum volatility volatility);
 /* pg_database.datcollate and the provider ('c' libc, 'i' ICU) of the database. */
 void schema_set_collation(struct schema *schema, const char *collate, char provider);
+/* ALTER ROLE ... SET search_path: role NULL is everybody's (ALTER DATABASE); `here`: in this database only.
+ * The most special one counts. */
+void schema_add_search_path(struct schema *schema, const char *role, bool here, const char *path);
 void schema_free(struct schema *schema);
 
+/* The role's search_path, as ALTER ROLE and ALTER DATABASE have it; NULL: they say nothing. */
+const char *schema_search_path(const struct schema *schema, const char *role);
 /* NULL: unknown. schema_name NULL: unqualified. */
 const struct schema_relation *schema_relation(const struct schema *schema, const char *schema_name,
                                               const char *name);

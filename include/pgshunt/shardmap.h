@@ -20,7 +20,8 @@
 struct shardmap;
 struct database_config;
 
-enum table_class { TABLE_UNSHARDED, TABLE_SHARDED, TABLE_REFERENCE };
+/* PINNED: in a schema that one shard has. */
+enum table_class { TABLE_UNSHARDED, TABLE_SHARDED, TABLE_REFERENCE, TABLE_PINNED };
 
 /* A shard's number where a list has neither the value nor a shard for all others. */
 #define SHARDMAP_NO_SHARD (~0u)
@@ -63,6 +64,7 @@ struct table_rule {
     const struct keyspace *keyspace;   /* TABLE_SHARDED */
     const char *key;                   /* TABLE_SHARDED: the key column */
     const struct lookup_rule *lookups; /* TABLE_SHARDED; NULL: none */
+    unsigned shard;                    /* TABLE_PINNED; `schema` is the schema, `name` too */
 };
 
 struct shardmap_builder {
@@ -85,6 +87,8 @@ void shardmap_add_table(struct shardmap *map, const char *name, int keyspace, co
 void shardmap_add_lookup(struct shardmap *map, const char *table, const char *column, bool unique);
 /* The lookups of all tables, in the order they were added; NULL behind the last. */
 const struct lookup_rule *shardmap_lookup(const struct shardmap *map, unsigned index);
+/* Everything in the schema is on that shard. */
+void shardmap_add_schema(struct shardmap *map, const char *schema, unsigned shard);
 /* All of it as the configuration says. */
 struct shardmap *shardmap_of_config(const struct database_config *config);
 void shardmap_free(struct shardmap *map);
@@ -98,6 +102,10 @@ bool shardmap_is_sharded(const struct shardmap *map);
 /* Never NULL: tables that nothing is said about get a rule of class TABLE_UNSHARDED. */
 const struct table_rule *shardmap_table(const struct shardmap *map, const char *schema,
                                         const char *name);
+bool shardmap_has_schemas(const struct shardmap *map);
+bool shardmap_has_schemas_on(const struct shardmap *map, unsigned shard);
+/* The rule (TABLE_PINNED) for all that is in the schema, if one shard has it; NULL: it is like any. */
+const struct table_rule *shardmap_schema(const struct shardmap *map, const char *schema);
 const struct keyspace *shardmap_keyspace(const struct shardmap *map, unsigned index);
 unsigned shardmap_keyspaces(const struct shardmap *map);
 /* SHARDMAP_NO_SHARD: a list that does not have it; no such row can be anywhere. */

@@ -229,6 +229,12 @@ struct function_ref {
     int nargs;
 };
 
+/* A schema that a schema change names: CREATE SCHEMA, or as that of a function, type, ... */
+struct object_schema {
+    const char *name; /* NULL: of an object that is named without one */
+    bool made;        /* an object is made in it */
+};
+
 /* Facts gathered over the whole tree, CTEs and subqueries included. */
 enum statement_fact {
     FACT_MODIFYING_CTE = 1 << 0, /* INSERT/UPDATE/DELETE below the top level */
@@ -255,6 +261,8 @@ struct statement {
     struct statement *inner; /* EXPLAIN, PREPARE, DECLARE, COPY (query), CREATE TABLE AS */
     struct relation_ref *relations;
     int nrelations;
+    struct object_schema *schemas; /* schema changes: of what is no relation */
+    int nschemas;
     struct function_ref *functions; /* calls, and operators are not listed */
     int nfunctions;
     int max_param;     /* highest $n, 0 if none */

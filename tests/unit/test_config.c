@@ -88,7 +88,7 @@ static const struct bad_case bad_files[] = {
      "transaction_timeout, query_timeout, read_write_split, route, region, max_lag, no_replica, "
      "read_your_writes, monotonic_reads, require_key, "
      "max_connections, max_clients, auth_user, "
-     "auth_password, auth_dbname, auth_query, shards, keyspaces, reference"},
+     "auth_password, auth_dbname, auth_query, shards, keyspaces, reference, schemas"},
     /* types */
     {TRUST "listen = 5;\n",
      "test.conf:2: found listen = 5, an integer; allowed: a group: listen = { ... }"},
