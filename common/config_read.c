@@ -31,7 +31,7 @@ static int line_of(const struct config_reader *reader, const config_setting_t *a
 bool config_refuse(struct config_reader *reader, const config_setting_t *at, const char *format,
                    ...)
 {
-    char where[450], what[560];
+    char where[450], what[900];
     va_list args;
     va_start(args, format);
     vsnprintf(what, sizeof what, format, args);
