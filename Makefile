@@ -128,7 +128,7 @@ bench: deps-bench all ## measure pgshunt against direct, a bare relay and PgBoun
 bench-quick: deps-bench all ## the same in about a minute, to see that it works
 	$(Q)$(PYTHON) tests/bench/bench.py --quick $(BENCH_FLAGS)
 
-bench-sharding: deps-bench all ## measure four shards beside one Postgres: point queries, merges, groups, two-phase commits
+bench-sharding: deps-bench all ## measure four shards beside one Postgres: point queries, merges, groups, COPY, two-phase commits
 	$(Q)$(PYTHON) tests/bench/sharding.py $(BENCH_FLAGS)
 
 asan: ## build with AddressSanitizer and UBSan into build/asan/

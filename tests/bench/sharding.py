@@ -19,6 +19,7 @@ from contextlib import closing
 import psycopg2
 
 import bench
+import sharding_copy
 from bench import DATABASE, Target, close_all, median, number
 from harness import Cluster, Proxy, process, wait_until
 
@@ -60,7 +61,7 @@ class Scene:
         times = {"name": "events", "type": "bigint", "map": "range", "ranges": [
             {"from": ends[i], "to": ends[i + 1], "shard": f"s{i}"} for i in range(SHARDS)],
             "tables": [{"name": "events", "key": "user_id"}]}
-        self.sharded = self.start_proxy("sharded", shards, [HASHED, times])
+        self.sharded = self.start_proxy("sharded", shards, [HASHED, times, sharding_copy.KEYSPACE])
         self.plain = self.start_proxy("one Postgres", single, None)
         self.fill(shards, single)
         return self
@@ -252,8 +253,15 @@ def measure_twophase(scene):
            ratios(values), "<= 1.5")
 
 
+def measure_copy(scene):
+    figures = sharding_copy.measure(scene.sharded.cluster, scene.sharded.proxy, scene.options.copied)
+    for name in figures:
+        yield (f"COPY FROM of narrow rows, {name}: per proxy CPU second", figures[name]["mb_per_cpu_second"], "MB", None,
+               ">= 300")
+
+
 PARTS = {"direct": measure_direct, "scatter": measure_scatter, "limit": measure_limit, "merge": measure_merge,
-         "group": measure_group, "twophase": measure_twophase}
+         "group": measure_group, "twophase": measure_twophase, "copy": measure_copy}
 
 
 # ---- command line ----
@@ -265,6 +273,7 @@ def parse_arguments():
     parser.add_argument("--duration", type=int, default=5, help="seconds a run of pgbench lasts")
     parser.add_argument("--rounds", type=int, default=3, help="how often each side has its turn")
     parser.add_argument("--rows", type=int, default=1000000, help="rows of a shard")
+    parser.add_argument("--copied", type=int, default=sharding_copy.ROWS, help="rows that are copied")
     parser.add_argument("--json", metavar="FILE", default=os.path.join(bench.ROOT, "build", "bench-sharding.json"),
                         help="where the figures go as JSON")
     options = parser.parse_args()
