@@ -19,6 +19,7 @@
 #include "pgshunt/wire.h"
 #include "proxy/cancel.h"
 #include "proxy/extended.h"
+#include "proxy/gather.h"
 #include "proxy/keyless.h"
 #include "proxy/reported.h"
 #include "proxy/shard_query.h"
@@ -39,6 +40,7 @@ struct part {
     bool done;      /* all its rows have come */
     bool awaited;   /* a ReadyForQuery is to come */
     bool cancelled; /* asked to stop: its error is ours and means nothing */
+    int skip;       /* CommandCompletes to come that are not the portal's */
     int64_t rows, bytes;
 };
 
@@ -113,8 +115,10 @@ static void copy_spec(struct arena *arena, const struct merge_spec *from, struct
 static struct cursor *new_cursor(struct client *client, const char *name, bool sql)
 {
     const struct plan *plan = &client->request.plan;
+    static const struct merge_spec as_it_comes = {.visible = -1, .limit = -1};
     struct transaction *tx = client->tx;
-    struct cursor *c = mem_alloc(sizeof *c + sizeof(struct part) * (size_t)plan->nqueries);
+    int nparts = plan->gather ? 1 : plan->nqueries;
+    struct cursor *c = mem_alloc(sizeof *c + sizeof(struct part) * (size_t)nparts);
     if (!tx->cursors)
         tx->cursors = mem_alloc(sizeof *tx->cursors);
     arena_init(&c->arena);
@@ -125,12 +129,12 @@ static struct cursor *new_cursor(struct client *client, const char *name, bool s
     c->sql = sql;
     c->depth = tx->nsavepoints;
     c->write = plan->write;
-    copy_spec(&c->arena, plan->merge, &c->spec);
-    c->merge = merge_new(&c->spec, plan->nqueries, client->topology->config->max_groups);
+    copy_spec(&c->arena, plan->gather ? &as_it_comes : plan->merge, &c->spec);
+    c->merge = merge_new(&c->spec, nparts, client->topology->config->max_groups);
     merge_want_description(c->merge, true);
-    c->nparts = plan->nqueries;
+    c->nparts = nparts;
     for (int i = 0; i < c->nparts; i++) {
-        unsigned shard = plan->queries[i].shard;
+        unsigned shard = plan->gather ? plan->shard : plan->queries[i].shard;
         c->parts[i].shard = shard;
         c->parts[i].shard_name = arena_strdup(&c->arena, client->database->shards[shard].name);
     }
@@ -273,7 +277,7 @@ static int32_t chunk(const struct cursor *c, const struct part *part)
 {
     const struct run *run = &c->run;
     int64_t rows = run->wanted == ALL_ROWS ? CHUNK_MAX : run->wanted - run->sent;
-    if (rows < CHUNK_MIN)
+    if (rows < CHUNK_MIN && c->nparts > 1) /* of one server no row is asked for too early */
         rows = CHUNK_MIN;
     if (rows > CHUNK_MAX)
         rows = CHUNK_MAX;
@@ -335,6 +339,23 @@ static void open_parts(struct cursor *c, const struct scatter_ask *ask)
         send_part(c, part, server, &more);
         buffer_release(&more);
     }
+}
+
+static void open_gathered(struct cursor *c, const struct scatter_ask *ask)
+{
+    struct part *part = &c->parts[0];
+    struct server *server = client_participant(c->client, part->shard);
+    struct buffer more = {0};
+    close_dead(c->client->tx->cursors, part->shard, &more);
+    shard_query_put_portal(ask, &c->client->request.plan.gather->query,
+                           c->binary ? SHARD_BINARY : SHARD_AS_ASKED, 0, c->server_name, &more);
+    part->skip = gather_put_renaming(c->client->request.plan.gather, c->id, &more);
+    if (c->run.op != OP_DECLARE)
+        put_execute(c, part, &more);
+    part->open = true;
+    server->unnamed = (struct prepared_key){0};
+    send_part(c, part, server, &more);
+    buffer_release(&more);
 }
 
 /* The rows that the merge cannot go on without. */
@@ -562,6 +583,10 @@ static void keep_verb(struct cursor *c, const char *tag, size_t len)
 static void feed(struct cursor *c, struct part *part, int index, char type, const char *body,
                  size_t len)
 {
+    if (type == 'C' && part->skip) {
+        part->skip--;
+        return;
+    }
     if (type == 'D') {
         part->rows++;
         part->bytes += (int64_t)len;
@@ -767,6 +792,24 @@ static void refuse(struct client *client, const char *sqlstate, const char *hint
     session_refuse(client, &error);
 }
 
+static void declare(struct client *client, const struct scatter_ask *ask)
+{
+    const struct statement *statement = ask->statement;
+    struct cursor *c = new_cursor(client, statement->name, true);
+    c->binary = statement->cursor_binary;
+    start(client, c, OP_DECLARE, 0, ask->silent, false);
+    if (ask->silent && ask->describe)
+        wire_put_simple(&c->run.out, 'n');
+    struct scatter_ask as_text =
+        *ask; /* its own Bind's formats are about DECLARE, which has no rows */
+    as_text.result_formats = NULL;
+    as_text.result_formats_len = 0;
+    if (client->request.plan.gather)
+        open_gathered(c, &as_text);
+    else
+        open_parts(c, &as_text);
+}
+
 void cursor_declare(struct client *client, const struct scatter_ask *ask)
 {
     const struct statement *statement = ask->statement;
@@ -776,17 +819,28 @@ void cursor_declare(struct client *client, const struct scatter_ask *ask)
         refuse(client, "25P01", NULL, "DECLARE CURSOR can only be used in transaction blocks");
         return;
     }
-    struct cursor *c = new_cursor(client, statement->name, true);
-    c->binary = statement->cursor_binary;
+    if (client->request.plan.gather) {
+        scatter_start_portal(client, ask, NULL, 0);
+        return;
+    }
     keyless_planned(client, &client->request.plan, statement);
-    start(client, c, OP_DECLARE, 0, ask->silent, false);
-    if (ask->silent && ask->describe)
-        wire_put_simple(&c->run.out, 'n');
-    struct scatter_ask as_text =
-        *ask; /* its own Bind's formats are about DECLARE, which has no rows */
-    as_text.result_formats = NULL;
-    as_text.result_formats_len = 0;
-    open_parts(c, &as_text);
+    declare(client, ask);
+}
+
+void cursor_open_gathered(struct client *client, const char *name, const struct scatter_ask *ask,
+                          int32_t max_rows)
+{
+    if (!name) {
+        declare(client, ask);
+        return;
+    }
+    struct portal *portal = names_portal(&client->extended->names, name);
+    struct cursor *c = new_cursor(client, name, false);
+    c->completes = ask->statement;
+    if (portal)
+        portal->cursor = c->id;
+    start(client, c, OP_EXECUTE, max_rows > 0 ? max_rows : ALL_ROWS, true, ask->describe);
+    open_gathered(c, ask);
 }
 
 static void close_by_sql(struct client *client, struct cursor *c, bool silent)

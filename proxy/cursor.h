@@ -22,6 +22,10 @@ struct cursors; /* of one transaction */
  * `max_rows` rows (0: all). */
 void cursor_open_portal(struct client *client, struct portal *portal, const struct scatter_ask *ask,
                         int32_t max_rows);
+/* A portal (NULL: DECLARE) for the plan of client->request, which gathers, and has done so: the tables are on
+ * its server, behind the gather's savepoint. They get names of the cursor's own, and stay as long as it. */
+void cursor_open_gathered(struct client *client, const char *portal, const struct scatter_ask *ask,
+                          int32_t max_rows);
 /* What the portal has given a part of, or NULL; *gone: a savepoint it was made behind was gone back to. */
 struct cursor *cursor_of_portal(const struct client *client, const struct portal *portal,
                                 bool *gone);

@@ -189,7 +189,8 @@ bool batch_scatter(struct client *client, struct scatter_ask *ask)
     client->request.retriable = client->request.plan.node == NODE_CLASS_REPLICA && !client->tx &&
                                 !ext->unsafe && !client->request.incomplete;
     ext->state = BATCH_SCATTER;
-    if (client->request.plan.mode == SCATTER_CURSOR)
+    if (client->request.plan.mode == SCATTER_CURSOR ||
+        (client->request.plan.gather && client->request.plan.gather->cursor))
         cursor_declare(client, ask);
     else
         scatter_start(client, ask);
@@ -202,7 +203,8 @@ static bool answers_rows(const struct plan *plan, const struct statement *statem
     bool change = statement->query && (statement->query->kind == QUERY_INSERT ||
                                        statement->query->kind == QUERY_UPDATE ||
                                        statement->query->kind == QUERY_DELETE);
-    bool gathered = plan->mode == SCATTER_GATHER && (!change || statement->query->nreturning);
+    bool gathered = plan->mode == SCATTER_GATHER && !plan->gather->cursor &&
+                    (!change || statement->query->nreturning);
     return plan->mode == SCATTER_ROWS || gathered ||
            (plan->merge && plan->mode != SCATTER_CURSOR) || statement->kind == STMT_EXPLAIN;
 }
@@ -231,11 +233,12 @@ static bool start_portal(struct client *client, struct portal *portal,
                          const struct scatter_ask *ask, int32_t max_rows)
 {
     struct plan *plan = &client->request.plan;
-    if (plan->mode == SCATTER_GATHER || !plan->merge || ask->statement->kind == STMT_EXPLAIN) {
+    bool gathered = plan->mode == SCATTER_GATHER && !plan->write;
+    if ((!gathered && !plan->merge) || ask->statement->kind == STMT_EXPLAIN) {
         struct pg_error error = {
             .sqlstate = "0A000",
-            .message = "fetching a result that is gathered, or EXPLAIN over several shards, in "
-                       "parts is not supported yet",
+            .message = "fetching the rows of a change that is gathered, or EXPLAIN over several "
+                       "shards, in parts is not supported yet",
             .hint = "Leave the fetch size at 0, or use LIMIT and OFFSET."};
         client->stats->refused++;
         extended_refuse(client, &error);
@@ -251,7 +254,11 @@ static bool start_portal(struct client *client, struct portal *portal,
     enum attach attached = attach_all(client, plan);
     if (attached != ATTACH_READY)
         return attached == ATTACH_FAILED;
-    cursor_open_portal(client, portal, ask, max_rows);
+    client->extended->state = BATCH_SCATTER;
+    if (gathered)
+        scatter_start_portal(client, ask, portal->name, max_rows);
+    else
+        cursor_open_portal(client, portal, ask, max_rows);
     return true;
 }
 

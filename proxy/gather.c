@@ -2,9 +2,9 @@
  * gather.c: rows of several shards brought to one server, the home, which then answers the query.
  *
  *   MAKING --table made, all its rows are here--> MAKING (the next) ... --> ANSWERING --> ENDING --> (done)
- *     |  ^                                                                     ^
- *     v  | the others' rows are in                                             | the last table
- *   FILLING                                                                    '
+ *     |  ^                                                 '--into a cursor---> READY --> (cursor.h)
+ *     v  | the others' rows are in
+ *   FILLING
  *
  * Each table is made with the rows that the home has itself; those of the other shards stream into it
  * through a COPY: a DataRow's body is a binary COPY's row, byte by byte. A shard is read only as fast as
@@ -21,17 +21,17 @@
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
 #include "proxy/cancel.h"
+#include "proxy/cursor.h"
 #include "proxy/extended.h"
 #include "proxy/reported.h"
 #include "proxy/series.h"
 #include "proxy/shard_query.h"
 
 #define QUEUE_MAX 65536
-#define SAVEPOINT "pgshunt_gather"
 /* Fewer rows are planned for well enough without statistics. */
 #define ANALYZE_ROWS 1000
 
-enum gather_phase { GATHER_MAKING, GATHER_FILLING, GATHER_ANSWERING, GATHER_ENDING };
+enum gather_phase { GATHER_MAKING, GATHER_FILLING, GATHER_READY, GATHER_ANSWERING, GATHER_ENDING };
 
 /* A shard whose rows are brought home. */
 struct source {
@@ -49,10 +49,13 @@ struct gather {
     enum gather_phase phase;
     struct server *home; /* NULL: lost */
     const char *home_name;
-    int awaited;  /* ReadyForQuerys of the home to come */
-    int table;    /* of the plan's: being made or filled */
-    bool copying; /* the home takes rows */
-    bool block;   /* inside a transaction of the client's */
+    int awaited;        /* ReadyForQuerys of the home to come */
+    int table;          /* of the plan's: being made or filled */
+    bool copying;       /* the home takes rows */
+    bool block;         /* inside a transaction of the client's */
+    bool cursor;        /* the answer is left in one: */
+    const char *portal; /* of this portal; NULL: of DECLARE */
+    int32_t max_rows;
     bool failed;
     bool told; /* the home's own error is in `out` */
     struct pg_error error;
@@ -262,9 +265,51 @@ static void answer(struct gather *g)
             put_home_query(g, g->plan->gather->tables[i].add_key);
     if (g->most_rows >= ANALYZE_ROWS)
         put_about_tables(g, "ANALYZE ", "");
-    g->phase = GATHER_ANSWERING;
-    put_home_statement(g, &g->plan->gather->query);
+    g->phase = g->cursor ? GATHER_READY : GATHER_ANSWERING;
+    if (!g->cursor)
+        put_home_statement(g, &g->plan->gather->query);
     send_home(g, &g->feed);
+}
+
+static void put_utility(const char *sql, struct buffer *out)
+{
+    wire_put_parse(out, "", sql, NULL, 0);
+    size_t begin = wire_begin(out, 'B');
+    wire_put_bytes(out, "\0\0\0\0\0\0\0\0", 8);
+    wire_end(out, begin);
+    begin = wire_begin(out, 'E');
+    wire_put_bytes(out, "\0\0\0\0\0", 5);
+    wire_end(out, begin);
+}
+
+int gather_put_renaming(const struct gather_plan *gather, uint32_t id, struct buffer *out)
+{
+    struct buffer sql = {0};
+    for (int i = 0; i < gather->ntables; i++) {
+        buffer_clear(&sql);
+        buffer_printf(&sql, "ALTER TABLE %s RENAME TO pgshunt_c%u_%d", gather->tables[i].relation,
+                      id, i);
+        buffer_append(&sql, "", 1);
+        put_utility(buffer_head(&sql), out);
+    }
+    buffer_release(&sql);
+    put_utility("RELEASE SAVEPOINT " GATHER_SAVEPOINT, out);
+    return gather->ntables + 1;
+}
+
+/* All rows are there: what is left is a cursor's business, which takes them from the home's portal. */
+static void hand_over(struct gather *g)
+{
+    struct client *client = g->client;
+    struct scatter_ask ask = g->ask;
+    const char *portal = g->portal ? arena_strdup(client->request.arena, g->portal) : NULL;
+    int32_t max_rows = g->max_rows;
+    if (ask.silent)
+        buffer_append(&client->extended->early, buffer_head(&g->out), buffer_length(&g->out));
+    for (int i = 0; i < client->nparticipants; i++)
+        conn_set_reading(&client->participants[i]->conn, true);
+    scatter_free(client);
+    cursor_open_gathered(client, portal, &ask, max_rows);
 }
 
 static void end(struct gather *g)
@@ -273,7 +318,7 @@ static void end(struct gather *g)
     if (!g->home || (g->block && g->failed)) /* a failed block is the client's to end */
         return;
     if (g->block)
-        put_about_tables(g, "DROP TABLE ", "; RELEASE SAVEPOINT " SAVEPOINT);
+        put_about_tables(g, "DROP TABLE ", "; RELEASE SAVEPOINT " GATHER_SAVEPOINT);
     else if (g->home->tx_status != 'I')
         put_home_query(g, g->failed ? "ROLLBACK" : "COMMIT");
     send_home(g, &g->feed);
@@ -318,11 +363,18 @@ struct gather *gather_start(struct client *client, const struct scatter_ask *ask
     g->home->gathered = g->block;
     g->home->unnamed = (struct prepared_key){0};
     g->home->request_at = client->request.started_at;
-    put_home_query(g, g->block ? "SAVEPOINT " SAVEPOINT : "BEGIN READ WRITE");
+    put_home_query(g, g->block ? "SAVEPOINT " GATHER_SAVEPOINT : "BEGIN READ WRITE");
     for (int i = 0; i < plan->gather->nchecks; i++)
         put_home_query(g, plan->gather->checks[i]);
     make_table(g);
     return g;
+}
+
+void gather_into_cursor(struct gather *g, const char *portal, int32_t max_rows)
+{
+    g->cursor = true;
+    g->portal = portal ? arena_strdup(&g->arena, portal) : NULL;
+    g->max_rows = max_rows;
 }
 
 void gather_free(struct gather *g)
@@ -415,6 +467,10 @@ static void advance(struct gather *g)
     }
     if (g->awaited)
         return;
+    if (g->phase == GATHER_READY && !g->failed && g->home) {
+        hand_over(g);
+        return;
+    }
     if (g->phase == GATHER_ENDING) {
         finish(g);
         return;
@@ -425,6 +481,10 @@ static void advance(struct gather *g)
         make_table(g);
     else
         answer(g);
+    if (g->phase == GATHER_READY && !g->awaited) {
+        hand_over(g);
+        return;
+    }
     if (g->phase == GATHER_ENDING && !g->awaited)
         finish(g);
 }

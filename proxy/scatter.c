@@ -132,6 +132,13 @@ void scatter_start(struct client *client, const struct scatter_ask *ask)
     }
 }
 
+void scatter_start_portal(struct client *client, const struct scatter_ask *ask, const char *portal,
+                          int32_t max_rows)
+{
+    scatter_start(client, ask);
+    gather_into_cursor(client->scatter->gather, portal, max_rows);
+}
+
 void scatter_start_cursor(struct client *client, struct cursor *cursor)
 {
     struct scatter *scatter = mem_alloc(sizeof *scatter);

@@ -265,6 +265,10 @@ struct scatter_ask {
     size_t result_formats_len;
 };
 void scatter_start(struct client *client, const struct scatter_ask *ask);
+/* The same for a plan that gathers, whose rows are left in a cursor: of the portal, with its first
+ * `max_rows` rows answered, or of DECLARE where `portal` is NULL. */
+void scatter_start_portal(struct client *client, const struct scatter_ask *ask, const char *portal,
+                          int32_t max_rows);
 /* Makes a cursor that goes to work the fan-out under way (cursor.h). */
 void scatter_start_cursor(struct client *client, struct cursor *cursor);
 void scatter_message(struct server *server, char type, const char *body, size_t len);

@@ -41,8 +41,8 @@ static bool may_gather(const struct planner *p, const struct query *query)
     const struct route_session *session = p->input->session;
     bool fits = query->kind == QUERY_SELECT || query->kind == QUERY_SETOP ||
                 query->kind == QUERY_VALUES || changes_first_alone(p, query);
-    bool place = outer == written || outer->kind == STMT_EXPLAIN ||
-                 (outer->kind == STMT_COPY_TO && outer->copy_stdio);
+    bool place = outer == written || outer->kind == STMT_DECLARE_CURSOR ||
+                 outer->kind == STMT_EXPLAIN || (outer->kind == STMT_COPY_TO && outer->copy_stdio);
     unsigned in_the_way = FACT_MODIFYING_CTE | FACT_LOCKING | FACT_INTO;
     return fits && place && p->schema && !p->view && !p->failed && !p->keyed &&
            !(inner->facts & in_the_way) && same_name(p->plan->error.sqlstate, "0A000") &&
@@ -358,7 +358,9 @@ static void fill_plan(struct gathering *g, struct shard_query *query)
     gather->nchecks = g->nchecks;
     for (int i = 0; i < gather->ntables; i++)
         fill_table(g, i, plan->shard, &gather->tables[i]);
-    wrap(p, query);
+    gather->cursor = p->input->statement->kind == STMT_DECLARE_CURSOR;
+    if (!gather->cursor)
+        wrap(p, query);
     gather->query = *query;
     add_participants(p, gather);
     plan->error = (struct pg_error){0};

@@ -249,13 +249,14 @@ static void plan_cursor(struct planner *p)
     plan_inner(p);
     if (plan->kind != PLAN_SCATTER)
         return;
-    if (plan->mode != SCATTER_ROWS || !plan->merge)
-        plan_refuse_shape(p, "a cursor for a query that is gathered,");
+    bool gathered = plan->mode == SCATTER_GATHER && !plan->write;
+    if (!gathered && (plan->mode != SCATTER_ROWS || !plan->merge))
+        plan_refuse_shape(p, "a cursor for a change");
     else if (declare->cursor_hold)
         plan_refuse_shape(p, "a cursor WITH HOLD over several shards");
     else if (declare->cursor_scroll)
         plan_refuse_shape(p, "a SCROLL cursor over several shards");
-    else
+    else if (!gathered)
         plan->mode = SCATTER_CURSOR;
 }
 

@@ -156,6 +156,7 @@ struct gather_plan {
         *checks; /* run there at first: they fail where the user may not read a view */
     int nchecks;
     bool empty;      /* EXPLAIN: the tables stay without rows */
+    bool cursor;     /* DECLARE: a portal is opened for the query */
     const char *why; /* why no better gear would do */
 };
 

@@ -13,6 +13,17 @@ pytestmark = pytest.mark.core
 
 USERS = 200
 
+
+@pytest.fixture(scope="module", autouse=True)
+def restored(oracle):
+    """The one Postgres is other modules', too."""
+    cursor = oracle.cursor()
+    cursor.execute("CREATE TEMP TABLE balances AS SELECT id, balance FROM users")
+    yield
+    cursor.execute("UPDATE users SET balance = b.balance FROM balances b WHERE b.id = users.id AND users.balance <> b.balance")
+    cursor.execute("DROP TABLE balances")
+
+
 QUERIES = [
     "SELECT id FROM users ORDER BY id",
     "SELECT id, name FROM users ORDER BY name DESC, id LIMIT 23 OFFSET 4",
@@ -23,6 +34,11 @@ QUERIES = [
     "SELECT country, count(*), avg(balance) FROM users GROUP BY country ORDER BY country",
     "SELECT count(*), sum(amount) FROM orders",
     "SELECT id, repeat('x', 20000) FROM users ORDER BY id",
+    "SELECT count(DISTINCT country), max(name) FROM users",
+    "SELECT id, rank() OVER (ORDER BY name, id), country FROM users ORDER BY id",
+    "WITH x AS (SELECT country, count(*) AS n FROM users GROUP BY 1) SELECT u.id, x.n FROM users u JOIN x USING (country) ORDER BY 1",
+    "SELECT id FROM users UNION SELECT id + 500 FROM users WHERE false ORDER BY 1",
+    "SELECT u.id, o.id FROM users u JOIN orders o ON o.id = u.id ORDER BY 1",
 ]
 
 
@@ -138,6 +154,17 @@ def test_savepoints(data, cluster, oracle):
          (query("FETCH 3 FROM d"),), (query("COMMIT"),), (query("FETCH 3 FROM d"),))
 
 
+def test_errors_of_gathered_results(data, cluster, oracle):
+    """They come with the part that their row is in, no earlier: there is one server to ask."""
+    failing = "SELECT id, 1 / (id - 150), n FROM (SELECT id, count(*) OVER (ORDER BY id) AS n FROM users) x"
+    same(data, cluster, *in_parts(failing, [5, 100, 44]), (query("SELECT 1"),))
+    with Raw(data) as raw:
+        raw.ask(query("BEGIN"))
+        raw.ask(parse("", failing), bind("p", ""), execute("p", 149), SYNC)
+        assert error_of(raw.ask(execute("p", 1), SYNC))["C"] == "22012"
+        assert error_of(raw.ask(execute("p", 1), SYNC))["C"] == "25P02"
+
+
 def test_errors(data, cluster, oracle):
     failing = "SELECT id, 1 / (id - 150) FROM users ORDER BY id"
     same(data, cluster, *in_parts(failing, [5, 200, 1]), (query("SELECT 1"),),
@@ -161,6 +188,12 @@ CURSOR_ROUNDS = [
      "FETCH 1 FROM d", "ROLLBACK"],
     ["BEGIN", "DECLARE c CURSOR FOR SELECT id FROM users WHERE id = 4", "FETCH 2 FROM c", "CLOSE c", "COMMIT"],
     ["BEGIN", "DECLARE c CURSOR FOR SELECT id FROM users LIMIT 0", "FETCH 2 FROM c", "COMMIT"],
+    ["BEGIN", "DECLARE c CURSOR FOR SELECT id, rank() OVER (ORDER BY id DESC) FROM users ORDER BY id", "FETCH 3 FROM c",
+     "SELECT count(DISTINCT country) FROM users", "DECLARE d CURSOR FOR SELECT count(DISTINCT id) FROM users", "FETCH 2 FROM c",
+     "MOVE 3 IN c", "FETCH ALL FROM d", "UPDATE users SET balance = balance", "FETCH 4 FROM c", "CLOSE c", "FETCH c", "ROLLBACK"],
+    ["BEGIN", "SAVEPOINT a", "DECLARE c CURSOR FOR SELECT id, count(*) OVER () FROM users ORDER BY id", "FETCH 1 FROM c",
+     "RELEASE a", "SAVEPOINT b", "FETCH 2 FROM c", "DECLARE d CURSOR FOR SELECT id, count(*) OVER () FROM users ORDER BY id DESC",
+     "FETCH 2 FROM d", "ROLLBACK TO b", "FETCH 2 FROM c", "SELECT sum(count(*)) OVER () FROM users", "COMMIT"],
 ]
 
 
@@ -184,7 +217,8 @@ def test_binary_cursor(data, cluster, oracle):
     ("FETCH 1 FROM c; SELECT 1", "0A000"),
     ("DECLARE d CURSOR WITH HOLD FOR SELECT id FROM users", "0A000"),
     ("DECLARE d SCROLL CURSOR FOR SELECT id FROM users", "0A000"),
-    ("DECLARE d CURSOR FOR SELECT count(DISTINCT country) FROM users", "0A000"),
+    ("DECLARE d SCROLL CURSOR FOR SELECT count(DISTINCT country) FROM users", "0A000"),
+    ("DECLARE d CURSOR WITH HOLD FOR SELECT count(DISTINCT country) FROM users", "0A000"),
     ("DECLARE d CURSOR FOR SELECT id FROM users FOR UPDATE", "0A000"),
 ])
 def test_what_is_refused(data, sql, state):
@@ -204,11 +238,29 @@ def test_explain_of_a_cursor(data):
         assert "shard s0" in text and "shard s1" in text and "sort" in text
 
 
-def test_gathered_results_are_refused(data):
+def test_an_explanation_in_parts_is_refused(data):
     with Raw(data) as raw:
-        for sql in ("SELECT count(DISTINCT country) FROM users", "EXPLAIN SELECT id FROM users"):
-            answer = raw.ask(parse("", sql), bind("", ""), execute("", 1), SYNC)
-            assert error_of(answer)["C"] == "0A000" and error_of(answer)["H"]
+        answer = raw.ask(parse("", "EXPLAIN SELECT id FROM users"), bind("", ""), execute("", 1), SYNC)
+        assert error_of(answer)["C"] == "0A000" and error_of(answer)["H"]
+
+
+def test_explain_of_a_gathered_cursor(data):
+    with closing(data.connect()) as connection:
+        text = explain(connection, "DECLARE c CURSOR FOR SELECT id, count(*) OVER () FROM users ORDER BY id")
+        assert "gather on" in text and "window" in text
+
+
+def test_gathered_cursors_of_a_transaction_that_writes(data):
+    """The tables of a cursor do not stop a two-phase commit."""
+    with closing(data.connect()) as connection:
+        connection.autocommit = False
+        with connection.cursor("c") as named, connection.cursor() as cursor:
+            named.itersize = 10
+            named.execute("SELECT id, count(*) OVER () FROM users ORDER BY id")
+            first = named.fetchmany(15)
+            cursor.execute("UPDATE users SET balance = balance WHERE id = %s", (first[3][0],))
+            assert len(first) + len(named.fetchall()) == USERS
+        connection.commit()
 
 
 def test_psycopg2_named_cursor(data, oracle):

@@ -239,7 +239,7 @@ static const struct plan_case utility_cases[] = {
      "cursor s0 s1 s2 R: sort by \"id\"", "SELECT * FROM users ORDER BY id"},
     {"DECLARE c CURSOR WITH HOLD FOR SELECT * FROM users", "0A000", "WITH HOLD"},
     {"DECLARE c SCROLL CURSOR FOR SELECT * FROM users", "0A000", "SCROLL"},
-    {"DECLARE c CURSOR FOR SELECT count(DISTINCT name) FROM users", "0A000", "count(DISTINCT"},
+    {"DECLARE c CURSOR FOR SELECT count(DISTINCT name) FROM users", "gather", "count(DISTINCT"},
     {"EXPLAIN DECLARE c CURSOR FOR SELECT * FROM users", "rows s0 s1 s2 R: append",
      "EXPLAIN SELECT * FROM users"},
     {"EXPLAIN SELECT * FROM users WHERE id = 42", "s1 R", NULL},
