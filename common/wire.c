@@ -158,6 +158,12 @@ static void put_report(struct buffer *buf, char type, const struct pg_error *err
         snprintf(position, sizeof(position), "%d", error->position);
         put_error_field(buf, 'P', position);
     }
+    put_error_field(buf, 'W', error->where);
+    put_error_field(buf, 's', error->schema);
+    put_error_field(buf, 't', error->table);
+    put_error_field(buf, 'c', error->column);
+    put_error_field(buf, 'd', error->datatype);
+    put_error_field(buf, 'n', error->constraint);
     wire_put8(buf, 0);
     wire_end(buf, begin);
 }
@@ -324,6 +330,24 @@ static void store_error_field(struct pg_error *error, int field, const char *tex
         break;
     case 'P':
         error->position = error_position(text);
+        break;
+    case 'W':
+        error->where = text;
+        break;
+    case 's':
+        error->schema = text;
+        break;
+    case 't':
+        error->table = text;
+        break;
+    case 'c':
+        error->column = text;
+        break;
+    case 'd':
+        error->datatype = text;
+        break;
+    case 'n':
+        error->constraint = text;
         break;
     default: /* the protocol asks to ignore what one does not know */
         break;

@@ -22,6 +22,7 @@
 #include "proxy/gather.h"
 #include "proxy/keyless.h"
 #include "proxy/reported.h"
+#include "proxy/shard_error.h"
 #include "proxy/shard_query.h"
 
 #define OUT_MAX 65536
@@ -253,21 +254,12 @@ static void stop_others(struct cursor *c)
 
 static void fail(struct cursor *c, const struct pg_error *error, const char *shard_name)
 {
-    struct arena *arena = &c->arena;
     struct run *run = &c->run;
     if (run->failed)
         return;
     run->failed = true;
-    run->error = (struct pg_error){
-        .sqlstate = arena_strdup(arena, error->sqlstate),
-        .message = arena_strdup(arena, error->message),
-        .detail = error->detail ? arena_strdup(arena, error->detail) : NULL,
-        .hint = error->hint ? arena_strdup(arena, error->hint) : NULL,
-    };
-    if (shard_name)
-        run->error.detail =
-            arena_printf(arena, "%s%sShard: %s.", run->error.detail ? run->error.detail : "",
-                         run->error.detail ? "\n" : "", shard_name);
+    run->error = shard_error_keep(&c->arena, error, shard_name);
+    run->error.position = 0; /* it points into another text */
     stop_others(c);
 }
 

@@ -25,6 +25,7 @@
 #include "proxy/extended.h"
 #include "proxy/reported.h"
 #include "proxy/series.h"
+#include "proxy/shard_error.h"
 #include "proxy/shard_query.h"
 
 #define QUEUE_MAX 65536
@@ -93,20 +94,11 @@ static void stop_sources(struct gather *g)
 
 static void fail(struct gather *g, const struct pg_error *error, const char *shard_name)
 {
-    struct arena *arena = &g->arena;
     if (g->failed)
         return;
     g->failed = true;
-    g->error = (struct pg_error){
-        .sqlstate = arena_strdup(arena, error->sqlstate),
-        .message = arena_strdup(arena, error->message),
-        .detail = error->detail ? arena_strdup(arena, error->detail) : NULL,
-        .hint = error->hint ? arena_strdup(arena, error->hint) : NULL,
-    };
-    if (shard_name)
-        g->error.detail =
-            arena_printf(arena, "%s%sShard: %s.", g->error.detail ? g->error.detail : "",
-                         g->error.detail ? "\n" : "", shard_name);
+    g->error = shard_error_keep(&g->arena, error, shard_name);
+    g->error.position = 0; /* it points into another text */
     stop_sources(g);
 }
 

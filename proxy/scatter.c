@@ -28,6 +28,7 @@
 #include "proxy/reported.h"
 #include "proxy/scatter_copy.h"
 #include "proxy/series.h"
+#include "proxy/shard_error.h"
 #include "proxy/shard_query.h"
 
 #define OUT_MAX 65536
@@ -192,21 +193,10 @@ static void stop_others(struct scatter *scatter)
 
 void scatter_fail(struct scatter *scatter, const struct pg_error *error, const char *shard_name)
 {
-    struct arena *arena = &scatter->arena;
     if (scatter->failed)
         return;
     scatter->failed = true;
-    scatter->error = *error;
-    scatter->error.severity = NULL;
-    scatter->error.sqlstate = arena_strdup(arena, error->sqlstate);
-    scatter->error.message = arena_strdup(arena, error->message);
-    scatter->error.hint = error->hint ? arena_strdup(arena, error->hint) : NULL;
-    if (shard_name)
-        scatter->error.detail =
-            arena_printf(arena, "%s%sShard: %s.", error->detail ? error->detail : "",
-                         error->detail ? "\n" : "", shard_name);
-    else if (error->detail)
-        scatter->error.detail = arena_strdup(arena, error->detail);
+    scatter->error = shard_error_keep(&scatter->arena, error, shard_name);
     if (scatter->phase == SCATTER_RUNNING)
         stop_others(scatter);
 }
@@ -551,6 +541,9 @@ static void error_message(struct scatter *scatter, struct part *part, const char
     part->complete = true;
     if (commit_took_error(scatter, part, &error))
         return;
+    if (scatter->copy)
+        error.where = scatter_copy_where(scatter->copy, (int)(part - scatter->parts), error.where,
+                                         &scatter->arena);
     if (!ours && !(echo && scatter->failed))
         scatter_fail(scatter, &error, part->shard_name);
 }

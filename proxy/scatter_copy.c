@@ -139,6 +139,37 @@ bool scatter_copy_done(struct scatter_copy *copy, const struct pg_error **error)
     return true;
 }
 
+/* Behind the table's name in "COPY t, line 5", which may follow other lines; NULL: there is no such. */
+static const char *behind_table(const char *where, const char *table)
+{
+    size_t length = strlen(table);
+    for (const char *at = where; at; at = strchr(at, '\n')) {
+        at += *at == '\n';
+        if (strncmp(at, "COPY ", 5) == 0 && strncmp(at + 5, table, length) == 0)
+            return at + 5 + length;
+    }
+    return NULL;
+}
+
+const char *scatter_copy_where(const struct scatter_copy *copy, int index, const char *where,
+                               struct arena *arena)
+{
+    const char *digits = where && copy->split ? behind_table(where, copy->plan->copy->table) : NULL;
+    char *end;
+    if (!digits)
+        return where;
+    digits += strcspn(digits, "0123456789\n:\""); /* the word for "line" is of any language */
+    int64_t line = strtoll(digits, &end, 10);
+    if (end == digits)
+        return where;
+    line = copy_split_line(copy->split, (unsigned)index, line);
+    if (line)
+        return arena_printf(arena, "%.*s%lld%s", (int)(digits - where), where, (long long)line,
+                            end);
+    return arena_printf(arena, "%s\nThe line is counted among those that went to this shard.",
+                        where);
+}
+
 void scatter_copy_give_up(struct scatter_copy *copy, struct server *server)
 {
     struct buffer out = {0};

@@ -34,6 +34,9 @@ MUST_CHECK bool scatter_copy_rows(struct scatter_copy *copy, const char *bytes, 
 MUST_CHECK bool scatter_copy_done(struct scatter_copy *copy, const struct pg_error **error);
 /* Sends what is collected for the shards, if it is worth it. */
 void scatter_copy_send(struct scatter_copy *copy);
+/* The CONTEXT of a shard's error, which counts lines of its own part, with the line of the client's stream. */
+const char *scatter_copy_where(const struct scatter_copy *copy, int index, const char *where,
+                               struct arena *arena);
 /* It is all for nothing: nothing more is taken from the client. */
 void scatter_copy_stop(struct scatter_copy *copy);
 /* ... and `server`, which may still wait for rows, is told so. */

@@ -30,6 +30,7 @@ struct copy_split *copy_split_new(const struct copy_rows *rows, size_t most)
     split->most = most;
     split->nshards = shardmap_shards(rows->map);
     split->line = 1;
+    row_log_init(&split->log, split->nshards);
     split->plain_digits = rows->format != COPY_BINARY && digits_are_plain(rows);
     arena_init(&split->arena);
     return split;
@@ -39,6 +40,7 @@ void copy_split_free(struct copy_split *split)
 {
     if (!split)
         return;
+    row_log_free(&split->log);
     buffer_release(&split->carry);
     buffer_release(&split->unquoted);
     arena_free(&split->arena);
@@ -77,21 +79,39 @@ bool copy_split_fail(struct copy_split *split, const char *sqlstate, const char 
     split->error = (struct pg_error){
         .sqlstate = sqlstate,
         .message = arena_strdup(&split->arena, text),
-        .detail = arena_printf(&split->arena, "COPY %s, row %lld, column %s.", split->rows->table,
-                               (long long)split->line, split->rows->column),
         .hint = hint,
+        .where = arena_printf(&split->arena, "COPY %s, line %lld", split->rows->table,
+                              (long long)(split->line + split->more_lines)),
     };
     return false;
 }
 
+/* The failure at hand is of the key's value. Always false. */
+static bool about_key(struct copy_split *split, const char *value)
+{
+    split->error.where = arena_printf(&split->arena, "%s, column %s: %s", split->error.where,
+                                      split->rows->column, value);
+    return false;
+}
+
+int64_t copy_split_line(const struct copy_split *split, unsigned shard, int64_t part_line)
+{
+    int64_t behind = part_line - row_log_lines(&split->log, shard);
+    if (split->passing && split->target == shard && behind > 0)
+        return split->line + behind - 1;
+    return row_log_find(&split->log, shard, part_line, split->line);
+}
+
 bool copy_split_no_key(struct copy_split *split, enum copy_key key)
 {
-    return copy_split_fail(
+    bool null = key == COPY_KEY_NULL;
+    copy_split_fail(
         split, "23502",
         "Give the column a value in each row: it decides on which shard the row lives. A default "
         "cannot.",
-        "%s in \"%s\", the shard key of table \"%s\"",
-        key == COPY_KEY_NULL ? "null value" : "default", split->rows->column, split->rows->table);
+        "%s in \"%s\", the shard key of table \"%s\"", null ? "null value" : "default",
+        split->rows->column, split->rows->table);
+    return about_key(split, null ? "null input" : "default");
 }
 
 /* ---- keys ---- */
@@ -122,16 +142,30 @@ static bool is_ascii(const char *value, size_t length)
 static bool refuse_value(struct copy_split *split, const char *value, size_t length, bool binary)
 {
     enum key_type type = split->rows->keyspace->type;
+    const char *text = binary ? "binary" : printable(split, value, length);
     if (binary)
-        return copy_split_fail(split, "22P03",
-                               "The binary value must be one of the column's type: check the "
-                               "order of the columns, or COPY in text or csv format.",
-                               "incorrect binary data format of %s key \"%s\"", type_name(type),
-                               split->rows->column);
-    return copy_split_fail(split, "22P02",
-                           "The value decides on which shard the row lives: write it plainly.",
-                           "invalid input syntax for type %s: \"%s\"", type_name(type),
-                           printable(split, value, length));
+        copy_split_fail(split, "22P03",
+                        "The binary value must be one of the column's type: check the "
+                        "order of the columns, or COPY in text or csv format.",
+                        "incorrect binary data format of %s key \"%s\"", type_name(type),
+                        split->rows->column);
+    else
+        copy_split_fail(split, "22P02",
+                        "The value decides on which shard the row lives: write it plainly.",
+                        "invalid input syntax for type %s: \"%s\"", type_name(type), text);
+    return about_key(split, arena_printf(&split->arena, "\"%s\"", text));
+}
+
+static bool refuse_unlisted(struct copy_split *split, const char *value, size_t length, bool binary)
+{
+    const struct copy_rows *rows = split->rows;
+    const char *text = binary ? "binary" : printable(split, value, length);
+    copy_split_fail(
+        split, "23514",
+        "Add the value to a shard's list, or name a default shard, in the configuration.",
+        "the value of \"%s\", the shard key of table \"%s\", is in no list of keyspace \"%s\"",
+        rows->column, rows->table, rows->keyspace->name);
+    return about_key(split, arena_printf(&split->arena, "\"%s\"", text));
 }
 
 bool copy_split_shard(struct copy_split *split, const char *value, size_t length, bool binary,
@@ -152,11 +186,7 @@ bool copy_split_shard(struct copy_split *split, const char *value, size_t length
         return refuse_value(split, value, length, binary);
     *shard = shardmap_shard_of(rows->map, rows->keyspace, &key);
     if (*shard == SHARDMAP_NO_SHARD)
-        return copy_split_fail(
-            split, "23514",
-            "Add the value to a shard's list, or name a default shard, in the configuration.",
-            "the value of \"%s\", the shard key of table \"%s\", is in no list of keyspace \"%s\"",
-            rows->column, rows->table, rows->keyspace->name);
+        return refuse_unlisted(split, value, length, binary);
     return true;
 }
 

@@ -278,6 +278,7 @@ static bool give_tuple(struct copy_split *split, const char *row, size_t len, co
     if (key_length >= 0 && !copy_split_shard(split, key, (size_t)key_length, true, &shard))
         return false;
     buffer_append(&parts[shard], row, len);
+    row_log_put(&split->log, shard, 1);
     split->line++;
     return true;
 }

@@ -4,6 +4,7 @@
 
 #include "pgshunt/arena.h"
 #include "pgshunt/copysplit.h"
+#include "router/copysplit_log.h"
 
 enum copy_eol { EOL_UNKNOWN, EOL_NL, EOL_CR, EOL_CRNL };
 
@@ -11,7 +12,7 @@ struct copy_split {
     const struct copy_rows *rows;
     size_t most;
     unsigned nshards;
-    bool plain_digits;      /* a field of digits alone is an integer key, and neither NULL nor DEFAULT */
+    bool plain_digits; /* a field of digits alone is an integer key, and neither NULL nor DEFAULT */
     struct buffer carry;    /* the start of a row whose end has not come */
     struct buffer unquoted; /* a key without its escapes */
     /* of the row at hand, which is not whole: */
@@ -19,10 +20,12 @@ struct copy_split {
     bool in_quote;  /* csv: they end within quotes */
     bool passing;   /* its start was given to `target` already */
     unsigned target;
-    enum copy_eol eol; /* as the first line has it */
-    bool started;      /* the header is behind us */
-    bool done;         /* the end marker was there */
-    int64_t line;      /* of the row at hand, the first is 1 */
+    enum copy_eol eol;  /* as the first line has it */
+    bool started;       /* the header is behind us */
+    bool done;          /* the end marker was there */
+    int64_t line;       /* at which the row at hand begins, the first is 1 */
+    int64_t more_lines; /* of it, within quotes */
+    struct row_log log;
     bool failed;
     struct pg_error error;
     struct arena arena; /* of the error */

@@ -155,8 +155,20 @@ static enum found csv_marker(struct copy_split *split, const struct scan *scan, 
     return bad_marker(split);
 }
 
+/* Newlines that are data make lines all the same. */
+static void count_lines(struct copy_split *split, struct scan *scan, const char *at,
+                        const char *end)
+{
+    bool cr = split->eol == EOL_CR;
+    const char **cache = cr ? &scan->carriage_return : &scan->newline;
+    while ((at = seek(cache, at, scan->end, cr ? '\r' : '\n')) < end) {
+        split->more_lines++;
+        at++;
+    }
+}
+
 /* Within quotes, from `at` on: where they end, or NULL: not here. */
-static const char *close_quote(struct copy_split *split, struct scan *scan, const char **at)
+static const char *skip_quoted(struct copy_split *split, struct scan *scan, const char **at)
 {
     const struct copy_rows *rows = split->rows;
     for (;;) {
@@ -171,6 +183,13 @@ static const char *close_quote(struct copy_split *split, struct scan *scan, cons
         *at = nearest(quote, escape);
         return quote < escape ? quote : NULL;
     }
+}
+
+static const char *close_quote(struct copy_split *split, struct scan *scan, const char **at)
+{
+    const char *from = *at, *quote = skip_quoted(split, scan, at);
+    count_lines(split, scan, from, *at);
+    return quote;
 }
 
 static enum found find_csv(struct copy_split *split, struct scan *scan, const char *row,
@@ -271,15 +290,22 @@ static void append(struct buffer *part, const struct scan *scan, const char *row
 static void give_row(struct copy_split *split, const struct scan *scan, const char *row,
                      const char *end, const char *next, struct buffer *parts)
 {
-    if (!split->started && split->rows->header)
+    int64_t lines = 1 + split->more_lines;
+    if (!split->started && split->rows->header) {
         copy_split_to_all(split, row, (size_t)(next - row), parts);
-    else if (split->passing || find_target(split, scan, row, end))
+        row_log_put_header(&split->log, lines);
+    } else if (split->passing || find_target(split, scan, row, end)) {
         append(&parts[split->target], scan, row, (size_t)(next - row));
+        row_log_put(&split->log, split->target, lines);
+    }
+    if (split->failed) /* its line is told */
+        return;
     split->started = true;
     split->passing = false;
     split->scanned = 0;
     split->in_quote = false;
-    split->line++;
+    split->more_lines = 0;
+    split->line += lines;
 }
 
 /* The start of a long row, as far as it was looked at. Returns what was given out. */

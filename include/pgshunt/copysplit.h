@@ -53,6 +53,9 @@ MUST_CHECK bool copy_split_feed(struct copy_split *split, const char *bytes, siz
                                 struct buffer *parts);
 /* There is no more: a last line may lack its newline. */
 MUST_CHECK bool copy_split_end(struct copy_split *split, struct buffer *parts);
+/* Which line of the stream (or row of the binary format) the one is that a shard calls so. 0: that is not
+ * known (any more). */
+int64_t copy_split_line(const struct copy_split *split, unsigned shard, int64_t part_line);
 /* Lives as long as `split`. */
 const struct pg_error *copy_split_error(const struct copy_split *split);
 

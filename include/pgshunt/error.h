@@ -12,8 +12,10 @@ struct pg_error {
     const char *severity; /* "ERROR", "FATAL"; NULL means "ERROR" */
     const char *sqlstate; /* five characters */
     const char *message;
-    const char *detail;  /* may be NULL */
-    const char *hint;    /* may be NULL, but what we refuse always has one */
+    const char *detail; /* may be NULL */
+    const char *hint;   /* may be NULL, but what we refuse always has one */
+    const char *where;  /* CONTEXT; may be NULL */
+    const char *schema, *table, *column, *datatype, *constraint; /* what it is about; may be NULL */
     const char *routine; /* of the server's that reported it; may be NULL */
     int position;        /* 1-based character in the statement, 0: none */
 };

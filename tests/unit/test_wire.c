@@ -134,6 +134,12 @@ static void test_error_round_trip(void **state)
                              .message = "too many",
                              .detail = "all used",
                              .hint = "wait",
+                             .where = "at the door",
+                             .schema = "s",
+                             .table = "t",
+                             .column = "c",
+                             .datatype = "d",
+                             .constraint = "n",
                              .position = 2147483647};
     struct pg_error back;
     wire_put_error(&buf, &error);
@@ -143,6 +149,12 @@ static void test_error_round_trip(void **state)
     assert_string_equal(back.message, "too many");
     assert_string_equal(back.detail, "all used");
     assert_string_equal(back.hint, "wait");
+    assert_string_equal(back.where, "at the door");
+    assert_string_equal(back.schema, "s");
+    assert_string_equal(back.table, "t");
+    assert_string_equal(back.column, "c");
+    assert_string_equal(back.datatype, "d");
+    assert_string_equal(back.constraint, "n");
     assert_int_equal(back.position, 2147483647);
     buffer_release(&buf);
 }
