@@ -203,8 +203,9 @@ static bool answers_rows(const struct plan *plan, const struct statement *statem
     bool change = statement->query && (statement->query->kind == QUERY_INSERT ||
                                        statement->query->kind == QUERY_UPDATE ||
                                        statement->query->kind == QUERY_DELETE);
-    bool gathered = plan->mode == SCATTER_GATHER && !plan->gather->cursor &&
-                    (!change || statement->query->nreturning);
+    bool gathered =
+        ((plan->mode == SCATTER_GATHER && !plan->gather->cursor) || plan->mode == SCATTER_CHANGE) &&
+        (!change || statement->query->nreturning);
     return plan->mode == SCATTER_ROWS || gathered ||
            (plan->merge && plan->mode != SCATTER_CURSOR) || statement->kind == STMT_EXPLAIN;
 }

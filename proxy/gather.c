@@ -190,18 +190,31 @@ static struct source *source_of_shard(struct gather *g, unsigned shard)
     return NULL;
 }
 
-static const char binary_header[] = "PGCOPY\n\377\r\n\0\0\0\0\0\0\0\0\0";
+void gather_put_header(struct buffer *out)
+{
+    static const char header[] = "PGCOPY\n\377\r\n\0\0\0\0\0\0\0\0\0";
+    size_t begin = wire_begin(out, 'd');
+    wire_put_bytes(out, header, 19);
+    wire_end(out, begin);
+}
+
+void gather_put_end(struct buffer *out, bool text)
+{
+    if (!text) {
+        size_t begin = wire_begin(out, 'd');
+        wire_put16(out, -1);
+        wire_end(out, begin);
+    }
+    wire_put_simple(out, 'c');
+}
 
 /* The home waits for rows. */
 static void start_filling(struct gather *g)
 {
     const struct gather_table *table = current_table(g);
     g->copying = true;
-    if (!table->text) {
-        size_t begin = wire_begin(&g->feed, 'd');
-        wire_put_bytes(&g->feed, binary_header, 19);
-        wire_end(&g->feed, begin);
-    }
+    if (!table->text)
+        gather_put_header(&g->feed);
     for (int i = 0; i < table->nshards && !g->failed; i++) {
         struct source *source = source_of_shard(g, table->shards[i]);
         if (source && source->server)
@@ -222,12 +235,7 @@ static void end_filling(struct gather *g)
         wire_put_cstring(&g->feed, "pgshunt: a shard failed");
         wire_end(&g->feed, begin);
     } else {
-        if (!current_table(g)->text) {
-            begin = wire_begin(&g->feed, 'd');
-            wire_put16(&g->feed, -1);
-            wire_end(&g->feed, begin);
-        }
-        wire_put_simple(&g->feed, 'c');
+        gather_put_end(&g->feed, current_table(g)->text);
     }
     send_home(g, &g->feed);
 }
@@ -536,17 +544,23 @@ static bool put_text_row(struct buffer *out, const char *body, size_t len)
     return !reader.bad;
 }
 
+bool gather_put_row(struct buffer *out, bool text, const char *body, size_t len)
+{
+    bool good = true;
+    size_t begin = wire_begin(out, 'd');
+    if (text)
+        good = put_text_row(out, body, len);
+    else
+        wire_put_bytes(out, body, len);
+    wire_end(out, begin);
+    return good;
+}
+
 static void source_row(struct gather *g, const char *body, size_t len)
 {
     if (g->failed || !g->copying)
         return;
-    bool good = true;
-    size_t begin = wire_begin(&g->feed, 'd');
-    if (current_table(g)->text)
-        good = put_text_row(&g->feed, body, len);
-    else
-        wire_put_bytes(&g->feed, body, len);
-    wire_end(&g->feed, begin);
+    bool good = gather_put_row(&g->feed, current_table(g)->text, body, len);
     g->rows++;
     g->bytes += (int64_t)len;
     if (!good)

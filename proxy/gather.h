@@ -31,4 +31,12 @@ void gather_drained(struct gather *gather);
 /* All that came from a server in one go was given to gather_message(). */
 void gather_pump(struct gather *gather);
 
+/* ---- rows of a COPY into one of its tables ---- */
+
+/* What comes ahead of binary ones. */
+void gather_put_header(struct buffer *out);
+/* A DataRow's body as CopyData. False: it is not what it should be. */
+bool gather_put_row(struct buffer *out, bool text, const char *body, size_t len);
+void gather_put_end(struct buffer *out, bool text);
+
 #endif

@@ -19,6 +19,7 @@
 #include "pgshunt/merge.h"
 #include "pgshunt/wire.h"
 #include "proxy/cancel.h"
+#include "proxy/change.h"
 #include "proxy/cursor.h"
 #include "proxy/extended.h"
 #include "proxy/gather.h"
@@ -48,26 +49,34 @@ void scatter_await(struct scatter *scatter, struct part *part)
     scatter->awaited++;
 }
 
+static void put_part(struct scatter *scatter, struct part *part, const struct shard_query *query,
+                     struct buffer *out)
+{
+    struct scatter_ask ask = scatter->ask;
+    struct shard_form form = {
+        .formats = SHARD_AS_ASKED, .hidden = hidden_columns(scatter), .describe = true};
+    if (scatter->copy) /* a Query: a Sync would be lost among its rows */
+        ask.prepared = NULL;
+    if (scatter->named)
+        form.name = scatter_name_part(scatter, part, query, out);
+    form.there = scatter->named && !part->parses;
+    shard_query_put(&ask, query, &form, out);
+    scatter_await(scatter, part);
+}
+
+/* Without a query it is only begun. */
 static void start_part(struct scatter *scatter, struct part *part, const struct shard_query *query)
 {
     struct server *server = part->server;
-    struct scatter_ask ask = scatter->ask;
     struct buffer out = {0};
-    if (scatter->copy) /* a Query: a Sync would be lost among its rows */
-        ask.prepared = NULL;
     attach_prefix(scatter->client, server, &out);
     if (scatter->ends_itself) {
         wire_put_query(&out, "BEGIN");
         server_expect(server, EXPECT_QUERY)->swallow = true;
     }
-    struct shard_form form = {
-        .formats = SHARD_AS_ASKED, .hidden = hidden_columns(scatter), .describe = true};
-    if (scatter->named)
-        form.name = scatter_name_part(scatter, part, query, &out);
-    form.there = scatter->named && !part->parses;
-    shard_query_put(&ask, query, &form, &out);
-    scatter_await(scatter, part);
-    if (scatter->ends_itself && !scatter->copy) { /* of a COPY behind its rows */
+    if (query)
+        put_part(scatter, part, query, &out);
+    if (query && scatter->ends_itself && !scatter->copy) { /* of a COPY behind its rows */
         wire_put_query(&out, COMMIT_CHECK);
         scatter_await(scatter, part);
     }
@@ -101,7 +110,7 @@ static struct scatter *new_scatter(struct client *client, const struct scatter_a
             merge_new(plan->merge, plan->nqueries, client->topology->config->max_groups);
         merge_want_description(scatter->merge, ask->describe);
     }
-    scatter->named = scatter_has_names(scatter);
+    scatter->named = plan->mode != SCATTER_CHANGE && scatter_has_names(scatter);
     return scatter;
 }
 
@@ -122,6 +131,7 @@ void scatter_start(struct client *client, const struct scatter_ask *ask)
                       buffer_length(&client->extended->early));
     if (ask->silent)
         buffer_release(&client->extended->early);
+    bool change = plan->mode == SCATTER_CHANGE && !is_explain(scatter);
     for (int i = 0; i < scatter->nparts; i++) {
         struct part *part = &scatter->parts[i];
         struct shard_query query = plan->queries[i];
@@ -129,7 +139,11 @@ void scatter_start(struct client *client, const struct scatter_ask *ask)
         part->shard_name = client->database->shards[query.shard].name;
         if (scatter->commits)
             query.sql = COMMIT_CHECK;
-        start_part(scatter, part, &query);
+        start_part(scatter, part, change ? NULL : &query);
+    }
+    if (change) {
+        scatter->change = change_start(scatter);
+        scatter_advance(scatter);
     }
 }
 
@@ -164,6 +178,7 @@ void scatter_free(struct client *client)
         gather_free(scatter->gather);
     if (scatter->cursor)
         cursor_stop(scatter->cursor);
+    change_free(scatter->change);
     merge_free(scatter->merge);
     scatter_copy_free(scatter->copy);
     buffer_release(&scatter->out);
@@ -460,6 +475,8 @@ void scatter_advance(struct scatter *scatter)
     pump(scatter);
     if (scatter->awaited || !rows_are_out(scatter))
         return;
+    if (scatter->change && scatter->phase == SCATTER_RUNNING && !change_advance(scatter->change))
+        return;
     if (scatter->ends_itself || scatter->commits)
         commit_advance(scatter);
     if (!scatter->awaited && scatter->phase != SCATTER_WAITING)
@@ -743,6 +760,10 @@ void scatter_message(struct server *server, char type, const char *body, size_t 
     struct part *part = find_part(scatter, server, &index);
     if (!part)
         return;
+    if (scatter->change && !part->complete && !strchr("ENSZ", type)) {
+        change_message(scatter->change, index, type, body, len);
+        return;
+    }
     switch (type) {
     case '1':
         scatter_part_parsed(scatter, part);

@@ -46,6 +46,7 @@ struct part {
 struct scatter {
     struct scatter_copy *copy; /* it is a COPY; else NULL */
     struct gather *gather;     /* the plan gathers: everything is passed on to it; else NULL */
+    struct change *change;     /* rows go from shard to shard: it is told what comes; else NULL */
     struct cursor *cursor; /* a result taken in parts: everything is passed on to it; else NULL */
     struct client *client;
     struct scatter_ask ask;

@@ -2,6 +2,7 @@
 #include "router/plan_internal.h"
 
 #include "pgshunt/buffer.h"
+#include "pgshunt/change.h"
 
 struct lines {
     struct arena *arena;
@@ -137,12 +138,10 @@ static const char *source_names(const struct gather_table *table, const struct s
     return names;
 }
 
-static void explain_gather(const struct plan *plan, const struct shardmap *map, struct lines *lines)
+static void explain_tables(const struct gather_plan *gather, const struct shardmap *map,
+                           struct lines *lines)
 {
-    const struct gather_plan *gather = plan->gather;
     struct arena *arena = lines->arena;
-    add_line(lines, arena_printf(arena, "pgshunt: gather on %s %s",
-                                 shardmap_shard_name(map, plan->shard), details(plan, arena)));
     for (int i = 0; i < gather->nchecks; i++)
         add_line(lines, arena_printf(arena, "  check: %s", gather->checks[i]));
     for (int i = 0; i < gather->ntables; i++) {
@@ -153,6 +152,40 @@ static void explain_gather(const struct plan *plan, const struct shardmap *map, 
             add_line(lines, arena_printf(arena, "  from %s: %s", source_names(table, map, arena),
                                          table->source.sql));
     }
+}
+
+static void explain_gather(const struct plan *plan, const struct shardmap *map, struct lines *lines)
+{
+    add_line(lines,
+             arena_printf(lines->arena, "pgshunt: gather on %s %s",
+                          shardmap_shard_name(map, plan->shard), details(plan, lines->arena)));
+    explain_tables(plan->gather, map, lines);
+}
+
+/* Where its rows come from, and how they go in. */
+static void explain_change(const struct plan *plan, const struct shardmap *map, struct lines *lines)
+{
+    const struct change_plan *change = plan->change;
+    struct arena *arena = lines->arena;
+    add_line(lines,
+             arena_printf(arena, "pgshunt: rows from shard to shard %s", details(plan, arena)));
+    if (change->gather)
+        explain_tables(change->gather, map, lines);
+    for (int i = 0; i < change->nsources; i++)
+        add_line(lines, arena_printf(arena, "  from %s: %s",
+                                     shardmap_shard_name(map, change->sources[i].shard),
+                                     change->sources[i].sql));
+    for (int i = 0; i < change->nlook_at; i++)
+        add_line(lines, arena_printf(arena, "  look at %s: %s",
+                                     shardmap_shard_name(map, change->look_at[i]),
+                                     change->move->look.sql));
+    if (change->move) {
+        add_line(lines, arena_printf(arena, "  that stay: %s", change->move->stay.sql));
+        add_line(lines, arena_printf(arena, "  that go: %s", change->move->go.sql));
+    }
+    add_line(lines,
+             arena_printf(arena, "  %s: %sVALUES ...%s", change->rows.key ? "by key" : "to all",
+                          change->rows.head, change->rows.tail.sql));
 }
 
 static void explain_scatter(const struct plan *plan, const struct shardmap *map,
@@ -169,6 +202,10 @@ static void explain_scatter(const struct plan *plan, const struct shardmap *map,
     struct arena *arena = lines->arena;
     if (plan->mode == SCATTER_GATHER) {
         explain_gather(plan, map, lines);
+        return;
+    }
+    if (plan->mode == SCATTER_CHANGE) {
+        explain_change(plan, map, lines);
         return;
     }
     add_line(lines, arena_printf(arena, "pgshunt: %s %s %s", modes[plan->mode],

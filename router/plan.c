@@ -508,6 +508,8 @@ void plan_query(struct planner *p, const struct query *query)
     plan_in_gears(p, query);
     if (p->plan->kind == PLAN_REFUSE && !p->nreplace)
         plan_gather(p, query);
+    if (p->plan->kind == PLAN_REFUSE)
+        plan_change(p, query);
 }
 
 /* ---- what the grammar does not understand ---- */
@@ -600,7 +602,7 @@ void plan_init(struct planner *p, const struct route_input *input, const struct 
     p->nopened = 0;
     p->reference = p->unsharded = p->catalog = p->view = NULL;
     p->writes_sharded = p->writes_reference = p->writes_unsharded = NULL;
-    p->pending = p->too_many = p->has_ctes = p->keyed = false;
+    p->pending = p->too_many = p->has_ctes = p->keyed = p->moves_key = false;
     p->may_wait =
         !(input->session && input->session->schema_is_fresh) && runs_query(input->statement->kind);
     p->unsafe_join = NULL;
@@ -611,6 +613,30 @@ void plan_init(struct planner *p, const struct route_input *input, const struct 
     plan_read_path(p);
     /* A table made a moment ago, in that schema or in another? */
     p->may_wait |= p->path_rule && !(input->session && input->session->schema_is_fresh);
+}
+
+bool plan_inner_statement(const struct planner *p, const struct statement *statement,
+                          const struct params *params, struct plan *plan, bool gather)
+{
+    static const struct hints no_hints;
+    struct planner inner;
+    struct route_input input = *p->input;
+    struct route_session session = {.transaction_shard = -1};
+    if (p->input->session)
+        session = *p->input->session;
+    session.key = session.shard = NULL;
+    input.statement = statement;
+    input.params = params;
+    input.session = &session;
+    inner.work = p->work;
+    inner.views = p->views;
+    plan_init(&inner, &input, &no_hints, p->arena, plan);
+    plan_in_gears(&inner, statement->query);
+    if (gather && plan->kind != PLAN_REFUSE)
+        plan_refuse_shape(&inner, "A query whose rows are inserted, over several shards");
+    if (plan->kind == PLAN_REFUSE && !inner.nreplace)
+        plan_gather(&inner, statement->query);
+    return inner.ninstances > 0;
 }
 
 void router_plan(const struct route_input *input, struct arena *arena, struct plan *plan)

@@ -187,6 +187,7 @@ struct planner {
     bool may_wait;           /* the session would wait for a fresh schema: see plan_needs_schema */
     bool keyed;              /* a hint or the session says a key, and that counts */
     bool pending;            /* a parameter is needed that is not bound yet */
+    bool moves_key;          /* refused because rows would have to change shards */
     bool too_many;           /* more tables than there is room for: nothing is proven any more */
     long *work;              /* names compared so far, see PLAN_MAX_WORK */
     const char *unsafe_join; /* why instances must not be joined shard by shard; NULL: they may */
@@ -432,6 +433,12 @@ void plan_select(struct planner *p, const struct query *query);
 /* A query that was refused for its shape: brings the rows to one server, where any shape is right. What
  * cannot be done so stays refused. */
 void plan_gather(struct planner *p, const struct query *query);
+/* A change that was refused: carries rows from shard to shard. Likewise. */
+void plan_change(struct planner *p, const struct query *query);
+/* Plans a statement that is part of p's, as one of its own, into `plan`; gathered where it concerns several
+ * shards, or (`gather`) in any case. Whether it names sharded tables. */
+bool plan_inner_statement(const struct planner *p, const struct statement *statement,
+                          const struct params *params, struct plan *plan, bool gather);
 void plan_insert(struct planner *p, const struct query *query);
 /* UPDATE, DELETE, MERGE on sharded tables, over several shards. */
 void plan_write(struct planner *p, const struct query *query);
@@ -439,6 +446,8 @@ void plan_write(struct planner *p, const struct query *query);
 bool plan_keeps_key(struct planner *p, const struct query *query, int shard);
 /* Writes to a reference table: on every shard. */
 void plan_reference_write(struct planner *p);
+/* Whether the columns that get their defaults get the same on every shard; else refused. */
+bool plan_reference_defaults(struct planner *p, const struct query *query);
 void plan_utility(struct planner *p);
 /* Plans the statement inside; what follows in the message is about it. */
 void plan_inner(struct planner *p);

@@ -46,6 +46,7 @@ static bool stays(struct planner *p, const struct instance *target, const struct
 
 static void refuse_key_change(struct planner *p, const struct instance *target)
 {
+    p->moves_key = true;
     plan_refuse(
         p, "Insert the row under its new key and delete the old one, in one transaction.",
         "changing \"%s\", the shard key of table \"%s\", would move the row to another shard, "
@@ -247,6 +248,16 @@ static void refuse_default(struct planner *p, const char *column, const char *ta
                 column, table);
 }
 
+bool plan_reference_defaults(struct planner *p, const struct query *query)
+{
+    const char *column = differing_default(p, query), *name = p->writes_reference->name;
+    for (int i = 0; i < query->nctes && !column; i++)
+        column = differing_default(p, query->ctes[i].query);
+    if (column)
+        refuse_default(p, column, name);
+    return !column;
+}
+
 void plan_reference_write(struct planner *p)
 {
     const char *name = p->writes_reference->name;
@@ -258,13 +269,8 @@ void plan_reference_write(struct planner *p)
             name);
         return;
     }
-    const char *column = differing_default(p, p->statement->query);
-    for (int i = 0; i < p->statement->query->nctes && !column; i++)
-        column = differing_default(p, p->statement->query->ctes[i].query);
-    if (column) {
-        refuse_default(p, column, name);
+    if (!plan_reference_defaults(p, p->statement->query))
         return;
-    }
     struct shard_set all = {.kind = SHARDS_ALL};
     plan_scatter(p, SCATTER_UTILITY, &all, NULL);
     p->plan->write = true;

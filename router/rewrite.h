@@ -94,6 +94,34 @@ void rewrite_count_params(const char *text, int *uses, int room);
 bool rewrite_views(const char *text, const struct schema_relation *const *views, int nviews,
                    struct arena *arena, struct shard_query *out);
 
+/* The query that gives the rows of an INSERT, with the INSERT's own WITH. */
+bool rewrite_insert_source(const char *text, struct arena *arena, struct shard_query *out);
+
+/* An INSERT around its rows. */
+struct rewrite_frame {
+    const char *schema; /* of the table, where it is said; NULL: it stays as it is */
+    const char *head;   /* out: up to VALUES; parameters are the tail's alone */
+    struct shard_query tail;
+    bool updates; /* out: ON CONFLICT DO UPDATE */
+};
+
+bool rewrite_insert_frame(const char *text, struct rewrite_frame *frame, struct arena *arena);
+
+/* An UPDATE that gives rows other keys, see struct change_move. */
+struct rewrite_move {
+    const struct schema_relation *relation;
+    const char *key;
+    enum key_type type;
+    int list; /* number of the parameter that tells the rows, counted from 0: none has a higher one */
+    struct shard_query look, stay, go; /* out */
+    const char *head;
+    struct shard_query tail;
+    bool *untyped; /* values of `go` that take their type from the column */
+    int ncolumns, position;
+};
+
+bool rewrite_move(const char *text, struct rewrite_move *move, struct arena *arena);
+
 /* CREATE TABLE AS, or SELECT INTO, that only makes the table. */
 bool rewrite_no_data(const char *text, struct arena *arena, struct shard_query *out);
 

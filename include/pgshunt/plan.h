@@ -119,6 +119,7 @@ enum scatter_mode {
     SCATTER_COPY_IN,  /* COPY FROM STDIN: rows to the shards of their keys, or all to all: `copy` */
     SCATTER_COPY_OUT, /* COPY TO STDOUT: one shard's rows and the other's */
     SCATTER_GATHER,   /* the rows it needs are brought to one server, which answers: `gather` */
+    SCATTER_CHANGE,   /* rows go from shard to shard: `change` */
 };
 
 struct shard_query {
@@ -180,8 +181,9 @@ struct plan {
     const struct route_wish *wish;  /* what comments say of the replica; NULL: nothing */
     const struct gather_plan
         *gather; /* SCATTER_GATHER; `shard` is where, `queries` all that take part */
-    const struct copy_rows *copy; /* SCATTER_COPY_IN, SCATTER_COPY_OUT */
-    struct pg_error error;        /* PLAN_REFUSE */
+    const struct copy_rows *copy;     /* SCATTER_COPY_IN, SCATTER_COPY_OUT */
+    const struct change_plan *change; /* SCATTER_CHANGE (change.h); `shard` judges the statement */
+    struct pg_error error;            /* PLAN_REFUSE */
     /* A fan-out without a key that require_key has something against: what is told of it, the refusal
      * (also EXPLAIN's, which runs) or a warning. NULL: nothing. */
     const struct pg_error *keyless;

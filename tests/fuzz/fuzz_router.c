@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pgshunt/change.h"
 #include "pgshunt/plan.h"
 #include "pgshunt/shardmap.h"
 
@@ -211,6 +212,21 @@ static void check_gather(const struct plan *plan)
     }
 }
 
+static void check_change(const struct plan *plan)
+{
+    const struct change_plan *change = plan->change;
+    const struct change_rows *rows = &change->rows;
+    expect(change->text && rows->table && rows->head && rows->tail.sql);
+    expect(!rows->key == !rows->keyspace && rows->position >= 0);
+    expect((change->nsources > 0) != (change->move && change->nlook_at > 0));
+    for (int i = 0; i < change->nsources; i++)
+        expect(change->sources[i].sql && change->sources[i].shard < shardmap_shards(map));
+    for (int i = 0; i < change->nlook_at; i++)
+        expect(change->look_at[i] < shardmap_shards(map));
+    if (change->gather)
+        expect(change->gather->ntables > 0 && change->sources[0].shard == plan->shard);
+}
+
 /* `claimed`: a comment may vouch that something only reads, which is not proven. */
 static void check_plan(const struct plan *plan, bool claimed)
 {
@@ -222,9 +238,12 @@ static void check_plan(const struct plan *plan, bool claimed)
         expect(plan->nqueries > 0 && plan->reason && plan->node_reason);
         for (int i = 0; i < plan->nqueries; i++)
             expect(plan->queries[i].shard < shardmap_shards(map) &&
-                   (plan->queries[i].sql || plan->mode == SCATTER_GATHER));
+                   (plan->queries[i].sql || plan->mode == SCATTER_GATHER ||
+                    plan->mode == SCATTER_CHANGE));
         if (plan->mode == SCATTER_GATHER)
             check_gather(plan);
+        if (plan->mode == SCATTER_CHANGE)
+            check_change(plan);
         break;
     case PLAN_REFUSE:
         expect(plan->error.sqlstate && plan->error.message && plan->error.hint);

@@ -373,23 +373,7 @@ DELETE FROM events WHERE level = 'warn'
 DELETE FROM countries WHERE code = 'jp' RETURNING *
 DELETE FROM notes RETURNING id
 TRUNCATE orders, items
-""".strip().splitlines()
-
-# What was refused when it was written down: it is answered rightly, or refused with a message that the page has.
-PERHAPS = """
-SELECT u FROM users u WHERE id < 4 ORDER BY id
-INSERT INTO users VALUES (130, 'all'), (131, 'of', 'them@x')
-UPDATE users u SET num = s.n FROM (SELECT user_id, count(*) AS n FROM orders GROUP BY user_id) s WHERE s.user_id = u.id
 INSERT INTO users (id, name) VALUES (2 + 138, 'expr'), (141, 'a' || 'b')
-SELECT id FROM users ORDER BY id USING >
-SELECT id FROM users ORDER BY id FOR UPDATE
-SELECT u.id FROM users u JOIN orders o ON o.id = u.id FOR SHARE OF u
-SELECT id, ctid IS NULL, row_number() OVER (ORDER BY id) FROM users ORDER BY id
-WITH orders AS (SELECT 1 AS id) SELECT u.id, count(*) OVER () FROM users u JOIN orders USING (id)
-WITH users AS (SELECT * FROM users WHERE active) SELECT count(*) FROM users
-INSERT INTO users (name) VALUES ('no key')
-INSERT INTO users (id, name) VALUES (NULL, 'x')
-INSERT INTO users (id, name) VALUES (DEFAULT, 'x')
 INSERT INTO users (id, name) VALUES ((SELECT max(id) + 1 FROM users), 'x')
 INSERT INTO users (id, name) VALUES (length('abc') + 200, 'x'), (length('abcd') + 200, 'y')
 INSERT INTO users (id, name) VALUES (201, (SELECT 'a')), (202, 'b')
@@ -399,13 +383,64 @@ INSERT INTO empties (id, v) SELECT user_id, max(qty) FROM orders GROUP BY user_i
 INSERT INTO orders (id, user_id, amount) SELECT id + 500, user_id, amount FROM orders RETURNING id
 INSERT INTO users (id, name) SELECT g, 'g' FROM generate_series(300, 320) g
 INSERT INTO countries SELECT 'c' || id, 'x' FROM users
+UPDATE users SET id = id + 1000 WHERE id = 5
+UPDATE users SET id = 1005 WHERE id = 5 RETURNING id
+UPDATE users SET id = id + 1000
+UPDATE users SET id = id + 1000 WHERE id IN (5, 9, 14) RETURNING *
+UPDATE users SET id = id + 1000, name = name || 'x', num = DEFAULT WHERE active RETURNING id, name
+UPDATE users SET (id, num) = (id * 100, id) WHERE country = 'at'
+UPDATE orders SET user_id = user_id % 7 + 1 RETURNING id, user_id
+UPDATE orders o SET user_id = u.id + 1 FROM users u WHERE u.id = o.user_id AND u.id < 9
+UPDATE orders SET user_id = 60, item = 'moved' WHERE user_id = 5 AND EXISTS (SELECT 1 FROM users u WHERE u.id = orders.user_id)
+UPDATE tenants SET slug = slug || 'x', seats = seats + 1 RETURNING slug, seats
+UPDATE devices SET id = '00000000-0000-4000-9000-000000000001' WHERE v = 5 AND label = 'dev 1'
+UPDATE members SET slug = 'acme' || nr WHERE nr % 3 = 0
+UPDATE users SET id = 6 WHERE id = 5
+UPDATE users SET id = NULL WHERE id = 5
+UPDATE users SET id = 'x' WHERE id = 5
+UPDATE users SET id = name WHERE id = 5
+UPDATE users SET id = id / 0 WHERE id = 5
+UPDATE users SET id = 2000 WHERE id = 5000
+INSERT INTO users SELECT id + 1000, name, email, nick, country, born, seen, balance, score, active, tags, prefs, token, photo, ip, span, mood, small, num FROM users RETURNING *
+INSERT INTO users (id, name, born, mood) SELECT id + 2000, name, '2020-01-01', 'ok' FROM users ORDER BY id LIMIT 5 RETURNING id, born
+INSERT INTO users (id, name, born) SELECT id + 2000, name, name FROM users
+INSERT INTO users (id, name, small) SELECT id + 2000, name, id * 1000 FROM users
+INSERT INTO users (id, name) SELECT 1, 'a' UNION ALL SELECT 99, 'b'
+INSERT INTO users (id, name) SELECT id + 2000 FROM users
+INSERT INTO empties (id, v) SELECT id, num FROM users RETURNING id, v
+INSERT INTO empties (id, v) SELECT u.id, count(*) FROM users u JOIN orders o ON o.user_id = u.id GROUP BY u.id
+INSERT INTO empties (id, v) SELECT id, v FROM (SELECT id, max(num) AS v FROM users GROUP BY id) x
+INSERT INTO orders (id, user_id) SELECT user_id + 1000, user_id FROM orders WHERE id = 7
+INSERT INTO countries SELECT code || 'x', name FROM countries
+INSERT INTO countries SELECT 'n' || id, body FROM notes RETURNING *
+INSERT INTO skus (sku, title) SELECT 'q' || nr, who FROM members WHERE who IS NOT NULL ON CONFLICT (sku) DO NOTHING RETURNING sku
+INSERT INTO members SELECT slug || '2', seats, plan FROM tenants WHERE seats IS NOT NULL
+INSERT INTO users (id, name) VALUES (901, 'a'), (902, (SELECT max(name) FROM users))
+INSERT INTO users (id, name, born) VALUES (901, 'a', '2020-02-02'), (abs(-902), 'b', NULL) RETURNING id, born
+WITH big AS (SELECT * FROM users WHERE id > 40) INSERT INTO empties (id, v, t) SELECT id + 1, num, name FROM big RETURNING *
+WITH x AS (DELETE FROM orders WHERE user_id = 1 RETURNING *) INSERT INTO orders SELECT id, user_id + 100, amount FROM x RETURNING id, user_id
+WITH x AS (DELETE FROM notes RETURNING *) INSERT INTO users (id, name) SELECT id + 100, body FROM x
+""".strip().splitlines()
+
+# What was refused when it was written down: it is answered rightly, or refused with a message that the page has.
+PERHAPS = """
+SELECT u FROM users u WHERE id < 4 ORDER BY id
+INSERT INTO users VALUES (130, 'all'), (131, 'of', 'them@x')
+UPDATE users u SET num = s.n FROM (SELECT user_id, count(*) AS n FROM orders GROUP BY user_id) s WHERE s.user_id = u.id
+SELECT id FROM users ORDER BY id USING >
+SELECT id FROM users ORDER BY id FOR UPDATE
+SELECT u.id FROM users u JOIN orders o ON o.id = u.id FOR SHARE OF u
+SELECT id, ctid IS NULL, row_number() OVER (ORDER BY id) FROM users ORDER BY id
+WITH orders AS (SELECT 1 AS id) SELECT u.id, count(*) OVER () FROM users u JOIN orders USING (id)
+WITH users AS (SELECT * FROM users WHERE active) SELECT count(*) FROM users
+INSERT INTO users (name) VALUES ('no key')
+INSERT INTO users (id, name) SELECT id + 2000.4, name FROM users
+INSERT INTO users (id, name) VALUES (NULL, 'x')
+INSERT INTO users (id, name) VALUES (DEFAULT, 'x')
 INSERT INTO notes SELECT id + 100, id, name FROM users
 UPDATE users SET num = o.qty FROM orders o WHERE o.id = users.id
 UPDATE users SET num = (SELECT count(*) FROM orders)
 UPDATE users SET num = 5 WHERE id IN (SELECT id FROM orders WHERE qty = 1)
-UPDATE users SET id = id + 1000 WHERE id = 5
-UPDATE users SET id = 1005 WHERE id = 5 RETURNING id
-UPDATE users SET id = id + 1000
 WITH x AS (UPDATE users SET num = 1 RETURNING id) SELECT count(*) FROM x
 WITH x AS (SELECT max(id) AS m FROM users) UPDATE users SET num = 5 FROM x WHERE users.id = x.m
 WITH x AS (DELETE FROM orders WHERE user_id = 1 RETURNING *) SELECT count(*) FROM x

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "pgshunt/pgtypes.h"
+#include "pgshunt/change.h"
 #include "pgshunt/plan.h"
 
 /*
@@ -256,6 +257,14 @@ static inline void render(const struct plan *plan, struct text *out)
         put(out, "gather");
         return;
     }
+    if (plan->kind == PLAN_SCATTER && plan->mode == SCATTER_CHANGE) {
+        put(out, plan->change->gather ? "change gather" : "change");
+        for (int i = 0; i < plan->change->nsources; i++)
+            put(out, " s%u", plan->change->sources[i].shard);
+        for (int i = 0; i < plan->change->nlook_at; i++)
+            put(out, " s%u", plan->change->look_at[i]);
+        return;
+    }
     if (plan->kind == PLAN_SCATTER)
         put(out, "%s ", modes[plan->mode]);
     else
@@ -297,6 +306,22 @@ static void check_gather(const char *sql, const struct plan *plan)
     }
 }
 
+static void check_change(const char *sql, const struct plan *plan)
+{
+    const struct change_plan *change = plan->change;
+    const struct change_rows *rows = &change->rows;
+    for (int i = 0; i < change->nsources; i++)
+        check_sql(sql, change->sources[i].sql);
+    check_sql(sql, arena_printf(&fix.arena, "%sVALUES (1)%s", rows->head, rows->tail.sql));
+    if (!change->move)
+        return;
+    check_sql(sql, change->move->look.sql);
+    check_sql(sql, change->move->stay.sql);
+    check_sql(sql, change->move->go.sql);
+    check_sql(sql, change->move->checks);
+    assert_true(rows->position < rows->nuntyped);
+}
+
 /* What must hold for every plan there is. */
 static inline void check_sound(const char *sql, const struct plan *plan)
 {
@@ -315,6 +340,10 @@ static inline void check_sound(const char *sql, const struct plan *plan)
     assert_int_equal(plan->mode == SCATTER_ROWS, plan->mode == SCATTER_ROWS && plan->merge);
     if (plan->mode == SCATTER_GATHER) {
         check_gather(sql, plan);
+        return;
+    }
+    if (plan->mode == SCATTER_CHANGE) {
+        check_change(sql, plan);
         return;
     }
     for (int i = 0; i < plan->nqueries; i++)

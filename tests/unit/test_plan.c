@@ -22,7 +22,15 @@ static void run_cases(const struct plan_case *cases, size_t count)
             fail_msg("%s\n  message:  %s\n  expected: %s", c->sql, plan.error.message, c->more);
         if (plan.kind == PLAN_SCATTER && plan.gather && c->more && !strstr(plan.reason, c->more))
             fail_msg("%s\n  because:  %s\n  expected: %s", c->sql, plan.reason, c->more);
-        if (plan.kind == PLAN_SCATTER && !plan.gather &&
+        if (plan.kind == PLAN_SCATTER && plan.change && c->more &&
+            !strstr(plan.change->nsources ? plan.change->sources[0].sql
+                                          : plan.change->move->look.sql,
+                    c->more))
+            fail_msg("%s\n  asks for: %s\n  expected: %s", c->sql,
+                     plan.change->nsources ? plan.change->sources[0].sql
+                                           : plan.change->move->look.sql,
+                     c->more);
+        if (plan.kind == PLAN_SCATTER && !plan.gather && !plan.change &&
             strcmp(plan.queries[0].sql, c->more ? c->more : input.statement->text) != 0)
             fail_msg("%s\n  sent: %s", c->sql, plan.queries[0].sql);
     }
@@ -246,7 +254,7 @@ static const struct param_case param_cases[] = {
     {"UPDATE users SET id = $2 WHERE id = $1",
      {TEXT_PARAM("42"), TEXT_PARAM("2")},
      2,
-     "0A000",
+     "change s1",
      NULL,
      NULL},
     {"SELECT name FROM users LIMIT $1",

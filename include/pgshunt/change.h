@@ -1,0 +1,62 @@
+/*
+ * change.h: the plan of a change that needs more than each shard's own rows.
+ *
+ *   rows that a query gives, wherever it runs, are inserted on the shards that their keys name
+ *   (INSERT ... SELECT, VALUES with keys that only a server can tell), or on all (reference tables);
+ *   rows to which an UPDATE gives keys of other shards are deleted here and inserted there.
+ *
+ * All of it is one transaction on all shards that take part. Made by router/plan_change.c, carried out by
+ * proxy/change.c.
+ */
+#ifndef PGSHUNT_CHANGE_H
+#define PGSHUNT_CHANGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "pgshunt/plan.h"
+
+/* How rows on their way are inserted, many with each statement: head VALUES (...), (...) tail. */
+struct change_rows {
+    const char *table;       /* for messages */
+    const char *head;        /* INSERT INTO table (columns) OVERRIDING ... */
+    struct shard_query tail; /* ON CONFLICT ..., RETURNING ...; its parameters come first */
+    const char *key;         /* column; NULL: each row goes to every shard */
+    int position;            /* of the key among a row's values */
+    const struct keyspace *keyspace;
+    bool blank_padded;     /* the key column is char(n) */
+    bool ascii_keys;       /* only those are understood: another client_encoding */
+    const bool *untyped;   /* values that are taken for what the column is: literals, parameters */
+    int nuntyped;          /* ... as many of the first columns; the others are not */
+    bool in_one_statement; /* rows of one shard have to know of each other: ON CONFLICT DO UPDATE */
+};
+
+/*
+ * An UPDATE of keys. Its statements are told the rows by an array, which is their parameter number
+ * `list`: those that keep their shard are updated there, the others deleted, giving the new row.
+ */
+struct change_move {
+    struct shard_query
+        look; /* gives each row's identity and its new key, both as text; locks them */
+    struct shard_query stay;
+    struct shard_query go;
+    const char *checks; /* gives a row with a reason for which no row may be moved, or NULL */
+    int list;           /* counted from 0: as many parameters of the client's are in front */
+    uint32_t list_type;
+};
+
+struct change_plan {
+    const char *text; /* the statement itself, judged first by a server, */
+    unsigned judge;   /* this shard's */
+    const struct gather_plan
+        *gather;                    /* brought to plan.shard first, where the rows come from then */
+    const struct change_move *move; /* NULL: `sources` give the rows */
+    const struct shard_query *sources;
+    int nsources;
+    const unsigned *look_at; /* with move: shards that have rows to be changed */
+    int nlook_at;
+    struct change_rows rows;
+    bool returning;
+};
+
+#endif

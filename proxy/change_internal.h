@@ -1,0 +1,81 @@
+/* change_internal.h: what change.c (the course of a change) and change_rows.c (its rows) share. */
+#ifndef PGSHUNT_PROXY_CHANGE_INTERNAL_H
+#define PGSHUNT_PROXY_CHANGE_INTERNAL_H
+
+#include "pgshunt/change.h"
+#include "proxy/change.h"
+#include "proxy/prepared.h"
+#include "proxy/scatter_internal.h"
+#include "proxy/shard_query.h"
+
+enum change_phase {
+    CHANGE_STARTED,
+    CHANGE_CHECKING,
+    CHANGE_MAKING,
+    CHANGE_COLLECTING,
+    CHANGE_FEEDING,
+    CHANGE_LOOKING,
+    CHANGE_DESCRIBING,
+    CHANGE_READING,
+    CHANGE_STAYING,
+    CHANGE_INSERTING,
+    CHANGE_CLEARING,
+    CHANGE_SETTLING,
+    CHANGE_DONE,
+};
+
+/* One shard's; as many as the scatter has parts, in the order of the shards. */
+struct change_part {
+    /* rows it gives, through a portal */
+    const struct shard_query *query; /* NULL: none */
+    bool opened;                     /* there is a portal to be closed */
+    bool done;                       /* it has no more */
+    int64_t rows, bytes;             /* it has given */
+    /* rows it gets: values as a Bind has them, one row after the other */
+    struct buffer in;
+    int nin;
+    /* with change_move: what was found out about its rows */
+    struct buffer stay, go; /* identities, as an array's elements */
+    int64_t nstay, ngo;
+    int64_t stayed;
+    char reason[16]; /* why none of them may be moved; "": they may */
+};
+
+struct change {
+    struct scatter *scatter;
+    const struct change_plan *plan;
+    enum change_phase phase;
+    struct scatter_ask ask; /* the client's, with types that a server has found */
+    struct prepared typed;  /* ... which are all that is used of it */
+    struct params params;   /* the client's */
+    struct params listed;   /* ... and the list of rows */
+    struct buffer formats;  /* of the rows: count and codes, as in a Bind */
+    uint32_t *column_types; /* of the rows' values; 0: the column's own */
+    int ncolumns;
+    int table;                     /* gathering: the one at hand */
+    int64_t table_rows, most_rows; /* ... and brought from elsewhere */
+    int64_t bytes;                 /* kept here or on the gathering server, so far */
+    struct buffer feed;            /* gathering: rows on their way */
+    int64_t counted;               /* rows, for the tag */
+    bool stayed;                   /* what keeps its shard is updated */
+    int nparts;
+    struct change_part parts[];
+};
+
+/* Sends what is in `out`, which ends with `syncs` messages that are answered by ReadyForQuery. */
+void change_send(struct change *change, int index, struct buffer *out, int syncs);
+void change_fail(struct change *change, const char *sqlstate, const char *message,
+                 const char *hint);
+
+/* ---- change_rows.c ---- */
+
+/* RowDescription of the rows: how they travel. */
+void change_take_columns(struct change *change, const char *body, size_t len);
+/* A row that shard `from` gives: for whom it is. */
+void change_take_row(struct change *change, const char *body, size_t len);
+/* The shard of a new key, as text; false: failed. */
+bool change_find_shard(struct change *change, const char *key, int32_t length, unsigned *shard);
+/* Sends the rows that have come to where they belong; `last`: there will be no more. */
+void change_insert(struct change *change, bool last);
+
+#endif

@@ -1,0 +1,369 @@
+/* change_rows.c: rows on their way from a query to the shards that their keys name. */
+#include "proxy/change_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "pgshunt/pgtypes.h"
+#include "pgshunt/wire.h"
+
+#define MAX_COLUMNS 1664
+#define MAX_PARAMS 65535
+/* Rows of one INSERT, where nothing asks for all of them in one. */
+#define BATCH_ROWS 500
+#define OID_ACLITEM 1033
+
+/* ---- columns ---- */
+
+/* Types that users made have other numbers on each shard. */
+static bool travels_as_text(uint32_t type)
+{
+    return type >= OID_FIRST_USER || type == OID_ACLITEM || type == OID_UNKNOWN;
+}
+
+void change_take_columns(struct change *change, const char *body, size_t len)
+{
+    static const struct wire_field none;
+    struct wire_field *fields = mem_alloc(sizeof *fields * MAX_COLUMNS);
+    const struct change_rows *rows = &change->plan->rows;
+    int count = wire_read_row_description(body, len, fields, MAX_COLUMNS);
+    buffer_clear(&change->formats);
+    free(change->column_types);
+    change->ncolumns = count < 0 ? 0 : count;
+    change->column_types = mem_alloc(sizeof(uint32_t) * ((size_t)change->ncolumns + 1));
+    wire_put16(&change->formats, change->ncolumns);
+    for (int i = 0; i < change->ncolumns; i++) {
+        const struct wire_field *field = i < MAX_COLUMNS ? &fields[i] : &none;
+        bool untyped = i < rows->nuntyped && rows->untyped[i] && field->type_oid == OID_TEXT;
+        bool text = untyped || travels_as_text(field->type_oid);
+        wire_put16(&change->formats, !text);
+        change->column_types[i] = text ? 0 : field->type_oid;
+    }
+    free(fields);
+}
+
+/* ---- keys ---- */
+
+static void fail_null(struct change *change)
+{
+    const struct change_rows *rows = &change->plan->rows;
+    struct arena *arena = &change->scatter->arena;
+    change_fail(change, "23502",
+                arena_printf(arena, "null value in \"%s\", the shard key of table \"%s\"",
+                             rows->key, rows->table),
+                arena_printf(arena, "Give \"%s\" a value: it decides on which shard the row lives.",
+                             rows->key));
+}
+
+static void fail_type(struct change *change)
+{
+    const struct change_rows *rows = &change->plan->rows;
+    struct arena *arena = &change->scatter->arena;
+    change_fail(change, "0A000",
+                arena_printf(arena,
+                             "the value of \"%s\", the shard key of table \"%s\", is of a type "
+                             "whose shard is not known",
+                             rows->key, rows->table),
+                arena_printf(arena, "Cast the value to the type of \"%s\".", rows->key));
+}
+
+static void fail_value(struct change *change)
+{
+    const struct change_rows *rows = &change->plan->rows;
+    struct arena *arena = &change->scatter->arena;
+    change_fail(change, "22P02",
+                arena_printf(arena,
+                             "invalid input syntax for \"%s\", the shard key of table \"%s\"",
+                             rows->key, rows->table),
+                arena_printf(arena, "Give a value of the type of \"%s\".", rows->key));
+}
+
+static void fail_nowhere(struct change *change)
+{
+    const struct change_rows *rows = &change->plan->rows;
+    change_fail(change, "23514",
+                arena_printf(&change->scatter->arena,
+                             "the value of \"%s\", the shard key of table \"%s\", is in no list of "
+                             "keyspace \"%s\"",
+                             rows->key, rows->table, rows->keyspace->name),
+                "Add the value to a shard's list, or name a default shard, in the configuration.");
+}
+
+static bool is_foreign(const struct change_rows *rows, const char *bytes, size_t length)
+{
+    if (!rows->ascii_keys || rows->keyspace->type != KEY_TEXT)
+        return false;
+    for (size_t i = 0; i < length; i++)
+        if (bytes[i] & 0x80)
+            return true;
+    return false;
+}
+
+static void fail_encoding(struct change *change)
+{
+    const struct change_rows *rows = &change->plan->rows;
+    change_fail(change, "0A000",
+                arena_printf(&change->scatter->arena,
+                             "a value of \"%s\", the shard key of table \"%s\", is not plain "
+                             "ASCII, and client_encoding is not UTF8",
+                             rows->key, rows->table),
+                "Set client_encoding to UTF8 on this connection: keys are found by their bytes in "
+                "UTF-8.");
+}
+
+/* Whether a value of the type becomes the key that it is itself. */
+static bool is_key_type(enum key_type key, uint32_t type)
+{
+    switch (key) {
+    case KEY_BIGINT:
+        return type == OID_INT8 || type == OID_INT4 || type == OID_INT2;
+    case KEY_UUID:
+        return type == OID_UUID;
+    case KEY_TEXT:
+        return type == OID_TEXT || type == OID_VARCHAR || type == OID_BPCHAR;
+    }
+    return false;
+}
+
+static bool read_key(const struct change_rows *rows, uint32_t type, const char *bytes,
+                     size_t length, struct shardkey *key)
+{
+    enum key_type kind = rows->keyspace->type;
+    if (kind == KEY_TEXT)
+        return shardkey_from_binary(kind,
+                                    rows->blank_padded ? OID_BPCHAR
+                                    : type             ? type
+                                                       : OID_TEXT,
+                                    bytes, length, key);
+    return type ? shardkey_from_binary(kind, type, bytes, length, key)
+                : shardkey_from_text(kind, bytes, length, key);
+}
+
+/* `type` 0: the value is text that the column makes something of. */
+static bool find_shard(struct change *change, uint32_t type, const char *bytes, int32_t length,
+                       unsigned *shard)
+{
+    const struct change_rows *rows = &change->plan->rows;
+    struct shardkey key;
+    if (length < 0) {
+        fail_null(change);
+        return false;
+    }
+    if (is_foreign(rows, bytes, (size_t)length)) {
+        fail_encoding(change);
+        return false;
+    }
+    if (type && !is_key_type(rows->keyspace->type, type)) {
+        fail_type(change);
+        return false;
+    }
+    if (!read_key(rows, type, bytes, (size_t)length, &key)) {
+        fail_value(change);
+        return false;
+    }
+    *shard = shardmap_shard_of(change->scatter->client->database->map, rows->keyspace, &key);
+    if (*shard < (unsigned)change->nparts)
+        return true;
+    fail_nowhere(change);
+    return false;
+}
+
+bool change_find_shard(struct change *change, const char *key, int32_t length, unsigned *shard)
+{
+    return find_shard(change, 0, key, length, shard);
+}
+
+/* ---- rows ---- */
+
+static void give(struct change *change, unsigned shard, const char *values, size_t len)
+{
+    struct change_part *part = &change->parts[shard];
+    buffer_append(&part->in, values, len);
+    part->nin++;
+    change->bytes += (int64_t)len;
+}
+
+void change_take_row(struct change *change, const char *body, size_t len)
+{
+    const struct change_rows *rows = &change->plan->rows;
+    struct wire_reader reader = wire_reader(body, len);
+    const char *key = NULL;
+    int32_t key_length = -1;
+    unsigned shard = 0;
+    int count = wire_read16(&reader);
+    for (int i = 0; i < count && !reader.bad; i++) {
+        int32_t length = wire_read32(&reader);
+        const char *value = length >= 0 ? wire_read_bytes(&reader, (size_t)length) : NULL;
+        if (i == rows->position) {
+            key = value;
+            key_length = length;
+        }
+    }
+    if (reader.bad || count != change->ncolumns) {
+        change_fail(change, "08P01", "a shard sent a malformed row", NULL);
+        return;
+    }
+    if (!rows->key) {
+        for (int i = 0; i < change->nparts; i++)
+            give(change, (unsigned)i, body + 2, len - 2);
+        return;
+    }
+    if (rows->position >= count) {
+        fail_null(change);
+        return;
+    }
+    if (find_shard(change, change->column_types[rows->position], key, key_length, &shard))
+        give(change, shard, body + 2, len - 2);
+}
+
+/* ---- INSERTs ---- */
+
+static int tail_params(const struct change_rows *rows)
+{
+    return rows->tail.nparams;
+}
+
+static void put_text(const struct change *change, int count, struct buffer *sql)
+{
+    const struct change_rows *rows = &change->plan->rows;
+    int number = tail_params(rows);
+    buffer_printf(sql, "%sVALUES ", rows->head);
+    for (int i = 0; i < count; i++) {
+        buffer_printf(sql, i ? ", (" : "(");
+        for (int k = 0; k < change->ncolumns; k++)
+            buffer_printf(sql, k ? ", $%d" : "$%d", ++number);
+        buffer_append(sql, ")", 1);
+    }
+    buffer_append(sql, rows->tail.sql, strlen(rows->tail.sql) + 1);
+}
+
+static int tail_param(const struct change_rows *rows, int at)
+{
+    return rows->tail.params ? rows->tail.params[at] : at;
+}
+
+static void put_parse(const struct change *change, int count, struct buffer *out)
+{
+    const struct change_rows *rows = &change->plan->rows;
+    int ahead = tail_params(rows), total = ahead + count * change->ncolumns;
+    uint32_t *types = mem_alloc(sizeof *types * ((size_t)total + 1));
+    struct buffer sql = {0};
+    for (int i = 0; i < total; i++) {
+        int number = i < ahead ? tail_param(rows, i) : 0;
+        types[i] = i >= ahead ? change->column_types[(i - ahead) % change->ncolumns]
+                   : number < change->typed.ntypes ? change->typed.types[number]
+                                                   : 0;
+    }
+    put_text(change, count, &sql);
+    wire_put_parse(out, "", buffer_head(&sql), types, total);
+    buffer_release(&sql);
+    free(types);
+}
+
+static void put_value(struct buffer *out, const struct param *param)
+{
+    wire_put32(out, param->bytes ? param->length : -1);
+    if (param->bytes)
+        wire_put_bytes(out, param->bytes, (size_t)param->length);
+}
+
+static void put_bind(const struct change *change, int count, const char *values, size_t len,
+                     struct buffer *out)
+{
+    const struct change_rows *rows = &change->plan->rows;
+    int ahead = tail_params(rows), total = ahead + count * change->ncolumns;
+    const struct scatter_ask *ask = &change->ask;
+    size_t begin = wire_begin(out, 'B');
+    wire_put_cstring(out, "");
+    wire_put_cstring(out, "");
+    wire_put16(out, total);
+    for (int i = 0; i < ahead; i++)
+        wire_put16(out, change->params.items[tail_param(rows, i)].binary);
+    for (int i = 0; i < count; i++)
+        wire_put_bytes(out, buffer_head(&change->formats) + 2, 2 * (size_t)change->ncolumns);
+    wire_put16(out, total);
+    for (int i = 0; i < ahead; i++)
+        put_value(out, &change->params.items[tail_param(rows, i)]);
+    wire_put_bytes(out, values, len);
+    if (ask->result_formats_len >= 2)
+        wire_put_bytes(out, ask->result_formats, ask->result_formats_len);
+    else
+        wire_put16(out, 0);
+    wire_end(out, begin);
+}
+
+static void put_execute(struct buffer *out)
+{
+    size_t begin = wire_begin(out, 'E');
+    wire_put_cstring(out, "");
+    wire_put32(out, 0);
+    wire_end(out, begin);
+    wire_put_simple(out, 'S');
+}
+
+/* Bytes of the first `count` rows. */
+static size_t length_of(const struct change *change, const struct buffer *in, int count)
+{
+    struct wire_reader reader = wire_reader(buffer_head(in), buffer_length(in));
+    for (int i = 0; i < count * change->ncolumns; i++) {
+        int32_t length = wire_read32(&reader);
+        if (length > 0)
+            wire_read_bytes(&reader, (size_t)length);
+    }
+    return buffer_length(in) - wire_left(&reader);
+}
+
+static void insert_some(struct change *change, int index, int count)
+{
+    struct change_part *part = &change->parts[index];
+    struct buffer out = {0};
+    size_t len = length_of(change, &part->in, count);
+    put_parse(change, count, &out);
+    put_bind(change, count, buffer_head(&part->in), len, &out);
+    put_execute(&out);
+    buffer_consume(&part->in, len);
+    part->nin -= count;
+    change->bytes -= (int64_t)len;
+    change->scatter->parts[index].server->wrote = true;
+    change_send(change, index, &out, 1);
+}
+
+static int most_rows(const struct change *change)
+{
+    int columns = change->ncolumns ? change->ncolumns : 1;
+    return (MAX_PARAMS - tail_params(&change->plan->rows)) / columns;
+}
+
+static void fail_too_many(struct change *change, int rows)
+{
+    change_fail(change, "54000",
+                arena_printf(&change->scatter->arena,
+                             "%d rows for one shard, which ON CONFLICT DO UPDATE has to see in one "
+                             "statement, are more than it can have parameters for",
+                             rows),
+                "Insert fewer rows with each statement.");
+}
+
+static void insert_into(struct change *change, int index, bool last)
+{
+    struct change_part *part = &change->parts[index];
+    int most = most_rows(change);
+    if (change->plan->rows.in_one_statement) {
+        if (part->nin > most)
+            fail_too_many(change, part->nin);
+        else if (part->nin && last)
+            insert_some(change, index, part->nin);
+        return;
+    }
+    while (part->nin && most && change->scatter->parts[index].server)
+        insert_some(change, index,
+                    part->nin < BATCH_ROWS && part->nin < most ? part->nin
+                    : most < BATCH_ROWS                        ? most
+                                                               : BATCH_ROWS);
+}
+
+void change_insert(struct change *change, bool last)
+{
+    for (int i = 0; i < change->nparts && !change->scatter->failed; i++)
+        insert_into(change, i, last);
+}

@@ -1,0 +1,328 @@
+/* rewrite_change.c: changes taken apart into what finds the rows, what takes them away and what inserts them. */
+#include "router/rewrite_internal.h"
+
+#include <string.h>
+
+/* Stands for the rows in an INSERT that is cut there. */
+#define ROWS_MARK "pgshunt_rows"
+
+static void *new_node(size_t size, NodeTag tag)
+{
+    Node *node = palloc0(size);
+    node->type = tag;
+    return node;
+}
+
+static Node *string_node(const char *text)
+{
+    return (Node *)makeString(pstrdup(text));
+}
+
+static bool finds_sublink(Node *node, void *context)
+{
+    if (!node)
+        return false;
+    return IsA(node, SubLink) || pgtree_children(node, finds_sublink, context);
+}
+
+/* ---- several texts of one statement ---- */
+
+/* All trees are packed before the first becomes text: that changes the memory context. */
+static bool write_all(struct rewriting *r, Node **trees, struct shard_query **out, int count,
+                      struct arena *arena)
+{
+    PgQueryProtobuf packed[4];
+    bool ok = true;
+    for (int i = 0; i < count; i++) {
+        r->statement = trees[i];
+        packed[i] = rewrite_pack(r);
+    }
+    for (int i = 0; i < count; i++) {
+        r->statement = trees[i];
+        ((RawStmt *)linitial(r->parsed.tree))->stmt = trees[i];
+        ok &= rewrite_text(r, packed[i], arena, out[i]);
+    }
+    return ok;
+}
+
+/* The INSERT's VALUES is the mark alone. */
+static Node *marked_values(void)
+{
+    SelectStmt *values = new_node(sizeof *values, T_SelectStmt);
+    A_Const *mark = new_node(sizeof *mark, T_A_Const);
+    mark->val.sval = *makeString(pstrdup(ROWS_MARK));
+    mark->location = -1;
+    values->valuesLists = list_make1(list_make1(mark));
+    return (Node *)values;
+}
+
+static bool cut(struct arena *arena, const char **head, struct shard_query *tail)
+{
+    static const char mark[] = "VALUES ('" ROWS_MARK "')";
+    const char *found = strstr(tail->sql, mark);
+    if (!found)
+        return false;
+    *head = arena_strndup(arena, tail->sql, (size_t)(found - tail->sql));
+    tail->sql = arena_strdup(arena, found + sizeof mark - 1);
+    return true;
+}
+
+/* ---- INSERT ---- */
+
+bool rewrite_insert_source(const char *text, struct arena *arena, struct shard_query *out)
+{
+    struct rewriting r;
+    rewrite_open(&r, text);
+    InsertStmt *insert =
+        r.statement && IsA(r.statement, InsertStmt) ? (InsertStmt *)r.statement : NULL;
+    if (!insert || !insert->selectStmt || !IsA(insert->selectStmt, SelectStmt))
+        return rewrite_abandon(&r);
+    SelectStmt *select = (SelectStmt *)insert->selectStmt;
+    if (insert->withClause && select->withClause)
+        return rewrite_abandon(&r);
+    if (insert->withClause)
+        select->withClause = insert->withClause;
+    r.statement = (Node *)select;
+    return rewrite_close(&r, arena, out);
+}
+
+bool rewrite_insert_frame(const char *text, struct rewrite_frame *frame, struct arena *arena)
+{
+    struct rewriting r;
+    rewrite_open(&r, text);
+    InsertStmt *insert =
+        r.statement && IsA(r.statement, InsertStmt) ? (InsertStmt *)r.statement : NULL;
+    if (!insert || finds_sublink((Node *)insert->onConflictClause, NULL) ||
+        finds_sublink((Node *)insert->returningList, NULL))
+        return rewrite_abandon(&r);
+    insert->withClause = NULL;
+    insert->selectStmt = marked_values();
+    if (frame->schema && !insert->relation->schemaname)
+        insert->relation->schemaname = pstrdup(frame->schema);
+    frame->updates = insert->onConflictClause && insert->onConflictClause->targetList;
+    return rewrite_close(&r, arena, &frame->tail) && cut(arena, &frame->head, &frame->tail);
+}
+
+/* ---- UPDATE of a key ---- */
+
+static Node *cast_to(Node *arg, const char *schema, const char *type)
+{
+    TypeCast *cast = new_node(sizeof *cast, T_TypeCast);
+    TypeName *name = new_node(sizeof *name, T_TypeName);
+    if (schema)
+        name->names = lappend(name->names, string_node(schema));
+    name->names = lappend(name->names, string_node(type));
+    name->typemod = -1;
+    name->location = cast->location = -1;
+    cast->arg = arg;
+    cast->typeName = name;
+    return (Node *)cast;
+}
+
+static Node *cast_to_key(Node *arg, enum key_type type)
+{
+    switch (type) {
+    case KEY_BIGINT:
+        return cast_to(arg, "pg_catalog", "int8");
+    case KEY_UUID:
+        return cast_to(arg, NULL, "uuid");
+    case KEY_TEXT:
+        break;
+    }
+    return arg;
+}
+
+static Node *column(const RangeVar *table, const char *name)
+{
+    ColumnRef *ref = new_node(sizeof *ref, T_ColumnRef);
+    const char *alias = table->alias ? table->alias->aliasname : table->relname;
+    ref->fields = list_make2(string_node(alias), string_node(name));
+    ref->location = -1;
+    return (Node *)ref;
+}
+
+static Node *operation(A_Expr_Kind kind, const char *name, Node *left, Node *right)
+{
+    A_Expr *op = new_node(sizeof *op, T_A_Expr);
+    op->kind = kind;
+    op->name = list_make1(string_node(name));
+    op->lexpr = left;
+    op->rexpr = right;
+    op->location = -1;
+    return (Node *)op;
+}
+
+static ResTarget *result(Node *value, const char *name)
+{
+    ResTarget *target = new_node(sizeof *target, T_ResTarget);
+    target->val = value;
+    target->name = name ? pstrdup(name) : NULL;
+    target->location = -1;
+    return target;
+}
+
+/* What tells a row from all others: in a partitioned table rows of two partitions may have one ctid. */
+static Node *identity(const struct rewrite_move *move, const RangeVar *table)
+{
+    if (move->relation->kind != 'p')
+        return column(table, "ctid");
+    return operation(AEXPR_OP, "||", cast_to(column(table, "tableoid"), NULL, "text"),
+                     cast_to(column(table, "ctid"), NULL, "text"));
+}
+
+static Node *is_listed(const struct rewrite_move *move, const RangeVar *table, Node *where)
+{
+    ParamRef *list = new_node(sizeof *list, T_ParamRef);
+    list->number = move->list + 1;
+    list->location = -1;
+    Node *any = operation(AEXPR_OP_ANY, "=", identity(move, table), (Node *)list);
+    if (!where)
+        return any;
+    BoolExpr *both = new_node(sizeof *both, T_BoolExpr);
+    both->boolop = AND_EXPR;
+    both->location = -1;
+    if (IsA(where, BoolExpr) && ((BoolExpr *)where)->boolop == AND_EXPR)
+        both->args = lappend(list_copy(((BoolExpr *)where)->args), any);
+    else
+        both->args = list_make2(where, any);
+    return (Node *)both;
+}
+
+/* The value assigned to the column; NULL: none. *bad: it cannot be had as an expression of its own. */
+static Node *assigned(const UpdateStmt *update, const char *name, bool *bad)
+{
+    Node *found = NULL;
+    for (int i = 0; i < list_length(update->targetList); i++) {
+        ResTarget *target = list_nth(update->targetList, i);
+        if (strcmp(target->name, name) != 0)
+            continue;
+        *bad |= found || target->indirection;
+        found = target->val;
+        if (!found || !IsA(found, MultiAssignRef))
+            continue;
+        const MultiAssignRef *part = (const MultiAssignRef *)found;
+        if (IsA(part->source, RowExpr) &&
+            part->colno <= list_length(((RowExpr *)part->source)->args))
+            found = list_nth(((RowExpr *)part->source)->args, part->colno - 1);
+        else
+            *bad = true;
+    }
+    return found;
+}
+
+/* A literal or a parameter takes its type from the column. */
+static bool is_untyped(const Node *value)
+{
+    if (IsA(value, ParamRef))
+        return true;
+    const A_Const *constant = (const A_Const *)value;
+    return IsA(value, A_Const) && (constant->isnull || IsA(&constant->val.node, String));
+}
+
+static Node *look_for_rows(const struct rewrite_move *move, const UpdateStmt *update, Node *key)
+{
+    SelectStmt *select = new_node(sizeof *select, T_SelectStmt);
+    LockingClause *lock = new_node(sizeof *lock, T_LockingClause);
+    RangeVar *of = new_node(sizeof *of, T_RangeVar);
+    const RangeVar *table = update->relation;
+    Node *row = identity(move, table);
+    if (move->relation->kind != 'p')
+        row = cast_to(row, NULL, "text");
+    select->targetList = list_make2(
+        result(row, NULL), result(cast_to(cast_to_key(key, move->type), NULL, "text"), NULL));
+    select->fromClause = list_concat(list_make1((void *)table), update->fromClause);
+    select->whereClause = update->whereClause;
+    of->relname = pstrdup(table->alias ? table->alias->aliasname : table->relname);
+    of->inh = true;
+    of->relpersistence = 'p';
+    of->location = -1;
+    lock->lockedRels = list_make1(of);
+    lock->strength = LCS_FORUPDATE;
+    lock->waitPolicy = LockWaitBlock;
+    select->lockingClause = list_make1(lock);
+    return (Node *)select;
+}
+
+static Node *update_in_place(const struct rewrite_move *move, const UpdateStmt *update)
+{
+    UpdateStmt *stay = palloc0(sizeof *stay);
+    *stay = *update;
+    stay->whereClause = is_listed(move, update->relation, update->whereClause);
+    return (Node *)stay;
+}
+
+static Node *take_away(const struct rewrite_move *move, const UpdateStmt *update, List *values)
+{
+    DeleteStmt *go = new_node(sizeof *go, T_DeleteStmt);
+    go->relation = update->relation;
+    go->usingClause = update->fromClause;
+    go->whereClause = is_listed(move, update->relation, update->whereClause);
+    go->returningList = values;
+    return (Node *)go;
+}
+
+static Node *insert_again(const UpdateStmt *update, List *columns)
+{
+    InsertStmt *insert = new_node(sizeof *insert, T_InsertStmt);
+    insert->relation = palloc0(sizeof(RangeVar));
+    *insert->relation = *update->relation;
+    insert->relation->inh = true;
+    insert->cols = columns;
+    insert->selectStmt = marked_values();
+    insert->returningList = update->returningList;
+    insert->override = OVERRIDING_SYSTEM_VALUE;
+    return (Node *)insert;
+}
+
+/* The new row, column by column: what it is, and where. What DEFAULT makes, or the table, is left out. */
+static bool new_row(struct rewrite_move *move, const UpdateStmt *update, struct arena *arena,
+                    List **values, List **columns)
+{
+    const struct schema_relation *relation = move->relation;
+    bool bad = false;
+    move->untyped = arena_array(arena, bool, relation->ncolumns);
+    move->position = -1;
+    for (int i = 0; i < relation->ncolumns && !bad; i++) {
+        const char *name = relation->columns[i].name;
+        Node *value = assigned(update, name, &bad);
+        if (relation->columns[i].generated || (value && IsA(value, SetToDefault)))
+            continue;
+        if (strcmp(name, move->key) == 0)
+            move->position = move->ncolumns;
+        move->untyped[move->ncolumns++] = value && is_untyped(value);
+        *values = lappend(*values, result(value ? value : column(update->relation, name), NULL));
+        *columns = lappend(*columns, result(NULL, name));
+    }
+    return !bad && move->position >= 0;
+}
+
+static bool is_movable(const struct rewriting *r)
+{
+    const UpdateStmt *update = (const UpdateStmt *)r->statement;
+    return r->statement && IsA(r->statement, UpdateStmt) && !update->withClause &&
+           !(update->fromClause && update->returningList) &&
+           !finds_sublink((Node *)update->returningList, NULL) &&
+           !(update->whereClause && IsA(update->whereClause, CurrentOfExpr));
+}
+
+bool rewrite_move(const char *text, struct rewrite_move *move, struct arena *arena)
+{
+    struct rewriting r;
+    List *values = NIL, *columns = NIL;
+    bool bad = false;
+    rewrite_open(&r, text);
+    if (!is_movable(&r))
+        return rewrite_abandon(&r);
+    UpdateStmt *update = (UpdateStmt *)r.statement;
+    Node *key = assigned(update, move->key, &bad);
+    if (bad || !key || IsA(key, SetToDefault) || finds_sublink(key, NULL) ||
+        !new_row(move, update, arena, &values, &columns))
+        return rewrite_abandon(&r);
+    r.nparams = move->list + 1;
+    Node *trees[] = {look_for_rows(move, update, key), update_in_place(move, update),
+                     take_away(move, update, values), insert_again(update, columns)};
+    struct shard_query *out[] = {&move->look, &move->stay, &move->go, &move->tail};
+    bool ok = write_all(&r, trees, out, 4, arena) && cut(arena, &move->head, &move->tail);
+    rewrite_abandon(&r);
+    return ok;
+}
