@@ -61,11 +61,11 @@ def fill(proxy):
     with closing(proxy.connect()) as connection:
         for table in TABLES:
             fetch_none(connection, table)
-        for user in range(1, USERS + 1):
-            fetch_none(connection, "INSERT INTO users (id, email, ref) VALUES (%s, %s, %s)",
-                       (user, email(user), ref(user)))
-            fetch_none(connection, "INSERT INTO orders VALUES (%s, %s, %s, %s)",
-                       (1000 + user, user, "2024-05-05" if user % 2 else "2025-05-05", user))
+        users = range(1, USERS + 1)
+        fetch_none(connection, "INSERT INTO users (id, email, ref) VALUES " +
+                   ", ".join(f"({user}, '{email(user)}', '{ref(user)}')" for user in users))
+        fetch_none(connection, "INSERT INTO orders VALUES " +
+                   ", ".join(f"({1000 + user}, {user}, '202{5 - user % 2}-05-05', {user})" for user in users))
 
 
 def fetch_none(connection, sql, params=None):
@@ -309,3 +309,220 @@ def test_a_shard_that_cannot_be_asked_costs_no_answer(proxy, three):
         for user in range(1, 10):
             assert one(client, f"SELECT user_id FROM orders WHERE id = {1000 + user}") == user
         assert "lookup orders.id" in explain(client, "SELECT * FROM orders WHERE id = 1001")
+
+
+# ---- under load ----
+
+def test_concurrent_changes_through_the_proxy_and_on_shards(proxy, three):
+    """Values wander from user to user, and so from shard to shard, while others ask for them: who asks is told one
+    of the users that have had the value, and after the end exactly the last; nothing is lost or met twice."""
+    names = [f"wanderer{n}" for n in range(6)]
+    owners = {name: 400 + n for n, name in enumerate(names)}
+    fixed = {email(user): user for user in range(1, 30)}
+    users = list(range(400, 430))
+    with session(proxy) as client:
+        for user in users:
+            fetch_none(client, "INSERT INTO users (id, email) VALUES (%s, %s)",
+                       (user, next((name for name, owner in owners.items() if owner == user), f"none{user}")))
+    homes = {user: shard_of(three, user) for user in users}
+    stop, wrong = threading.Event(), []
+
+    def wander(seed):
+        """Gives its values to other users: in turn through the proxy and directly on the shards."""
+        chance = random.Random(seed)
+        mine = names[seed::2]
+        with session(proxy, autocommit=False) as client:
+            while not stop.is_set():
+                name = chance.choice(mine)
+                old, new = owners[name], chance.choice([user for user in users if user not in owners.values()])
+                owners[name] = new
+                if chance.random() < 0.5:
+                    fetch_none(client, "UPDATE users SET email = %s WHERE id = %s", (f"none{old}", old))
+                    fetch_none(client, "UPDATE users SET email = %s WHERE id = %s", (name, new))
+                    client.commit()
+                else:
+                    three.primaries[homes[old]].sql("UPDATE users SET email = %s WHERE id = %s", (f"none{old}", old))
+                    three.primaries[homes[new]].sql("UPDATE users SET email = %s WHERE id = %s", (name, new))
+
+    def ask(seed):
+        chance = random.Random(100 + seed)
+        with session(proxy) as client:
+            while not stop.is_set():
+                name = chance.choice(names)
+                found = fetch(client, "SELECT id FROM users WHERE email = %s", (name,))
+                if any(user not in users for user, in found):
+                    wrong.append((name, found))
+                name, user = chance.choice(list(fixed.items()))
+                found = fetch(client, "SELECT id, email FROM users WHERE email = %s", (name,))
+                if found != [(user, name)]:
+                    wrong.append((name, found))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for work in (wander, ask) for seed in range(2)]
+    for thread in threads:
+        thread.start()
+    time.sleep(4)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong, wrong[:5]
+    with session(proxy) as client:
+        for name, owner in owners.items():
+            for _ in range(3):
+                assert fetch(client, "SELECT id FROM users WHERE email = %s", (name,)) == [(owner,)]
+        cursor = client.cursor()
+        cursor.execute("DELETE FROM users WHERE id >= 400")
+        assert cursor.rowcount == len(users)
+
+
+# ---- pgshuntctl lookup ----
+
+@pytest.fixture(scope="module")
+def apart_proxy(three):
+    three.create_database("apart")
+    keyspace = {"name": "k", "type": "bigint", "tables": [{"name": "things", "key": "owner"}],
+                "lookup": [{"table": "things", "column": "code", "unique": True}]}
+    with Proxy(three, dbname="apart", databases=[
+            {"name": "apart", "shards": [dict(shard, dbname="apart") for shard in three.shard_config()],
+             "keyspaces": [keyspace]}]) as proxy:
+        proxy.wait_nodes()
+        yield proxy
+    for node in three.primaries:
+        node.sql("DROP DATABASE apart WITH (FORCE)", dbname="postgres")
+
+
+@pytest.fixture
+def apart(apart_proxy):
+    """A database of its own with one table, and a lookup that is not set up yet."""
+    ctl(apart_proxy, "lookup", "drop", "apart", "things.code")
+    apart_proxy.sql("DROP TABLE IF EXISTS things")
+    apart_proxy.sql("CREATE TABLE things (owner bigint NOT NULL, code text)")
+    apart_proxy.sql("INSERT INTO things VALUES " + ", ".join(f"({n}, 'code {n}')" for n in range(300)))
+    return apart_proxy
+
+
+def remains(three):
+    """What a lookup has left behind: indexes and functions."""
+    return [row for node in three.primaries for row in node.sql(
+        "SELECT relname::text FROM pg_class WHERE relname LIKE '%lookup%' "
+        "UNION ALL SELECT proname FROM pg_proc WHERE proname LIKE 'lookup%'", dbname="apart")]
+
+
+def test_create_verify_drop(apart, three):
+    with closing(apart.connect()) as client:
+        assert "scatter-merge" in explain(client, "SELECT owner FROM things WHERE code = 'code 5'")
+        planned = ctl(apart, "lookup", "create", "apart", "--dry-run", "--json")
+        assert len(planned.texts("planned")) == 6 and planned.json["dry_run"] is True
+        assert remains(three) == []
+        assert ctl(apart, "lookup", "verify", "apart", code=5).out.count("PROBLEM") == 6
+        made = ctl(apart, "lookup", "create", "apart", "things.code", "--json")
+        assert made.texts("done").count("index built") == 3
+        wait_states(apart, "ready", ["things.code"])
+        assert "direct to shard" in explain(client, "SELECT owner FROM things WHERE code = 'code 5'")
+        assert "is there" in ctl(apart, "lookup", "create", "apart").out
+        assert "All is well." in ctl(apart, "lookup", "verify", "apart").out
+        assert fetch(client, "SELECT owner FROM things WHERE code = 'code 5'") == [(5,)]
+        assert "would be done" in ctl(apart, "lookup", "drop", "apart", "things.code", "--dry-run").out
+        ctl(apart, "lookup", "drop", "apart", "things.code")
+        assert remains(three) == []
+        assert fetch(client, "SELECT owner FROM things WHERE code = 'code 5'") == [(5,)]
+        wait_states(apart, "not created", ["things.code"])
+        assert "scatter-merge" in explain(client, "SELECT owner FROM things WHERE code = 'code 5'")
+        ctl(apart, "lookup", "drop", "apart", "things.code")
+
+
+@pytest.mark.parametrize("args, message", [
+    (("create",), "takes create, verify or drop, a database"),
+    (("mend", "apart"), 'not "mend"'),
+    (("drop", "apart"), "takes the TABLE.COLUMN"),
+    (("create", "apart", "--repair"), "--repair is for verify"),
+    (("verify", "apart", "--dry-run"), "no --dry-run"),
+])
+def test_wrong_command_lines(apart, args, message):
+    assert message in ctl(apart, "lookup", *args, code=2).err
+
+
+def test_what_is_not_fit_is_told(apart):
+    apart.sql("ALTER TABLE things RENAME code TO other")
+    assert "no column code" in ctl(apart, "lookup", "create", "apart", code=1).out
+    apart.sql("ALTER TABLE things ADD code char(5)")
+    ran = ctl(apart, "lookup", "create", "apart", code=1)
+    assert "of type character" in ran.out and "uuid, text and varchar" in ran.out
+    assert "no such lookup" in ctl(apart, "lookup", "create", "apart", "things.name", code=1).out
+
+
+def test_values_on_two_shards_are_no_unique_lookup(apart, three):
+    homes = [int(node.value("SELECT min(owner) FROM things", dbname="apart")) for node in three.primaries]
+    three.primaries[0].sql("INSERT INTO things VALUES (%s, 'twice')", (homes[0],), dbname="apart")
+    three.primaries[1].sql("INSERT INTO things VALUES (%s, 'twice')", (homes[1],), dbname="apart")
+    ran = ctl(apart, "lookup", "create", "apart", code=5)
+    assert "'twice' is of several keys, on s0, s1" in ran.out and "Not in use" in ran.out
+    wait_states(apart, "not created", ["things.code"])
+    three.primaries[0].sql("DELETE FROM things WHERE code = 'twice'", dbname="apart")
+    ctl(apart, "lookup", "create", "apart")
+    wait_states(apart, "ready", ["things.code"])
+    three.primaries[2].sql("INSERT INTO things VALUES (%s, 'twice')", (homes[2],), dbname="apart")
+    assert "on s1, s2" in ctl(apart, "lookup", "verify", "apart", code=5).out
+    assert "taken out of use" in ctl(apart, "lookup", "verify", "apart", "--repair", code=5).out
+    wait_states(apart, "not created", ["things.code"])
+    assert len(apart.sql("SELECT owner FROM things WHERE code = 'twice'")) == 2
+
+
+def test_verify_finds_damage_and_repairs_it(apart, three):
+    ctl(apart, "lookup", "create", "apart")
+    wait_states(apart, "ready", ["things.code"])
+    index, function = remains(three)[0][0], next(row["function"] for row in apart.show("LOOKUPS"))
+    damages = [f"DROP INDEX {index}",
+               f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{index}'::regclass",
+               f"DROP FUNCTION pgshunt.{function}",
+               f"REVOKE EXECUTE ON FUNCTION pgshunt.{function} FROM postgres; ALTER FUNCTION pgshunt.{function} SECURITY INVOKER",
+               f"CREATE OR REPLACE FUNCTION pgshunt.{function}(text[]) RETURNS TABLE (n integer, key text) "
+               "LANGUAGE sql STABLE SECURITY DEFINER AS 'SELECT NULL::int, NULL::text WHERE false'"]
+    for shard, damage in enumerate(damages):
+        three.primaries[shard % 3].sql(damage, dbname="apart")
+        found = ctl(apart, "lookup", "verify", "apart", code=5)
+        assert f"s{shard % 3}: things.code" in found.out and "--repair" in found.out, (damage, found)
+        ctl(apart, "lookup", "verify", "apart", "--repair")
+        ctl(apart, "lookup", "verify", "apart")
+
+
+def test_create_that_is_killed_is_finished_by_the_next(apart, three):
+    """A transaction keeps the second shard's index from being finished; pgshuntctl is killed meanwhile, at work."""
+    with closing(three.primaries[1].connect("apart")) as writer:
+        writer.autocommit = False
+        fetch_none(writer, "UPDATE things SET code = code WHERE owner = -1")
+        fetch_none(writer, "SELECT txid_current()")
+        killed = start_ctl(apart, "lookup", "create", "apart")
+        wait_until(lambda: three.primaries[1].sql("SELECT 1 FROM pg_index WHERE NOT indisvalid", dbname="apart"), 20.0,
+                   "an unfinished index")
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        killed.stdout.close()
+        wait_states(apart, "not created", ["things.code"])
+        again = start_ctl(apart, "lookup", "create", "apart")
+        time.sleep(0.5)
+        again.send_signal(signal.SIGKILL)
+        again.wait()
+        again.stdout.close()
+        writer.rollback()
+    ctl(apart, "lookup", "create", "apart")
+    assert len([name for name, in remains(three) if name.startswith("lookup")]) == 6
+    ctl(apart, "lookup", "verify", "apart")
+    wait_states(apart, "ready", ["things.code"])
+    assert apart.sql("SELECT owner FROM things WHERE code = 'code 77'") == [(77,)]
+
+
+def test_create_killed_at_any_moment(apart, three):
+    chance = random.Random(5)
+    for _ in range(6):
+        killed = start_ctl(apart, "lookup", "create", "apart")
+        time.sleep(chance.random() * 0.15)
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        killed.stdout.close()
+        if chance.random() < 0.3:
+            ctl(apart, "lookup", "drop", "apart", "things.code")
+            assert remains(three) == []
+    ctl(apart, "lookup", "create", "apart")
+    ctl(apart, "lookup", "verify", "apart")
+    ctl(apart, "lookup", "drop", "apart", "things.code")
+    assert remains(three) == []
