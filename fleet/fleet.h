@@ -9,6 +9,9 @@
  *   reference_rows.c  which rows of them differ
  *   drift.c           schemas compared
  *   drift_queries.c   ... what of them
+ *   lookup.c          lookups: create, verify, drop
+ *   lookup_shard.c    what one is made of on a shard
+ *   lookup_unique.c   whether its values are unique over all shards
  */
 #ifndef PGSHUNT_FLEET_FLEET_H
 #define PGSHUNT_FLEET_FLEET_H

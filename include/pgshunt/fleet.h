@@ -1,5 +1,5 @@
 /*
- * fleet.h: work on all shards of a database at once, for pgshuntctl: unique ids, reference tables, drift.
+ * fleet.h: work on all shards of a database at once, for pgshuntctl: unique ids, lookups, reference tables, drift.
  *
  * Each engine connects to the primary of every shard, tells what it finds and does through a callback, and
  * returns an outcome. All may be killed at any moment and run again. Not thread-safe.
