@@ -1,16 +1,20 @@
 """COPY of sharded and reference tables: rows are split by key, streams are put together, as one Postgres would."""
 import io
+import itertools
+import os
 import random
 import struct
+import subprocess
+import threading
 from contextlib import closing
 
 import psycopg2
 import pytest
 
-from harness import Proxy
+from harness import Proxy, pg_binary
 from harness.process import wait_until
 from harness.sample import drop_tables
-from support import SYNC, Raw, bind, describe, execute, fetch, kinds, message, parse, query
+from support import SYNC, Raw, bind, describe, error_of, execute, fetch, kinds, message, parse, query
 
 pytestmark = pytest.mark.core
 
@@ -371,6 +375,72 @@ def test_cancelled_while_a_shard_waits_for_a_lock(cluster, shop, app):
         holder.rollback()
     app.cursor().execute("RESET statement_timeout")
     assert count(shop) == 0
+
+
+def test_a_shard_that_is_lost_in_the_middle(cluster, shop, app):
+    with Raw(shop) as raw:
+        raw.send(query("COPY numbers FROM STDIN"))
+        begun(raw)
+        raw.send(piece(b"".join(b"%d\tx\n" % n for n in range(20000))))
+        victim = cluster.shards[1].primary
+        wait_until(lambda: victim.value("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                                        "WHERE query ~ '^COPY numbers' AND state = 'active'") == 1, 15.0, "the COPY")
+        answers = raw.ask(piece(b"20001\tx\n"), DONE)
+        assert kinds(answers) == "EZ" and error_of(answers)["C"] in ("57P01", "08006")
+        answers = raw.ask(query("COPY numbers FROM STDIN"), piece(b"1\ta\n2\tb\n3\tc\n"), DONE)
+        assert kinds(answers) == "GCZ" and answers[1][1] == b"COPY 3\0"
+    assert count(shop) == 3
+
+
+def test_client_that_cancels(cluster, shop, app):
+    """Ctrl-C while the shards wait for rows."""
+    with closing(shop.connect()) as other:
+        started = threading.Event()
+
+        class Endless:
+            def read(self, size):
+                started.set()
+                return "".join(f"{n}\tx\n" for n in itertools.islice(numbers, size // 8))
+
+        numbers = itertools.count(1)
+        killer = threading.Thread(target=lambda: (started.wait(), other.cancel()))
+        killer.start()
+        with pytest.raises(psycopg2.errors.QueryCanceled):
+            other.cursor().copy_expert("COPY numbers FROM STDIN", Endless())
+        killer.join()
+        assert fetch(other, "/* pgshunt: primary */ SELECT count(*) FROM numbers") == [(0,)]
+
+
+def test_participants_of_a_transaction(cluster, shop, app):
+    """What was copied is there with the transaction's other changes, on all shards, or not at all."""
+    cursor = app.cursor()
+    for end, rows in (("ROLLBACK", 0), ("COMMIT", 101)):
+        cursor.execute("BEGIN")
+        cursor.execute("INSERT INTO numbers VALUES (1000, 'first')")
+        cursor.copy_expert("COPY numbers FROM STDIN", io.StringIO("".join(f"{n}\tx\n" for n in range(100))))
+        assert fetch(app, "SELECT count(*) FROM numbers") == [(101,)]
+        cursor.execute(end)
+        assert count(shop) == rows
+    assert all(0 < node.value("SELECT count(*) FROM numbers") < 101 for node in cluster.primaries)
+    assert all(node.value("SELECT count(*) FROM pg_prepared_xacts") == 0 for node in cluster.primaries)
+
+
+def test_psql_and_pg_dump(cluster, shop, app, single, tmp_path):
+    """What pg_dump wrote of one Postgres is restored through pgshunt, and what \\copy wrote is taken back."""
+    single.cursor().execute("DELETE FROM things")
+    single.cursor().execute(r"INSERT INTO things (n, slug, note) SELECT g, 's' || g, E'a\tb\\c' || g FROM generate_series(1, 500) g")
+    for how in ([], ["--inserts", "--rows-per-insert=50"]):
+        app.cursor().execute("DELETE FROM things")
+        dump = subprocess.run([pg_binary("pg_dump"), "--data-only", "--table=things", *how, "-d",
+                               cluster.shards[0].primary.dsn("oracle")], check=True, capture_output=True, text=True)
+        shop.psql(input=dump.stdout)
+        assert sorted(fetch(app, "SELECT * FROM things")) == sorted(fetch(single, "SELECT * FROM things"))
+    saved = tmp_path / "things.csv"
+    shop.psql("-c", f"\\copy things (n, slug, note) TO '{saved}' CSV HEADER")
+    app.cursor().execute("DELETE FROM things")
+    told = shop.psql("-c", f"\\copy things (n, slug, note) FROM '{saved}' CSV HEADER")
+    assert told.stdout == "COPY 500\n"
+    assert sorted(fetch(app, "SELECT * FROM things")) == sorted(fetch(single, "SELECT * FROM things"))
 
 
 def test_memory_stays_bounded_when_a_shard_is_slow(cluster, shop, app):

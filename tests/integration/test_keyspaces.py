@@ -1,4 +1,5 @@
 """Keyspaces by list, by range and by Postgres' own hash: each row is where the map says, and found there."""
+import io
 import uuid
 from contextlib import closing
 
@@ -107,6 +108,29 @@ def test_moving_a_row_out_of_its_list_is_not_guessed(app):
     app.cursor().execute("UPDATE towns SET region = 'at' WHERE name = 'Ulm' AND region = 'de'")
     assert fetch(app, "SELECT name FROM towns WHERE region = 'at' ORDER BY 1") == [("Linz",), ("Ulm",)]
     app.cursor().execute("UPDATE towns SET region = 'de' WHERE name = 'Ulm' AND region = 'at'")
+
+
+@pytest.mark.parametrize("table, data, found", [
+    ("towns", "de\tA\nus\tB\nat\tC\nu\\x73\tD\n", ["AC", "BD"]), ("plans", "2\tA\n3\tB\n-7\tC\n+1\tD\n", ["AD", "BC"]),
+    ("samples", "99\t91\n100\t92\n199\t93\n200\t94\n-5\t95\n", ["919495", "9293"])])
+def test_copy_goes_by_lists_and_ranges(cluster, app, table, data, found):
+    copied = {"towns": "name", "plans": "name", "samples": "value"}[table]
+    cursor = app.cursor()
+    before = on_shards(cluster, f"SELECT {copied} FROM {table}")
+    cursor.copy_expert(f"COPY {table} FROM STDIN", io.StringIO(data))
+    after = on_shards(cluster, f"SELECT {copied} FROM {table}")
+    for old, new in zip(before, after):
+        for value in old:
+            new.remove(value)
+    assert ["".join(map(str, new)) for new in after] == found
+    cursor.execute(f"DELETE FROM {table} WHERE {copied}::text = ANY (%s)", (list("ABCD") + ["91", "92", "93", "94", "95"],))
+    assert on_shards(cluster, f"SELECT {copied} FROM {table}") == before
+
+
+def test_copy_of_a_value_of_no_list_is_refused(app):
+    with refused("23514", "in no list of keyspace \"regions\""):
+        app.cursor().copy_expert("COPY towns FROM STDIN", io.StringIO("de\tBonn\nfr\tLyon\n"))
+    assert one(app, "SELECT count(*) FROM towns") == 4
 
 
 INTS = [0, 1, -1, 42, 1000, 2**31 - 1, -2**31] + list(range(100, 160))
