@@ -65,6 +65,7 @@ struct pool {
     int64_t squeezed_at;        /* it last looked for room then */
     int64_t check_delay_us;     /* idle for longer: tested before use; 0: not */
     int64_t doubted_at;         /* what was idle then is tested before use; 0: nothing is */
+    struct guc_set *defaults;   /* parameters as its servers reported them last, on their own */
     bool retired;               /* the node has left the configuration: freed when empty */
     /* the last failed login (login_gate.h) */
     int failures;            /* in a row */

@@ -198,6 +198,7 @@ void pool_free(struct pool *pool)
     list_remove(&pool->squeezed);
     node_unref(pool->node);
     free(pool->last_error);
+    guc_set_release(&pool->defaults);
     free(pool);
 }
 
@@ -285,5 +286,6 @@ void pool_private_free(struct pool *pool)
 {
     node_unref(pool->node);
     free(pool->last_error);
+    guc_set_release(&pool->defaults);
     free(pool);
 }

@@ -6,7 +6,7 @@
  * told. So a client never hears of another's value, and hears of a server whose own values are other.
  *
  * A report that no statement of the client explains comes from inside a function or a procedure: it is
- * adopted as if the client had said SET.
+ * adopted as if the client had said SET. Where nothing but reads were asked, the server was configured anew.
  */
 #ifndef PGSHUNT_PROXY_REPORTED_H
 #define PGSHUNT_PROXY_REPORTED_H
