@@ -74,6 +74,11 @@ static void start_part(struct scatter *scatter, struct part *part, const struct 
         wire_put_query(&out, "BEGIN");
         server_expect(server, EXPECT_QUERY)->swallow = true;
     }
+    if (scatter->plan->ahead && !scatter->client->tx) {
+        wire_put_query(&out, scatter->plan->ahead);
+        scatter_await(scatter, part);
+        part->ahead = true;
+    }
     if (query)
         put_part(scatter, part, query, &out);
     if (query && scatter->ends_itself && !scatter->copy) { /* of a COPY behind its rows */
@@ -212,7 +217,7 @@ void scatter_fail(struct scatter *scatter, const struct pg_error *error, const c
         return;
     scatter->failed = true;
     scatter->error = shard_error_keep(&scatter->arena, error, shard_name);
-    if (scatter->phase == SCATTER_RUNNING)
+    if (scatter->phase == SCATTER_RUNNING && !scatter_goes_on(scatter))
         stop_others(scatter);
 }
 
@@ -348,6 +353,8 @@ static void put_answer(struct scatter *scatter)
 {
     if (scatter->failed) {
         explain_half_commit(scatter);
+        if (scatter_goes_on(scatter))
+            scatter_explain_steps(scatter);
         scatter->client->stats->errors++;
         wire_put_error(&scatter->out, &scatter->error);
         return;
@@ -572,6 +579,10 @@ static void complete_message(struct scatter *scatter, struct part *part, int ind
         return;
     if (scatter->phase != SCATTER_RUNNING) {
         commit_took_tag(scatter, part, body);
+        return;
+    }
+    if (part->ahead) {
+        part->ahead = false;
         return;
     }
     if (part->complete) /* the answers to COMMIT_CHECK behind it */

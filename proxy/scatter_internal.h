@@ -30,6 +30,7 @@ struct part {
     struct server *server; /* NULL: lost */
     const char *shard_name;
     int awaited;    /* ReadyForQuerys to come */
+    bool ahead;     /* the answer to plan->ahead is to come first */
     bool complete;  /* its rows are all here */
     bool cancelled; /* asked to stop: its error is ours and means nothing */
     bool wrote;     /* there is something to commit */
@@ -103,6 +104,13 @@ void scatter_part_parsed(struct scatter *scatter, struct part *part);
 /* The server's statement is no longer what it was, which is the error: true if all is to run once more. */
 bool scatter_is_outdated(struct scatter *scatter, struct part *part, const struct pg_error *error);
 void scatter_forget_names(struct scatter *scatter);
+
+/* ---- scatter_steps.c ---- */
+
+/* It runs outside a transaction, each shard by itself: one that fails does not stop the others. */
+bool scatter_goes_on(const struct scatter *scatter);
+/* It has failed: adds to its error where it is done, and how to do the rest. */
+void scatter_explain_steps(struct scatter *scatter);
 
 /* ---- twophase.c ---- */
 

@@ -201,8 +201,11 @@ static void parse_statistics(struct convert *c, const CreateStatsStmt *stats)
 static void parse_index(struct convert *c, const IndexStmt *index)
 {
     note_range(c, index->relation);
-    if (index->concurrent)
-        c->statement->kind = STMT_DDL_NO_TX;
+    if (!index->concurrent)
+        return;
+    c->statement->kind = STMT_DDL_NO_TX;
+    c->statement->if_exists = index->if_not_exists;
+    c->statement->name = index->idxname ? arena_strdup(c->arena, index->idxname) : NULL;
 }
 
 static void parse_cluster(struct convert *c, const ClusterStmt *cluster)

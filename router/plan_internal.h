@@ -413,6 +413,8 @@ void plan_split_lists(struct planner *p, const struct query *query);
 void plan_append_rows(struct planner *p, const struct query *query);
 /* The shard for what could run anywhere: where the transaction is already, else 0. */
 unsigned plan_home(const struct planner *p);
+/* What goes ahead of a statement that may find what an interrupted one has left; NULL: nothing. */
+const char *plan_concurrently(const struct planner *p);
 /* "id" of the first instance with its table: for hints. */
 const char *plan_key_hint(const struct planner *p);
 

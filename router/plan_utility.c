@@ -191,6 +191,7 @@ static void plan_schema(struct planner *p)
         plan_rows(p, &named);
     else if (!is_torn_foreign_key(p, &named))
         everywhere(p, "schema change");
+    p->plan->ahead = plan_concurrently(p);
 }
 
 /* ---- around a query ---- */

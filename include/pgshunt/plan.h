@@ -169,6 +169,7 @@ struct plan {
     bool needs_params; /* routed without parameters it needs: good for Describe only */
     enum schema_need needs_schema;
     bool no_transaction; /* must not be wrapped in BEGIN (CREATE INDEX CONCURRENTLY, VACUUM) */
+    const char *ahead;   /* ... and what runs first on each shard; NULL: nothing */
     const struct lookup_want *wants; /* good as it is, but better once these are known */
     int nwants;
     unsigned shard;          /* PLAN_DIRECT */

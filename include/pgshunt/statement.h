@@ -266,6 +266,7 @@ struct statement {
     struct function_ref *functions; /* calls, and operators are not listed */
     int nfunctions;
     int max_param;     /* highest $n, 0 if none */
+    bool if_exists;    /* CREATE INDEX CONCURRENTLY IF NOT EXISTS: the index is `name` */
     const char *name;  /* savepoint, prepared statement, cursor, setting or channel */
     const char *value; /* SET: the right side as SQL ("'a', 'b'", "42"); NULL: TO DEFAULT */
     bool is_local;     /* SET LOCAL */
