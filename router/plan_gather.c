@@ -49,11 +49,17 @@ static bool may_gather(const struct planner *p, const struct query *query)
            !(session && session->temp_tables);
 }
 
-/* Temporary tables cannot be made in such a transaction. */
+/* Temporary tables cannot be made in such a transaction, but on a server that learns later that it is one. */
 static bool is_read_only_block(const struct planner *p)
 {
     const struct route_session *session = p->input->session;
     return session && session->in_transaction && session->read_only;
+}
+
+static bool may_read_only(const struct gathering *g)
+{
+    int home = g->p->input->session->gather_home;
+    return home == 0 || (home > 0 && !g->reads_first && !g->p->plan->write);
 }
 
 /* ---- the tables ---- */
@@ -73,12 +79,16 @@ static int find_table(const struct gathering *g, const struct schema_relation *r
     return -1;
 }
 
-/* Two temporary tables cannot have one name. */
+/* Two temporary tables cannot have one name, nor may one hide a table that stays where it is. */
 static bool is_ambiguous(const struct gathering *g, const struct schema_relation *relation)
 {
-    for (int i = 0; i < g->rewrite.ntables; i++)
-        if (same_name(g->rewrite.tables[i].relation->name, relation->name))
+    const struct planner *p = g->p;
+    for (int i = 0; i < p->statement->nrelations; i++) {
+        const struct relation_ref *ref = &p->statement->relations[i];
+        if (same_name(ref->name, relation->name) &&
+            plan_relation(p, ref->schema, ref->name) != relation)
             return true;
+    }
     return false;
 }
 
@@ -101,24 +111,15 @@ static bool add_relation(struct gathering *g, const struct relation_ref *ref)
     }
     if (find_table(g, relation) >= 0)
         return true;
-    if (is_ambiguous(g, relation))
-        return false;
+    const char *name = is_ambiguous(g, relation)
+                           ? arena_printf(p->arena, "pgshunt_t%d", g->rewrite.ntables)
+                           : NULL;
     struct rewrite_gather_table *table = &g->rewrite.tables[g->rewrite.ntables++];
+    table->name = name;
     table->relation = relation;
+    table->unqualified = plan_relation(p, NULL, relation->name) == relation;
     table->used = arena_array(p->arena, bool, relation->ncolumns);
     return true;
-}
-
-/* A table of another schema that stays where it is would be hidden by a temporary one of its name. */
-static bool hides_another(const struct gathering *g, const struct relation_ref *ref)
-{
-    for (int i = 0; i < g->rewrite.ntables; i++) {
-        const struct schema_relation *relation = g->rewrite.tables[i].relation;
-        if (same_name(relation->name, ref->name) &&
-            plan_relation(g->p, ref->schema, ref->name) != relation)
-            return true;
-    }
-    return false;
 }
 
 static bool add_relations(struct gathering *g)
@@ -128,9 +129,6 @@ static bool add_relations(struct gathering *g)
     g->rewrite.tables = arena_array(arena, struct rewrite_gather_table, statement->nrelations + 1);
     for (int i = 0; i < statement->nrelations; i++)
         if (!add_relation(g, &statement->relations[i]))
-            return false;
-    for (int i = 0; i < statement->nrelations; i++)
-        if (hides_another(g, &statement->relations[i]))
             return false;
     return g->rewrite.ntables > 0;
 }
@@ -170,6 +168,8 @@ static unsigned choose_home(const struct gathering *g)
 {
     const struct planner *p = g->p;
     const struct route_session *session = p->input->session;
+    if (is_read_only_block(p))
+        return (unsigned)session->gather_home;
     if (g->reads_first || p->plan->write) /* sequences, and what functions read, are there */
         return 0;
     if (session && session->in_transaction)
@@ -284,7 +284,7 @@ static void fill_table(struct gathering *g, int index, unsigned home, struct gat
     struct planner *p = g->p;
     const struct rewrite_gather_table *from = &g->rewrite.tables[index];
     table->name = from->relation->name;
-    table->relation = temporary_name(p, table->name);
+    table->relation = temporary_name(p, from->name ? from->name : table->name);
     table->add_key = add_key(p, from, table->relation);
     table->text = travels_as_text(from);
     table->source = from->source;
@@ -388,11 +388,11 @@ void plan_gather(struct planner *p, const struct query *query)
     struct shard_query text = {0};
     if (!may_gather(p, query) || !add_relations(&g))
         return;
-    if (is_read_only_block(p)) {
+    if (is_read_only_block(p) && !may_read_only(&g)) {
         p->plan->error.hint = "The rows of several shards would have to be brought together in "
-                              "temporary tables, which "
-                              "a READ ONLY transaction cannot make: read outside of it, or in one "
-                              "that is not READ ONLY.";
+                              "temporary tables, which this READ ONLY transaction cannot make any "
+                              "more, as it has savepoints or has read on the server in question: "
+                              "read it first, or in a transaction that is not READ ONLY.";
         return;
     }
     if (p->written && !may_open(&g))

@@ -144,8 +144,7 @@ static bool has_sharded_behind(const struct planner *p, const struct schema_rela
 
 const struct view *view_of(const struct planner *p, const char *schema, const char *name)
 {
-    const struct schema_relation *relation =
-        p->schema ? schema_relation(p->schema, schema, name) : NULL;
+    const struct schema_relation *relation = plan_relation(p, schema, name);
     if (!relation || (relation->kind != 'v' && relation->kind != 'm'))
         return NULL;
     if (p->may_wait && !p->plan->needs_schema)
@@ -181,6 +180,19 @@ bool view_replace(struct planner *p, const struct view *view)
     return true;
 }
 
+/* Whether the name of a view to be put in means something else, too, in this statement. */
+static bool is_ambiguous(const struct planner *p)
+{
+    for (int i = 0; i < p->statement->nrelations; i++) {
+        const struct relation_ref *ref = &p->statement->relations[i];
+        for (int k = 0; k < p->nreplace; k++)
+            if (same_name(ref->name, p->replace[k]->relation->name) &&
+                plan_relation(p, ref->schema, ref->name) != p->replace[k]->relation)
+                return true;
+    }
+    return false;
+}
+
 /* The statement with the definitions in it; NULL: it cannot be made. */
 static struct statement *put_in(struct planner *p)
 {
@@ -198,7 +210,7 @@ static struct statement *put_in(struct planner *p)
 
 bool view_plan(struct planner *p)
 {
-    if (p->rounds == VIEWS_DEEP)
+    if (p->rounds == VIEWS_DEEP || is_ambiguous(p))
         return false;
     struct statement *statement = put_in(p);
     if (!statement)
@@ -240,6 +252,7 @@ const char *const *view_checks(struct planner *p, int *count)
     for (int i = 0; i < p->nopened; i++) {
         const struct schema_relation *relation = p->opened[i]->relation;
         rewrite.tables[i].relation = relation;
+        rewrite.tables[i].unqualified = plan_relation(p, NULL, relation->name) == relation;
         rewrite.tables[i].used = arena_array(p->arena, bool, relation->ncolumns + 1);
     }
     if (!rewrite_gather(p->written->text, &rewrite, p->arena, &ignored))

@@ -52,7 +52,9 @@ bool rewrite_insert(const char *text, const struct rewrite_rows *rows, struct ar
 /* A table whose rows are brought together on one server for a query, and what of it that needs. */
 struct rewrite_gather_table {
     const struct schema_relation *relation;
-    bool *used; /* out: the columns that the query can see, one for each of the relation's */
+    const char *name; /* of the temporary table; NULL: its own, unless another table has it */
+    bool unqualified; /* its name alone means it, in this session */
+    bool *used;       /* out: the columns that the query can see, one for each of the relation's */
     bool all;   /* out: all of them, and what there may be that the schema does not know yet */
     bool keyed; /* out: rows may be grouped by the primary key, all of whose columns are used */
     struct shard_query source; /* out: "SELECT columns FROM table WHERE ...", without `shard` */

@@ -38,9 +38,10 @@ struct survey {
 static int find_table(const struct survey *s, const RangeVar *range)
 {
     for (int i = 0; i < s->gather->ntables; i++) {
-        const struct schema_relation *relation = s->gather->tables[i].relation;
-        if (strcmp(relation->name, range->relname) == 0 &&
-            (!range->schemaname || strcmp(relation->schema, range->schemaname) == 0))
+        const struct rewrite_gather_table *table = &s->gather->tables[i];
+        if (strcmp(table->relation->name, range->relname) == 0 &&
+            (range->schemaname ? strcmp(table->relation->schema, range->schemaname) == 0
+                               : table->unqualified))
             return i;
     }
     return -1;
@@ -115,7 +116,7 @@ static void note_range(struct survey *s, RangeVar *range)
         return;
     }
     s->demands[table].mentioned = true;
-    if (range->schemaname)
+    if (range->schemaname || s->gather->tables[table].name)
         s->qualified = lappend(s->qualified, range);
     if (range->inh)
         s->demands[table].all = true;
@@ -394,6 +395,21 @@ static void demand_whole(struct survey *s, const List *from)
         demand_item(s, &no_level, list_nth(from, i), list_nth(from, i), true);
 }
 
+/* The names of FROM items, without their schemas; two of one name cannot be told apart then. */
+static void check_names(struct survey *s, const Node *item, List **names)
+{
+    if (IsA(item, JoinExpr) && !((const JoinExpr *)item)->alias) {
+        check_names(s, ((const JoinExpr *)item)->larg, names);
+        check_names(s, ((const JoinExpr *)item)->rarg, names);
+    }
+    if (!IsA(item, RangeVar))
+        return;
+    const char *name = visible_name((const RangeVar *)item);
+    if (has_name(*names, name))
+        obstacle(s, "two tables of one name in one FROM");
+    *names = lappend(*names, makeString(pstrdup(name)));
+}
+
 static bool demand_node(Node *node, void *context)
 {
     if (!node)
@@ -404,6 +420,9 @@ static bool demand_node(Node *node, void *context)
         demand_whole(context, ((DeleteStmt *)node)->usingClause);
     if (IsA(node, SelectStmt)) {
         SelectStmt *level = (SelectStmt *)node;
+        List *names = NIL;
+        for (int i = 0; i < list_length(level->fromClause); i++)
+            check_names(context, list_nth(level->fromClause, i), &names);
         for (int i = 0; i < list_length(level->fromClause); i++)
             demand_item(context, level, list_nth(level->fromClause, i),
                         list_nth(level->fromClause, i), false);
@@ -545,6 +564,13 @@ static void take_off_schemas(struct survey *s, Node *query)
 {
     for (int i = 0; i < list_length(s->qualified); i++) {
         RangeVar *range = list_nth(s->qualified, i);
+        const char *name = s->gather->tables[find_table(s, range)].name;
+        if (name && !range->alias) {
+            range->alias = new_node(sizeof *range->alias, T_Alias);
+            range->alias->aliasname = range->relname;
+        }
+        if (name)
+            range->relname = pstrdup(name);
         range->schemaname = pstrdup("pg_temp");
     }
     drop_schemas(query, NULL);
@@ -603,6 +629,8 @@ bool rewrite_gather(const char *text, struct rewrite_gather *gather, struct aren
     if (find_obstacles(&s))
         return rewrite_abandon(&r);
     demand_node(r.statement, &s);
+    if (gather->obstacle)
+        return rewrite_abandon(&r);
     bool all = uses_whole_rows(&s), changes = s.qualified != NIL;
     Node **trees = palloc0(sizeof *trees * (size_t)(gather->ntables + 1));
     for (int i = 0; i < gather->ntables; i++) {

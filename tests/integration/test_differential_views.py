@@ -143,6 +143,33 @@ def test_writes(both):
     check_all(WRITES, lambda sql: change(both, sql))
 
 
+# ---- two tables of one name ----
+
+OTHERS = ["CREATE SCHEMA old", "CREATE TABLE old.orders (id bigint, user_id bigint, item text, PRIMARY KEY (user_id, id))",
+          "INSERT INTO old.orders VALUES " + ", ".join(f"({i}, {1 + i % 20}, 'old {i % 4}')" for i in range(1, 50))]
+OF_BOTH = [
+    "SELECT a.item, b.item FROM orders a JOIN old.orders b ON a.id = b.id ORDER BY 1, 2, a.user_id",
+    "SELECT orders.item, b.item FROM old.orders JOIN public.orders b ON orders.id = b.id ORDER BY 1, 2, b.user_id",
+    "SELECT old.orders.item FROM old.orders WHERE old.orders.id IN (SELECT id FROM orders WHERE orders.qty > 1) ORDER BY 1, old.orders.id",
+    "SELECT item FROM orders UNION SELECT item FROM old.orders ORDER BY 1",
+    "SELECT count(DISTINCT item) FROM old.orders", "SELECT count(DISTINCT item) FROM public.orders",
+    "SELECT (SELECT count(*) FROM old.orders o WHERE o.id = orders.id), id FROM orders ORDER BY id, user_id LIMIT 9",
+    "WITH x AS (SELECT * FROM orders), y AS (SELECT * FROM old.orders) SELECT count(*) FROM x, y WHERE x.id = y.user_id",
+]
+
+
+def test_two_tables_of_one_name(sides):
+    with closing(Both(*sides)) as both:
+        for statement in OTHERS:
+            both.run(statement)
+        try:
+            check_all(OF_BOTH, lambda sql: both.check(sql, ends_ordered(sql)))
+            with closing(sides[0].connect()) as client, refused("0A000"):
+                fetch(client, "SELECT old.orders.item, public.orders.item FROM old.orders, public.orders WHERE old.orders.id = public.orders.id")
+        finally:
+            both.run("DROP SCHEMA old CASCADE")
+
+
 # ---- rights ----
 
 RIGHTS = """
