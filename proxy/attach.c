@@ -56,6 +56,22 @@ static bool begun_on_primary(const struct client *client)
     return false;
 }
 
+/* Where a READ ONLY block can still gather (server.h: guarded): one that has done so, or has not begun. */
+static int gather_home(const struct client *client)
+{
+    int nshards = client->database->nshards, home = -1;
+    if (!client->tx || !client->tx->read_only || client->tx->nsavepoints)
+        return -1;
+    for (int shard = nshards - 1; shard >= 0; shard--) {
+        const struct server *server = client_participant(client, (unsigned)shard);
+        if (server && server->guarded)
+            return shard;
+        if (!server || !server->begun)
+            home = shard;
+    }
+    return home;
+}
+
 void attach_route_session(const struct client *client, struct route_session *session)
 {
     uint32_t pins = pins_of(client);
@@ -79,6 +95,7 @@ void attach_route_session(const struct client *client, struct route_session *ses
         .require_key = (enum require_key)client->account->settings.require_key,
         .sequence_shard = client->sequence_shard,
         .temp_tables = (pins >> PIN_TEMPORARY & 1) != 0,
+        .gather_home = gather_home(client),
         .changed_views = client->tx ? (const char *const *)client->tx->changed_views : NULL,
     };
     if (shardmap_has_schemas(client->database->map)) {
@@ -554,6 +571,8 @@ static void put_begin(struct client *client, struct server *server, struct buffe
     append_text(sql, tx->begin_sql);
     append_text(sql, ";");
     put_history(tx, sql);
+    if (server->guarded)
+        append_text(sql, "SET TRANSACTION READ WRITE;");
     server->begun = true;
     tx->state = TX_OPEN;
 }

@@ -341,7 +341,7 @@ static void open_gathered(struct cursor *c, const struct scatter_ask *ask)
     close_dead(c->client->tx->cursors, part->shard, &more);
     shard_query_put_portal(ask, &c->client->request.plan.gather->query,
                            c->binary ? SHARD_BINARY : SHARD_AS_ASKED, 0, c->server_name, &more);
-    part->skip = gather_put_renaming(c->client->request.plan.gather, c->id, &more);
+    part->skip = gather_put_renaming(c->client->request.plan.gather, c->id, server->guarded, &more);
     if (c->run.op != OP_DECLARE)
         put_execute(c, part, &more);
     part->open = true;

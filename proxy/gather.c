@@ -9,7 +9,8 @@
  * Each table is made with the rows that the home has itself; those of the other shards stream into it
  * through a COPY: a DataRow's body is a binary COPY's row, byte by byte. A shard is read only as fast as
  * the home takes its rows. Outside of a transaction all of it is one of its own at home; inside a block
- * it is behind a savepoint, and the tables are dropped at the end. The final answer passes through as it
+ * it is behind a savepoint, and the tables are dropped at the end. In a READ ONLY block no table can be made,
+ * so there the home is begun as READ WRITE; READ ONLY is what stands behind another savepoint, between gathers. The final answer passes through as it
  * comes.
  */
 #include "proxy/gather.h"
@@ -29,6 +30,8 @@
 #include "proxy/shard_query.h"
 
 #define QUEUE_MAX 65536
+/* Behind it a transaction on the home is READ ONLY, if it is to be (server.h: guarded). */
+#define GUARD "pgshunt_read_only"
 /* Fewer rows are planned for well enough without statistics. */
 #define ANALYZE_ROWS 1000
 
@@ -258,6 +261,13 @@ static void put_about_tables(struct gather *g, const char *before, const char *a
     buffer_release(&sql);
 }
 
+/* The query itself is not to write either. */
+static void guard_query(struct gather *g)
+{
+    if (g->home->guarded && !g->cursor)
+        put_home_query(g, "SAVEPOINT pgshunt_query; SET TRANSACTION READ ONLY");
+}
+
 static void answer(struct gather *g)
 {
     for (int i = 0; i < g->plan->gather->ntables; i++)
@@ -265,6 +275,7 @@ static void answer(struct gather *g)
             put_home_query(g, g->plan->gather->tables[i].add_key);
     if (g->most_rows >= ANALYZE_ROWS)
         put_about_tables(g, "ANALYZE ", "");
+    guard_query(g);
     g->phase = g->cursor ? GATHER_READY : GATHER_ANSWERING;
     if (!g->cursor)
         put_home_statement(g, &g->plan->gather->query);
@@ -282,7 +293,8 @@ static void put_utility(const char *sql, struct buffer *out)
     wire_end(out, begin);
 }
 
-int gather_put_renaming(const struct gather_plan *gather, uint32_t id, struct buffer *out)
+int gather_put_renaming(const struct gather_plan *gather, uint32_t id, bool guarded,
+                        struct buffer *out)
 {
     struct buffer sql = {0};
     for (int i = 0; i < gather->ntables; i++) {
@@ -294,7 +306,11 @@ int gather_put_renaming(const struct gather_plan *gather, uint32_t id, struct bu
     }
     buffer_release(&sql);
     put_utility("RELEASE SAVEPOINT " GATHER_SAVEPOINT, out);
-    return gather->ntables + 1;
+    if (!guarded)
+        return gather->ntables + 1;
+    put_utility("SAVEPOINT " GUARD, out);
+    put_utility("SET TRANSACTION READ ONLY", out);
+    return gather->ntables + 3;
 }
 
 /* All rows are there: what is left is a cursor's business, which takes them from the home's portal. */
@@ -317,7 +333,11 @@ static void end(struct gather *g)
     g->phase = GATHER_ENDING;
     if (!g->home || (g->block && g->failed)) /* a failed block is the client's to end */
         return;
-    if (g->block)
+    if (g->block && g->home->guarded)
+        put_about_tables(g, "RELEASE SAVEPOINT pgshunt_query; DROP TABLE ",
+                         "; RELEASE SAVEPOINT " GATHER_SAVEPOINT "; SAVEPOINT " GUARD
+                         "; SET TRANSACTION READ ONLY");
+    else if (g->block)
         put_about_tables(g, "DROP TABLE ", "; RELEASE SAVEPOINT " GATHER_SAVEPOINT);
     else if (g->home->tx_status != 'I')
         put_home_query(g, g->failed ? "ROLLBACK" : "COMMIT");
@@ -359,7 +379,11 @@ struct gather *gather_start(struct client *client, const struct scatter_ask *ask
                       buffer_length(&client->extended->early));
         buffer_release(&client->extended->early);
     }
+    bool begun = g->home->begun;
+    g->home->guarded |= g->block && client->tx->read_only && !begun;
     attach_prefix(client, g->home, &g->feed);
+    if (begun && g->home->guarded)
+        put_home_query(g, "RELEASE SAVEPOINT " GUARD);
     g->home->gathered = g->block;
     g->home->unnamed = (struct prepared_key){0};
     g->home->request_at = client->request.started_at;

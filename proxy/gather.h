@@ -17,8 +17,9 @@ struct gather;
 /* Starts it on servers that are attached. `ask` is copied; what it points to has to outlive the gather. */
 struct gather *gather_start(struct client *client, const struct scatter_ask *ask);
 /* Gives the tables names of their own, in messages without Sync, and lets go of the savepoint: a portal
- * has them. Returns how many CommandCompletes there will be. */
-int gather_put_renaming(const struct gather_plan *gather, uint32_t id, struct buffer *out);
+ * has them. `guarded`: as server.h has it. Returns how many CommandCompletes there will be. */
+int gather_put_renaming(const struct gather_plan *gather, uint32_t id, bool guarded,
+                        struct buffer *out);
 /* The answer is not for the client, but left in a cursor; see scatter_start_portal(). */
 void gather_into_cursor(struct gather *gather, const char *portal, int32_t max_rows);
 void gather_free(struct gather *gather);

@@ -240,7 +240,7 @@ static void release(struct pool *pool, struct server *server, int64_t now)
     server->parked = false;
     pool->nactive--;
     server->wrote = server->begun = false;
-    server->gathered = server->notified = false;
+    server->gathered = server->guarded = server->notified = false;
     if (worker >= 0)
         pool_move(server, worker);
     else

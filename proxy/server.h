@@ -124,6 +124,7 @@ struct server {
     bool begun;        /* BEGIN was sent for the client's transaction */
     bool wrote;        /* something that may write was sent in this transaction */
     bool gathered;     /* a gather has made temporary tables in this transaction: no PREPARE */
+    bool guarded;      /* its READ ONLY begins with a savepoint, so that a gather can do without */
     bool notified;     /* NOTIFY was run in it: no PREPARE */
     bool discard;      /* close instead of reusing */
     bool kept;         /* was a session's own: reset before another client gets it */

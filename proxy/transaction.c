@@ -166,7 +166,7 @@ void transaction_end(struct client *client, bool committed)
         if (server->begun)
             reported_settle(client, server, committed ? &tx->settings : NULL);
         server->begun = server->wrote = false;
-        server->gathered = server->notified = false;
+        server->gathered = server->guarded = server->notified = false;
     }
     extended_close_portals(client);
     own_settings_end(client, committed);

@@ -62,6 +62,7 @@ struct route_session {
     bool ascii_hides; /* ... and hides ASCII bytes in characters: text cannot be cut into rows */
     bool temp_tables; /* the session has made temporary tables (on the first shard) */
     enum require_key require_key;
+    int gather_home; /* in_transaction and read_only: the shard that may gather, -1: none */
     /* Views that the transaction has made or changed, which the schema does not show yet; NULL ends them. */
     const char *const *changed_views;
     const char *search_path; /* as SHOW has it; NULL: not known, or it does not matter */

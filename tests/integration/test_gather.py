@@ -7,7 +7,7 @@ import pytest
 from harness import Proxy
 from harness.process import wait_until
 from harness.sample import USERS
-from support import explain, fetch
+from support import explain, fetch, refused
 
 pytestmark = pytest.mark.core
 
@@ -241,13 +241,73 @@ def test_nothing_stays_behind(data, app):
     assert fetch(app, "SELECT count(*) FROM pg_class WHERE relname = 'users' AND relpersistence = 't'") == [(0,)]
 
 
-def test_read_only_transactions_are_told_why_not(data):
-    import psycopg
-    with data.connect3(autocommit=False) as connection:
-        connection.execute("SET TRANSACTION READ ONLY")
-        with pytest.raises(psycopg.errors.FeatureNotSupported) as caught:
-            connection.execute("SELECT count(*) + 1 FROM users")
+BEGINS = ["BEGIN READ ONLY", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN; SET TRANSACTION READ ONLY",
+          "START TRANSACTION ISOLATION LEVEL SERIALIZABLE READ ONLY, DEFERRABLE"]
+
+
+@pytest.mark.parametrize("begin", BEGINS)
+def test_read_only_transactions(data, oracle, begin):
+    """They gather too, and write nowhere: not before, not between, not in what is gathered, not after."""
+    with closing(data.connect()) as app:
+        cursor = app.cursor()
+        for statement in begin.split("; "):
+            cursor.execute(statement)
+        for _ in range(3):
+            assert fetch(app, "SELECT count(*) + 1 FROM users") == [(201,)]
+            assert fetch(app, "SELECT count(*) FROM users") == [(200,)]
+            assert fetch(app, "SELECT n.id, count(*) OVER () FROM notes n JOIN users u ON u.id = n.id ORDER BY 1") == fetch(
+                oracle, "SELECT n.id, count(*) OVER () FROM notes n JOIN users u ON u.id = n.id ORDER BY 1")
+            for shard in ("s0", "s1"):
+                assert fetch(app, f"SHOW transaction_read_only /* pgshunt: shard={shard} */") == [("on",)]
+        cursor.execute("DECLARE c CURSOR FOR SELECT id, count(*) OVER () FROM users ORDER BY id")
+        cursor.execute("FETCH 2 FROM c")
+        assert fetch(app, "SELECT count(DISTINCT country) FROM users") == fetch(oracle, "SELECT count(DISTINCT country) FROM users")
+        cursor.execute("FETCH 1 FROM c")
+        assert cursor.fetchall() == [(3, 200)]
+        cursor.execute("SAVEPOINT a")
+        for change in ("INSERT INTO notes VALUES (77, 'x')", "UPDATE users SET name = 'x'", "DELETE FROM users WHERE id = 1",
+                       "SELECT nextval('ids'), count(*) OVER () FROM users /* pgshunt: shard=s0 */"):
+            with refused(("25006", "42P01"), hint=False):
+                cursor.execute(change)
+            cursor.execute("ROLLBACK TO a")
+        cursor.execute("RELEASE a")
+        cursor.execute("COMMIT")
+        assert fetch(app, "SELECT count(*) FROM notes WHERE id = 77") == [(0,)]
+
+
+def test_what_is_gathered_in_a_read_only_transaction_writes_nothing(cluster, data):
+    cluster.all_primaries("CREATE OR REPLACE FUNCTION sly(n bigint) RETURNS bigint LANGUAGE sql VOLATILE AS "
+                          "'INSERT INTO notes VALUES (78) RETURNING n'")
+    try:
+        with closing(data.connect()) as app:
+            cursor = app.cursor()
+            cursor.execute("BEGIN READ ONLY")
+            with refused("25006", hint=False):
+                cursor.execute("SELECT sly(count(DISTINCT country)) FROM users")
+            cursor.execute("COMMIT")
+            assert fetch(app, "SELECT count(*) FROM notes WHERE id = 78") == [(0,)]
+    finally:
+        cluster.all_primaries("DROP FUNCTION sly")
+
+
+def test_read_only_transactions_that_have_gone_too_far(data):
+    with closing(data.connect()) as app:
+        cursor = app.cursor()
+        cursor.execute("BEGIN READ ONLY")
+        cursor.execute("SAVEPOINT a")
+        with refused("0A000") as caught:
+            cursor.execute("SELECT count(*) + 1 FROM users")
         assert "READ ONLY" in caught.value.diag.message_hint
+        cursor.execute("ROLLBACK")
+        cursor.execute("BEGIN READ ONLY")
+        cursor.execute("SELECT * FROM notes")
+        assert fetch(app, "SELECT count(*) + 1 FROM users") == [(201,)]  # on another server
+        cursor.execute("ROLLBACK")
+        cursor.execute("BEGIN READ ONLY")
+        cursor.execute("SELECT * FROM users")
+        with refused("0A000"):
+            cursor.execute("SELECT count(*) + 1 FROM users")
+        cursor.execute("ROLLBACK")
 
 
 def test_cancel_stops_all_of_it(data):
