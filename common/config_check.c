@@ -208,7 +208,8 @@ bool config_check_database(struct config_reader *reader, config_setting_t *group
             database->shards[i].dbname = database->name;
     return check_catalog(reader, group, database) && check_weights(reader, group, database) &&
            check_servers(reader, group, database) && check_tables(reader, group, database) &&
-           check_schemas(reader, group, database) && config_check_maps(reader, group, database) &&
+           check_schemas(reader, group, database) && config_check_keys(reader, group, database) &&
+           config_check_maps(reader, group, database) &&
            config_check_lookups(reader, group, database);
 }
 

@@ -148,6 +148,11 @@ bool config_check_maps(struct config_reader *reader, config_setting_t *group,
 /* Every lookup is of a table of its keyspace, of another column than the key, and there once. */
 bool config_check_lookups(struct config_reader *reader, config_setting_t *group,
                           const struct database_config *database); /* config_map.c */
+/* enum key_type, or -1. */
+int config_key_type(const char *word);
+bool config_check_keys(struct config_reader *reader, config_setting_t *group,
+                       const struct database_config *database);
+bool config_check_table(struct config_reader *reader, config_setting_t *group, void *object);
 bool config_check_database(struct config_reader *reader, config_setting_t *group, void *object);
 bool config_check_shard(struct config_reader *reader, config_setting_t *group, void *object);
 bool config_check_user(struct config_reader *reader, config_setting_t *group, void *object);

@@ -335,14 +335,18 @@ static bool read_objects(struct config_reader *reader, config_setting_t *at,
 static bool read_strings(struct config_reader *reader, config_setting_t *at,
                          const struct setting_row *row, void *object)
 {
-    if (!config_setting_is_list(at) && !config_setting_is_array(at))
+    bool one = config_setting_type(at) == CONFIG_TYPE_STRING &&
+               strncmp(row->info.type, "string or", 9) == 0;
+    if (!one && !config_setting_is_list(at) && !config_setting_is_array(at))
         return refuse_type(reader, at, row);
-    int count = config_setting_length(at);
+    int count = one ? 1 : config_setting_length(at);
     const char **array = arena_array(&reader->config->arena, const char *, count);
     for (int i = 0; i < count; i++) {
-        const char *text = config_setting_get_string_elem(at, i);
+        const char *text =
+            one ? config_setting_get_string(at) : config_setting_get_string_elem(at, i);
         if (!text || !text[0])
-            return refuse_value(reader, config_setting_get_elem(at, (unsigned)i), row, "");
+            return refuse_value(reader, one ? at : config_setting_get_elem(at, (unsigned)i), row,
+                                "");
         array[i] = arena_strdup(&reader->config->arena, text);
     }
     *(const char ***)member_of(object, row->offset) = array;

@@ -36,6 +36,10 @@
 #define STRINGS(owner, member, counter, label)                                                     \
     .kind = SETTING_STRINGS, .info.type = "list of strings", .info.range = "", .info.name = label, \
     .count_offset = offsetof(owner, counter), MEMBER(owner, member)
+/* One string, or a list of them. */
+#define NAMES(owner, member, counter, label)                                                       \
+    .kind = SETTING_STRINGS, .info.type = "string or list of strings", .info.range = "",           \
+    .info.name = label, .count_offset = offsetof(owner, counter), MEMBER(owner, member)
 #define OBJECTS(owner, member, counter, label, table, words)                                       \
     .kind = SETTING_OBJECTS, .info.type = "list of " words, .objects = table, .info.name = label,  \
     .count_offset = offsetof(owner, counter), MEMBER(owner, member)
@@ -152,8 +156,8 @@ static const struct setting_table shard_table = {
 static const struct setting_row table_rows[] = {
     {TEXT(struct table_config, name, "name", "1", "127"), REQUIRED, RELOAD,
      HELP("table name, or \"schema.table\" to mean the one of that schema only")},
-    {TEXT(struct table_config, key, "key", "1", "63"), REQUIRED, RELOAD,
-     HELP("column that holds the key")},
+    {NAMES(struct table_config, keys, nkeys, "key"), REQUIRED, RELOAD,
+     HELP("column that holds the key; a list for a key of several columns, in the order of the keyspace's types")},
 };
 
 static const struct setting_table table_table = {
@@ -161,6 +165,7 @@ static const struct setting_table table_table = {
     .purpose = "A table that is split by its key column.",
     .rows = table_rows, .count = COUNT(table_rows), .size = sizeof(struct table_config),
     .line_offset = offsetof(struct table_config, line), .name_offset = offsetof(struct table_config, name),
+    .check = config_check_table,
 };
 
 static const struct setting_row list_rows[] = {
@@ -213,7 +218,9 @@ static const struct setting_row keyspace_rows[] = {
     {TEXT(struct keyspace_config, name, "name", "1", "63"), REQUIRED, RELOAD,
      HELP("name of the keyspace")},
     {CHOICE(struct keyspace_config, type, "type", "bigint | uuid | text"), REQUIRED, RELOAD,
-     HELP("type of the key; bigint is also for integer and smallint columns, text for varchar")},
+     HELP("type of the key; bigint is also for integer and smallint columns, text for varchar; of a key of several columns: of the first")},
+    {STRINGS(struct keyspace_config, types, ntypes, "types"), DEFAULT("none"), RELOAD,
+     HELP("types of the columns of a key that has several, up to 8: ( \"bigint\", \"bigint\" ); only with map = \"hash\"")},
     {CHOICE(struct keyspace_config, hash, "hash", "xxh64 | postgres"), DEFAULT("xxh64"), RELOAD,
      HELP("how a key finds its bucket; postgres: as Postgres' own hash partitioning, for data already split that way")},
     {CHOICE(struct keyspace_config, map, "map", "hash | list | range"), DEFAULT("hash"), RELOAD,

@@ -280,12 +280,44 @@ static uint64_t pg_hash_bigint(const unsigned char *bytes)
     return jenkins_final(&s);
 }
 
+static uint64_t pg_hash(enum key_type type, const struct shardkey *key)
+{
+    return type == KEY_BIGINT ? pg_hash_bigint(key->bytes) : pg_hash_bytes(key->bytes, key->length);
+}
+
+/* hash_combine64(). */
+static uint64_t pg_combine(uint64_t row, uint64_t hash)
+{
+    return row ^ (hash + PG_COMBINE_CONSTANT + (row << 54) + (row >> 7));
+}
+
 unsigned shardkey_postgres_remainder(enum key_type type, const struct shardkey *key,
                                      unsigned modulus)
 {
-    uint64_t hash =
-        type == KEY_BIGINT ? pg_hash_bigint(key->bytes) : pg_hash_bytes(key->bytes, key->length);
-    /* hash_combine64(0, hash): the row hash of a one-column partition key. */
-    uint64_t row_hash = hash + PG_COMBINE_CONSTANT;
-    return (unsigned)(row_hash % modulus);
+    return (unsigned)(pg_combine(0, pg_hash(type, key)) % modulus);
+}
+
+unsigned shardkey_parts_postgres_remainder(const enum key_type *types, const struct shardkey *parts,
+                                           unsigned count, unsigned modulus)
+{
+    uint64_t row = 0;
+    for (unsigned i = 0; i < count; i++)
+        row = pg_combine(row, pg_hash(types[i], &parts[i]));
+    return (unsigned)(row % modulus);
+}
+
+unsigned shardkey_parts_bucket(const enum key_type *types, const struct shardkey *parts,
+                               unsigned count)
+{
+    XXH64_state_t state; /* never fails: the state is ours */
+    XXH64_reset(&state, 0);
+    for (unsigned i = 0; i < count; i++) {
+        unsigned char length[4];
+        for (int b = 0; b < 4; b++)
+            length[b] = (unsigned char)(parts[i].length >> (24 - 8 * b));
+        if (types[i] == KEY_TEXT)
+            XXH64_update(&state, length, sizeof length);
+        XXH64_update(&state, parts[i].bytes, parts[i].length);
+    }
+    return (unsigned)(XXH64_digest(&state) >> (64 - SHARDKEY_BUCKET_BITS));
 }

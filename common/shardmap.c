@@ -124,6 +124,7 @@ int shardmap_add_keyspace(struct shardmap *map, const char *name, enum key_type 
     keyspace->name = arena_strdup(&map->arena, name);
     keyspace->type = type;
     keyspace->hash = hash;
+    keyspace->nparts = 0;
     keyspace->map = MAP_HASH;
     keyspace->entries = NULL;
     keyspace->nentries = 0;
@@ -199,7 +200,8 @@ static struct table_rule *new_rule(struct shardmap *map, const char *schema, con
     return &entry->rules[entry->count++];
 }
 
-void shardmap_add_table(struct shardmap *map, const char *name, int keyspace, const char *key)
+static struct table_rule *add_table(struct shardmap *map, const char *name, int keyspace,
+                                    const char *key)
 {
     const char *at = name;
     const char *first = take_identifier(&map->arena, &at), *second = NULL;
@@ -209,13 +211,20 @@ void shardmap_add_table(struct shardmap *map, const char *name, int keyspace, co
     }
     const char *schema = second ? first : NULL, *table = second ? second : first;
     bool reference = keyspace < 0 || !key;
-    *new_rule(map, schema, table) = (struct table_rule){
+    struct table_rule *rule = new_rule(map, schema, table);
+    *rule = (struct table_rule){
         .schema = schema,
         .name = table,
         .class = reference ? TABLE_REFERENCE : TABLE_SHARDED,
         .keyspace = reference ? NULL : map->keyspaces[keyspace],
         .key = reference ? NULL : arena_strdup(&map->arena, key),
     };
+    return rule;
+}
+
+void shardmap_add_table(struct shardmap *map, const char *name, int keyspace, const char *key)
+{
+    add_table(map, name, keyspace, key);
 }
 
 /* Whoever changes what a lookup is has to set it up anew: its function has another name then. */
@@ -259,6 +268,35 @@ void shardmap_add_lookup(struct shardmap *map, const char *table, const char *co
 const struct lookup_rule *shardmap_lookup(const struct shardmap *map, unsigned index)
 {
     return index < map->nlookups ? map->lookups[index] : NULL;
+}
+
+void shardmap_set_types(struct shardmap *map, int keyspace, const enum key_type *types,
+                        unsigned count)
+{
+    struct keyspace *k = map->keyspaces[keyspace];
+    memcpy(k->types, types, sizeof *types * count);
+    k->nparts = count;
+    k->type = types[0];
+}
+
+void shardmap_add_table_parts(struct shardmap *map, const char *name, int keyspace,
+                              const char *const *columns, unsigned count)
+{
+    const char **parts = arena_array(&map->arena, const char *, count);
+    for (unsigned i = 0; i < count; i++)
+        parts[i] = arena_strdup(&map->arena, columns[i]);
+    struct table_rule *rule = add_table(map, name, keyspace, "");
+    rule->parts = parts;
+    rule->nparts = count;
+}
+
+unsigned shardmap_shard_of_parts(const struct shardmap *map, const struct keyspace *keyspace,
+                                 const struct shardkey *parts)
+{
+    if (keyspace->hash == HASH_POSTGRES)
+        return shardkey_parts_postgres_remainder(keyspace->types, parts, keyspace->nparts,
+                                                 map->nshards);
+    return keyspace->bucket_shard[shardkey_parts_bucket(keyspace->types, parts, keyspace->nparts)];
 }
 
 void shardmap_add_schema(struct shardmap *map, const char *schema, unsigned shard)

@@ -46,6 +46,18 @@ static void map_values(struct shardmap *map, int index, const struct keyspace_co
     free(keys);
 }
 
+static void set_types(struct shardmap *map, int index, const struct keyspace_config *keyspace)
+{
+    static const char *const words[] = {"bigint", "uuid", "text"};
+    enum key_type types[SHARDMAP_MAX_PARTS];
+    for (int i = 0; i < keyspace->ntypes && i < SHARDMAP_MAX_PARTS; i++)
+        for (int type = 0; type < 3; type++)
+            if (strcmp(words[type], keyspace->types[i]) == 0)
+                types[i] = (enum key_type)type;
+    if (keyspace->ntypes)
+        shardmap_set_types(map, index, types, (unsigned)keyspace->ntypes);
+}
+
 struct shardmap *shardmap_of_config(const struct database_config *config)
 {
     const char **names = mem_alloc(sizeof *names * (size_t)config->nshards);
@@ -64,8 +76,15 @@ struct shardmap *shardmap_of_config(const struct database_config *config)
         int index = shardmap_add_keyspace(map, keyspace->name, keyspace->type, keyspace->hash);
         if (keyspace->map != MAP_HASH)
             map_values(map, index, keyspace);
-        for (int t = 0; t < keyspace->ntables; t++)
-            shardmap_add_table(map, keyspace->tables[t].name, index, keyspace->tables[t].key);
+        set_types(map, index, keyspace);
+        for (int t = 0; t < keyspace->ntables; t++) {
+            const struct table_config *table = &keyspace->tables[t];
+            if (keyspace->ntypes)
+                shardmap_add_table_parts(map, table->name, index, table->keys,
+                                         (unsigned)table->nkeys);
+            else
+                shardmap_add_table(map, table->name, index, table->key);
+        }
         for (int l = 0; l < keyspace->nlookups; l++)
             shardmap_add_lookup(map, keyspace->lookups[l].table, keyspace->lookups[l].column,
                                 keyspace->lookups[l].unique);

@@ -322,12 +322,22 @@ static enum value_state text_key(struct planner *p, const struct instance *insta
     return ok ? VALUE_KNOWN : VALUE_INVALID;
 }
 
+static enum value_state value_key_of(struct planner *p, const struct instance *instance,
+                                     enum key_type type, struct value *value, enum value_use use,
+                                     struct shardkey *key);
+
 static enum value_state value_key(struct planner *p, const struct instance *instance,
                                   struct value *value, enum value_use use, struct shardkey *key)
 {
+    return value_key_of(p, instance, instance->rule->keyspace->type, value, use, key);
+}
+
+static enum value_state value_key_of(struct planner *p, const struct instance *instance,
+                                     enum key_type type, struct value *value, enum value_use use,
+                                     struct shardkey *key)
+{
     if (value->state != VALUE_KNOWN)
         return value->state;
-    enum key_type type = instance->rule->keyspace->type;
     return type == KEY_BIGINT ? integer_key(value, key)
            : type == KEY_UUID ? uuid_key(value, key)
                               : text_key(p, instance, value, use, key);
@@ -345,10 +355,58 @@ static enum value_state value_shard(struct planner *p, const struct instance *in
     return state;
 }
 
+/* ---- keys of several columns ---- */
+
+static enum value_state part_key(struct planner *p, const struct instance *instance, unsigned part,
+                                 const struct expr *expr, enum value_use use, struct shardkey *key)
+{
+    struct value value;
+    const struct table_rule *rule = instance->rule;
+    value_of(p, expr, &value);
+    if (rule->keyspace->types[part] == KEY_TEXT) {
+        const struct schema_column *column = scope_column(p, instance->item, rule->parts[part]);
+        if (column && column->type_oid == OID_BPCHAR)
+            return VALUE_OPAQUE; /* blanks at the end do not count there */
+    }
+    return value_key_of(p, instance, rule->keyspace->types[part], &value, use, key);
+}
+
+bool keyfind_part_known(struct planner *p, const struct instance *instance, unsigned part,
+                        const struct expr *value)
+{
+    struct shardkey key;
+    return part_key(p, instance, part, value, VALUE_COMPARED, &key) != VALUE_OPAQUE;
+}
+
+/* The shard of a row of values; what is worst about one of them is so about the row. */
+static enum value_state row_shard(struct planner *p, const struct instance *instance,
+                                  const struct expr *row, enum value_use use, unsigned *shard)
+{
+    static const enum value_state worst[] = {VALUE_OPAQUE, VALUE_PENDING, VALUE_NULL,
+                                             VALUE_INVALID};
+    const struct table_rule *rule = instance->rule;
+    struct shardkey keys[SHARDMAP_MAX_PARTS];
+    unsigned met = 0;
+    if (row->kind != EXPR_ROW || row->nargs != (int)rule->nparts)
+        return VALUE_OPAQUE;
+    for (unsigned i = 0; i < rule->nparts; i++)
+        met |= 1U << part_key(p, instance, i, row->args[i], use, &keys[i]);
+    for (size_t i = 0; i < sizeof worst / sizeof worst[0]; i++)
+        if (met & 1U << worst[i])
+            return worst[i];
+    *shard = shardmap_shard_of_parts(p->map, rule->keyspace, keys);
+    return VALUE_KNOWN;
+}
+
 enum value_state keyfind_shard(struct planner *p, const struct instance *instance,
                                const struct expr *value, enum value_use use, unsigned *shard)
 {
     struct value found;
+    if (instance->rule->nparts) {
+        enum value_state state = row_shard(p, instance, value, use, shard);
+        p->pending |= state == VALUE_PENDING;
+        return state;
+    }
     value_of(p, value, &found);
     enum value_state state = value_shard(p, instance, &found, use, shard);
     if (state == VALUE_PENDING)
@@ -591,10 +649,32 @@ bool keyfind_owners(struct planner *p, const struct instance *instance, const st
                               : add_array(p, instance, e->args[1], &set, owners);
 }
 
+/* "5,42": values with commas between. */
+static bool hint_parts(const struct shardmap *map, const struct keyspace *keyspace,
+                       const char *text, unsigned *shard)
+{
+    struct shardkey keys[SHARDMAP_MAX_PARTS];
+    unsigned count = 0;
+    for (bool more = true; more; count++) {
+        size_t length = strcspn(text, ",");
+        if (count == keyspace->nparts ||
+            !shardkey_from_text(keyspace->types[count], text, length, &keys[count]))
+            return false;
+        more = text[length] == ',';
+        text += length + more;
+    }
+    if (count != keyspace->nparts)
+        return false;
+    *shard = shardmap_shard_of_parts(map, keyspace, keys);
+    return true;
+}
+
 bool keyfind_hint(const struct shardmap *map, const struct keyspace *keyspace, const char *text,
                   unsigned *shard)
 {
     struct shardkey key;
+    if (keyspace->nparts)
+        return hint_parts(map, keyspace, text, shard);
     if (!shardkey_from_text(keyspace->type, text, strlen(text), &key))
         return false;
     *shard = shardmap_shard_of(map, keyspace, &key);

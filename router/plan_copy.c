@@ -125,6 +125,13 @@ static void copy_from(struct planner *p, const struct relation_ref *table, struc
         return;
     }
     const struct copy_options *said = statement->copy_options;
+    if (rule->nparts) {
+        plan_refuse(p, "Use INSERT with several rows, which is split by shard.",
+                    "COPY FROM into table \"%s\", which is sharded by several columns, is not "
+                    "supported yet",
+                    table->name);
+        return;
+    }
     const struct schema_column *column = schema_column(relation, rule->key);
     rows->key = key_position(statement, relation, rule->key, &rows->columns);
     rows->column = rule->key;

@@ -67,7 +67,7 @@ static bool source_exposes(const struct planner *p, const struct from_item *item
     if (item->kind != FROM_TABLE)
         return false;
     found->rule = plan_rule(p, item->schema, item->name);
-    if (found->rule->class != TABLE_SHARDED)
+    if (found->rule->class != TABLE_SHARDED || found->rule->nparts)
         return false;
     found->inner = found->rule->key;
     found->blank_padded = scope_blank_padded(p, found->rule, item);

@@ -18,9 +18,19 @@ static void fail(struct planner *p, const char *sqlstate, const char *message, c
     p->failed->hint = hint;
 }
 
+/* "tenant_id, user_id" */
+static const char *rule_key_words(struct planner *p, const struct instance *target)
+{
+    const struct table_rule *rule = target->rule;
+    const char *words = rule->nparts ? rule->parts[0] : rule->key;
+    for (unsigned i = 1; i < rule->nparts; i++)
+        words = arena_printf(p->arena, "%s, %s", words, rule->parts[i]);
+    return words;
+}
+
 static void fail_without_key(struct planner *p, const struct instance *target)
 {
-    const char *key = target->rule->key, *table = target_table(target);
+    const char *key = rule_key_words(p, target), *table = target_table(target);
     if (!*key) {
         fail(p, "0A000",
              arena_printf(p->arena,
@@ -83,9 +93,9 @@ int insert_key_position(struct planner *p, const struct query *query, const stru
 bool insert_row(struct planner *p, const struct instance *target, const struct expr *value,
                 struct shard_set *set)
 {
-    const char *key = target->rule->key;
+    const char *key = target->rule->nparts ? rule_key_words(p, target) : target->rule->key;
     unsigned shard = 0;
-    if (value->kind == EXPR_DEFAULT) {
+    if (!value || value->kind == EXPR_DEFAULT) {
         fail_without_key(p, target);
         return false;
     }
@@ -129,24 +139,31 @@ bool insert_row(struct planner *p, const struct instance *target, const struct e
     return false;
 }
 
+static const struct expr *key_of_row(struct planner *p, const struct query *query,
+                                     const struct instance *target, int row, int position)
+{
+    struct expr *const *values = query->source->rows[row];
+    return target->rule->nparts ? composite_row(p, query, target, values) : values[position];
+}
+
 void insert_pin(struct planner *p, const struct query *query, int target)
 {
     struct instance *instance = &p->instances[target];
     const struct query *values = query->source;
     if (!values || values->kind != QUERY_VALUES)
         return;
-    int position = insert_key_position(p, query, instance);
+    int position = instance->rule->nparts ? 0 : insert_key_position(p, query, instance);
     if (position < 0)
         return;
     struct shard_set all = {.kind = SHARDS_NONE};
     for (int i = 0; i < values->nrows; i++) {
         struct shard_set one;
-        if (!insert_row(p, instance, values->rows[i][position], &one))
+        if (!insert_row(p, instance, key_of_row(p, query, instance, i, position), &one))
             return;
         all = shards_union(p->arena, shardmap_shards(p->map), &all, &one);
     }
     instance->set = all;
-    instance->pin = values->rows[0][position];
+    instance->pin = instance->rule->nparts ? NULL : values->rows[0][position];
 }
 
 /* ---- several shards ---- */
@@ -169,14 +186,16 @@ static uint16_t *start_queries(struct planner *p, const struct shard_set *reach,
 }
 
 /* Which query takes each row; a row whose value the server will refuse goes with the first shard. */
-static bool split_rows(struct planner *p, const struct query *values, int position,
+static bool split_rows(struct planner *p, const struct query *query, int position,
                        const struct shard_set *reach, uint16_t *part)
 {
+    const struct query *values = query->source;
     unsigned first = 0;
     const uint16_t *number = start_queries(p, reach, &first);
     for (int i = 0; i < values->nrows; i++) {
         struct shard_set one;
-        if (!insert_row(p, &p->instances[0], values->rows[i][position], &one))
+        if (!insert_row(p, &p->instances[0], key_of_row(p, query, &p->instances[0], i, position),
+                        &one))
             return false;
         part[i] = number[one.kind == SHARDS_ONE ? one.one : first];
     }
@@ -222,10 +241,11 @@ void plan_insert(struct planner *p, const struct query *query)
     if (!plan_keeps_key(p, query, -1))
         return;
     struct shard_set reach = plan_reach(p);
-    int position = insert_key_position(p, query, &p->instances[0]);
+    bool composite = p->instances[0].rule->nparts > 0;
+    int position = composite ? 0 : insert_key_position(p, query, &p->instances[0]);
     uint16_t *part = arena_array(p->arena, uint16_t, values->nrows);
     bool whole = false;
-    bool ok = position >= 0 && split_rows(p, values, position, &reach, part);
+    bool ok = position >= 0 && split_rows(p, query, position, &reach, part);
     struct rewrite_rows rows = {part, values->nrows, p->plan->nqueries};
     if (!ok || !rewrite_insert(p->statement->text, &rows, p->arena, p->plan->queries, &whole)) {
         plan_refuse(p, "Insert the rows of each shard with a statement of their own.",
@@ -235,6 +255,7 @@ void plan_insert(struct planner *p, const struct query *query)
     p->plan->kind = PLAN_SCATTER;
     p->plan->mode = SCATTER_WRITE;
     order_rows(p, query, part, whole);
-    p->plan->reason = arena_printf(p->arena, "rows by shard key %s.%s",
-                                   target_table(&p->instances[0]), p->instances[0].rule->key);
+    p->plan->reason =
+        arena_printf(p->arena, "rows by shard key %s.%s", target_table(&p->instances[0]),
+                     rule_key_words(p, &p->instances[0]));
 }

@@ -222,6 +222,9 @@ bool keyfind_in(struct planner *p, const struct instance *instance, const struct
 /* `key = ANY (array)`. */
 bool keyfind_any(struct planner *p, const struct instance *instance, const struct expr *array,
                  struct shard_set *set);
+/* Whether the value of a column of a composite key is understood. */
+bool keyfind_part_known(struct planner *p, const struct instance *instance, unsigned part,
+                        const struct expr *value);
 /* The shard of each element of an IN list or an array, in order. */
 enum { KEYFIND_EVERY = -1 /* NULL, or what a server will refuse */, KEYFIND_NOBODY = -2 };
 struct key_owners {
@@ -277,6 +280,25 @@ bool array_open(struct array_reader *reader, const char *bytes, size_t length, b
                 struct arena *arena);
 /* *bytes NULL: a NULL element. */
 bool array_next(struct array_reader *reader, const char **bytes, size_t *length);
+
+/* ---- plan_composite.c: keys of several columns ---- */
+
+/* Which column of instance `i`'s key it is; -1: none. */
+int composite_part(const struct planner *p, const struct scope *scope, const struct expr *expr,
+                   int i);
+/* The shards that the condition leaves for instance `i`, if it says all columns. */
+bool composite_set(struct planner *p, const struct scope *scope, int i, const struct expr *e,
+                   struct shard_set *set);
+/* Whether the condition, or a join's USING, says that the keys of two instances are equal. */
+bool composite_joined(const struct planner *p, const struct scope *scope, int a, int b,
+                      const struct expr *e);
+bool composite_merged(const struct planner *p, const struct from_item *join, int a, int b);
+/* Whether all columns of some key of the level are among these. */
+bool composite_grouped(const struct planner *p, const struct scope *scope,
+                       struct expr *const *group_by, int count);
+/* The key of a row of VALUES as one expression; NULL: some column has no value. */
+const struct expr *composite_row(struct planner *p, const struct query *query,
+                                 const struct instance *target, struct expr *const *row);
 
 /* ---- plan_schemas.c ---- */
 

@@ -225,6 +225,22 @@ static void apply_condition(struct planner *p, const struct place *place, const 
         pin(p, i, &set, value);
 }
 
+/* What a whole condition says about keys of several columns. */
+static void apply_composite(struct planner *p, const struct place *place, const struct expr *e)
+{
+    const struct scope *scope = place->scope;
+    for (int i = scope->first; i < scope->end; i++) {
+        struct shard_set set;
+        if (!p->instances[i].rule->nparts)
+            continue;
+        if (in_pin_range(place, i) && composite_set(p, scope, i, e, &set))
+            pin(p, i, &set, NULL);
+        for (int other = i + 1; other < scope->end; other++)
+            if (composite_joined(p, scope, i, other, e))
+                equate(p, place, i, other);
+    }
+}
+
 static void apply(struct planner *p, const struct place *place, const struct expr *e)
 {
     if (e->kind != EXPR_AND) {
@@ -387,7 +403,9 @@ static void merged_columns(struct planner *p, const struct from_item *join,
     for (int a = r->first; a < r->middle; a++)
         for (int b = r->middle; b < r->end; b++) {
             const struct instance *left = &p->instances[a], *right = &p->instances[b];
-            if (left->renamed || right->renamed || !left->rule->keyspace ||
+            if (composite_merged(p, join, a, b))
+                equate(p, place, a, b);
+            if (left->renamed || right->renamed || !*left->rule->key ||
                 !same_name(left->rule->key, right->rule->key))
                 continue;
             bool merged = join->natural;
@@ -444,8 +462,10 @@ static void walk_joins(struct planner *p, const struct scope *scope, const struc
     enum join_kind kind = reduced_kind(item->join, (strict & range_mask(r.first, r.middle)) != 0,
                                        (strict & range_mask(r.middle, r.end)) != 0);
     struct place place = join_place(scope, kind, &r);
-    if (item->on)
+    if (item->on) {
         apply(p, &place, item->on);
+        apply_composite(p, &place, item->on);
+    }
     merged_columns(p, item, &place, &r);
     if (kind == JOIN_KIND_INNER)
         return;
@@ -475,8 +495,10 @@ void join_conditions(struct planner *p, const struct scope *scope)
     if (query->kind == QUERY_MERGE)
         place.pin_end =
             scope->first + (scope->end > scope->first && p->instances[scope->first].target);
-    if (query->where)
+    if (query->where) {
         apply(p, &place, query->where);
+        apply_composite(p, &place, query->where);
+    }
 }
 
 /* ---- propagation ---- */

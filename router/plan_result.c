@@ -71,6 +71,11 @@ const char *plan_key_hint(const struct planner *p)
     if (plan_pinned(p))
         return "Query each schema in a statement of its own.";
     const char *name = instance->item->alias ? instance->item->alias : instance->item->name;
+    if (instance->rule->nparts)
+        return arena_printf(p->arena,
+                            "Give \"%s\" all columns of its shard key (\"%s = ...\" and so on), so "
+                            "that one shard answers, " HINT_SHARD,
+                            name ? name : instance->rule->name, instance->rule->parts[0]);
     if (!*instance->rule->key)
         return arena_printf(p->arena,
                             "View \"%s\" does not show a shard key: query its tables, or name a "

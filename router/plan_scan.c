@@ -250,7 +250,8 @@ static void scan_insert(struct planner *p, const struct query *q, enum level_pla
         p->instances[scope.first].target = true;
     if (scope.end > scope.first && p->instances[scope.first].rule->class == TABLE_SHARDED) {
         insert_pin(p, q, scope.first);
-        int position = insert_key_position(p, q, &p->instances[scope.first]);
+        bool composite = p->instances[scope.first].rule->nparts > 0;
+        int position = composite ? -1 : insert_key_position(p, q, &p->instances[scope.first]);
         if (position >= 0)
             link = (struct link){LINK_FEED, scope.first, position};
     }

@@ -58,7 +58,7 @@ static bool groups_are_local(const struct select_plan *s)
     for (int i = 0; i < s->query->ngroup_by; i++)
         if (is_key(s, s->query->group_by[i]))
             return true;
-    return false;
+    return composite_grouped(s->p, &s->scope, s->query->group_by, s->query->ngroup_by);
 }
 
 static bool is_aggregated(const struct select_plan *s)

@@ -54,10 +54,39 @@ static void refuse_key_change(struct planner *p, const struct instance *target)
         target->rule->key, target->rule->name);
 }
 
+/* A column of a key that has several: it may be given the value that it has. */
+static bool changes_part(const struct instance *target, const struct target *set)
+{
+    const struct table_rule *rule = target->rule;
+    const char *name = target->item->alias ? target->item->alias : target->item->name;
+    for (unsigned i = 0; i < rule->nparts; i++) {
+        if (!same_name(rule->parts[i], set->alias))
+            continue;
+        const struct expr *e = set->expr;
+        return !e || e->kind != EXPR_COLUMN || !same_name(e->name, set->alias) ||
+               (e->qualifier && !same_name(e->qualifier, name) &&
+                !same_name(e->qualifier, "excluded"));
+    }
+    return false;
+}
+
+static void refuse_part_change(struct planner *p, const struct instance *target, const char *part)
+{
+    plan_refuse(
+        p, "Insert the row under its new key and delete the old one, in one transaction.",
+        "changing \"%s\", a column of the shard key of table \"%s\", could move the row to another "
+        "shard, which is not supported yet",
+        part, target->rule->name);
+}
+
 static bool assignments_stay(struct planner *p, const struct instance *target,
                              const struct target *list, int count, int shard)
 {
     for (int i = 0; i < count; i++) {
+        if (list[i].alias && changes_part(target, &list[i])) {
+            refuse_part_change(p, target, list[i].alias);
+            return false;
+        }
         if (!list[i].alias || !same_name(list[i].alias, target->rule->key))
             continue;
         if (stays(p, target, list[i].expr, shard))

@@ -118,7 +118,9 @@ struct shard_config {
 
 struct table_config {
     const char *name;
-    const char *key;
+    const char *key; /* "": several, `keys` */
+    const char **keys;
+    int nkeys;
     int line;
 };
 
@@ -151,6 +153,8 @@ struct keyspace_config {
     enum key_type type;
     enum key_hash hash;
     enum key_map map;
+    const char **types; /* of a key of several columns */
+    int ntypes;
     struct list_config *lists; /* MAP_LIST */
     int nlists;
     const char *rest;            /* MAP_LIST: shard of all other values; "": none */

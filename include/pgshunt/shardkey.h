@@ -48,6 +48,11 @@ MUST_CHECK bool shardkey_from_binary(enum key_type type, uint32_t type_oid, cons
 void shardkey_of_bigint(int64_t value, struct shardkey *key);
 /* The bucket, 0 .. SHARDKEY_BUCKETS - 1, for HASH_XXH64. */
 unsigned shardkey_bucket(const struct shardkey *key);
+/* Of a key of several columns, of any types; XXH64 over all canonical bytes, texts with their length. */
+unsigned shardkey_parts_bucket(const enum key_type *types, const struct shardkey *parts,
+                               unsigned count);
+unsigned shardkey_parts_postgres_remainder(const enum key_type *types, const struct shardkey *parts,
+                                           unsigned count, unsigned modulus);
 /* Postgres' own hash partitioning (satisfies_hash_partition with `modulus`): the remainder. */
 unsigned shardkey_postgres_remainder(enum key_type type, const struct shardkey *key,
                                      unsigned modulus);

@@ -34,9 +34,14 @@ struct key_entry {
     unsigned shard;
 };
 
+/* Columns of a key. */
+#define SHARDMAP_MAX_PARTS 8
+
 struct keyspace {
     const char *name;
-    enum key_type type;
+    enum key_type type;                      /* of the first column */
+    enum key_type types[SHARDMAP_MAX_PARTS]; /* of each, where there are several */
+    unsigned nparts;                         /* 0: the key is one column */
     enum key_hash hash;
     enum key_map map;
     const struct key_entry *entries; /* MAP_LIST, MAP_RANGE: sorted by value */
@@ -64,6 +69,8 @@ struct table_rule {
     const struct keyspace *keyspace;   /* TABLE_SHARDED */
     const char *key;                   /* TABLE_SHARDED: the key column */
     const struct lookup_rule *lookups; /* TABLE_SHARDED; NULL: none */
+    const char *const *parts;          /* TABLE_SHARDED by several columns: `key` is "" then */
+    unsigned nparts;                   /* 0: one column */
     unsigned shard;                    /* TABLE_PINNED; `schema` is the schema, `name` too */
 };
 
@@ -87,6 +94,14 @@ void shardmap_add_table(struct shardmap *map, const char *name, int keyspace, co
 void shardmap_add_lookup(struct shardmap *map, const char *table, const char *column, bool unique);
 /* The lookups of all tables, in the order they were added; NULL behind the last. */
 const struct lookup_rule *shardmap_lookup(const struct shardmap *map, unsigned index);
+/* The keyspace's key has several columns, of these types; its tables are added with as many. */
+void shardmap_set_types(struct shardmap *map, int keyspace, const enum key_type *types,
+                        unsigned count);
+void shardmap_add_table_parts(struct shardmap *map, const char *name, int keyspace,
+                              const char *const *columns, unsigned count);
+/* SHARDMAP_NO_SHARD: none. */
+unsigned shardmap_shard_of_parts(const struct shardmap *map, const struct keyspace *keyspace,
+                                 const struct shardkey *parts);
 /* Everything in the schema is on that shard. */
 void shardmap_add_schema(struct shardmap *map, const char *schema, unsigned shard);
 /* All of it as the configuration says. */

@@ -80,6 +80,41 @@ static const struct bad_case bad_files[] = {
            "\"h\"; },\n { hots = \"x\"; } ); } ); } );\n",
      "test.conf:5: found unknown setting databases[0].shards[0].nodes[1].hots (did you mean "
      "\"host\"?); allowed here: host, port, region, weight"},
+    {TRUST "databases = ( { name = \"app\"; shards = ( " SHARD
+           " ); keyspaces = ( { name = \"k\"; type = \"bigint\"; types = [ \"bigint\", \"text\" ]; "
+           "tables = ( { name = \"t\"; key = \"a\"; } ); } ); } );\n",
+     "test.conf:2: found a key that does not fit in keyspace \"k\"; allowed: tables with as many "
+     "columns in key as there are types"},
+    {TRUST "databases = ( { name = \"app\"; shards = ( " SHARD
+           " ); keyspaces = ( { name = \"k\"; type = \"bigint\"; tables = ( { name = \"t\"; key = "
+           "[ \"a\", \"b\" ]; } ); } ); } );\n",
+     "test.conf:2: found a key that does not fit in keyspace \"k\"; allowed: tables with as many "
+     "columns in key as there are types"},
+    {TRUST "databases = ( { name = \"app\"; shards = ( " SHARD
+           " ); keyspaces = ( { name = \"k\"; type = \"bigint\"; types = [ \"text\", \"bigint\" ]; "
+           "tables = ( { name = \"t\"; key = [ \"a\", \"b\" ]; } ); } ); } );\n",
+     "test.conf:2: found a key that does not fit in keyspace \"k\"; allowed: type as the first of "
+     "types"},
+    {TRUST "databases = ( { name = \"app\"; shards = ( " SHARD
+           " ); keyspaces = ( { name = \"k\"; type = \"bigint\"; types = [ \"bigint\", \"date\" ]; "
+           "tables = ( { name = \"t\"; key = [ \"a\", \"b\" ]; } ); } ); } );\n",
+     "test.conf:2: found a key that does not fit in keyspace \"k\"; allowed: types out of bigint, "
+     "uuid and text"},
+    {TRUST "databases = ( { name = \"app\"; shards = ( " SHARD
+           " ); keyspaces = ( { name = \"k\"; type = \"bigint\"; types = [ \"bigint\", \"text\" ]; "
+           "tables = ( { name = \"t\"; key = [ \"a\", \"a\" ]; } ); } ); } );\n",
+     "test.conf:2: found \"a\" twice in key; allowed: each column once"},
+    {TRUST "databases = ( { name = \"app\"; shards = ( " SHARD
+           " ); schemas = ( { name = \"a\"; shard = \"nowhere\"; } ); } );\n",
+     "test.conf:2: found shard \"nowhere\" for schema \"a\"; allowed: a shard of database \"app\""},
+    {TRUST "databases = ( { name = \"app\"; shards = ( " SHARD
+           " ); schemas = ( { name = \"public\"; shard = \"s0\"; } ); } );\n",
+     "test.conf:2: found schema \"public\" in schemas; allowed: schemas of yours that are not on "
+     "every shard"},
+    {TRUST "databases = ( { name = \"app\"; shards = ( " SHARD
+           " ); reference = [ \"a.t\" ]; schemas = ( { name = \"a\"; shard = \"s0\"; } ); } );\n",
+     "test.conf:2: found table \"a.t\" in keyspaces or reference, whose schema is in schemas; "
+     "allowed: schemas whose tables are all on one shard"},
     {TRUST "databases = ( { name = \"app\"; shard = 1; } );\n",
      "test.conf:2: found unknown setting databases[0].shard (did you mean \"shards\"?); allowed "
      "here: name, catalog, user, password, pool_mode, pool_size, min_pool_size, "
@@ -244,11 +279,13 @@ static const struct bad_case bad_files[] = {
     {TRUST "databases = ( { name = \"app\"; shards = ( " SHARD " ); keyspaces = (\n"
            "{ name = \"k\"; type = \"bigint\"; tables = (\n { name = \"t\"; } ); } ); } );\n",
      "test.conf:4: found databases[0].keyspaces[0].tables[0] without key; required: column that "
-     "holds the key"},
+     "holds the "
+     "key; a list for a key of several columns, in the order of the keyspace's types"},
     {TRUST "databases = ( { name = \"app\"; shards = ( " SHARD " ); keyspaces = (\n"
            "{ name = \"k\"; tables = ( { name = \"t\"; key = \"id\"; } ); } ); } );\n",
      "test.conf:3: found databases[0].keyspaces[0] without type; required: type of the key; bigint "
-     "is also for integer and smallint columns, text for varchar"},
+     "is also for integer and smallint columns, text for varchar; of a key of several columns: of "
+     "the first"},
     {TRUST
      "databases = ( { name = \"app\"; shards = ( " SHARD " ); keyspaces = (\n"
      "{ name = \"k\"; type = \"int\"; tables = ( { name = \"t\"; key = \"id\"; } ); } ); } );\n",
