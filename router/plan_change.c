@@ -51,6 +51,8 @@ static bool find_relation(struct making *m)
     const struct from_item *item = m->query->relation;
     m->rule = plan_rule(m->p, item->schema, item->name);
     m->relation = plan_relation(m->p, item->schema, item->name);
+    if (m->rule->nparts)
+        return false; /* rows are split by one column only */
     if (m->relation && m->relation->ncolumns)
         return true;
     plan_needs_schema(m->p, item->schema, item->name);
