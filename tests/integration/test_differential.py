@@ -7,7 +7,9 @@ import pytest
 from differential import (KEYSPACES, REFERENCE, ROWS, SCHEMA, Both, difference, ends_ordered, is_on_page,
                           page_messages, shards_and_one)
 from differential_generator import Generator
+from differential_refusals import ELSEWHERE, REFUSALS, elsewhere, listed, meets, used
 from differential_statements import ERRORS, PERHAPS, READS, WRITES
+from support import query
 
 pytestmark = [pytest.mark.core, pytest.mark.slow]
 
@@ -98,6 +100,24 @@ def test_right_or_refused(both):
     patterns = page_messages()
     unknown = {text: found for text, found in refusals.items() if not is_on_page(text, patterns)}
     assert not unknown
+
+
+# ---- the page ----
+
+@pytest.mark.parametrize("number", sorted(REFUSALS))
+def test_what_the_page_lists_is_refused_or_gathered_so(both, number):
+    for sql in REFUSALS[number]:
+        both.app.ask(query("BEGIN"))
+        wrong = meets(both.app, number, sql)
+        both.app.ask(query("ROLLBACK"))
+        assert not wrong, f"{number}. {sql[:300]}\n{wrong}"
+
+
+def test_the_page_is_complete():
+    """Each number has a case, each case a number, and the tables lead to no other."""
+    assert set(listed()) == set(REFUSALS) | set(ELSEWHERE)
+    assert used() <= set(listed())
+    assert not [number for number in ELSEWHERE if not elsewhere(number)]
 
 
 # ---- generated ----
