@@ -32,6 +32,7 @@ void *mem_alloc(size_t size)
     void *p = small ? malloc(size ? size : 1) : calloc(1, size);
     if (!p)
         die_out_of_memory(size);
+    __asm__("" : "+r"(p)); /* else the compiler makes a calloc of malloc and memset */
     return small ? memset(p, 0, size) : p;
 }
 

@@ -217,6 +217,8 @@ bool conn_sendv(struct conn *conn, const struct iovec *parts, int count)
         n = count == 1 ? direct_send(conn->fd, parts[0].iov_base, parts[0].iov_len)
                        : sendmsg(conn->fd, &message, MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
+    if (count == 1 && n == (ssize_t)parts[0].iov_len) /* nearly always */
+        return true;
     if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
         conn->broken = true;
         return false;

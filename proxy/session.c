@@ -446,11 +446,11 @@ static bool between(struct client *client, char type)
     }
 }
 
-bool session_refuse_length(struct client *client, char type, uint32_t length)
+/* limits.max_message is never less than what is usual. */
+bool session_refuse_unusual_length(struct client *client, char type, uint32_t length)
 {
     int64_t most = client->worker->topology->config->max_message;
-    if (length < 4 || (length > WIRE_SMALL_MESSAGE_MAX &&
-                       ((type && strchr("CDEHSX", type)) || length > WIRE_MESSAGE_MAX))) {
+    if (length < 4 || (type && strchr("CDEHSX", type)) || length > WIRE_MESSAGE_MAX) {
         client_fatal(client, "08P01", "invalid message length", NULL);
         return true;
     }

@@ -17,6 +17,7 @@
 #ifndef PGSHUNT_PROXY_SESSION_H
 #define PGSHUNT_PROXY_SESSION_H
 
+#include "pgshunt/wire.h"
 #include "proxy/client.h"
 
 struct cursor;
@@ -59,7 +60,12 @@ char session_status(const struct client *client);
 void session_ready(struct client *client); /* sends ReadyForQuery and ends the request */
 
 /* A message of impossible length ends the session: true. */
-bool session_refuse_length(struct client *client, char type, uint32_t length);
+bool session_refuse_unusual_length(struct client *client, char type, uint32_t length);
+static inline bool session_refuse_length(struct client *client, char type, uint32_t length)
+{
+    bool usual = length >= 4 && length <= WIRE_SMALL_MESSAGE_MAX;
+    return !usual && session_refuse_unusual_length(client, type, length);
+}
 /* ... and one that does not belong between the rows of a COPY. */
 void session_copy_refuse(struct client *client, char type);
 
