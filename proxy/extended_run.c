@@ -200,6 +200,8 @@ bool batch_scatter(struct client *client, struct scatter_ask *ask)
 /* Drivers limit the rows of statements that have none, too (JDBC's executeUpdate asks for one). */
 static bool answers_rows(const struct plan *plan, const struct statement *statement)
 {
+    if (plan->copy) /* no rows to a portal */
+        return false;
     bool change = statement->query && (statement->query->kind == QUERY_INSERT ||
                                        statement->query->kind == QUERY_UPDATE ||
                                        statement->query->kind == QUERY_DELETE);

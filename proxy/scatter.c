@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "pgshunt/arena.h"
+#include "pgshunt/copyencode.h"
 #include "pgshunt/log.h"
 #include "pgshunt/merge.h"
 #include "pgshunt/wire.h"
@@ -55,7 +56,9 @@ static void put_part(struct scatter *scatter, struct part *part, const struct sh
     struct scatter_ask ask = scatter->ask;
     struct shard_form form = {
         .formats = SHARD_AS_ASKED, .hidden = hidden_columns(scatter), .describe = true};
-    if (scatter->copy) /* a Query: a Sync would be lost among its rows */
+    if (scatter->encode && scatter->plan->copy->format == COPY_BINARY)
+        form.formats = SHARD_BINARY;
+    if (scatter->copy || scatter->encode) /* a Query: a Sync would be lost among its rows */
         ask.prepared = NULL;
     if (scatter->named)
         form.name = scatter_name_part(scatter, part, query, out);
@@ -108,12 +111,14 @@ static struct scatter *new_scatter(struct client *client, const struct scatter_a
                        (ask->statement ? ask->statement->kind == STMT_COMMIT : ask->quiet);
     scatter->ends_itself = plan->mode != SCATTER_ROWS && plan->mode != SCATTER_GATHER &&
                            plan->mode != SCATTER_COPY_OUT && !plan->no_transaction && !client->tx;
-    if (plan->copy)
+    if (plan->copy && plan->merge)
+        scatter->encode = copy_encode_new(plan->copy);
+    else if (plan->copy)
         scatter->copy = scatter_copy_new(client, plan);
     if (plan->merge && plan->mode != SCATTER_UTILITY && !is_explain(scatter)) {
         scatter->merge =
             merge_new(plan->merge, plan->nqueries, client->topology->config->max_groups);
-        merge_want_description(scatter->merge, ask->describe);
+        merge_want_description(scatter->merge, ask->describe || scatter->encode);
     }
     scatter->named = plan->mode != SCATTER_CHANGE && scatter_has_names(scatter);
     return scatter;
@@ -186,6 +191,8 @@ void scatter_free(struct client *client)
     change_free(scatter->change);
     merge_free(scatter->merge);
     scatter_copy_free(scatter->copy);
+    copy_encode_free(scatter->encode);
+    buffer_release(&scatter->merged);
     buffer_release(&scatter->out);
     arena_free(&scatter->arena);
     free(scatter);
@@ -269,6 +276,20 @@ static void pace(struct scatter *scatter)
     }
 }
 
+/* The client asked for a description ahead of it: there are no rows as a SELECT has them. */
+static void put_no_data(struct scatter *scatter)
+{
+    if (scatter->ask.prepared && scatter->ask.describe && !scatter->described)
+        wire_put_simple(&scatter->out, 'n');
+    scatter->described = true;
+}
+
+static void put_copy(struct scatter *scatter)
+{
+    put_no_data(scatter);
+    copy_encode_put(scatter->encode, &scatter->merged, &scatter->out);
+}
+
 /* Merges as far as there is input and the client takes output. */
 static void pump(struct scatter *scatter)
 {
@@ -276,7 +297,8 @@ static void pump(struct scatter *scatter)
         flush(scatter);
     while (scatter->merge && !scatter->failed && !scatter->rows_done &&
            conn_queued(&scatter->client->conn) <= OUT_MAX) {
-        enum merge_status status = merge_run(scatter->merge, &scatter->out, OUT_MAX);
+        struct buffer *out = scatter->encode ? &scatter->merged : &scatter->out;
+        enum merge_status status = merge_run(scatter->merge, out, OUT_MAX);
         if (status == MERGE_FAILED) {
             scatter_fail(scatter, merge_error(scatter->merge), NULL);
             break;
@@ -288,6 +310,8 @@ static void pump(struct scatter *scatter)
         /* While there is no row the read of a shard that is lost can still be repeated. */
         if (status == MERGE_WAIT && !merge_rows(scatter->merge))
             break;
+        if (scatter->encode)
+            put_copy(scatter);
         if (status == MERGE_DONE && !scatter->awaited && !scatter->ends_itself)
             break; /* the last rows go out with the end */
         flush(scatter);
@@ -337,7 +361,8 @@ static void put_tag(struct scatter *scatter)
     if (scatter->commits)
         tag = "COMMIT";
     else if (scatter->merge && scatter->plan->mode == SCATTER_ROWS)
-        tag = arena_printf(&scatter->arena, "SELECT %lld", (long long)merge_rows(scatter->merge));
+        tag = arena_printf(&scatter->arena, "%s %lld", scatter->encode ? "COPY" : "SELECT",
+                           (long long)merge_rows(scatter->merge));
     else if (scatter->plan->mode == SCATTER_UTILITY ||
              (scatter->plan->mode == SCATTER_COPY_IN && !scatter->plan->copy->keyspace))
         tag = first; /* the same everywhere */
@@ -361,6 +386,8 @@ static void put_answer(struct scatter *scatter)
     }
     if (scatter->copy && scatter_copy_is_out(scatter->copy))
         scatter_copy_out_end(scatter->copy, &scatter->out);
+    if (scatter->encode)
+        copy_encode_end(scatter->encode, &scatter->out);
     if (is_explain(scatter))
         put_explain(scatter);
     else if (!scatter->merge && scatter->ask.prepared && scatter->ask.describe &&
@@ -621,14 +648,6 @@ static void row_message(struct scatter *scatter, struct part *part, int index, c
 }
 
 /* ---- COPY ---- */
-
-/* The client asked for a description ahead of it: there are no rows as a SELECT has them. */
-static void put_no_data(struct scatter *scatter)
-{
-    if (scatter->ask.prepared && scatter->ask.describe && !scatter->described)
-        wire_put_simple(&scatter->out, 'n');
-    scatter->described = true;
-}
 
 static void copying_message(struct scatter *scatter, struct part *part, int index, char type,
                             const char *body, size_t len)

@@ -45,9 +45,11 @@ struct part {
 };
 
 struct scatter {
-    struct scatter_copy *copy; /* it is a COPY; else NULL */
-    struct gather *gather;     /* the plan gathers: everything is passed on to it; else NULL */
-    struct change *change;     /* rows go from shard to shard: it is told what comes; else NULL */
+    struct copy_encode *encode; /* the merged rows are given as a COPY; else NULL */
+    struct buffer merged;       /* ... and are here ahead of it */
+    struct scatter_copy *copy;  /* it is a COPY; else NULL */
+    struct gather *gather;      /* the plan gathers: everything is passed on to it; else NULL */
+    struct change *change;      /* rows go from shard to shard: it is told what comes; else NULL */
     struct cursor *cursor; /* a result taken in parts: everything is passed on to it; else NULL */
     struct client *client;
     struct scatter_ask ask;

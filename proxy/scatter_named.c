@@ -17,7 +17,8 @@ bool scatter_has_names(const struct scatter *scatter)
 {
     const struct plan *plan = scatter->plan;
     struct prepared *prepared = scatter->ask.prepared;
-    if (!scatter->ask.named || !prepared || plan->mode != SCATTER_ROWS || is_explain(scatter))
+    if (!scatter->ask.named || !prepared || plan->mode != SCATTER_ROWS || plan->copy ||
+        is_explain(scatter))
         return false;
     for (int i = 1; i < plan->nqueries; i++)
         if (strcmp(plan->queries[i].sql, plan->queries[0].sql) != 0)

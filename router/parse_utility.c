@@ -95,6 +95,7 @@ static bool parse_copy_header(const DefElem *option, struct copy_options *option
     for (int i = 0; IsA(option->arg, String) && i < 7; i++)
         if (strcasecmp(strVal(option->arg), words[i]) == 0) {
             options->header = i < 4;
+            options->odd |= i == 2;
             return true;
         }
     return false;
@@ -104,8 +105,7 @@ static bool parse_copy_header(const DefElem *option, struct copy_options *option
 static bool parse_copy_option(struct convert *c, const DefElem *option,
                               struct copy_options *options)
 {
-    static const char *const harmless[] = {"freeze", "force_quote", "on_error", "log_verbosity",
-                                           "reject_limit"};
+    static const char *const harmless[] = {"freeze", "on_error", "log_verbosity", "reject_limit"};
     const struct {
         const char *name, **value;
     } texts[] = {{"format", &options->format},   {"delimiter", &options->delimiter},
@@ -118,6 +118,9 @@ static bool parse_copy_option(struct convert *c, const DefElem *option,
             return (*texts[i].value = option_text(c, option)) != NULL;
     if (strcmp(name, "header") == 0)
         return parse_copy_header(option, options);
+    options->force_quote_all |=
+        strcmp(name, "force_quote") == 0 && option->arg && IsA(option->arg, A_Star);
+    options->odd |= strcmp(name, "force_quote") != 0 || !options->force_quote_all;
     if (strcmp(name, "force_null") == 0)
         options->force_null = option_names(c, option, &options->nforce_null);
     else if (strcmp(name, "force_not_null") == 0)
@@ -136,6 +139,9 @@ static const struct copy_options *parse_copy_options(struct convert *c, const Li
         const DefElem *option = list_nth(list, i);
         if (!parse_copy_option(c, option, options))
             options->unknown = parse_copy(c, option->defname);
+        for (int j = 0; j < i; j++)
+            options->odd |=
+                strcmp(option->defname, ((const DefElem *)list_nth(list, j))->defname) == 0;
     }
     return options;
 }

@@ -1,4 +1,5 @@
 /* plan_copy.c: COPY of tables and queries that concern several shards. */
+#include <string.h>
 #include <strings.h>
 
 #include "router/plan_internal.h"
@@ -165,10 +166,32 @@ void plan_copy_sharded(struct planner *p, const struct relation_ref *table)
         scatter(p, SCATTER_COPY_OUT, rows, "rows of all shards");
 }
 
+/* A column that a row may leave to its default, where that would make the copies differ; NULL: none. */
+static const char *differing_default(struct planner *p, const struct relation_ref *table)
+{
+    const struct statement *statement = p->statement;
+    const struct schema_relation *relation =
+        p->schema ? schema_relation(p->schema, table->schema, table->name) : NULL;
+    bool all = statement->ncopy_columns == 0, some = statement->copy_options->default_ != NULL;
+    if (!relation)
+        plan_needs_schema(p, table->schema, table->name);
+    for (int i = 0; relation && i < relation->ncolumns; i++) {
+        const struct schema_column *column = &relation->columns[i];
+        if (column->default_differs &&
+            (some ||
+             !(all || has_name(statement->copy_columns, statement->ncopy_columns, column->name))))
+            return column->name;
+    }
+    return NULL;
+}
+
 void plan_copy_reference(struct planner *p, const struct relation_ref *table)
 {
     struct copy_rows *rows = new_rows(p, table);
-    if (!refuse_file(p, table->name))
+    const char *differs = differing_default(p, table);
+    if (differs)
+        plan_refuse_default(p, differs, table->name);
+    else if (!refuse_file(p, table->name))
         scatter(p, SCATTER_COPY_IN, rows, "reference table: every shard");
 }
 
@@ -189,6 +212,40 @@ static bool is_plain_sum(const struct planner *p, const struct statement *inner)
     return true;
 }
 
+/* Not said, or one character, which is not among the bad ones. */
+static bool is_one_but(const char *text, const char *bad)
+{
+    return !text || (text[0] && !text[1] && (unsigned char)text[0] < 128 && !strchr(bad, text[0]));
+}
+
+static bool has_any(const char *text, char a, char b)
+{
+    return strchr(text, '\r') || strchr(text, '\n') || (a && strchr(text, a)) ||
+           (b && strchr(text, b));
+}
+
+/* Whether nothing is to be said against these options, for rows of which the shards know nothing but the
+ * query: what is wrong with others a server has to tell, which is asked in a gather. */
+static bool can_encode(const struct planner *p, const struct copy_options *said)
+{
+    const char *format = said->format ? said->format : "text";
+    bool csv = strcmp(format, "csv") == 0, text = strcmp(format, "text") == 0;
+    struct copy_rows rows = {0};
+    if (said->unknown || said->odd || said->encoding || said->default_ ||
+        (p->input->session && p->input->session->ascii_hides))
+        return false;
+    if (!csv && (said->quote || said->escape || said->force_quote_all))
+        return false;
+    if (!csv && !text)
+        return strcmp(format, "binary") == 0 && !said->delimiter && !said->null && !said->header;
+    read_options(said, &rows);
+    return is_one_but(said->delimiter,
+                      csv ? "\r\n" : "\r\n\\.abcdefghijklmnopqrstuvwxyz0123456789") &&
+           is_one_but(said->quote, "\r\n") && is_one_but(said->escape, "\r\n") &&
+           !(csv && rows.delimiter == rows.quote) &&
+           !has_any(rows.null, rows.delimiter, csv ? rows.quote : '\0');
+}
+
 void plan_copy_query(struct planner *p)
 {
     const struct statement *outer = p->statement, *inner = outer->inner;
@@ -205,6 +262,13 @@ void plan_copy_query(struct planner *p)
         plan->mode = SCATTER_COPY_OUT;
         plan->copy = rows;
         plan->merge = NULL;
+        return;
+    }
+    if (outer->copy_stdio && plan->mode == SCATTER_ROWS && can_encode(p, outer->copy_options)) {
+        struct copy_rows *rows = new_rows(p, NULL);
+        read_options(outer->copy_options, rows);
+        rows->force_quote = outer->copy_options->force_quote_all;
+        plan->copy = rows;
         return;
     }
     plan_refuse_shape(p, "COPY over several shards");

@@ -472,6 +472,7 @@ bool plan_keeps_key(struct planner *p, const struct query *query, int shard);
 void plan_reference_write(struct planner *p);
 /* Whether the columns that get their defaults get the same on every shard; else refused. */
 bool plan_reference_defaults(struct planner *p, const struct query *query);
+void plan_refuse_default(struct planner *p, const char *column, const char *table);
 void plan_utility(struct planner *p);
 /* Plans the statement inside; what follows in the message is about it. */
 void plan_inner(struct planner *p);

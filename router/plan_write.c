@@ -265,7 +265,7 @@ static const char *differing_default(struct planner *p, const struct query *quer
     return NULL;
 }
 
-static void refuse_default(struct planner *p, const char *column, const char *table)
+void plan_refuse_default(struct planner *p, const char *column, const char *table)
 {
     plan_refuse(p,
                 arena_printf(p->arena,
@@ -283,7 +283,7 @@ bool plan_reference_defaults(struct planner *p, const struct query *query)
     for (int i = 0; i < query->nctes && !column; i++)
         column = differing_default(p, query->ctes[i].query);
     if (column)
-        refuse_default(p, column, name);
+        plan_refuse_default(p, column, name);
     return !column;
 }
 

@@ -30,6 +30,7 @@ struct copy_rows {
     const char *encoding;            /* ENCODING; NULL: the session's */
     bool force_null;                 /* of the key: also quoted it is NULL */
     bool force_not_null;             /* of the key: it is no NULL, but that text */
+    bool force_quote;                /* of all columns: COPY TO */
     bool only_ascii_keys;            /* text keys are not in UTF-8 */
     int key;                         /* which field is the key, the first is 0 */
     int columns;                     /* fields of a row; 0: not known */

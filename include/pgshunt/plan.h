@@ -183,7 +183,8 @@ struct plan {
     const struct route_wish *wish;  /* what comments say of the replica; NULL: nothing */
     const struct gather_plan
         *gather; /* SCATTER_GATHER; `shard` is where, `queries` all that take part */
-    const struct copy_rows *copy;     /* SCATTER_COPY_IN, SCATTER_COPY_OUT */
+    /* SCATTER_COPY_IN, SCATTER_COPY_OUT; with SCATTER_ROWS the client gets the merged rows as a COPY. */
+    const struct copy_rows *copy;
     const struct change_plan *change; /* SCATTER_CHANGE (change.h); `shard` judges the statement */
     struct pg_error error;            /* PLAN_REFUSE */
     /* A fan-out without a key that require_key has something against: what is told of it, the refusal

@@ -300,6 +300,9 @@ struct statement {
 struct copy_options {
     const char *format, *delimiter, *null, *quote, *escape, *encoding, *default_;
     bool header;
+    bool force_quote_all;
+    bool
+        odd; /* there are others, or twice the same: whether they fit a COPY TO the server has to say */
     const char **force_null, **force_not_null; /* columns; "*" are all */
     int nforce_null, nforce_not_null;
     const char *unknown; /* one that this version does not know, or with a value not understood */

@@ -172,7 +172,14 @@ OUT_CASES = ["COPY {t} TO STDOUT", "COPY {t} TO STDOUT CSV", "COPY {t} TO STDOUT
              "COPY (SELECT * FROM {t} ORDER BY 1, 2) TO STDOUT CSV HEADER",
              "COPY (SELECT count(*), max(slug) FROM {t}) TO STDOUT",
              "COPY (SELECT slug FROM {t} WHERE n > 10 ORDER BY n DESC LIMIT 7) TO STDOUT (FORMAT binary)",
-             "COPY {t} (slug, n) TO STDOUT CSV"]
+             "COPY {t} (slug, n) TO STDOUT CSV",
+             # merged, or gathered where only a server knows what is wrong with them
+             "COPY (SELECT n % 7, count(*), avg(n) FROM {t} GROUP BY 1 ORDER BY 1) TO STDOUT (FORMAT csv, HEADER)",
+             "COPY (SELECT DISTINCT n / 9 AS d FROM {t} ORDER BY d DESC) TO STDOUT (FORMAT binary)",
+             "COPY (SELECT nullif(n, 3), note FROM {t} ORDER BY n) TO STDOUT (FORMAT csv, FORCE_QUOTE *, NULL 'nil')",
+             "COPY (SELECT slug, n FROM {t} ORDER BY note DESC OFFSET 3) TO STDOUT (HEADER, DELIMITER '|')",
+             "COPY (SELECT slug, n FROM {t} ORDER BY n) TO STDOUT (FORMAT csv, FORCE_QUOTE (n))",
+             "COPY (SELECT slug, n FROM {t} ORDER BY n) TO STDOUT (ENCODING 'LATIN1')"]
 
 
 def binary_rows(data):
@@ -240,6 +247,29 @@ def test_round_trip_of_random_rows(app, single, seed):
         assert fetch(app, "SELECT n FROM things WHERE slug = %s", (slug,)) == [(n,)]
     back = copy_out(app, f"COPY things ({columns}) TO STDOUT {options}")
     assert len(back) == len(data)
+    for query in (f'SELECT {columns} FROM things ORDER BY slug COLLATE "C"', 'SELECT slug FROM things ORDER BY slug COLLATE "C"',
+                  'SELECT n AS "a ""b, c\td" FROM things ORDER BY n'):
+        sql = f"COPY ({query}) TO STDOUT {options}"
+        assert copy_out(app, sql) == copy_out(single, sql)
+
+
+@pytest.mark.parametrize("options", [
+    "DELIMITER 'ab'", "DELIMITER 'a'", "FORMAT csv, DELIMITER '\"'", "QUOTE '!'", "FORMAT csv, QUOTE 'ab'",
+    "FORMAT csv, ESCAPE ''", "FORCE_QUOTE *", "FORMAT csv, NULL 'a,b'", "NULL E'a\\nb'", "HEADER match", "HEADER, HEADER",
+    "FORMAT binary, HEADER", "FORMAT binary, NULL 'x'", "FORMAT xml", "FREEZE", "FORCE_NULL (n)", "FORMAT csv, FORCE_NULL (n)",
+    "ENCODING 'none'", "DELIMITER E'\\n'", "FORMAT csv, QUOTE E'\\n'", "FORMAT csv, QUOTE ','", "bogus", "FORMAT csv, NULL '\"'"])
+def test_options_of_copy_to_that_are_wrong(app, single, options):
+    """As the server says, whether it is asked or not."""
+    for what in ("things", "(SELECT slug, n FROM things ORDER BY n)"):
+        sql = f"COPY {what} TO STDOUT ({options})"
+        found, wanted = [], []
+        for connection, codes in ((app, found), (single, wanted)):
+            try:
+                copy_out(connection, sql)
+                codes.append("fine")
+            except psycopg2.Error as error:
+                codes.append(error.pgcode)
+        assert found == wanted or (wanted == ["42601"] and found == ["0A000"]), sql
 
 
 # ---- transactions and failures ----
@@ -333,6 +363,11 @@ def test_extended_protocol(shop, app):
         assert kinds(answers) == "CZ" and answers[0][1] == b"COPY 3\0"
         answers = raw.ask(extended("COPY numbers TO STDOUT"))
         assert kinds(answers) == "12nHdddcCZ" and answers[-2][1] == b"COPY 3\0"
+        for limit in (0, 2):
+            answers = raw.ask(parse("", "COPY (SELECT * FROM numbers ORDER BY id) TO STDOUT CSV HEADER") + bind("", "")
+                              + describe("P", "") + execute("", limit) + SYNC)
+            assert kinds(answers) == "12nHddddcCZ" and answers[-2][1] == b"COPY 3\0"
+            assert [body for kind, body in answers if kind == "d"] == [b"id,body\n", b"1,one\n", b"2,two\n", b"3,x\n"]
         raw.send(extended("COPY numbers FROM STDIN"))
         begun(raw)
         answers = raw.ask(piece(b"x\ty\n"), piece(b"4\tz\n"), DONE, SYNC)
@@ -475,6 +510,19 @@ def test_reference_tables(cluster, shop, app, single):
     assert copy_in(app, "COPY words FROM STDIN BINARY", data) == 2
     for node in cluster.primaries:
         assert node.value("SELECT count(*) FROM words") == 2
+
+
+def test_defaults_that_make_copies_of_reference_tables_differ(cluster, shop, app):
+    shop.sql("ALTER TABLE words ADD COLUMN id bigserial, ADD COLUMN note text DEFAULT 'same'")
+    try:
+        wait_until(lambda: copy_in(app, "COPY words (code, word) FROM STDIN", "") == "0A000", 15.0, "the column to be known")
+        assert copy_in(app, "COPY words (code, word) FROM STDIN", "a\tb\n") == "0A000"
+        assert copy_in(app, "COPY words (code, word, id) FROM STDIN", "a\tb\t1\n") == 1
+        assert copy_in(app, "COPY words FROM STDIN", "b\tc\t2\tnot\n") == 1
+        for node in cluster.primaries:
+            assert node.sql("SELECT code, id, note FROM words ORDER BY 1") == [("a", 1, "same"), ("b", 2, "not")]
+    finally:
+        shop.sql("ALTER TABLE words DROP COLUMN id, DROP COLUMN note")
 
 
 def test_unsharded_tables_stay_on_the_first_shard(cluster, app):
