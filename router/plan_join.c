@@ -101,6 +101,26 @@ static int range_condition(struct planner *p, const struct scope *scope, const s
     return good ? i : -1;
 }
 
+/* `(a, key) IN ((1, 2), (3, 4))`: the rows' values for the key. */
+static int row_list(struct planner *p, const struct scope *scope, const struct expr *e,
+                    struct shard_set *set)
+{
+    const struct expr *left = e->args[0];
+    int i = -1, column = -1;
+    while (i < 0 && ++column < left->nargs)
+        i = scope_resolve(p, scope, left->args[column]);
+    set->kind = SHARDS_NONE;
+    for (int k = 1; i >= 0 && k < e->nargs; k++) {
+        const struct expr *row = e->args[k];
+        struct shard_set one;
+        if (row->kind != EXPR_ROW || row->nargs != left->nargs ||
+            !keyfind_equal(p, &p->instances[i], row->args[column], &one))
+            return -1;
+        *set = shards_union(p->arena, shardmap_shards(p->map), set, &one);
+    }
+    return i;
+}
+
 /* `key = value`, `key IN (...)` or `key = ANY (...)`: the instance, and the shards it leaves; or -1. */
 static int key_condition(struct planner *p, const struct scope *scope, const struct expr *e,
                          struct shard_set *set, const struct expr **value)
@@ -109,6 +129,10 @@ static int key_condition(struct planner *p, const struct scope *scope, const str
         return -1;
     int i = scope_resolve(p, scope, e->args[0]);
     *value = e->args[1];
+    if (e->kind == EXPR_IN && !e->negated && e->args[0]->kind == EXPR_ROW) {
+        *value = NULL;
+        return row_list(p, scope, e, set);
+    }
     if (e->kind == EXPR_IN && !e->negated)
         return i >= 0 && keyfind_in(p, &p->instances[i], e, set) ? i : -1;
     if (e->kind == EXPR_ANY && join_is_equals(e))

@@ -182,6 +182,11 @@ static const struct plan_case key_cases[] = {
     /* lists */
     {"SELECT * FROM users WHERE id IN (1, 42)", "s1 R", NULL},
     {"SELECT * FROM users WHERE id IN (42)", "s1 R", NULL},
+    {"SELECT * FROM users WHERE (age, id) IN ((5, 42), (6, 1))", "s1 R", NULL},
+    {"SELECT * FROM users WHERE (id, age) IN ((42, 5), (2, 6))", "rows s1 s2 R: append", NULL},
+    {"SELECT * FROM users WHERE (age, id) IN ((5, 42), (6, age))", "rows s0 s1 s2 R: append", NULL},
+    {"SELECT * FROM users WHERE (age, id) NOT IN ((5, 42))", "rows s0 s1 s2 R: append", NULL},
+    {"SELECT * FROM users WHERE (age, name) IN ((5, 'x'))", "rows s0 s1 s2 R: append", NULL},
     {"SELECT * FROM users WHERE id IN (1, 2)", "rows s1 s2 R: append",
      "SELECT * FROM users WHERE id IN (1)"},
     {"SELECT * FROM users WHERE id IN (1, 2, 3)", "rows s0 s1 s2 R: append",
