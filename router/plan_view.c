@@ -62,6 +62,8 @@ static void find_key(const struct planner *sub, struct view *view)
                                      .class = TABLE_SHARDED,
                                      .keyspace = sub->instances[0].rule->keyspace,
                                      .key = ""};
+    for (int i = 0; i < sub->ninstances; i++)
+        view->several_columns |= sub->instances[i].rule->nparts > 0;
     if (query->ntargets != relation->ncolumns)
         return;
     view->shows_key = arena_array(sub->arena, bool, query->ntargets);
@@ -284,6 +286,13 @@ static bool sets_other_key(const struct view *view, const struct target *list, i
 
 bool view_may_change(struct planner *p, const struct view *view, const struct query *query)
 {
+    if (view->several_columns && query->kind != QUERY_DELETE) {
+        plan_refuse(p, "Change the table itself.",
+                    "view \"%s\" is of a table that is sharded by several columns, and a change "
+                    "through it might move rows to another shard",
+                    view->relation->name);
+        return false;
+    }
     bool update = query->kind == QUERY_UPDATE || query->kind == QUERY_INSERT;
     if ((!update || !sets_other_key(view, query->targets, query->ntargets)) &&
         !sets_other_key(view, query->conflict_set, query->nconflict_set))

@@ -395,7 +395,7 @@ static void demand_whole(struct survey *s, const List *from)
         demand_item(s, &no_level, list_nth(from, i), list_nth(from, i), true);
 }
 
-/* The names of FROM items, without their schemas; two of one name cannot be told apart then. */
+/* Tables in one FROM that only their schemas tell apart, which are taken off. */
 static void check_names(struct survey *s, const Node *item, List **names)
 {
     if (IsA(item, JoinExpr) && !((const JoinExpr *)item)->alias) {
@@ -404,7 +404,11 @@ static void check_names(struct survey *s, const Node *item, List **names)
     }
     if (!IsA(item, RangeVar))
         return;
-    const char *name = visible_name((const RangeVar *)item);
+    const RangeVar *range = (const RangeVar *)item;
+    int table = find_table(s, range);
+    const char *name = range->relname;
+    if (range->alias || table < 0 || !s->gather->tables[table].name)
+        return; /* what is wrong then is wrong anywhere */
     if (has_name(*names, name))
         obstacle(s, "two tables of one name in one FROM");
     *names = lappend(*names, makeString(pstrdup(name)));

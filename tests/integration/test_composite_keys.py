@@ -165,3 +165,17 @@ def test_said_keys(app):
     assert one(app, "/* pgshunt: key='1,4' */ SELECT count(*) FROM people WHERE id = 4") == 1
     with refused("22P02"):
         run(app, "/* pgshunt: key=4 */ SELECT count(*) FROM people")
+
+
+def test_views(app):
+    """They are read on every shard; a change of a column that may be of the key is not let through."""
+    run(app, "CREATE VIEW persons AS SELECT tenant AS t, id, name FROM people")
+    try:
+        assert fetch(app, "SELECT t, id FROM persons ORDER BY id") == fetch(app, "SELECT tenant, id FROM people ORDER BY id")
+        assert fetch(app, "SELECT name FROM persons WHERE t = 1 AND id = 4") == [("p4",)]
+        for sql in ("UPDATE persons SET t = 2 WHERE t = 1 AND id = 4", "UPDATE persons SET name = 'x'",
+                    "INSERT INTO persons VALUES (1, 900, 'x')"):
+            with refused("0A000"):
+                run(app, sql)
+    finally:
+        run(app, "DROP VIEW persons")
