@@ -136,6 +136,8 @@ void scatter_start(struct client *client, const struct scatter_ask *ask)
         return;
     }
     client->stats->scatter++;
+    for (int i = 0; i < plan->nnotices; i++)
+        wire_put_notice(&scatter->out, &plan->notices[i]);
     if (ask->silent) /* goes out with the answer */
         buffer_append(&scatter->out, buffer_head(&client->extended->early),
                       buffer_length(&client->extended->early));

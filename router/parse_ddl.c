@@ -62,22 +62,14 @@ static void note_object(struct convert *c, ObjectType type, const Node *object)
 
 /* ---- tables ---- */
 
-static void note_constraints(struct convert *c, const List *constraints)
-{
-    for (int i = 0; i < list_length(constraints); i++) {
-        const Node *node = list_nth(constraints, i);
-        if (IsA(node, Constraint) && ((const Constraint *)node)->pktable)
-            parse_note_range(c, ((const Constraint *)node)->pktable, false);
-    }
-}
-
 static void note_table_elements(struct convert *c, const List *elements)
 {
-    note_constraints(c, elements);
+    parse_constraints(c, elements, NULL);
     for (int i = 0; i < list_length(elements); i++) {
         const Node *element = list_nth(elements, i);
         if (IsA(element, ColumnDef))
-            note_constraints(c, ((const ColumnDef *)element)->constraints);
+            parse_constraints(c, ((const ColumnDef *)element)->constraints,
+                              ((const ColumnDef *)element)->colname);
         else if (IsA(element, TableLikeClause))
             parse_note_range(c, ((const TableLikeClause *)element)->relation, false);
     }
@@ -93,7 +85,7 @@ static void parse_create_table(struct convert *c, const CreateStmt *create)
     for (int i = 0; i < list_length(create->inhRelations); i++)
         note_range(c, list_nth(create->inhRelations, i));
     note_table_elements(c, create->tableElts);
-    note_constraints(c, create->constraints);
+    parse_constraints(c, create->constraints, NULL);
 }
 
 static void parse_alter_table(struct convert *c, const AlterTableStmt *alter)
@@ -110,10 +102,11 @@ static void parse_alter_table(struct convert *c, const AlterTableStmt *alter)
                 c->statement->kind = STMT_DDL_NO_TX;
         } else if (IsA(command->def, RangeVar)) { /* INHERIT, NO INHERIT */
             note_range(c, (const RangeVar *)command->def);
-        } else if (IsA(command->def, Constraint) && ((Constraint *)command->def)->pktable) {
-            parse_note_range(c, ((Constraint *)command->def)->pktable, false);
+        } else if (IsA(command->def, Constraint)) {
+            parse_constraint(c, (const Constraint *)command->def, NULL);
         } else if (IsA(command->def, ColumnDef)) {
-            note_constraints(c, ((ColumnDef *)command->def)->constraints);
+            parse_constraints(c, ((ColumnDef *)command->def)->constraints,
+                              ((ColumnDef *)command->def)->colname);
         }
     }
 }
@@ -201,6 +194,8 @@ static void parse_statistics(struct convert *c, const CreateStatsStmt *stats)
 static void parse_index(struct convert *c, const IndexStmt *index)
 {
     note_range(c, index->relation);
+    if (index->unique)
+        parse_unique_index(c, index);
     if (!index->concurrent)
         return;
     c->statement->kind = STMT_DDL_NO_TX;

@@ -114,4 +114,11 @@ const char *scan_tag(const char *text, size_t length, struct arena *arena);
 /* A literal that means `text` whatever standard_conforming_strings is. */
 char *scan_quote(const char *text, struct arena *arena);
 
+/* ---- parse_constraints.c ---- */
+
+/* Notes it as one of the statement's, and the table it refers to; `column` is whose it is, NULL: the table's. */
+void parse_constraint(struct convert *c, const Constraint *constraint, const char *column);
+void parse_constraints(struct convert *c, const List *constraints, const char *column);
+void parse_unique_index(struct convert *c, const IndexStmt *index);
+
 #endif

@@ -78,6 +78,18 @@ static bool is_end(const struct statement *statement)
            statement->kind == STMT_ROLLBACK_TO;
 }
 
+/* "shard by user_id": three words. */
+static bool take_shard_by(const struct statement *statement, int at, struct hints *hints)
+{
+    const struct hint *words = &statement->hints[at];
+    if (statement->kind != STMT_CREATE_TABLE || at + 2 >= statement->nhints || words[0].value ||
+        words[1].value || words[2].value || !same_name(words[0].name, "shard") ||
+        !same_name(words[1].name, "by"))
+        return false;
+    hints->shard_by = words[2].name;
+    return true;
+}
+
 bool plan_take_hints(const struct statement *statement, struct hints *hints, struct arena *arena,
                      struct plan *plan)
 {
@@ -85,7 +97,9 @@ bool plan_take_hints(const struct statement *statement, struct hints *hints, str
     if (is_end(statement))
         return true;
     for (int i = 0; i < statement->nhints; i++)
-        if (!take(&statement->hints[i], hints, arena, plan))
+        if (take_shard_by(statement, i, hints))
+            i += 2;
+        else if (!take(&statement->hints[i], hints, arena, plan))
             return false;
     return true;
 }

@@ -146,6 +146,7 @@ struct views {
 /* What comments say; NULL: nothing. */
 struct hints {
     const char *shard, *key;
+    const char *shard_by; /* CREATE TABLE ... shard by COLUMN */
     struct route_wish wish;
 };
 
@@ -436,6 +437,9 @@ void plan_split_lists(struct planner *p, const struct query *query);
 void plan_append_rows(struct planner *p, const struct query *query);
 /* The shard for what could run anywhere: where the transaction is already, else 0. */
 unsigned plan_home(const struct planner *p);
+/* Whether keys and foreign keys of the table that is made or altered can hold over the shards; false: refused.
+ * Leaves notices. */
+bool plan_constraints(struct planner *p);
 /* What goes ahead of a statement that may find what an interrupted one has left; NULL: nothing. */
 const char *plan_concurrently(const struct planner *p);
 /* "id" of the first instance with its table: for hints. */

@@ -130,31 +130,6 @@ static void plan_rows(struct planner *p, const struct named *named)
         everywhere(p, shared ? "tables on every shard" : "all tables");
 }
 
-/* A foreign key between rows that are not on the same shards; true: refused. */
-static bool is_torn_foreign_key(struct planner *p, const struct named *named)
-{
-    const struct statement *statement = p->statement;
-    bool about_table = statement->kind == STMT_CREATE_TABLE || tag_starts(statement, "ALTER TABLE");
-    if (!about_table || !strcasestr(statement->text, "references"))
-        return false;
-    if (named->sharded + named->reference && named->read_unsharded) {
-        plan_refuse(
-            p,
-            "Make the other table a reference table, so that every shard has its rows, or do "
-            "without the foreign key.",
-            "a table of every shard cannot refer to \"%s\", which is on shard %s alone",
-            named->first_unsharded, shardmap_shard_name(p->map, 0));
-        return true;
-    }
-    if (named->unsharded && named->read_sharded) {
-        plan_refuse(p, "Do without the foreign key, or shard this table by the same key.",
-                    "a table on shard %s alone cannot refer to rows of sharded table \"%s\"",
-                    shardmap_shard_name(p->map, 0), named->first_sharded);
-        return true;
-    }
-    return false;
-}
-
 static const char *find_view(const struct planner *p)
 {
     for (int i = 0; i < p->statement->nrelations && p->schema; i++) {
@@ -189,7 +164,7 @@ static void plan_schema(struct planner *p)
         plan_direct(p, 0, "temporary object");
     else if (is_about_rows(statement))
         plan_rows(p, &named);
-    else if (!is_torn_foreign_key(p, &named))
+    else if (plan_constraints(p))
         everywhere(p, "schema change");
     p->plan->ahead = plan_concurrently(p);
 }

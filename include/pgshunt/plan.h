@@ -190,6 +190,8 @@ struct plan {
     /* A fan-out without a key that require_key has something against: what is told of it, the refusal
      * (also EXPLAIN's, which runs) or a warning. NULL: nothing. */
     const struct pg_error *keyless;
+    const struct pg_error *notices; /* SCATTER_UTILITY: what is to be known of it */
+    int nnotices;
 };
 
 /* Class of one statement alone, without shards: the read/write rules. Fills *reason. */

@@ -173,6 +173,17 @@ struct query {
     int where_location; /* leftmost known byte of the WHERE condition, -1 if there is none */
 };
 
+/* What CREATE TABLE, ALTER TABLE and CREATE UNIQUE INDEX say of relations[0] that holds beyond one row. */
+enum table_constraint_kind { CONSTRAINT_FOREIGN_KEY, CONSTRAINT_UNIQUE, CONSTRAINT_PRIMARY_KEY };
+struct table_constraint {
+    enum table_constraint_kind kind;
+    const char **columns; /* none where they are not told, as with USING INDEX */
+    int ncolumns;
+    const char *schema, *name; /* FOREIGN_KEY: the table referred to */
+    const char **others;       /* ... and its columns; none: its primary key */
+    int nothers;
+};
+
 enum statement_kind {
     STMT_EMPTY,
     STMT_QUERY,    /* SELECT, VALUES, TABLE, INSERT, UPDATE, DELETE, MERGE: see query */
@@ -261,6 +272,8 @@ struct statement {
     struct statement *inner; /* EXPLAIN, PREPARE, DECLARE, COPY (query), CREATE TABLE AS */
     struct relation_ref *relations;
     int nrelations;
+    struct table_constraint *constraints;
+    int nconstraints;
     struct object_schema *schemas; /* schema changes: of what is no relation */
     int nschemas;
     struct function_ref *functions; /* calls, and operators are not listed */
