@@ -24,6 +24,31 @@ static void notice(struct planner *p, const char *message, const char *hint)
     plan->notices = notices;
 }
 
+/* The columns that decide where a table's rows are; none: it is not sharded. */
+struct key_columns {
+    const char *const *names;
+    int count;
+};
+
+static struct key_columns key_columns(struct planner *p, const struct table_rule *rule,
+                                      const char *said)
+{
+    if (rule->class == TABLE_SHARDED && rule->parts)
+        return (struct key_columns){rule->parts, (int)rule->keyspace->nparts};
+    const char *one = rule->class == TABLE_SHARDED ? rule->key : said;
+    const char **names = arena_array(p->arena, const char *, 1);
+    names[0] = one;
+    return (struct key_columns){names, one != NULL};
+}
+
+static const char *key_words(struct planner *p, const struct key_columns *key)
+{
+    const char *words = "";
+    for (int i = 0; i < key->count; i++)
+        words = arena_printf(p->arena, "%s%s\"%s\"", words, i ? ", " : "", key->names[i]);
+    return words;
+}
+
 /* ---- foreign keys ---- */
 
 /* The columns of a table's primary key, as far as they are known. */
@@ -69,25 +94,24 @@ static const char *facing_key(const struct planner *p, const struct table_constr
 }
 
 static bool refuse_without_key(struct planner *p, const struct table_constraint *key,
-                               const char *own, const char *other)
+                               const struct key_columns *own, const struct key_columns *other)
 {
+    const char *ours = key_words(p, own), *theirs = key_words(p, other);
     plan_refuse(p,
                 arena_printf(p->arena,
                              "Rows that refer to each other have to be on one shard: FOREIGN KEY "
-                             "(\"%s\", ...) REFERENCES \"%s\" (\"%s\", ...). Or do without it.",
-                             own, key->name, other),
-                "a foreign key to sharded table \"%s\" has to include the shard keys, \"%s\" and "
-                "\"%s\"",
-                key->name, own, other);
+                             "(%s, ...) REFERENCES \"%s\" (%s, ...). Or do without it.",
+                             ours, key->name, theirs),
+                "a foreign key to sharded table \"%s\" has to include the shard keys, %s and %s",
+                key->name, ours, theirs);
     return false;
 }
 
 /* Both are sharded. */
 static bool check_colocated(struct planner *p, const struct table_constraint *key,
-                            const struct keyspace *keyspace, const char *own,
-                            const struct table_rule *other)
+                            const struct keyspace *keyspace, const struct key_columns *own,
+                            const struct table_rule *other, const struct key_columns *theirs)
 {
-    bool known;
     if (keyspace && keyspace != other->keyspace) {
         plan_refuse(p, "Put both tables into one keyspace, or do without the foreign key.",
                     "a foreign key to \"%s\", which is sharded by another keyspace, cannot be "
@@ -95,10 +119,15 @@ static bool check_colocated(struct planner *p, const struct table_constraint *ke
                     key->name);
         return false;
     }
-    const char *facing = facing_key(p, key, other->key, own, &known);
-    if (!known || (facing && same_name(facing, own)))
-        return true;
-    return refuse_without_key(p, key, own, other->key);
+    if (own->count != theirs->count)
+        return refuse_without_key(p, key, own, theirs);
+    for (int i = 0; i < own->count; i++) {
+        bool known;
+        const char *facing = facing_key(p, key, theirs->names[i], own->names[i], &known);
+        if (known && (!facing || !same_name(facing, own->names[i])))
+            return refuse_without_key(p, key, own, theirs);
+    }
+    return true;
 }
 
 static const char *config_line(struct planner *p, const char *table, const char *column)
@@ -112,7 +141,7 @@ static bool refuse_to_sharded(struct planner *p, const struct table_constraint *
 {
     bool known;
     const char *table = p->statement->relations[0].name,
-               *facing = facing_key(p, key, other->key, NULL, &known);
+               *facing = other->parts ? NULL : facing_key(p, key, other->key, NULL, &known);
     const char *hint = "Do without the foreign key, or shard this table by the same key.";
     if (facing)
         hint =
@@ -140,18 +169,17 @@ static bool check_foreign_key(struct planner *p, const struct table_constraint *
                               const struct table_rule *own)
 {
     const struct table_rule *other = plan_rule(p, key->schema, key->name);
-    const char *said = p->hints->shard_by, *column = own->class == TABLE_SHARDED ? own->key : said;
+    struct key_columns columns = key_columns(p, own, p->hints->shard_by),
+                       others = key_columns(p, other, NULL);
     bool self = same_name(key->name, p->statement->relations[0].name);
-    if (other->class == TABLE_REFERENCE || (self && !column))
+    if (other->class == TABLE_REFERENCE || (self && !columns.count))
         return true;
-    if (self) {
-        struct table_rule same = {.class = TABLE_SHARDED, .key = column, .keyspace = own->keyspace};
-        return check_colocated(p, key, own->keyspace, column, &same);
-    }
+    if (self)
+        return check_colocated(p, key, own->keyspace, &columns, own, &columns);
     if (other->class == TABLE_UNSHARDED)
-        return column || own->class == TABLE_REFERENCE ? refuse_to_unsharded(p, key) : true;
-    if (column)
-        return check_colocated(p, key, own->keyspace, column, other);
+        return columns.count || own->class == TABLE_REFERENCE ? refuse_to_unsharded(p, key) : true;
+    if (columns.count)
+        return check_colocated(p, key, own->keyspace, &columns, other, &others);
     if (own->class == TABLE_UNSHARDED)
         return refuse_to_sharded(p, key, other);
     plan_refuse(p, "Do without the foreign key.",
@@ -163,23 +191,26 @@ static bool check_foreign_key(struct planner *p, const struct table_constraint *
 
 /* ---- unique keys ---- */
 
-static void note_unique(struct planner *p, const struct table_constraint *unique, const char *key)
+static void note_unique(struct planner *p, const struct table_constraint *unique,
+                        const struct key_columns *key)
 {
-    const char *table = p->statement->relations[0].name;
-    const char *word = unique->kind == CONSTRAINT_UNIQUE ? "UNIQUE" : "PRIMARY KEY";
-    if (has_name(unique->columns, unique->ncolumns, key) ||
-        (unique->ncolumns == 0 && strcasestr(p->statement->text, "using index")))
+    const char *table = p->statement->relations[0].name, *words = key_words(p, key);
+    bool whole = unique->ncolumns == 0 && strcasestr(p->statement->text, "using index");
+    int included = 0;
+    for (int i = 0; i < key->count; i++)
+        included += has_name(unique->columns, unique->ncolumns, key->names[i]);
+    if (whole || included == key->count)
         return;
     notice(p,
            arena_printf(p->arena,
-                        "%s without \"%s\", the shard key of table \"%s\", holds on each shard by "
+                        "%s without %s, the shard key of table \"%s\", holds on each shard by "
                         "itself",
-                        word, key, table),
+                        unique->kind == CONSTRAINT_UNIQUE ? "UNIQUE" : "PRIMARY KEY", words, table),
            arena_printf(p->arena,
-                        "Two shards may have rows with the same value. Include \"%s\", or give "
+                        "Two shards may have rows with the same value. Include %s, or give "
                         "values that are unique by themselves (pgshunt.next_id(), interleaved "
                         "sequences).",
-                        key));
+                        words));
 }
 
 /* ---- tables that are to be sharded ---- */
@@ -193,7 +224,7 @@ static const struct keyspace *meant_keyspace(const struct planner *p, const char
         const struct table_constraint *key = &statement->constraints[i];
         const struct table_rule *other =
             key->kind == CONSTRAINT_FOREIGN_KEY ? plan_rule(p, key->schema, key->name) : NULL;
-        if (other && other->class == TABLE_SHARDED) {
+        if (other && other->class == TABLE_SHARDED && !other->parts) {
             const char *facing = facing_key(p, key, other->key, column, &known);
             if (facing && same_name(facing, column))
                 return other->keyspace;
@@ -205,14 +236,14 @@ static const struct keyspace *meant_keyspace(const struct planner *p, const char
 static bool take_shard_by(struct planner *p, const struct table_rule *own)
 {
     const char *column = p->hints->shard_by, *table = p->statement->relations[0].name;
-    if (!column || (own->class == TABLE_SHARDED && same_name(own->key, column)))
+    if (!column || (own->class == TABLE_SHARDED && !own->parts && same_name(own->key, column)))
         return true;
     if (own->class != TABLE_UNSHARDED) {
         plan_refuse_state(p, "22023", "Leave the comment out, or change the configuration.",
                           own->class == TABLE_SHARDED
                               ? "table \"%s\" is sharded by \"%s\" in the configuration"
                               : "table \"%s\" is a reference table in the configuration%.0s",
-                          table, own->key ? own->key : "");
+                          table, own->key ? own->parts ? "several columns" : own->key : "");
         return false;
     }
     const struct keyspace *keyspace = meant_keyspace(p, column);
@@ -243,9 +274,9 @@ bool plan_constraints(struct planner *p)
             return false;
     if (!take_shard_by(p, own))
         return false;
-    const char *key = own->class == TABLE_SHARDED ? own->key : p->hints->shard_by;
-    for (int i = 0; key && i < statement->nconstraints; i++)
+    struct key_columns key = key_columns(p, own, p->hints->shard_by);
+    for (int i = 0; key.count && i < statement->nconstraints; i++)
         if (statement->constraints[i].kind != CONSTRAINT_FOREIGN_KEY)
-            note_unique(p, &statement->constraints[i], key);
+            note_unique(p, &statement->constraints[i], &key);
     return true;
 }
