@@ -529,6 +529,16 @@ static bool repeat_request(struct client *client, struct server *server)
     return true;
 }
 
+void client_ask_elsewhere(struct client *client, struct server *server)
+{
+    char reason[sizeof server->fatal];
+    snprintf(reason, sizeof reason, "%s", server->fatal);
+    bool at_work = server->client == client && client->state != CLIENT_CLOSED;
+    server_drop(server, reason);
+    if (at_work && !repeat_request(client, server))
+        session_lost_server(client, server, reason);
+}
+
 void client_lost_server(struct client *client, struct server *server, const char *reason)
 {
     monitor_suspect(client->worker->daemon->monitor, server->pool->node);

@@ -258,6 +258,8 @@ void client_detach(struct client *client, struct server *server);
 void client_server_ready(struct client *client, struct server *server);
 void client_no_server(struct client *client, const char *sqlstate, const char *message,
                       const char *hint);
+/* The reads under way with this replica are asked again elsewhere: it has refused one of them. */
+void client_ask_elsewhere(struct client *client, struct server *server);
 /* From server_close: an attached server died. It is detached already. */
 void client_lost_server(struct client *client, struct server *server, const char *reason);
 /* Somebody asked to cancel what this client is doing. */

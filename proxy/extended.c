@@ -10,8 +10,8 @@
 #include "proxy/cursor.h"
 #include "proxy/pool.h"
 
-#define OUT_MAX 16384    /* a batch longer than this leaves in parts */
-#define ARENA_MAX 131072 /* of a long batch */
+#define OUT_MAX EXTENDED_KEPT_MAX /* a batch longer than this leaves in parts */
+#define ARENA_MAX 131072          /* of a long batch */
 
 struct extended *extended_of(struct client *client)
 {

@@ -21,6 +21,9 @@
 
 #include "pgshunt/wire.h"
 
+/* Bytes of what may have to be asked again, at most. */
+#define EXTENDED_KEPT_MAX 16384
+
 enum batch_state {
     BATCH_CLOSED,
     BATCH_OPEN,

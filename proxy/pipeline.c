@@ -55,16 +55,25 @@ static bool in_open_transaction(const struct transaction *tx, const struct serve
            server->begun && !server->committed;
 }
 
+/* What a replica refuses is asked again elsewhere (misroute.h), with all that is behind it, so all of it has to be
+ * reads that may be asked again, with their bytes kept. */
+static bool may_all_repeat(const struct client *client)
+{
+    const struct request *request = &client->request;
+    return request->retriable && !request->incomplete && !client->extended->unsafe &&
+           !request->on_primary;
+}
+
 /* Outside of transactions the server is the client's for as long as a batch is under way: nobody else may
- * be kept waiting for it, nor anything that happens between transactions. What a replica refuses is asked
- * again on the primary (misroute.h), which cannot be done with others behind it. */
+ * be kept waiting for it, nor anything that happens between transactions. */
 static bool may_stay(const struct client *client, const struct server *server)
 {
     if (server->pinned || client_keeps_servers(client))
         return true;
-    return !replica(server) && !server->pool->nwaiting && !server->discard &&
-           !server->doubtful_pins && client->topology == client->worker->topology &&
-           !client->worker->gates && !client->listener && !client->pins_told;
+    return (!replica(server) || may_all_repeat(client)) && !server->pool->nwaiting &&
+           !server->discard && !server->doubtful_pins &&
+           client->topology == client->worker->topology && !client->worker->gates &&
+           !client->listener && !client->pins_told;
 }
 
 static bool server_allows(const struct client *client)
@@ -82,13 +91,23 @@ static int binds_allowed(const struct client *client)
     return client->tx || one_place ? BINDS_MAX : 1;
 }
 
-/* The batch is here as a whole, and changes no names but the unnamed statement's. */
-static bool fits(const char *data, size_t len, int binds)
+/* Bytes that may be kept besides those that are: a batch behind others on a replica must not make them too many. */
+static size_t room_to_keep(const struct client *client)
 {
+    size_t kept = buffer_length(&client->request.again);
+    if (client->tx || !replica(client->extended->server))
+        return SIZE_MAX;
+    return kept < EXTENDED_KEPT_MAX ? EXTENDED_KEPT_MAX - kept : 0;
+}
+
+/* The batch is here as a whole, and changes no names but the unnamed statement's. */
+static bool fits(const char *data, size_t len, int binds, size_t room)
+{
+    const char *begin = data;
     for (int i = 0; i < MESSAGES_MAX && len > WIRE_HEADER; i++) {
         size_t size = 1 + (size_t)wire_get32(data + 1);
         if (data[0] == 'S')
-            return true;
+            return (size_t)(data - begin) + size < room;
         if (size <= WIRE_HEADER || size >= len || !strchr("PBDECH", data[0]) ||
             (data[0] == 'P' && data[WIRE_HEADER] != '\0') || (data[0] == 'B' && --binds < 0) ||
             (data[0] == 'C' && data[WIRE_HEADER] == 'S'))
@@ -96,7 +115,7 @@ static bool fits(const char *data, size_t len, int binds)
         data += size;
         len -= size;
     }
-    return len == WIRE_HEADER && data[0] == 'S';
+    return len == WIRE_HEADER && data[0] == 'S' && (size_t)(data - begin) + len < room;
 }
 
 /* The bytes kept for a repetition, up to here, are the former batch's; none are if it is not to be repeated. */
@@ -119,7 +138,7 @@ bool pipeline_begin(struct client *client, const char *data, size_t len)
 {
     struct extended *ext = client->extended;
     if (!is_plain_in_front(client) || ext->run >= RUN_MAX || !server_allows(client) ||
-        !fits(data, len, binds_allowed(client)))
+        !fits(data, len, binds_allowed(client), room_to_keep(client)))
         return false;
     divide_kept(client);
     ext->ahead++;

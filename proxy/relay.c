@@ -615,7 +615,10 @@ static void walk_and_act(struct server *server, struct buffer *kept, const char 
             send_run(&walk, walk.passed);
         if (walk.client && walk.client->conn.corked)
             conn_uncork(&walk.client->conn);
-        lost(&walk);
+        if (walk.elsewhere)
+            client_ask_elsewhere(walk.client, server);
+        else
+            lost(&walk);
         return;
     }
     if (walk.undecided)

@@ -117,6 +117,20 @@ static bool asks_elsewhere(struct walk *walk, const struct expect *head,
     return true;
 }
 
+/* The same with batches behind the one that was refused, or answers to those before it in this walk: nothing
+ * of it is out, and all are asked again. */
+static bool asks_all_elsewhere(struct walk *walk, const struct expect *head,
+                               const struct pg_error *error)
+{
+    struct client *client = walk->client;
+    if (!client || !extended_in_batch(client) || (!client->extended->ahead && !walk->passed) ||
+        !misroute_happened(client, walk->server, error, text_of(client, head),
+                           !client->request.forwarded))
+        return false;
+    walk->elsewhere = true;
+    return true;
+}
+
 /* What went ahead of a Query has failed: one error is enough. */
 static void mute_query_behind(struct server *server)
 {
@@ -196,6 +210,8 @@ enum verdict relay_error(struct walk *walk, const char *message, const char *bod
         repeat_when_ready(walk);
         return DROP;
     }
+    if (asks_all_elsewhere(walk, head, &error))
+        return relay_lose(server, "a replica refused what is asked elsewhere now");
     relay_local_answers(walk, message);
     head = server_expected(server);
     if (walk->client) {

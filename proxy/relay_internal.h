@@ -20,6 +20,7 @@ struct walk {
     /* A ParameterDescription that answers of our own still have to go in front of: an error may follow, and
      * all of it be asked again. */
     const char *undecided;
+    bool elsewhere; /* LOST: what is under way with it is to be asked again elsewhere */
     const char
         *passed; /* end of the last ReadyForQuery of a batch with others behind it; or NULL */
 };

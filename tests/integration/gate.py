@@ -98,6 +98,12 @@ class Gate:
             link.end()
         self.let_through()
 
+    def end(self):
+        """The same for all."""
+        for link in list(self.links):
+            link.end()
+        self.let_through()
+
     def close(self):
         self.let_through()
         self.listener.close()

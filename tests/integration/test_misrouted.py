@@ -97,6 +97,37 @@ def test_extended_prepared_before(cluster, lies):
         assert rows(raw.ask(query("SELECT 'usable'"))) == [[b"usable"]]
 
 
+def on_replica(raw):
+    ask = parse("", "SELECT pg_is_in_recovery()") + bind("", "") + execute() + SYNC
+    wait_until(lambda: rows(raw.ask(ask)) == [[b"t"]], 20.0, "reads on the replica")
+
+
+def pipelined(proxy):
+    import urllib.request
+    with urllib.request.urlopen(f"http://127.0.0.1:{proxy.http_port}/metrics", timeout=10) as answer:
+        return int(answer.read().decode().split('pgshunt_pipelined_total{database="plain"} ')[1].split()[0])
+
+
+@pytest.mark.parametrize("at", [0, 3, 7])
+def test_among_batches_sent_together(cluster, lies, at):
+    """One of them is refused: those before it are answered, it and those behind it are asked again."""
+    with closing(Raw(lies, database="plain")) as raw:
+        for turn in range(5):
+            on_replica(raw)
+            before, who = pipelined(lies), f"pipelined {at} {turn}"
+            texts = [f"SELECT '{number}'" for number in range(8)]
+            texts[at] = f"SELECT says_stable('{who}')"
+            raw.send(b"".join(parse("", sql) + bind("", "") + describe("P", "") + execute() + SYNC for sql in texts))
+            answers = [raw.until_ready() for _ in texts]
+            expected = [b"%d" % number for number in range(8)]
+            expected[at] = who.encode()
+            assert [rows(answer) for answer in answers] == [[[text]] for text in expected]
+            assert [kinds(answer) for answer in answers] == ["12TDCZ"] * 8
+            assert written(cluster, who) == 1
+            assert pipelined(lies) > before
+            cluster.sync()
+
+
 def test_settings_of_the_session_are_told_once(cluster, lies):
     """The replica's answer begins with what went ahead of the statement."""
     with closing(Raw(lies, database="plain")) as raw:

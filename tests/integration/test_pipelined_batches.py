@@ -256,19 +256,38 @@ def test_the_server_is_lost_in_a_transaction(gated):
         assert rows(raw.ask(run(READ, 9))) == [[b"9"]]
 
 
-def test_reads_on_a_replica_go_one_by_one(cluster):
-    """What a replica refuses or loses is asked again elsewhere: nothing may be behind it."""
+def test_a_replica_is_lost_with_reads_under_way(cluster):
+    """All of them are asked again elsewhere, in their order; with the last unnamed statement of before."""
+    with through_gates(cluster, [0, 1], routing={"read_your_writes": False, "max_lag": "10min"}) as (proxy, gates), \
+            client(proxy) as raw:
+        standby = parse("", "SELECT pg_is_in_recovery()"), bind("", ""), execute(), SYNC
+        wait_until(lambda: rows(raw.ask(*standby)) == [[b"t"]], 20, "reads on the replica")
+        raw.ask(run("SELECT $1::int + 100 /* gated */", 1))
+        for gate in gates:
+            gate.shut()
+        raw.send(bind("", "", [b"8"]) + execute() + SYNC, *[run(READ, number) for number in range(8)],
+                 run("SELECT 9 /* gated */"))
+        wait_until(lambda: pipelined(proxy) == 9, 20, "all on their way")
+        gates[0].let_through()
+        gates[1].end()
+        answers = [rows(raw.until_ready()) for _ in range(10)]
+        assert answers == [[[b"%d" % number]] for number in (108, *range(8), 9)]
+
+
+def test_reads_on_a_replica_that_are_too_much_to_keep(cluster):
+    """What could not be asked again is not sent behind others."""
     with through_gates(cluster, [0, 1], routing={"read_your_writes": False, "max_lag": "10min"}) as (proxy, gates), \
             client(proxy) as raw:
         standby = parse("", "SELECT pg_is_in_recovery()"), bind("", ""), execute(), SYNC
         wait_until(lambda: rows(raw.ask(*standby)) == [[b"t"]], 20, "reads on the replica")
         for gate in gates:
             gate.shut()
-        raw.send(*[run(READ, number) for number in range(8)])
-        gates[1].wait_syncs(1)
+        long = "SELECT $1::int /* gated */ /* " + 3000 * "x" + " */"
+        raw.send(*[run(long, number) for number in range(12)])
+        gates[1].wait_syncs(5)
         gates[0].let_through()
         gates[1].cut()
-        assert [rows(raw.until_ready()) for _ in range(8)] == [[[b"%d" % number]] for number in range(8)]
+        assert [rows(raw.until_ready()) for _ in range(12)] == [[[b"%d" % number]] for number in range(12)]
 
 
 def test_a_cancel_in_the_middle(gated):
