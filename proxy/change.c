@@ -231,9 +231,14 @@ static void collect(struct change *change)
     const struct gather_table *from = table(change);
     change->phase = CHANGE_COLLECTING;
     forget_portals(change);
-    for (int i = 0; i < from->nshards; i++)
-        open_portal(change, (int)from->shards[i], &change->ask, &from->source,
+    for (int i = 0; i < from->nshards; i++) {
+        struct shard_query *query = &change->parts[from->shards[i]].own;
+        *query = from->source;
+        if (from->identified)
+            query->sql = change_of_shard(query->sql, from->shards[i], &change->scatter->arena);
+        open_portal(change, (int)from->shards[i], &change->ask, query,
                     from->text ? SHARD_TEXT : SHARD_BINARY);
+    }
 }
 
 static void feed(struct change *change)
@@ -472,6 +477,13 @@ static void insert(struct change *change)
 /* Rows that were found, and locked, are changed all, and each once. */
 static bool is_complete(struct change *change)
 {
+    if (change->plan->rows.by_shard && change->counted != change->given) {
+        change_fail(change, "40001",
+                    "rows that were found to be changed were changed meanwhile, or kept back by a "
+                    "trigger",
+                    "Nothing was changed; run the statement again.");
+        return false;
+    }
     for (int i = 0; change->plan->move && i < change->nparts; i++) {
         const struct change_part *part = &change->parts[i];
         if (part->stayed == part->nstay && (!part->ngo || part->rows == part->ngo))
@@ -521,8 +533,7 @@ static void tell(struct change *change)
     int64_t count = moved(change);
     struct pg_error notice = {.severity = "NOTICE", .sqlstate = "00000"};
     char tag[48];
-    snprintf(tag, sizeof tag, "%s %lld", change->plan->move ? "UPDATE" : "INSERT 0",
-             (long long)change->counted);
+    snprintf(tag, sizeof tag, "%s %lld", change->plan->verb, (long long)change->counted);
     free(scatter->parts[0].tag);
     scatter->parts[0].tag = mem_strdup(tag);
     if (!count)
@@ -691,7 +702,7 @@ static void read_row(struct change *change, int index, const char *body, size_t 
 /* Of a reference table's rows, those of the first shard are the answer. */
 static bool counts(const struct change *change, int index)
 {
-    return change->plan->rows.key || index == 0;
+    return change->plan->rows.key || change->plan->rows.by_shard || index == 0;
 }
 
 static void answer_row(struct change *change, int index, const char *body, size_t len)
@@ -784,6 +795,7 @@ struct change *change_start(struct scatter *scatter)
     change->scatter = scatter;
     change->plan = plan->change;
     change->nparts = nparts;
+    change->skip = plan->change->rows.by_shard;
     change->ask = scatter->ask;
     if (scatter->ask.params)
         change->params = *scatter->ask.params;

@@ -28,6 +28,7 @@ enum change_phase {
 struct change_part {
     /* rows it gives, through a portal */
     const struct shard_query *query; /* NULL: none */
+    struct shard_query own;          /* ... if it is not the same for all */
     bool opened;                     /* there is a portal to be closed */
     bool done;                       /* it has no more */
     int64_t rows, bytes;             /* it has given */
@@ -57,6 +58,8 @@ struct change {
     int64_t bytes;                 /* kept here or on the gathering server, so far */
     struct buffer feed;            /* gathering: rows on their way */
     int64_t counted;               /* rows, for the tag */
+    int64_t given;                 /* rows that were sent to where they belong */
+    int skip;                      /* of a row's columns, those that only tell its shard */
     bool stayed;                   /* what keeps its shard is updated */
     int nparts;
     struct change_part parts[];

@@ -21,9 +21,21 @@ static bool travels_as_text(uint32_t type)
     return type >= OID_FIRST_USER || type == OID_ACLITEM || type == OID_UNKNOWN;
 }
 
+/* A VALUES list would take them for text. */
+static void fail_made_by_users(struct change *change)
+{
+    change_fail(change, "0A000",
+                arena_printf(&change->scatter->arena,
+                             "an UPDATE of table \"%s\" with a value of a type that users made, "
+                             "computed from rows of several shards, is not supported yet",
+                             change->plan->rows.table),
+                "Read the value first, and give it as a literal or a parameter.");
+}
+
 void change_take_columns(struct change *change, const char *body, size_t len)
 {
     static const struct wire_field none;
+    bool made_by_users = false;
     struct wire_field *fields = mem_alloc(sizeof *fields * MAX_COLUMNS);
     const struct change_rows *rows = &change->plan->rows;
     int count = wire_read_row_description(body, len, fields, MAX_COLUMNS);
@@ -38,8 +50,11 @@ void change_take_columns(struct change *change, const char *body, size_t len)
         bool text = untyped || travels_as_text(field->type_oid);
         wire_put16(&change->formats, !text);
         change->column_types[i] = text ? 0 : field->type_oid;
+        made_by_users |= text && i > change->skip;
     }
     free(fields);
+    if (rows->by_shard && made_by_users)
+        fail_made_by_users(change);
 }
 
 /* ---- keys ---- */
@@ -175,12 +190,28 @@ bool change_find_shard(struct change *change, const char *key, int32_t length, u
 
 /* ---- rows ---- */
 
+static int width(const struct change *change)
+{
+    return change->ncolumns - change->skip;
+}
+
 static void give(struct change *change, unsigned shard, const char *values, size_t len)
 {
     struct change_part *part = &change->parts[shard];
     buffer_append(&part->in, values, len);
     part->nin++;
+    change->given++;
     change->bytes += (int64_t)len;
+}
+
+/* The row's first value is the number of its shard. */
+static void give_by_shard(struct change *change, const char *values, size_t len)
+{
+    if (len < 8 || wire_get32(values) != 4 || wire_get32(values + 4) >= (uint32_t)change->nparts) {
+        change_fail(change, "08P01", "a shard sent a malformed row", NULL);
+        return;
+    }
+    give(change, wire_get32(values + 4), values + 8, len - 8);
 }
 
 void change_take_row(struct change *change, const char *body, size_t len)
@@ -201,6 +232,10 @@ void change_take_row(struct change *change, const char *body, size_t len)
     }
     if (reader.bad || count != change->ncolumns) {
         change_fail(change, "08P01", "a shard sent a malformed row", NULL);
+        return;
+    }
+    if (rows->by_shard) {
+        give_by_shard(change, body + 2, len - 2);
         return;
     }
     if (!rows->key) {
@@ -230,7 +265,7 @@ static void put_text(const struct change *change, int count, struct buffer *sql)
     buffer_printf(sql, "%sVALUES ", rows->head);
     for (int i = 0; i < count; i++) {
         buffer_printf(sql, i ? ", (" : "(");
-        for (int k = 0; k < change->ncolumns; k++)
+        for (int k = 0; k < width(change); k++)
             buffer_printf(sql, k ? ", $%d" : "$%d", ++number);
         buffer_append(sql, ")", 1);
     }
@@ -245,12 +280,12 @@ static int tail_param(const struct change_rows *rows, int at)
 static void put_parse(const struct change *change, int count, struct buffer *out)
 {
     const struct change_rows *rows = &change->plan->rows;
-    int ahead = tail_params(rows), total = ahead + count * change->ncolumns;
+    int ahead = tail_params(rows), total = ahead + count * width(change);
     uint32_t *types = mem_alloc(sizeof *types * ((size_t)total + 1));
     struct buffer sql = {0};
     for (int i = 0; i < total; i++) {
         int number = i < ahead ? tail_param(rows, i) : 0;
-        types[i] = i >= ahead ? change->column_types[(i - ahead) % change->ncolumns]
+        types[i] = i >= ahead ? change->column_types[change->skip + (i - ahead) % width(change)]
                    : number < change->typed.ntypes ? change->typed.types[number]
                                                    : 0;
     }
@@ -271,7 +306,7 @@ static void put_bind(const struct change *change, int count, const char *values,
                      struct buffer *out)
 {
     const struct change_rows *rows = &change->plan->rows;
-    int ahead = tail_params(rows), total = ahead + count * change->ncolumns;
+    int ahead = tail_params(rows), total = ahead + count * width(change);
     const struct scatter_ask *ask = &change->ask;
     size_t begin = wire_begin(out, 'B');
     wire_put_cstring(out, "");
@@ -280,7 +315,8 @@ static void put_bind(const struct change *change, int count, const char *values,
     for (int i = 0; i < ahead; i++)
         wire_put16(out, change->params.items[tail_param(rows, i)].binary);
     for (int i = 0; i < count; i++)
-        wire_put_bytes(out, buffer_head(&change->formats) + 2, 2 * (size_t)change->ncolumns);
+        wire_put_bytes(out, buffer_head(&change->formats) + 2 + 2 * (size_t)change->skip,
+                       2 * (size_t)width(change));
     wire_put16(out, total);
     for (int i = 0; i < ahead; i++)
         put_value(out, &change->params.items[tail_param(rows, i)]);
@@ -305,7 +341,7 @@ static void put_execute(struct buffer *out)
 static size_t length_of(const struct change *change, const struct buffer *in, int count)
 {
     struct wire_reader reader = wire_reader(buffer_head(in), buffer_length(in));
-    for (int i = 0; i < count * change->ncolumns; i++) {
+    for (int i = 0; i < count * width(change); i++) {
         int32_t length = wire_read32(&reader);
         if (length > 0)
             wire_read_bytes(&reader, (size_t)length);
@@ -330,7 +366,7 @@ static void insert_some(struct change *change, int index, int count)
 
 static int most_rows(const struct change *change)
 {
-    int columns = change->ncolumns ? change->ncolumns : 1;
+    int columns = width(change) > 0 ? width(change) : 1;
     return (MAX_PARAMS - tail_params(&change->plan->rows)) / columns;
 }
 

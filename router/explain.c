@@ -183,9 +183,11 @@ static void explain_change(const struct plan *plan, const struct shardmap *map, 
         add_line(lines, arena_printf(arena, "  that stay: %s", change->move->stay.sql));
         add_line(lines, arena_printf(arena, "  that go: %s", change->move->go.sql));
     }
-    add_line(lines,
-             arena_printf(arena, "  %s: %sVALUES ...%s", change->rows.key ? "by key" : "to all",
-                          change->rows.head, change->rows.tail.sql));
+    add_line(lines, arena_printf(arena, "  %s: %sVALUES ...%s",
+                                 change->rows.by_shard ? "where they are"
+                                 : change->rows.key    ? "by key"
+                                                       : "to all",
+                                 change->rows.head, change->rows.tail.sql));
 }
 
 static void explain_scatter(const struct plan *plan, const struct shardmap *map,

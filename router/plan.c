@@ -608,6 +608,7 @@ void plan_init(struct planner *p, const struct route_input *input, const struct 
     p->unsafe_join = NULL;
     p->wants = NULL;
     p->nwants = 0;
+    p->identify = NULL;
     p->wants_many = false;
     p->failed = NULL;
     plan_read_path(p);
@@ -616,7 +617,8 @@ void plan_init(struct planner *p, const struct route_input *input, const struct 
 }
 
 bool plan_inner_statement(const struct planner *p, const struct statement *statement,
-                          const struct params *params, struct plan *plan, bool gather)
+                          const struct params *params, struct plan *plan, bool gather,
+                          const struct schema_relation *identify)
 {
     static const struct hints no_hints;
     struct planner inner;
@@ -631,6 +633,7 @@ bool plan_inner_statement(const struct planner *p, const struct statement *state
     inner.work = p->work;
     inner.views = p->views;
     plan_init(&inner, &input, &no_hints, p->arena, plan);
+    inner.identify = identify;
     plan_in_gears(&inner, statement->query);
     if (gather && plan->kind != PLAN_REFUSE)
         plan_refuse_shape(&inner, "A query whose rows are inserted, over several shards");

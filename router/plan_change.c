@@ -34,8 +34,8 @@ static bool writes_fit(const struct planner *p, const struct query *query)
     if (query->kind == QUERY_INSERT)
         return plan_rule(p, to->schema, to->name)->class == TABLE_SHARDED ||
                plan_rule(p, to->schema, to->name)->class == TABLE_REFERENCE;
-    return query->kind == QUERY_UPDATE && p->writes_sharded == to && !p->writes_reference &&
-           !p->writes_unsharded;
+    return (query->kind == QUERY_UPDATE || query->kind == QUERY_DELETE) &&
+           p->writes_sharded == to && !p->writes_reference && !p->writes_unsharded;
 }
 
 static bool may_change(const struct planner *p, const struct query *query)
@@ -51,8 +51,6 @@ static bool find_relation(struct making *m)
     const struct from_item *item = m->query->relation;
     m->rule = plan_rule(m->p, item->schema, item->name);
     m->relation = plan_relation(m->p, item->schema, item->name);
-    if (m->rule->nparts)
-        return false; /* rows are split by one column only */
     if (m->relation && m->relation->ncolumns)
         return true;
     plan_needs_schema(m->p, item->schema, item->name);
@@ -264,9 +262,9 @@ static bool plan_sources(struct making *m, const struct shard_query *source)
         return false;
     const struct statement *statement = list.items[0];
     const struct params *params = take_params(p, source);
-    bool sharded = plan_inner_statement(p, statement, params, &plan, false);
+    bool sharded = plan_inner_statement(p, statement, params, &plan, false, NULL);
     if (is_to_be_gathered(p, statement, &plan, sharded))
-        plan_inner_statement(p, statement, params, &plan, true);
+        plan_inner_statement(p, statement, params, &plan, true, NULL);
     if (plan.needs_schema > p->plan->needs_schema)
         p->plan->needs_schema = plan.needs_schema;
     if (plan.needs_params) {
@@ -441,6 +439,7 @@ static void change_insert(struct making *m)
         return;
     }
     fill_rows(m, &m->change->rows);
+    m->change->verb = "INSERT 0";
     find_untyped(m, m->query->source);
     finish_plan(m, m->change->sources[0].shard,
                 arena_printf(p->arena, "rows of a query into %s", m->relation->name));
@@ -589,10 +588,74 @@ static void change_update(struct making *m)
     if (!fill_move(m, &move))
         return;
     fill_rows(m, &m->change->rows);
+    m->change->verb = "UPDATE";
     look_at(m, &reach);
     finish_plan(m, m->change->look_at[0],
                 arena_printf(p->arena, "rows of %s get other keys", m->relation->name));
     explain_move(m);
+}
+
+/* ---- UPDATE and DELETE that read rows of other shards ---- */
+
+const char *change_of_shard(const char *sql, unsigned shard, struct arena *arena)
+{
+    static const char mark[] = "-1 AS " CHANGE_SHARD;
+    const char *found = strstr(sql, mark);
+    if (!found)
+        return sql;
+    return arena_printf(arena, "%.*s%u%s", (int)(found - sql), sql, shard, found + 2);
+}
+
+static bool is_apart(const struct making *m)
+{
+    const struct planner *p = m->p;
+    return !p->moves_key && m->rule->class == TABLE_SHARDED && find_target(m) >= 0 &&
+           !(p->statement->facts & (FACT_MODIFYING_CTE | FACT_LOCKING)) &&
+           (m->relation->kind == 'r' || m->relation->kind == 'p');
+}
+
+static bool find_apart(struct making *m, const struct shard_query *source)
+{
+    struct planner *p = m->p;
+    struct statement_list list = statement_parse(source->sql, p->arena);
+    struct plan plan = {.kind = PLAN_DIRECT, .node = NODE_CLASS_PRIMARY, .write = true};
+    if (list.count != 1 || list.items[0]->kind != STMT_QUERY || !list.items[0]->query)
+        return false;
+    plan_inner_statement(p, list.items[0], take_params(p, source), &plan, true, m->relation);
+    if (plan.needs_schema > p->plan->needs_schema)
+        p->plan->needs_schema = plan.needs_schema;
+    return plan.kind == PLAN_SCATTER && plan.mode == SCATTER_GATHER &&
+           take_sources(m, source, list.items[0], &plan);
+}
+
+/* What would be said if it were refused is why it is done so. */
+static const char *reason_of(struct planner *p, const char *message)
+{
+    const char *end = strstr(message, " is not supported yet");
+    return end ? arena_strndup(p->arena, message, (size_t)(end - message)) : message;
+}
+
+static void change_apart(struct making *m)
+{
+    struct planner *p = m->p;
+    struct rewrite_apart apart = {.relation = m->relation};
+    struct pg_error refusal = p->plan->error;
+    if (!is_apart(m) || !plan_keeps_key(p, m->query, -1))
+        return;
+    m->change = arena_new(p->arena, struct change_plan);
+    if (!rewrite_apart(p->statement->text, &apart, p->arena) || !find_apart(m, &apart.source))
+        return;
+    struct change_rows *rows = &m->change->rows;
+    rows->table = m->relation->name;
+    rows->by_shard = true;
+    rows->head = apart.head;
+    rows->tail = apart.tail;
+    if (!rows->tail.params)
+        rows->tail.nparams = p->statement->max_param;
+    m->change->verb = m->query->kind == QUERY_UPDATE ? "UPDATE" : "DELETE";
+    finish_plan(m, m->change->sources[0].shard, reason_of(p, refusal.message));
+    struct shard_query whole = {.shard = m->change->judge, .sql = p->statement->text};
+    finish_explain(m, &whole, 1);
 }
 
 void plan_change(struct planner *p, const struct query *query)
@@ -600,8 +663,11 @@ void plan_change(struct planner *p, const struct query *query)
     struct making m = {.p = p, .query = query};
     if (!may_change(p, query) || !find_relation(&m))
         return;
-    if (query->kind == QUERY_INSERT)
+    bool by_row = m.rule->nparts == 0; /* rows are split by keys of one column only */
+    if (query->kind == QUERY_INSERT && by_row)
         change_insert(&m);
-    else
+    else if (p->moves_key && by_row)
         change_update(&m);
+    else if (query->kind != QUERY_INSERT)
+        change_apart(&m);
 }

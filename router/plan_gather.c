@@ -9,6 +9,7 @@
 #include <xxhash.h>
 
 #include "pgshunt/buffer.h"
+#include "pgshunt/change.h"
 #include "pgshunt/pgtypes.h"
 #include "router/plan_internal.h"
 
@@ -118,6 +119,7 @@ static bool add_relation(struct gathering *g, const struct relation_ref *ref)
     table->name = name;
     table->relation = relation;
     table->unqualified = plan_relation(p, NULL, relation->name) == relation;
+    table->identified = relation == p->identify;
     table->used = arena_array(p->arena, bool, relation->ncolumns);
     return true;
 }
@@ -291,6 +293,11 @@ static void fill_table(struct gathering *g, int index, unsigned home, struct gat
     table->create = make_table(p, table, &from->source, "");
     table->make = make_table(p, table, &from->source, " WITH NO DATA");
     table->rows_here = shards_contain(&g->reach[index], home);
+    table->identified = from->identified;
+    if (from->identified) {
+        table->create.sql = change_of_shard(table->create.sql, home, p->arena);
+        table->make.sql = change_of_shard(table->make.sql, home, p->arena);
+    }
     if (from->relation->types && !table->rows_here)
         table->make = define_table(p, table, from);
     fill_shards(p, table, &g->reach[index], home);

@@ -186,13 +186,14 @@ struct planner {
     const struct table_rule *path_rule; /* of the first such schema in it; NULL: there is none */
     int ntables;                        /* tables met, each mention */
     bool has_ctes;                      /* WITH somewhere in what was walked so far */
-    bool may_wait;           /* the session would wait for a fresh schema: see plan_needs_schema */
-    bool keyed;              /* a hint or the session says a key, and that counts */
-    bool pending;            /* a parameter is needed that is not bound yet */
-    bool moves_key;          /* refused because rows would have to change shards */
-    bool too_many;           /* more tables than there is room for: nothing is proven any more */
-    long *work;              /* names compared so far, see PLAN_MAX_WORK */
-    const char *unsafe_join; /* why instances must not be joined shard by shard; NULL: they may */
+    bool may_wait;  /* the session would wait for a fresh schema: see plan_needs_schema */
+    bool keyed;     /* a hint or the session says a key, and that counts */
+    bool pending;   /* a parameter is needed that is not bound yet */
+    bool moves_key; /* refused because rows would have to change shards */
+    const struct schema_relation *identify; /* gathered, its rows tell where they are; or NULL */
+    bool too_many;             /* more tables than there is room for: nothing is proven any more */
+    long *work;                /* names compared so far, see PLAN_MAX_WORK */
+    const char *unsafe_join;   /* why instances must not be joined shard by shard; NULL: they may */
     struct lookup_want *wants; /* room for LOOKUP_MAX_WANTS; NULL: none yet */
     int nwants;
     bool wants_many;         /* more than there is room for: none are asked for */
@@ -465,9 +466,10 @@ void plan_gather(struct planner *p, const struct query *query);
 /* A change that was refused: carries rows from shard to shard. Likewise. */
 void plan_change(struct planner *p, const struct query *query);
 /* Plans a statement that is part of p's, as one of its own, into `plan`; gathered where it concerns several
- * shards, or (`gather`) in any case. Whether it names sharded tables. */
+ * shards, or (`gather`) in any case, `identify` (or NULL) as in struct planner. Whether it names sharded tables. */
 bool plan_inner_statement(const struct planner *p, const struct statement *statement,
-                          const struct params *params, struct plan *plan, bool gather);
+                          const struct params *params, struct plan *plan, bool gather,
+                          const struct schema_relation *identify);
 void plan_insert(struct planner *p, const struct query *query);
 /* UPDATE, DELETE, MERGE on sharded tables, over several shards. */
 void plan_write(struct planner *p, const struct query *query);

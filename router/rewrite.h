@@ -54,6 +54,7 @@ struct rewrite_gather_table {
     const struct schema_relation *relation;
     const char *name; /* of the temporary table; NULL: its own, unless another table has it */
     bool unqualified; /* its name alone means it, in this session */
+    bool identified;  /* in: its rows have two more columns, CHANGE_ROW and CHANGE_SHARD */
     bool *used;       /* out: the columns that the query can see, one for each of the relation's */
     bool all;   /* out: all of them, and what there may be that the schema does not know yet */
     bool keyed; /* out: rows may be grouped by the primary key, all of whose columns are used */
@@ -123,6 +124,17 @@ struct rewrite_move {
 };
 
 bool rewrite_move(const char *text, struct rewrite_move *move, struct arena *arena);
+
+/* An UPDATE or DELETE in two: a query that finds the rows and computes what they get, where all that it
+ * reads is; and the change itself of rows that are told. */
+struct rewrite_apart {
+    const struct schema_relation *relation;
+    struct shard_query source; /* out: gives CHANGE_SHARD, CHANGE_ROW and values */
+    const char *head;
+    struct shard_query tail;
+};
+
+bool rewrite_apart(const char *text, struct rewrite_apart *apart, struct arena *arena);
 
 /* CREATE TABLE AS, or SELECT INTO, that only makes the table. */
 bool rewrite_no_data(const char *text, struct arena *arena, struct shard_query *out);

@@ -1,6 +1,8 @@
 /* rewrite_change.c: changes taken apart into what finds the rows, what takes them away and what inserts them. */
+#include "pgshunt/change.h"
 #include "router/rewrite_internal.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Stands for the rows in an INSERT that is cut there. */
@@ -132,13 +134,23 @@ static Node *cast_to_key(Node *arg, enum key_type type)
     return arg;
 }
 
-static Node *column(const RangeVar *table, const char *name)
+static const char *visible(const RangeVar *table)
+{
+    return table->alias ? table->alias->aliasname : table->relname;
+}
+
+static Node *column_of(const char *alias, const char *name)
 {
     ColumnRef *ref = new_node(sizeof *ref, T_ColumnRef);
-    const char *alias = table->alias ? table->alias->aliasname : table->relname;
-    ref->fields = list_make2(string_node(alias), string_node(name));
+    ref->fields =
+        alias ? list_make2(string_node(alias), string_node(name)) : list_make1(string_node(name));
     ref->location = -1;
     return (Node *)ref;
+}
+
+static Node *column(const RangeVar *table, const char *name)
+{
+    return column_of(visible(table), name);
 }
 
 static Node *operation(A_Expr_Kind kind, const char *name, Node *left, Node *right)
@@ -161,13 +173,16 @@ static ResTarget *result(Node *value, const char *name)
     return target;
 }
 
-/* What tells a row from all others: in a partitioned table rows of two partitions may have one ctid. */
-static Node *identity(const struct rewrite_move *move, const RangeVar *table)
+Node *rewrite_partition_row(const char *alias)
 {
-    if (move->relation->kind != 'p')
-        return column(table, "ctid");
-    return operation(AEXPR_OP, "||", cast_to(column(table, "tableoid"), NULL, "text"),
-                     cast_to(column(table, "ctid"), NULL, "text"));
+    return operation(AEXPR_OP, "||", cast_to(column_of(alias, "tableoid"), NULL, "text"),
+                     cast_to(column_of(alias, "ctid"), NULL, "text"));
+}
+
+/* What tells a row from all others: in a partitioned table rows of two partitions may have one ctid. */
+static Node *identity(const struct schema_relation *relation, const RangeVar *table)
+{
+    return relation->kind == 'p' ? rewrite_partition_row(visible(table)) : column(table, "ctid");
 }
 
 static Node *is_listed(const struct rewrite_move *move, const RangeVar *table, Node *where)
@@ -175,7 +190,7 @@ static Node *is_listed(const struct rewrite_move *move, const RangeVar *table, N
     ParamRef *list = new_node(sizeof *list, T_ParamRef);
     list->number = move->list + 1;
     list->location = -1;
-    Node *any = operation(AEXPR_OP_ANY, "=", identity(move, table), (Node *)list);
+    Node *any = operation(AEXPR_OP_ANY, "=", identity(move->relation, table), (Node *)list);
     if (!where)
         return any;
     BoolExpr *both = new_node(sizeof *both, T_BoolExpr);
@@ -225,14 +240,14 @@ static Node *look_for_rows(const struct rewrite_move *move, const UpdateStmt *up
     LockingClause *lock = new_node(sizeof *lock, T_LockingClause);
     RangeVar *of = new_node(sizeof *of, T_RangeVar);
     const RangeVar *table = update->relation;
-    Node *row = identity(move, table);
+    Node *row = identity(move->relation, table);
     if (move->relation->kind != 'p')
         row = cast_to(row, NULL, "text");
     select->targetList = list_make2(
         result(row, NULL), result(cast_to(cast_to_key(key, move->type), NULL, "text"), NULL));
     select->fromClause = list_concat(list_make1((void *)table), update->fromClause);
     select->whereClause = update->whereClause;
-    of->relname = pstrdup(table->alias ? table->alias->aliasname : table->relname);
+    of->relname = pstrdup(visible(table));
     of->inh = true;
     of->relpersistence = 'p';
     of->location = -1;
@@ -323,6 +338,150 @@ bool rewrite_move(const char *text, struct rewrite_move *move, struct arena *are
                      take_away(move, update, values), insert_again(update, columns)};
     struct shard_query *out[] = {&move->look, &move->stay, &move->go, &move->tail};
     bool ok = write_all(&r, trees, out, 4, arena) && cut(arena, &move->head, &move->tail);
+    rewrite_abandon(&r);
+    return ok;
+}
+
+/* ---- UPDATE and DELETE of rows that are found elsewhere ---- */
+
+#define VALUES_ALIAS "pgshunt_values"
+
+/* What UPDATE and DELETE have in common. */
+struct apart {
+    RangeVar *table;
+    List *from, *with_values;
+    Node *where;
+    List *returning;
+    WithClause *with;
+    List *set;     /* UPDATE */
+    List *columns; /* names of the values */
+};
+
+static bool open_apart(Node *statement, struct apart *a)
+{
+    if (statement && IsA(statement, UpdateStmt)) {
+        UpdateStmt *update = (UpdateStmt *)statement;
+        *a = (struct apart){.table = update->relation,
+                            .from = update->fromClause,
+                            .where = update->whereClause,
+                            .returning = update->returningList,
+                            .with = update->withClause};
+        return true;
+    }
+    if (!statement || !IsA(statement, DeleteStmt))
+        return false;
+    DeleteStmt *delete = (DeleteStmt *)statement;
+    *a = (struct apart){.table = delete->relation,
+                        .from = delete->usingClause,
+                        .where = delete->whereClause,
+                        .returning = delete->returningList,
+                        .with = delete->withClause};
+    return true;
+}
+
+/* `*` is the table's columns, and not those of the values. */
+static List *own_columns(const struct apart *a)
+{
+    List *list = NIL;
+    for (int i = 0; i < list_length(a->returning); i++) {
+        ResTarget *target = copyObjectImpl(list_nth(a->returning, i));
+        ColumnRef *ref = (ColumnRef *)target->val;
+        if (IsA(target->val, ColumnRef) && list_length(ref->fields) == 1 &&
+            IsA(linitial(ref->fields), A_Star))
+            ref->fields = list_make2(string_node(visible(a->table)), linitial(ref->fields));
+        list = lappend(list, target);
+    }
+    return list;
+}
+
+/* A value that is the same wherever it stands. */
+static bool is_plain(const Node *value)
+{
+    return IsA(value, A_Const) || IsA(value, ParamRef) || IsA(value, SetToDefault);
+}
+
+static bool set_values(const UpdateStmt *update, struct apart *a)
+{
+    bool bad = false;
+    for (int i = 0; i < list_length(update->targetList) && !bad; i++) {
+        const char *name = ((ResTarget *)list_nth(update->targetList, i))->name;
+        Node *value = assigned(update, name, &bad);
+        if (bad)
+            return false;
+        if (!is_plain(value)) {
+            char number[16];
+            snprintf(number, sizeof number, "pgshunt_%d", i + 1);
+            a->columns = lappend(a->columns, string_node(number));
+            a->with_values = lappend(a->with_values, result(value, NULL));
+            value = column_of(VALUES_ALIAS, number);
+        }
+        a->set = lappend(a->set, result(value, name));
+    }
+    return !bad;
+}
+
+/* A row that several partners match is changed once, by any of them. */
+static Node *find_rows(const struct apart *a)
+{
+    SelectStmt *select = new_node(sizeof *select, T_SelectStmt);
+    select->distinctClause =
+        list_make2(column(a->table, CHANGE_SHARD), column(a->table, CHANGE_ROW));
+    select->targetList = list_concat(list_make2(result(column(a->table, CHANGE_SHARD), NULL),
+                                                result(column(a->table, CHANGE_ROW), NULL)),
+                                     a->with_values);
+    select->fromClause = list_concat(list_make1(a->table), a->from);
+    select->whereClause = a->where;
+    select->withClause = a->with;
+    return (Node *)select;
+}
+
+static List *told_rows(const struct apart *a)
+{
+    RangeSubselect *rows = new_node(sizeof *rows, T_RangeSubselect);
+    rows->subquery = marked_values();
+    rows->alias = new_node(sizeof *rows->alias, T_Alias);
+    rows->alias->aliasname = pstrdup(VALUES_ALIAS);
+    rows->alias->colnames = list_concat(list_make1(string_node(CHANGE_ROW)), a->columns);
+    return list_make1(rows);
+}
+
+static Node *change_rows(const struct rewrite_apart *apart, const struct apart *a, bool update)
+{
+    RangeVar *table = palloc0(sizeof *table);
+    *table = *a->table;
+    table->schemaname = pstrdup(apart->relation->schema); /* not the one that is gathered */
+    Node *where = operation(AEXPR_OP, "=", identity(apart->relation, a->table),
+                            column_of(VALUES_ALIAS, CHANGE_ROW));
+    if (update) {
+        UpdateStmt *change = new_node(sizeof *change, T_UpdateStmt);
+        change->relation = table;
+        change->targetList = a->set;
+        change->fromClause = told_rows(a);
+        change->whereClause = where;
+        change->returningList = own_columns(a);
+        return (Node *)change;
+    }
+    DeleteStmt *change = new_node(sizeof *change, T_DeleteStmt);
+    change->relation = table;
+    change->usingClause = told_rows(a);
+    change->whereClause = where;
+    change->returningList = own_columns(a);
+    return (Node *)change;
+}
+
+bool rewrite_apart(const char *text, struct rewrite_apart *apart, struct arena *arena)
+{
+    struct rewriting r;
+    struct apart a;
+    rewrite_open(&r, text);
+    bool update = r.statement && IsA(r.statement, UpdateStmt);
+    if (!open_apart(r.statement, &a) || (a.from && a.returning) ||
+        finds_sublink((Node *)a.returning, NULL) || (a.where && IsA(a.where, CurrentOfExpr)) ||
+        (update && !set_values((UpdateStmt *)r.statement, &a)))
+        return rewrite_abandon(&r);
+    Node *trees[] = {find_rows(&a), change_rows(apart, &a, update)};
+    struct shard_query *out[] = {&apart->source, &apart->tail};
+    bool ok = write_all(&r, trees, out, 2, arena) && cut(arena, &apart->head, &apart->tail);
     rewrite_abandon(&r);
     return ok;
 }

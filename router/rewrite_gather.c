@@ -6,6 +6,7 @@
  * table, where no outer join can turn a missing row into NULLs, is not true for it. Several mentions of
  * a table get the rows that any of them needs.
  */
+#include "pgshunt/change.h"
 #include "router/rewrite_internal.h"
 
 #include <string.h>
@@ -15,6 +16,7 @@
 struct demand {
     const char *name; /* of the relation */
     bool mentioned;
+    bool again;      /* ... more than once */
     bool everything; /* some mention needs all rows */
     bool only, all;  /* there is a mention with ONLY, one without */
     List *alternatives;
@@ -115,6 +117,7 @@ static void note_range(struct survey *s, RangeVar *range)
         note_others(s, range);
         return;
     }
+    s->demands[table].again |= s->demands[table].mentioned;
     s->demands[table].mentioned = true;
     if (range->schemaname || s->gather->tables[table].name)
         s->qualified = lappend(s->qualified, range);
@@ -502,6 +505,41 @@ static ResTarget *select_item(Node *field)
     return target;
 }
 
+/* Where a row is. The number of the shard is put in later. */
+static List *add_identity(const struct rewrite_gather_table *table, List *targets)
+{
+    ResTarget *row = select_item((Node *)makeString(pstrdup("ctid"))),
+              *shard = new_node(sizeof *shard, T_ResTarget);
+    A_Const *number = new_node(sizeof *number, T_A_Const);
+    number->val.ival = *makeInteger(-1);
+    number->location = shard->location = -1;
+    if (table->relation->kind == 'p')
+        row->val = rewrite_partition_row(NULL);
+    row->name = pstrdup(CHANGE_ROW);
+    shard->val = (Node *)number;
+    shard->name = pstrdup(CHANGE_SHARD);
+    return lappend(lappend(targets, row), shard);
+}
+
+/* More columns than the user knows must not be seen: as a whole row, or by a star that is not the change's
+ * own mention of the table. */
+static bool hides_identity(struct survey *s)
+{
+    bool star = s->whole_rows, any = false, again = false;
+    for (int i = 0; i < s->gather->ntables; i++) {
+        any |= s->gather->tables[i].identified;
+        again |= s->gather->tables[i].identified && s->demands[i].again;
+    }
+    if (!any)
+        return false;
+    s->made = lappend(s->made, makeString(pstrdup(CHANGE_ROW)));
+    s->made = lappend(s->made, makeString(pstrdup(CHANGE_SHARD)));
+    s->whole_rows = false;
+    bool rows = uses_whole_rows(s);
+    s->whole_rows = star;
+    return (rows || (star && again)) && obstacle(s, "whole rows of a table that is changed");
+}
+
 static Node *source_select(const struct rewrite_gather_table *table, const struct demand *demand)
 {
     SelectStmt *select = new_node(sizeof *select, T_SelectStmt);
@@ -513,6 +551,8 @@ static Node *source_select(const struct rewrite_gather_table *table, const struc
             select->targetList =
                 lappend(select->targetList,
                         select_item((Node *)makeString(pstrdup(table->relation->columns[i].name))));
+    if (table->identified)
+        select->targetList = add_identity(table, select->targetList);
     range->schemaname = pstrdup(table->relation->schema);
     range->relname = pstrdup(table->relation->name);
     range->inh = !demand->only;
@@ -630,7 +670,7 @@ bool rewrite_gather(const char *text, struct rewrite_gather *gather, struct aren
     struct survey s = {.gather = gather};
     s.demands = palloc0(sizeof *s.demands * (size_t)(gather->ntables + 1));
     survey_node(r.statement, &s);
-    if (find_obstacles(&s))
+    if (find_obstacles(&s) || hides_identity(&s))
         return rewrite_abandon(&r);
     demand_node(r.statement, &s);
     if (gather->obstacle)

@@ -28,4 +28,7 @@ bool rewrite_close(struct rewriting *r, struct arena *arena, struct shard_query 
 /* Closes without a result; returns false. */
 bool rewrite_abandon(struct rewriting *r);
 
+/* tableoid::text || ctid::text, of `alias` (NULL: without): what tells rows of a partitioned table apart. */
+Node *rewrite_partition_row(const char *alias);
+
 #endif

@@ -3,7 +3,9 @@
  *
  *   rows that a query gives, wherever it runs, are inserted on the shards that their keys name
  *   (INSERT ... SELECT, VALUES with keys that only a server can tell), or on all (reference tables);
- *   rows to which an UPDATE gives keys of other shards are deleted here and inserted there.
+ *   rows to which an UPDATE gives keys of other shards are deleted here and inserted there;
+ *   rows of an UPDATE or DELETE that reads other shards' rows, too, are found where all of these have been
+ *   gathered, and changed where they are.
  *
  * All of it is one transaction on all shards that take part. Made by router/plan_change.c, carried out by
  * proxy/change.c.
@@ -18,6 +20,9 @@
 
 /* How rows on their way are inserted, many with each statement: head VALUES (...), (...) tail. */
 struct change_rows {
+    bool
+        by_shard; /* a row begins with the number of its shard, which is not sent: head and tail are no
+                    * INSERT's, and each row is one that has to be there */
     const char *table;       /* for messages */
     const char *head;        /* INSERT INTO table (columns) OVERRIDING ... */
     struct shard_query tail; /* ON CONFLICT ..., RETURNING ...; its parameters come first */
@@ -46,6 +51,7 @@ struct change_move {
 };
 
 struct change_plan {
+    const char *verb; /* of the tag: "INSERT 0", ... */
     const char *text; /* the statement itself, judged first by a server, */
     unsigned judge;   /* this shard's */
     const struct gather_plan
@@ -58,5 +64,11 @@ struct change_plan {
     struct change_rows rows;
     bool returning;
 };
+
+/* Columns of a gathered table that tell where its rows are. */
+#define CHANGE_ROW "pgshunt_row"
+#define CHANGE_SHARD "pgshunt_shard"
+/* The text that gathers such a table, for one shard. */
+const char *change_of_shard(const char *sql, unsigned shard, struct arena *arena);
 
 #endif

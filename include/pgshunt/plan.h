@@ -147,6 +147,7 @@ struct gather_table {
     struct shard_query source; /* reads the rows on the others, */
     unsigned *shards;          /* which are these */
     int nshards;
+    bool identified; /* `source` is not quite the same for all of them: see change_of_shard() */
     bool text; /* rows travel as text: binary values of its types are not alike on all shards */
 };
 

@@ -420,13 +420,36 @@ INSERT INTO users (id, name, born) VALUES (901, 'a', '2020-02-02'), (abs(-902), 
 WITH big AS (SELECT * FROM users WHERE id > 40) INSERT INTO empties (id, v, t) SELECT id + 1, num, name FROM big RETURNING *
 WITH x AS (DELETE FROM orders WHERE user_id = 1 RETURNING *) INSERT INTO orders SELECT id, user_id + 100, amount FROM x RETURNING id, user_id
 WITH x AS (DELETE FROM notes RETURNING *) INSERT INTO users (id, name) SELECT id + 100, body FROM x
+UPDATE users u SET num = s.n FROM (SELECT user_id, count(*) AS n FROM orders GROUP BY user_id) s WHERE s.user_id = u.id
+UPDATE users SET num = o.qty FROM orders o WHERE o.id = users.id
+UPDATE users SET num = (SELECT count(*) FROM orders)
+UPDATE users SET num = 5 WHERE id IN (SELECT id FROM orders WHERE qty = 1)
+WITH x AS (SELECT max(id) AS m FROM users) UPDATE users SET num = 5 FROM x WHERE users.id = x.m
+DELETE FROM users WHERE id IN (SELECT user_id FROM notes)
+DELETE FROM orders USING notes n WHERE n.id = orders.id
+DELETE FROM orders WHERE id = (SELECT max(id) FROM orders)
+UPDATE users SET num = (SELECT count(*) FROM orders) RETURNING *
+UPDATE users SET num = 5, name = 'x', born = '2020-01-01' WHERE id IN (SELECT id FROM orders WHERE qty = 1) RETURNING id, born
+DELETE FROM users WHERE id IN (SELECT user_id FROM notes) RETURNING *
+DELETE FROM orders WHERE id IN (SELECT id FROM orders ORDER BY id LIMIT 7) RETURNING id, user_id
+DELETE FROM orders o USING users u WHERE u.id = o.id AND u.active
+DELETE FROM public.orders WHERE orders.id IN (SELECT o.id FROM public.orders o WHERE o.qty = 3)
+WITH gone AS (SELECT id FROM users WHERE num > 20) DELETE FROM orders WHERE user_id IN (SELECT id FROM gone)
+DELETE FROM orders WHERE EXISTS (SELECT * FROM users u WHERE u.num = orders.qty)
+UPDATE tenants SET seats = (SELECT sum(qty) FROM orders), plan = plan || '!' WHERE slug IN (SELECT 'acme' || id FROM users)
+UPDATE tenants t SET plan = m.who FROM members m WHERE m.nr = t.seats
+UPDATE orders SET amount = amount + (SELECT avg(amount) FROM orders o2), qty = DEFAULT
+UPDATE users SET small = 100000 WHERE id IN (SELECT id FROM orders)
+UPDATE users SET nothing = 1 WHERE id IN (SELECT id FROM orders)
+UPDATE users SET num = num / (SELECT 0 * count(*) FROM orders)
+UPDATE users SET num = 1 WHERE id IN (SELECT id FROM orders WHERE qty > 100)
+UPDATE users SET tags = ARRAY(SELECT item FROM orders ORDER BY id LIMIT 3), prefs = (SELECT jsonb_agg(id ORDER BY id) FROM orders WHERE qty = 5)
 """.strip().splitlines()
 
 # What was refused when it was written down: it is answered rightly, or refused with a message that the page has.
 PERHAPS = """
 SELECT u FROM users u WHERE id < 4 ORDER BY id
 INSERT INTO users VALUES (130, 'all'), (131, 'of', 'them@x')
-UPDATE users u SET num = s.n FROM (SELECT user_id, count(*) AS n FROM orders GROUP BY user_id) s WHERE s.user_id = u.id
 SELECT id FROM users ORDER BY id USING >
 SELECT id FROM users ORDER BY id FOR UPDATE
 SELECT u.id FROM users u JOIN orders o ON o.id = u.id FOR SHARE OF u
@@ -434,19 +457,15 @@ SELECT id, ctid IS NULL, row_number() OVER (ORDER BY id) FROM users ORDER BY id
 WITH orders AS (SELECT 1 AS id) SELECT u.id, count(*) OVER () FROM users u JOIN orders USING (id)
 WITH users AS (SELECT * FROM users WHERE active) SELECT count(*) FROM users
 INSERT INTO users (name) VALUES ('no key')
+UPDATE users SET mood = (SELECT max(mood) FROM users u2)
+DELETE FROM users u USING orders o WHERE o.id = u.id AND u::text <> ''
+UPDATE users u SET num = 1 FROM orders o WHERE o.id = u.id RETURNING u.id, o.id
 INSERT INTO users (id, name) SELECT id + 2000.4, name FROM users
 INSERT INTO users (id, name) VALUES (NULL, 'x')
 INSERT INTO users (id, name) VALUES (DEFAULT, 'x')
 INSERT INTO notes SELECT id + 100, id, name FROM users
-UPDATE users SET num = o.qty FROM orders o WHERE o.id = users.id
-UPDATE users SET num = (SELECT count(*) FROM orders)
-UPDATE users SET num = 5 WHERE id IN (SELECT id FROM orders WHERE qty = 1)
 WITH x AS (UPDATE users SET num = 1 RETURNING id) SELECT count(*) FROM x
-WITH x AS (SELECT max(id) AS m FROM users) UPDATE users SET num = 5 FROM x WHERE users.id = x.m
 WITH x AS (DELETE FROM orders WHERE user_id = 1 RETURNING *) SELECT count(*) FROM x
-DELETE FROM users WHERE id IN (SELECT user_id FROM notes)
-DELETE FROM orders USING notes n WHERE n.id = orders.id
-DELETE FROM orders WHERE id = (SELECT max(id) FROM orders)
 MERGE INTO users u USING orders o ON o.user_id = u.id AND o.id < 5 WHEN MATCHED THEN UPDATE SET num = 1
 MERGE INTO users u USING (VALUES (1, 'm'), (700, 'n')) AS v (id, name) ON v.id = u.id WHEN MATCHED THEN UPDATE SET name = v.name WHEN NOT MATCHED THEN INSERT (id, name) VALUES (v.id, v.name)
 UPDATE countries SET area = (SELECT count(*) FROM users)

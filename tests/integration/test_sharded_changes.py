@@ -244,8 +244,8 @@ def test_lists(app):
     ("INSERT INTO parent VALUES (1), (2), (3), (4)", "UPDATE parent SET id = id + 100", "together with those of"),
     ("INSERT INTO heir VALUES (1), (2), (3), (4)", "UPDATE heir SET id = id + 100", "inheritance children"),
     ("INSERT INTO firm VALUES (1)", "UPDATE firm SET id = (random() * 1e6)::int", "would move the row"),
-    ("INSERT INTO firm VALUES (1)", "WITH x AS (SELECT 1) UPDATE firm SET id = id + 100", "with WITH"),
-    ("INSERT INTO firm VALUES (1)", "UPDATE firm SET id = id + 100 WHERE id < (SELECT max(id) FROM firm)", "subquery"),
+    ("INSERT INTO firm VALUES (1)", "WITH x AS (SELECT 1) UPDATE firm SET id = id + 100", "would move the row"),
+    ("INSERT INTO firm VALUES (1)", "UPDATE firm SET id = id + 100 WHERE id < (SELECT max(id) FROM firm)", "would move the row"),
     ("INSERT INTO firm VALUES (1)",
      "INSERT INTO firm VALUES (1) ON CONFLICT (id) DO UPDATE SET id = firm.id + 1", "would move the row"),
     ("INSERT INTO acc (id) VALUES (300)", "UPDATE entry e SET account = a.id + 1 FROM acc a WHERE a.id = e.account"
@@ -396,6 +396,89 @@ def test_too_many_rows(cluster, proxy, app):
             with refused("53400", "limits.max_gather"):
                 run(connection, "UPDATE entry SET account = account % 5 + 1")
     assert one(app, "SELECT count(*) FROM archive") == 0
+
+
+# ---- UPDATE and DELETE that read rows of other shards ----
+
+def test_rows_of_other_shards_decide(cluster, app):
+    run(app, "INSERT INTO archive (nr, account, note) SELECT nr, account, note FROM entry")
+    assert run(app, "UPDATE archive a SET note = e.note || '+', big = e.nr + 0.5 FROM entry e"
+                    " WHERE e.nr = a.nr AND e.account < 6") == "UPDATE 15"
+    assert fetch(app, "SELECT count(*), sum(big - nr) FROM archive WHERE note LIKE '%+'") == [(15, 7.5)]
+    assert run(app, "DELETE FROM archive WHERE nr IN (SELECT nr FROM archive ORDER BY nr DESC LIMIT 20)") == "DELETE 20"
+    assert fetch(app, "SELECT max(nr), count(*) FROM archive") == [(39, 40)]
+    assert run(app, "WITH old AS (SELECT account, max(nr) AS nr FROM entry GROUP BY account)"
+                    " DELETE FROM archive USING old WHERE old.nr - 40 = archive.nr") == "DELETE 20"
+    run(app, "INSERT INTO note VALUES (25, 'x'), (26, 'y')")
+    assert run(app, "UPDATE archive SET note = (SELECT body FROM note WHERE id = nr) WHERE nr IN (SELECT id FROM note)") == "UPDATE 2"
+    assert fetch(app, "SELECT nr, note FROM archive WHERE nr IN (25, 26) ORDER BY nr") == [(25, "x"), (26, "y")]
+    assert in_place(app, "archive", "nr", range(20, 40))
+
+
+def test_of_partitions(app):
+    run(app, "INSERT INTO parted SELECT g, g % 20, 'v' || g FROM generate_series(1, 60) g")
+    assert run(app, "UPDATE parted p SET v = v || e.note, k = (k + 10) % 20 FROM entry e WHERE e.nr = p.id") == "UPDATE 59"
+    assert run(app, "DELETE FROM parted WHERE id > (SELECT avg(id) FROM parted)") == "DELETE 30"
+    assert fetch(app, "SELECT id, k, v FROM parted ORDER BY id") == [(g, (g + 10) % 20, f"v{g}e{g}") for g in range(1, 31)]
+
+
+def test_in_a_transaction_that_reads_and_writes_apart(cluster, app):
+    run(app, "INSERT INTO archive (nr) SELECT g FROM generate_series(1, 3000) g")
+    run(app, "BEGIN")
+    run(app, "UPDATE entry SET note = 'mine' WHERE account IN (1, 2)")
+    assert run(app, "UPDATE archive SET note = e.note FROM entry e WHERE e.nr = archive.nr AND e.note = 'mine'") == "UPDATE 5"
+    assert run(app, "DELETE FROM archive WHERE nr > (SELECT count(*) FROM archive) / 2") == "DELETE 1500"
+    assert fetch(app, "SELECT count(*), max(nr) FROM archive") == [(1500, 1500)]
+    run(app, "SAVEPOINT s")
+    assert run(app, "DELETE FROM archive WHERE nr NOT IN (SELECT nr FROM entry)") == "DELETE 1441"
+    run(app, "ROLLBACK TO s")
+    run(app, "COMMIT")
+    assert sum(node.value("SELECT count(*) FROM archive") for node in cluster.primaries) == 1500
+
+
+def test_apart_with_parameters(proxy, app):
+    run(app, "INSERT INTO archive (nr) SELECT nr FROM entry")
+    with proxy.connect3(prepare_threshold=1) as connection:
+        for number in (1, 2, 3):
+            done = connection.execute("UPDATE archive SET note = %s, account = (SELECT count(*) FROM entry WHERE nr > %s)"
+                                      " WHERE nr IN (SELECT nr FROM entry WHERE account = %s) RETURNING account, note",
+                                      (f"p{number}", 9, number))
+            assert done.fetchall() == [(50, f"p{number}")] * 3
+        connection.rollback()
+
+
+def test_what_is_refused_apart(cluster, app):
+    for sql, message in (
+            ("DELETE FROM entry e USING acc a WHERE a.n = e.nr RETURNING e.nr, a.id", "join of sharded tables"),
+            ("UPDATE acc SET tint = (SELECT max(tint) FROM acc a)", "type that users made"),
+            ("UPDATE acc SET (n, name) = (SELECT count(*), 'x' FROM entry)", "subquery"),
+            ("DELETE FROM archive a WHERE a::text IN (SELECT note FROM entry)", "subquery"),
+            ("MERGE INTO archive a USING entry e ON a.nr = e.nr WHEN MATCHED THEN DELETE", "merge into sharded")):
+        with refused("0A000", message):
+            run(app, sql)
+
+
+def test_a_row_that_is_kept_back(cluster, app):
+    """What was found to be changed and was not: nothing is."""
+    run(app, "INSERT INTO archive (nr) SELECT nr FROM entry")
+    for node in cluster.primaries:
+        node.sql("CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN CASE WHEN OLD.nr <> 7 THEN OLD END; END$$")
+        node.sql("CREATE TRIGGER keep BEFORE DELETE ON archive FOR EACH ROW EXECUTE FUNCTION keep()")
+    try:
+        with refused("40001", "kept back"):
+            run(app, "DELETE FROM archive WHERE nr IN (SELECT nr FROM entry)")
+        with refused("27000", "kept back"):
+            run(app, "UPDATE archive SET nr = nr + 1000")
+        assert one(app, "SELECT count(*) FROM archive") == 60
+    finally:
+        for node in cluster.primaries:
+            node.sql("DROP TRIGGER keep ON archive")
+            node.sql("DROP FUNCTION keep")
+
+
+def test_apart_explained(app):
+    plan = explain(app, "UPDATE acc SET n = e.nr FROM entry e WHERE e.nr = acc.n")
+    assert "rows from shard to shard" in plan and "pgshunt_row" in plan and "join of sharded tables" in plan
 
 
 def test_a_sequence_of_messages(proxy, app):
