@@ -325,7 +325,25 @@ static void plan_copy(struct planner *p)
         plan_direct(p, 0, "unsharded table");
 }
 
-/* LOCK, CALL: on the first shard, unless sharded or reference tables are named. */
+/* Of tables on several shards everywhere, as their rows are. */
+static void plan_lock(struct planner *p)
+{
+    const struct route_session *session = p->input->session;
+    struct named named = count_names(p);
+    unsigned shard = 0;
+    if (plan_said_key(p, &shard))
+        plan_direct(p, shard, "pgshunt.key");
+    else if (p->plan->kind == PLAN_REFUSE)
+        return;
+    else if (!(named.sharded + named.reference))
+        plan_direct(p, 0, "unsharded table");
+    else if (session && !session->in_transaction)
+        plan_direct(p, 0, "outside of a transaction block: the server will refuse it");
+    else
+        everywhere(p, "a lock on every shard");
+}
+
+/* CALL, DO: on the first shard, unless sharded or reference tables are named. */
 static void plan_first_shard(struct planner *p, const char *reason)
 {
     struct named named = count_names(p);
@@ -399,7 +417,7 @@ void plan_utility(struct planner *p)
         plan_schema(p);
         break;
     case STMT_LOCK:
-        plan_first_shard(p, "unsharded table");
+        plan_lock(p);
         break;
     case STMT_CALL:
     case STMT_DO:
