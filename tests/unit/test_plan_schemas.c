@@ -40,7 +40,7 @@ static const struct schema_case cases[] = {
     {"public", "SELECT * FROM acme.bills JOIN users ON users.id = bills.id", "gather",
      "not by key"},
     {"public", "SELECT * FROM acme.logs JOIN brix.bills USING (id)", "gather", "not by key"},
-    {"public", "SELECT * FROM acme.bills, brix.bills b", "0A000", NULL}, /* one temporary name */
+    {"public", "SELECT * FROM acme.bills, brix.bills b", "gather", "not by key"},
     {"public", "SELECT * FROM first.x JOIN logs ON true", "s0 P", NULL},
     /* unqualified */
     {NULL, "SELECT * FROM bills", "s0 R", "unsharded"},
