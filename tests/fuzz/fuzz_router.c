@@ -50,11 +50,21 @@ static void make_cluster(void)
     shardmap_add_table(map, "users", keyspace, "id");
     shardmap_add_table(map, "orders", keyspace, "user_id");
     shardmap_add_table(map, "countries", -1, NULL);
+    static const enum key_type types[] = {KEY_BIGINT, KEY_TEXT};
+    static const char *const parts[] = {"id", "name"};
+    int pairs = shardmap_add_keyspace(map, "pairs", KEY_BIGINT, HASH_POSTGRES);
+    shardmap_set_types(map, pairs, types, 2);
+    shardmap_add_table_parts(map, "pairs", pairs, parts, 2);
+    shardmap_add_table_parts(map, "pairs_too", pairs, parts, 2);
+    shardmap_add_schema(map, "acme", 1);
+    shardmap_add_schema(map, "brix", 2);
     schema = schema_new();
     add_table("users", 'r', 'p');
     add_table("orders", 'r', 'p');
     add_table("countries", 'r', 'p');
     add_table("t", 'r', 'p');
+    add_table("pairs", 'r', 'p');
+    add_table("pairs_too", 'r', 'p');
     add_table("fast", 'r', 'u');
     add_table("v", 'v', 'p');
     schema_add_function(schema, "public", "f", VOLATILITY_STABLE);
@@ -260,12 +270,27 @@ static void check_plans(const struct statement_list *list, struct arena *arena)
                                          {NULL, -1, false, 0},
                                          {"x", 1, false, 25}};
     static const struct params bound = {items, 4};
-    const struct params *given[] = {NULL, &bound};
+    static const struct param arrays[] = {
+        {"{1,2, \"42\",NULL}", 15, false, 0},
+        {"\0\0\0\1\0\0\0\1\0\0\0\27\0\0\0\2\0\0\0\1\0\0\0\4\0\0\0\1\xff\xff\xff\xff", 32, true,
+         1007},
+        {"2", 1, false, 0},
+        {"1", 1, false, 23}};
+    static const struct params lists = {arrays, 4};
+    static const struct route_session session = {.transaction_shard = -1,
+                                                 .search_path = "\"$user\", acme, public",
+                                                 .user = "brix",
+                                                 .schema_is_stale = true,
+                                                 .require_key = REQUIRE_KEY_ERROR};
+    const struct params *given[] = {NULL, &bound, &lists};
     bool claimed = false;
     for (int i = 0; i < list->count; i++)
         claimed |= list->items[i]->nhints > 0;
-    for (int k = 0; k < 2; k++) {
-        struct route_input input = {.map = map, .schema = k ? schema : NULL, .params = given[k]};
+    for (int k = 0; k < 3; k++) {
+        struct route_input input = {.map = map,
+                                    .schema = k ? schema : NULL,
+                                    .params = given[k],
+                                    .session = k == 2 ? &session : NULL};
         struct plan plan;
         for (int i = 0; i < list->count && i < 4; i++) {
             const char **lines;

@@ -1,0 +1,1 @@
+SELECT * FROM users u JOIN orders o ON o.user_id = u.id AND o.user_id IN (1, /* , */ 2, '3', NULL) WHERE u.id = ANY ($1) AND u.id = ANY ('{1,2,"3"}'::bigint[]) OR id IN ($3, $4)

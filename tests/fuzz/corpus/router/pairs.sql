@@ -1,0 +1,1 @@
+SELECT id, name, count(*) FROM pairs p JOIN pairs_too q USING (id, name) WHERE (p.id, p.name) IN ((1, 'a'), ($4, $3)) OR (p.id = 2 AND p.name IN ('x', 'y')) GROUP BY 1, 2, id, name

@@ -1,0 +1,1 @@
+INSERT INTO pairs (name, id) VALUES ('a', 1), ('b', 2), ($3, $4) ON CONFLICT DO UPDATE SET id = excluded.id

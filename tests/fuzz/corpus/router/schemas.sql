@@ -1,0 +1,1 @@
+SELECT * FROM acme.t JOIN brix.t b USING (id) JOIN unheard ON true; CREATE SCHEMA acme; DROP TYPE acme.a, b; CREATE TABLE x (LIKE t); ALTER FUNCTION acme.f() SET SCHEMA brix; GRANT ALL ON SCHEMA acme, brix TO me
