@@ -146,6 +146,7 @@ struct request {
     struct buffer explain;   /* pgshunt's own lines, as DataRows, ahead of the server's EXPLAIN */
     int64_t schema_asked_at; /* waits for a schema read after this; 0: does not */
     bool schema_waited;      /* ... and has done so */
+    bool guess; /* it was sent where a value was last seen, and that is to be shown by its rows */
     struct lookup_request *lookups; /* values looked up for it (lookup.h); NULL: none */
     struct node_wait node_wait;
     int attempts;

@@ -265,6 +265,37 @@ static void bind_cursor(struct client *client, const struct wire_bind *bind,
     batch_answer_simple(client, '2');
 }
 
+/* What is behind the Bind describes and executes it, and that is all: the batch can be asked again. */
+static bool is_all_there_is(const struct client *client, const struct incoming *message)
+{
+    const char *data = message->rest;
+    size_t len = message->rest_len;
+    bool kept = buffer_length(&client->request.again) + len < EXTENDED_KEPT_MAX;
+    if (client->extended->server || client->extended->ahead || !kept)
+        return false;
+    for (const char *kinds = "DES"; *kinds; kinds++) {
+        size_t size = len >= WIRE_HEADER ? 1 + (size_t)wire_get32(data + 1) : len + 1;
+        if (size > len || (data[0] != *kinds && *kinds != 'D'))
+            return false;
+        if (data[0] != *kinds)
+            continue;
+        data += size;
+        len -= size;
+    }
+    return !len;
+}
+
+struct bound {
+    struct prepared *prepared;
+    const struct params *params;
+};
+
+static void plan_again(struct client *client, void *arg)
+{
+    const struct bound *bound = arg;
+    batch_plan(client, bound->prepared, bound->params, &client->request.plan);
+}
+
 bool extended_bind(struct client *client, const struct incoming *message)
 {
     struct wire_bind bind;
@@ -298,7 +329,8 @@ bool extended_bind(struct client *client, const struct incoming *message)
         return pipeline_stall(client->extended);
     if (plan->needs_schema && schema_wait(client, plan->needs_schema))
         return false;
-    if (plan->nwants && lookup_wait(client))
+    if (plan->nwants && lookup_wait(client, is_all_there_is(client, message), plan_again,
+                                    &(struct bound){prepared, &params}))
         return false;
     begin_implicit(client, message, plan);
     switch (plan->kind) {

@@ -77,17 +77,48 @@ static bool ask_all(struct lookup_question *question)
     return true;
 }
 
-static bool start(struct lookup_question *question)
+/* The shard where it was seen last, if that is still one; -1: not known. */
+static int remembered(const struct lookup_question *question, bool *guess)
 {
     const struct client *client = question->request->client;
     const struct lookup_answer *answer = &question->answer;
-    struct lookups *lookups = client->worker->lookups;
     int shard = -1;
     if (answer->lookup->unique)
-        shard = lookup_cache_get(lookups, client->database->name, answer->lookup, answer->value);
-    if (shard >= 0 && (unsigned)shard < shardmap_shards(client->database->map))
+        shard = lookup_cache_get(client->worker->lookups, client->database->name, answer->lookup,
+                                 answer->value, guess);
+    return shard < (int)shardmap_shards(client->database->map) ? shard : -1;
+}
+
+static struct lookup_stats *stats_of(const struct lookup_question *question)
+{
+    const struct client *client = question->request->client;
+    return lookup_stats_of(client->worker->lookups, client->database->name,
+                           question->answer.lookup);
+}
+
+static void count_hit(struct lookup_question *question)
+{
+    question->answer.cached = true;
+    question->request->client->stats->lookup_hits++;
+    stats_of(question)->hits++;
+}
+
+static bool start(struct lookup_question *question, bool guess)
+{
+    struct client *client = question->request->client;
+    bool trusted = false;
+    int shard = remembered(question, &trusted);
+    if (shard >= 0 && guess && trusted) {
+        client->request.guess = true;
+        question->shards[shard] = true;
+        question->state = QUESTION_SETTLED;
+        question->request->open--;
+        count_hit(question);
+        return true;
+    }
+    if (shard >= 0)
         return ask(question, (unsigned)shard);
-    lookup_stats_of(lookups, client->database->name, answer->lookup)->misses++;
+    stats_of(question)->misses++;
     client->stats->lookup_misses++;
     return ask_all(question);
 }
@@ -158,17 +189,14 @@ static int count_shards(const struct lookup_question *question, unsigned *last)
 
 static void settle(struct lookup_question *question)
 {
-    struct client *client = question->request->client;
-    struct lookup_answer *answer = &question->answer;
-    struct lookups *lookups = client->worker->lookups;
+    const struct client *client = question->request->client;
+    const struct lookup_answer *answer = &question->answer;
     unsigned shard = 0;
-    if (question->state == QUESTION_CHECKING) {
-        answer->cached = true;
-        client->stats->lookup_hits++;
-        lookup_stats_of(lookups, client->database->name, answer->lookup)->hits++;
-    } else if (answer->lookup->unique && count_shards(question, &shard) == 1) {
-        lookup_cache_put(lookups, client->database->name, answer->lookup, answer->value, shard);
-    }
+    if (question->state == QUESTION_CHECKING)
+        count_hit(question);
+    else if (answer->lookup->unique && count_shards(question, &shard) == 1)
+        lookup_cache_put(client->worker->lookups, client->database->name, answer->lookup,
+                         answer->value, shard);
     question->state = QUESTION_SETTLED;
     question->request->open--;
 }
@@ -261,15 +289,47 @@ static void forget_settled(struct lookup_request *request)
     arena_reset(&request->arena);
 }
 
-bool lookup_wait(struct client *client)
+/* A read that is not part of anything: it can be asked again without anybody's notice. */
+static bool may_guess(const struct client *client, bool alone)
 {
-    const struct plan *plan = &client->request.plan;
-    struct lookup_request *request = request_of(client);
+    const struct request *request = &client->request;
+    return alone && request->plan.shows_value && !client->tx && !client->nparticipants &&
+           !request->attempts && !request->incomplete && !request->series && !request->names;
+}
+
+/* Starts to ask for what the plan wants. */
+static void ask_for_wants(struct lookup_request *request, const struct plan *plan, bool guess)
+{
     if (request->nquestions >= QUESTIONS_MAX)
         forget_settled(request);
     for (int i = 0; i < plan->nwants && !request->failed && !request->off; i++)
-        if (!find(request, &plan->wants[i]) && !start(add(request, &plan->wants[i])))
+        if (!find(request, &plan->wants[i]) && !start(add(request, &plan->wants[i]), guess))
             fail(request);
+}
+
+/* A guess is for statements that go to that shard as they are, where what comes of it is seen. */
+static bool take_guess(struct lookup_request *request, lookup_replan *replan, void *arg)
+{
+    struct client *client = request->client;
+    replan(client, arg);
+    if (client->request.plan.kind == PLAN_DIRECT && !client->request.plan.nwants)
+        return true;
+    client->request.guess = false;
+    forget_settled(request);
+    replan(client, arg);
+    return false;
+}
+
+bool lookup_wait(struct client *client, bool alone, lookup_replan *replan, void *arg)
+{
+    const struct plan *plan = &client->request.plan;
+    struct lookup_request *request = request_of(client);
+    ask_for_wants(request, plan, may_guess(client, alone));
+    if (client->request.guess) {
+        if (take_guess(request, replan, arg))
+            return false;
+        ask_for_wants(request, plan, false);
+    }
     if (request->failed || request->off || !request->open) {
         give_up(request);
         return false;
@@ -277,6 +337,17 @@ bool lookup_wait(struct client *client)
     request->waits = true;
     client->state = CLIENT_WAITING;
     return true;
+}
+
+void lookup_guess_failed(struct client *client)
+{
+    struct lookups *lookups = client->worker->lookups;
+    const struct lookup_question *question = client->request.lookups->questions;
+    client->request.guess = false;
+    client->stats->lookup_hits--; /* it counts when it is asked again */
+    stats_of(question)->hits--;
+    lookup_cache_distrust(lookups, client->database->name, question->answer.lookup,
+                          question->answer.value);
 }
 
 void lookup_cancel(struct client *client)

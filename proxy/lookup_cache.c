@@ -10,6 +10,7 @@
 struct lookup_entry {
     struct lookup_stats *stats;
     unsigned shard;
+    bool distrusted;
     UT_hash_handle hh;
     size_t length;
     char bytes[]; /* the stats' address, then the value */
@@ -59,14 +60,23 @@ static void add(struct lookups *lookups, struct lookup_entry *entry)
 }
 
 int lookup_cache_get(struct lookups *lookups, const char *database,
-                     const struct lookup_rule *lookup, const char *value)
+                     const struct lookup_rule *lookup, const char *value, bool *guess)
 {
     struct lookup_entry *entry = find(lookups, lookup_stats_of(lookups, database, lookup), value);
     if (!entry)
         return -1;
     HASH_DEL(lookups->cache, entry); /* to the end of the line */
     add(lookups, entry);
+    *guess = !entry->distrusted;
     return (int)entry->shard;
+}
+
+void lookup_cache_distrust(struct lookups *lookups, const char *database,
+                           const struct lookup_rule *lookup, const char *value)
+{
+    struct lookup_entry *entry = find(lookups, lookup_stats_of(lookups, database, lookup), value);
+    if (entry)
+        entry->distrusted = true;
 }
 
 /* Each worker has its share. */
@@ -95,6 +105,7 @@ void lookup_cache_put(struct lookups *lookups, const char *database,
     entry = mem_alloc(sizeof *entry + sizeof stats + length);
     entry->stats = stats;
     entry->shard = shard;
+    entry->distrusted = false;
     entry->length = sizeof stats + length;
     memcpy(entry->bytes, &stats, sizeof stats);
     memcpy(entry->bytes + sizeof stats, value, length);

@@ -49,9 +49,12 @@ const char *lookup_value_of(const struct lookup_question *question);
 
 /* ---- lookup_cache.c ---- */
 
-/* -1: not remembered. *key as long as the entry lives. */
+/* -1: not remembered. *guess: statements may go there unasked. */
 int lookup_cache_get(struct lookups *lookups, const char *database,
-                     const struct lookup_rule *lookup, const char *value);
+                     const struct lookup_rule *lookup, const char *value, bool *guess);
+/* Statements may not: such a one has found nothing there. */
+void lookup_cache_distrust(struct lookups *lookups, const char *database,
+                           const struct lookup_rule *lookup, const char *value);
 void lookup_cache_put(struct lookups *lookups, const char *database,
                       const struct lookup_rule *lookup, const char *value, unsigned shard);
 void lookup_cache_forget(struct lookups *lookups, const char *database,

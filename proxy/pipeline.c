@@ -137,8 +137,8 @@ static void divide_kept(struct client *client)
 bool pipeline_begin(struct client *client, const char *data, size_t len)
 {
     struct extended *ext = client->extended;
-    if (!is_plain_in_front(client) || ext->run >= RUN_MAX || !server_allows(client) ||
-        !fits(data, len, binds_allowed(client), room_to_keep(client)))
+    if (client->request.guess || !is_plain_in_front(client) || ext->run >= RUN_MAX ||
+        !server_allows(client) || !fits(data, len, binds_allowed(client), room_to_keep(client)))
         return false;
     divide_kept(client);
     ext->ahead++;

@@ -201,6 +201,8 @@ static enum verdict command_complete(struct walk *walk, const char *body, size_t
         body[len - 1] != '\0')
         return out_of_step(server, 'C');
     bool swallow = head->swallow;
+    if (walk->client && walk->client->request.guess && !swallow && !wire_tag_rows(body))
+        return relay_guess_failed(walk, body - WIRE_HEADER);
     if (head->probe)
         pins_probed(server, wire_tag_rows(body));
     if (head->prepares) {

@@ -9,6 +9,7 @@
 
 #include "proxy/client_login.h"
 #include "proxy/extended.h"
+#include "proxy/lookup.h"
 #include "proxy/misroute.h"
 #include "proxy/node_health.h"
 #include "proxy/rename.h"
@@ -101,6 +102,13 @@ static const char *text_of(const struct client *client, const struct expect *hea
     return head->done < list->count ? list->items[head->done]->text : "";
 }
 
+/* Nothing of the answer is out: what this walk has collected for the client can be taken back. */
+static bool is_whole(const struct walk *walk)
+{
+    const struct client *client = walk->client;
+    return walk->fresh && (!client->conn.corked || conn_holds(&client->conn, &walk->mark));
+}
+
 /* A replica refuses what another node will not. What this walk has collected for the client is taken back. */
 static bool asks_elsewhere(struct walk *walk, const struct expect *head,
                            const struct pg_error *error)
@@ -109,8 +117,7 @@ static bool asks_elsewhere(struct walk *walk, const struct expect *head,
     if (!client || (head->swallow && head->kind == EXPECT_QUERY) ||
         (extended_in_batch(client) && !extended_may_repeat(client, NULL)))
         return false;
-    bool whole = walk->fresh && (!client->conn.corked || conn_holds(&client->conn, &walk->mark));
-    if (!misroute_happened(client, walk->server, error, text_of(client, head), whole))
+    if (!misroute_happened(client, walk->server, error, text_of(client, head), is_whole(walk)))
         return false;
     if (client->conn.corked)
         conn_take_back(&client->conn, &walk->mark);
@@ -179,6 +186,42 @@ static void say_moved(struct walk *walk, const char *message, const char *body, 
     series_put_error(walk->client, body, len, &out);
     relay_insert(walk, message, &out);
     buffer_release(&out);
+}
+
+/* The value was seen elsewhere meanwhile, and some of the answer is out: no answer is better than a wrong one. */
+static void say_moved_away(struct walk *walk, const char *message)
+{
+    struct buffer out = {0};
+    wire_put_error(&out, &(struct pg_error){
+                             .sqlstate = "40001",
+                             .message = "a row that was looked for may have moved to another shard",
+                             .hint = "Run the statement again."});
+    relay_insert(walk, message, &out);
+    buffer_release(&out);
+}
+
+enum verdict relay_guess_failed(struct walk *walk, const char *message)
+{
+    struct client *client = walk->client;
+    struct server *server = walk->server;
+    struct request *request = &client->request;
+    bool again = is_whole(walk) && !client->tx && !request->incomplete &&
+                 (!extended_in_batch(client) ||
+                  (extended_may_repeat(client, NULL) && buffer_length(&request->again)));
+    lookup_guess_failed(client);
+    if (!again) {
+        say_moved_away(walk, message);
+        if (server_expected(server)->kind == EXPECT_EXECUTE)
+            server_expect_pop(server);
+        return DROP;
+    }
+    if (client->conn.corked)
+        conn_take_back(&client->conn, &walk->mark);
+    walk->run = message;
+    walk->undecided = NULL;
+    statement_settle(client, server, false);
+    repeat_when_ready(walk);
+    return DROP;
 }
 
 enum verdict relay_error(struct walk *walk, const char *message, const char *body, size_t len)

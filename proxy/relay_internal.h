@@ -55,6 +55,8 @@ bool relay_finds_outdated(struct server *server, struct prepared *prepared,
 bool relay_is_last_word(char type, const struct pg_error *error);
 /* An ErrorResponse: its request is repeated, here or elsewhere, or the client hears of it. */
 enum verdict relay_error(struct walk *walk, const char *message, const char *body, size_t len);
+/* The request was a guess (lookup.h), and its statement is complete without a row: it is asked again. */
+enum verdict relay_guess_failed(struct walk *walk, const char *message);
 /* A shard's last words are the loss of that shard: its part of a fan-out may be repeated elsewhere. True:
  * these were. */
 bool relay_takes_leave(struct server *server, const char *at, uint32_t length);

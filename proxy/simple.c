@@ -111,13 +111,18 @@ static void keep_sql(struct client *client)
 
 /* To ask another node if this one dies before it answers: a copy of the message, unless a borrowed
  * statement has the text until then. */
-static void keep_for_retry(struct client *client)
+static void keep_message(struct client *client)
 {
     struct request *request = &client->request;
-    request->retriable = true;
     buffer_clear(&request->again);
     if (!request->shape)
         wire_put_query(&request->again, request->names ? request->names->asked : request->sql);
+}
+
+static void keep_for_retry(struct client *client)
+{
+    client->request.retriable = true;
+    keep_message(client);
 }
 
 void simple_again(const struct client *client, struct buffer *message)
@@ -161,6 +166,8 @@ static void send_direct(struct client *client, struct server *server)
         sql_prepare_sent(client, server, expect);
     if (request->plan.node == NODE_CLASS_REPLICA && !client->tx && !server->pinned)
         keep_for_retry(client);
+    else if (request->guess)
+        keep_message(client);
     server->request_at = request->started_at;
     server->unnamed = (struct prepared_key){0}; /* a Query forgets the unnamed statement */
     client->stats->direct++;
@@ -324,18 +331,35 @@ static void parse(struct client *client, size_t length)
         request->shape ? request->shape->list : statement_parse(request->sql, request->arena);
 }
 
-void simple_replan(struct client *client)
+static void plan_for_good(struct client *client)
 {
-    plan_query(client);
     if (client->request.shape && client->request.plan.kind == PLAN_SCATTER) {
         parse_for_good(client);
         plan_query(client);
     }
-    if (client->request.plan.needs_schema && schema_wait(client, client->request.plan.needs_schema))
+}
+
+static void plan_again(struct client *client, void *arg)
+{
+    (void)arg;
+    plan_query(client);
+}
+
+void simple_replan(struct client *client)
+{
+    plan_query(client);
+    if (client->request.plan.needs_schema &&
+        schema_wait(client, client->request.plan.needs_schema)) {
         keep_sql(client);
-    else if (client->request.plan.nwants && lookup_wait(client))
+        return;
+    }
+    bool alone = client->request.statements.count == 1 && !client->request.function_call;
+    if (client->request.plan.nwants && lookup_wait(client, alone, plan_again, NULL)) {
         keep_sql(client);
-    else if (client->request.statements.count > 1 && series_is_needed(client))
+        return;
+    }
+    plan_for_good(client);
+    if (client->request.statements.count > 1 && series_is_needed(client))
         series_start(client);
     else
         simple_continue(client);

@@ -436,6 +436,7 @@ static void plan_sharded(struct planner *p, const struct query *query)
     if (reach.kind != SHARDS_ONE && reach.kind != SHARDS_NONE) {
         p->plan->wants = p->wants;
         p->plan->nwants = p->nwants;
+        p->plan->shows_value = p->nwants && lookup_shows_value(p, query);
     }
     if (reach.kind == SHARDS_ONE)
         go_direct(p, query, reach.one, pin_reason(p));
@@ -609,7 +610,7 @@ void plan_init(struct planner *p, const struct route_input *input, const struct 
     p->wants = NULL;
     p->nwants = 0;
     p->identify = NULL;
-    p->wants_many = false;
+    p->wants_many = p->wants_loose = false;
     p->failed = NULL;
     plan_read_path(p);
     /* A table made a moment ago, in that schema or in another? */

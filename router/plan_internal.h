@@ -197,6 +197,7 @@ struct planner {
     struct lookup_want *wants; /* room for LOOKUP_MAX_WANTS; NULL: none yet */
     int nwants;
     bool wants_many;         /* more than there is room for: none are asked for */
+    bool wants_loose;        /* one of them in a condition that not every row has to pass */
     struct pg_error *failed; /* an error found on the way (INSERT without key value, ...) */
 };
 
@@ -367,9 +368,12 @@ struct shard_set plan_top_reach(const struct planner *p);
 #define LOOKUP_MAX_WANTS 64 /* values in one statement */
 
 /* `column = value`, IN or = ANY with a column of a lookup, of an instance in [first, end): the instance,
- * and the shards it leaves; else -1. What would have to be asked for that is noted in p->wants. */
-int lookup_condition(struct planner *p, const struct scope *scope, int first, int end,
+ * and the shards it leaves; else -1. What would have to be asked for that is noted in p->wants. `strict`: no row
+ * of the level passes without it. */
+int lookup_condition(struct planner *p, const struct scope *scope, int first, int end, bool strict,
                      const struct expr *e, struct shard_set *set);
+/* Whether each row of the result shows that there is a row with the wanted value: see plan->shows_value. */
+bool lookup_shows_value(const struct planner *p, const struct query *query);
 
 /* ---- plan_derived.c ---- */
 

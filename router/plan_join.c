@@ -12,6 +12,7 @@ struct place {
     const struct scope *scope;
     short pin_first, pin_end;
     short full_first, full_middle, full_end; /* all 0: no FULL JOIN */
+    bool where;                              /* of WHERE: every row has to pass */
 };
 
 static bool in_pin_range(const struct place *place, int i)
@@ -243,7 +244,8 @@ static void apply_condition(struct planner *p, const struct place *place, const 
                                : key_condition(p, place->scope, e, &set, &value);
     if (i < 0) {
         value = NULL;
-        i = lookup_condition(p, place->scope, place->pin_first, place->pin_end, e, &set);
+        i = lookup_condition(p, place->scope, place->pin_first, place->pin_end, place->where, e,
+                             &set);
     }
     if (i >= 0 && in_pin_range(place, i))
         pin(p, i, &set, value);
@@ -514,7 +516,10 @@ void join_conditions(struct planner *p, const struct scope *scope)
         next++;
     for (int i = 0; i < query->nfrom && joins; i++)
         walk_joins(p, scope, query->from[i], strict, &next);
-    struct place place = {.scope = scope, .pin_first = scope->first, .pin_end = scope->end};
+    struct place place = {.scope = scope,
+                          .pin_first = scope->first,
+                          .pin_end = scope->end,
+                          .where = query->kind == QUERY_SELECT};
     /* Source rows of a MERGE that match nothing still count: its ON is as that of an outer join. */
     if (query->kind == QUERY_MERGE)
         place.pin_end =

@@ -16,7 +16,8 @@ struct looking {
     struct instance *instance;
     const struct lookup_rule *lookup;
     struct shard_set *set;
-    bool open; /* some value has no answer yet */
+    bool open;   /* some value has no answer yet */
+    bool strict; /* see lookup_condition() */
 };
 
 /* ---- which lookup ---- */
@@ -125,6 +126,7 @@ static bool add_value(void *arg, enum value_state state, const char *text)
     const struct lookup_answer *answer = find_answer(p, l->lookup, text);
     if (!answer) {
         l->open = true;
+        p->wants_loose |= !l->strict;
         return want(p, l->lookup, text);
     }
     for (unsigned s = 0; s < nshards; s++) {
@@ -170,7 +172,7 @@ static bool is_condition(const struct expr *e)
            ((e->kind == EXPR_OP || e->kind == EXPR_ANY) && join_is_equals(e));
 }
 
-int lookup_condition(struct planner *p, const struct scope *scope, int first, int end,
+int lookup_condition(struct planner *p, const struct scope *scope, int first, int end, bool strict,
                      const struct expr *e, struct shard_set *set)
 {
     const struct route_session *session = p->input->session;
@@ -187,10 +189,47 @@ int lookup_condition(struct planner *p, const struct scope *scope, int first, in
         return -1;
     struct instance *instance = &p->instances[i];
     const struct schema_column *column = scope_column(p, instance->item, lookup->column);
-    struct looking l = {.p = p, .instance = instance, .lookup = lookup, .set = set};
+    struct looking l = {.p = p,
+                        .instance = instance,
+                        .lookup = lookup,
+                        .set = set,
+                        .strict = strict && e->kind == EXPR_OP};
     set->kind = SHARDS_NONE;
     if (!column || !add_values(&l, e, value, column->type_oid))
         return -1;
     instance->keyed = true;
     return l.open ? -1 : i;
+}
+
+/* ---- what rows show ---- */
+
+static bool makes_rows_one(const struct expr *expr, void *context)
+{
+    const struct planner *p = context;
+    return expr->kind == EXPR_SUBLINK ||
+           (expr->kind == EXPR_FUNC && function_class(p, expr) != FUNCTION_PLAIN);
+}
+
+/* Without GROUP BY an aggregate gives a row where there is none; also one in ORDER BY. */
+static bool may_aggregate(const struct planner *p, const struct query *query)
+{
+    for (int i = 0; i < query->ntargets; i++)
+        if (expr_any(query->targets[i].expr, makes_rows_one, (void *)p))
+            return true;
+    for (int i = 0; i < query->norder_by; i++)
+        if (expr_any(query->order_by[i].expr, makes_rows_one, (void *)p))
+            return true;
+    for (int i = 0; i < query->ndistinct_on; i++)
+        if (expr_any(query->distinct_on[i], makes_rows_one, (void *)p))
+            return true;
+    return query->having || query->grouping_sets;
+}
+
+bool lookup_shows_value(const struct planner *p, const struct query *query)
+{
+    return p->nwants == 1 && !p->wants_loose && p->nlevels == 1 &&
+           p->levels[0].place == LEVEL_TOP && query->kind == QUERY_SELECT && !p->plan->write &&
+           p->input->statement->kind == STMT_QUERY &&
+           !(p->statement->facts & (FACT_SUBQUERY | FACT_INTO)) && !p->has_ctes &&
+           !may_aggregate(p, query);
 }

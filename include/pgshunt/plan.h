@@ -174,6 +174,9 @@ struct plan {
     const char *ahead;   /* ... and what runs first on each shard; NULL: nothing */
     const struct lookup_want *wants; /* good as it is, but better once these are known */
     int nwants;
+    /* A read that wants one value, and whose every row is of a row with this value: where it was sent to a
+     * shard that has it no more, it has none. */
+    bool shows_value;
     unsigned shard;          /* PLAN_DIRECT */
     const char *reason;      /* why this gear, for EXPLAIN and logs: "key id = 42" */
     const char *node_reason; /* why this node class: "read", "locking clause", ... */

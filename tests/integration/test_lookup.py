@@ -11,7 +11,7 @@ import pytest
 
 from ctl_support import ctl, start_ctl
 from harness import Cluster, Proxy, wait_until
-from support import explain, fetch, one
+from support import SYNC, Raw, bind, describe, execute, explain, fetch, one, parse
 
 pytestmark = pytest.mark.core
 
@@ -233,6 +233,74 @@ def test_a_value_that_has_moved_is_found_where_it_is(proxy, three):
             fetch_none(client, "DELETE FROM users WHERE id = %s", (other,))
             three.primaries[home].sql("UPDATE users SET email = %s WHERE id = %s", (email(user), user))
         assert one(client, "SELECT id FROM users WHERE email = %s", (email(user),)) == user
+
+
+GUESSES = [  # those whose rows show that they have the value, and those whose rows do not
+    "SELECT id FROM users WHERE email = {}",
+    "SELECT id, rank() OVER (ORDER BY id) FROM users WHERE email = {} ORDER BY id LIMIT 3",
+    "SELECT u.id FROM users u LEFT JOIN orders o ON o.user_id = u.id WHERE u.email = {}",
+    "SELECT max(id) FROM users WHERE email = {}",
+    "SELECT id FROM users WHERE email IN ({}, 'nobody')",
+    "SELECT (SELECT id FROM users WHERE email = {})",
+    "SELECT max(id) FROM users WHERE email = {} GROUP BY email",
+]
+
+
+def test_guesses_that_were_wrong_are_nobodys_answer(proxy, three):
+    """Each statement is asked where the value was, has moved from, and is not at all; simple and extended."""
+    client, three_client = proxy.connect(), proxy.connect3()
+    user, there = 52, shard_of(three, 52)
+    other = next(n for n in range(91, 300) if elsewhere(proxy, n, there))
+    fetch_none(client, "INSERT INTO users (id, email) VALUES (%s, 'other52')", (other,))
+    here = shard_of(three, other)
+    swap = "UPDATE users SET email = %s WHERE id = %s"
+
+    def ask(statement):
+        """The user, as each protocol tells; a worker remembers what its own clients have asked."""
+        told = [fetch(client, statement.format(f"'{email(user)}'"))]
+        told += [three_client.execute(statement.format("%s"), (email(user),), prepare=prepare).fetchall()
+                 for prepare in (False, True)]
+        assert all(rows == told[0] for rows in told), told
+        return [row[0] for row in told[0] if row[0] is not None]
+
+    try:
+        for statement in GUESSES:
+            for _ in range(2):
+                assert ask(statement) == [user]
+            three.primaries[there].sql(swap, ("old", user))
+            three.primaries[here].sql(swap, (email(user), other))
+            assert ask(statement) == [other]
+            assert ask(statement) == [other]
+            three.primaries[here].sql(swap, ("other52", other))
+            assert ask(statement) == []
+            three.primaries[there].sql(swap, (email(user), user))
+            for _ in range(2):
+                assert ask(statement) == [user]
+                assert ask(statement + " AND false" if "GROUP" not in statement and "max" not in statement and
+                           "(SELECT" not in statement and "ORDER" not in statement else statement) in ([], [user])
+    finally:
+        fetch_none(client, "DELETE FROM users WHERE id = %s", (other,))
+        three.primaries[there].sql(swap, (email(user), user))
+        client.close()
+        three_client.close()
+
+
+def test_guesses_in_pipelines(proxy, three):
+    """Batches that come while a guess is under way, and such that hold several statements."""
+    user, there = 53, shard_of(three, 53)
+    swap = "UPDATE users SET email = %s WHERE id = 53"
+    batch = [parse("", "SELECT id FROM users WHERE email = $1"), bind("", "", [email(user).encode()]), execute(), SYNC]
+    with Raw(proxy, database="app") as client:
+        for moved in (False, True, True, False):
+            three.primaries[there].sql(swap, ("moved" if moved else email(user),))
+            client.send(*batch * 5)
+            rows = [[kind for kind, _ in client.until_ready()].count("D") for _ in range(5)]
+            assert rows == [0 if moved else 1] * 5
+            client.send(*batch[:3] * 3, SYNC)
+            assert [kind for kind, _ in client.until_ready()].count("D") == (0 if moved else 3)
+            client.send(batch[0], describe("S", ""), batch[1], describe("P", ""), batch[2], SYNC)
+            kinds = "".join(kind for kind, _ in client.until_ready())
+            assert kinds == ("1tT2TCZ" if moved else "1tT2TDCZ")
 
 
 def elsewhere(proxy, user, shard):

@@ -279,6 +279,50 @@ static void test_words(void **state)
 }
 
 /* A value has the same place whatever else is asked; more of them than are asked for is all shards. */
+static void test_shown(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *sql;
+        bool shows;
+    } cases[] = {
+        {"SELECT id FROM users WHERE email = 'a'", true},
+        {"SELECT lower(email) FROM users WHERE 'a' = email AND age > 3 ORDER BY id LIMIT 3", true},
+        {"SELECT u.id FROM users u LEFT JOIN orders o ON o.user_id = u.id WHERE u.email = 'a'",
+         true},
+        {"SELECT age FROM users WHERE email = 'a' GROUP BY age HAVING age > 3", false},
+        {"SELECT age, count(*) FROM users WHERE email = 'a' GROUP BY age", false},
+        {"SELECT count(*) FROM users WHERE email = 'a'", false},
+        {"SELECT 1 + count(*) FROM users WHERE email = 'a'", false},
+        {"SELECT 1 FROM users WHERE email = 'a' ORDER BY count(*)", false},
+        {"SELECT geo(id) FROM users WHERE email = 'a'", false}, /* may be an aggregate */
+        {"SELECT 1 FROM users WHERE email = 'a' HAVING true", false},
+        {"SELECT (SELECT 1) FROM users WHERE email = 'a'", false},
+        {"SELECT id FROM users WHERE email IN ('a')", false},
+        {"SELECT id FROM users WHERE email = 'a' AND EXISTS (SELECT)", false},
+        {"SELECT id FROM users WHERE email = 'a' AND ref = 'b'", true},
+        {"SELECT * FROM users u JOIN orders o ON o.user_id = u.id AND u.email = 'a'", false},
+        {"SELECT * FROM users u, orders o WHERE u.email = 'a' AND o.id = 7", false},
+        {"SELECT id FROM users WHERE email = 'a' UNION SELECT 1", false},
+        {"SELECT id FROM users WHERE email = 'a' FOR UPDATE", false},
+        {"SELECT touch() FROM users WHERE email = 'a'", false},
+        {"UPDATE users SET age = 1 WHERE email = 'a'", false},
+        {"EXPLAIN SELECT id FROM users WHERE email = 'a'", false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct lookup_answers nothing = {.count = 0};
+        struct route_input input = {.statement = parse_one(cases[i].sql),
+                                    .map = fix.map,
+                                    .schema = fix.schema,
+                                    .lookups = &nothing};
+        struct plan plan;
+        router_plan(&input, &fix.arena, &plan);
+        assert_true(plan.nwants > 0);
+        if (plan.shows_value != cases[i].shows)
+            fail_msg("%s", cases[i].sql);
+    }
+}
+
 static void test_many(void **state)
 {
     (void)state;
@@ -322,7 +366,7 @@ int main(void)
         cmocka_unit_test(test_writes),     cmocka_unit_test(test_params),
         cmocka_unit_test(test_own_shards), cmocka_unit_test(test_lists),
         cmocka_unit_test(test_words),      cmocka_unit_test(test_many),
-        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_shown),      cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, set_up, teardown);
 }
