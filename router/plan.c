@@ -504,6 +504,17 @@ void plan_in_gears(struct planner *p, const struct query *query)
         plan_without_sharded(p);
 }
 
+/* To ask all shards costs what a read of all of them does: that pays for values that are remembered then, for
+ * changes, and for what would be gathered. */
+static void forget_idle_wants(struct plan *plan)
+{
+    bool pays = plan->write || plan->kind != PLAN_SCATTER || plan->mode != SCATTER_ROWS;
+    for (int i = 0; i < plan->nwants; i++)
+        pays |= plan->wants[i].lookup->unique;
+    if (!pays)
+        plan->nwants = 0;
+}
+
 void plan_query(struct planner *p, const struct query *query)
 {
     plan_in_gears(p, query);
@@ -511,6 +522,7 @@ void plan_query(struct planner *p, const struct query *query)
         plan_gather(p, query);
     if (p->plan->kind == PLAN_REFUSE)
         plan_change(p, query);
+    forget_idle_wants(p->plan);
 }
 
 /* ---- what the grammar does not understand ---- */

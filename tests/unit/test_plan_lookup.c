@@ -2,7 +2,7 @@
 #include "plan_support.h"
 
 /*
- * users.email is a unique lookup, orders.id and files.size others, tenants.plan is one that was not set up.
+ * users.email and orders.id are unique lookups, files.size is none, tenants.plan was not set up.
  * The shards have said: email 'a' and 'b' are on s1, 'c' on s2, 'd' nowhere; orders 7 on s2, 8 on s0 and s2.
  */
 
@@ -10,7 +10,7 @@ static const struct lookup_rule *email, *order_id, *size;
 
 static const struct lookup_rule *add_lookup(const char *table, const char *column, bool ready)
 {
-    shardmap_add_lookup(fix.map, table, column, strcmp(column, "email") == 0);
+    shardmap_add_lookup(fix.map, table, column, strcmp(column, "size") != 0);
     const struct lookup_rule *lookup = shardmap_table(fix.map, NULL, table)->lookups;
     assert_string_equal(lookup->column, column);
     if (ready)
@@ -174,7 +174,11 @@ static const struct lookup_case write_cases_of_lookups[] = {
     {"DELETE FROM orders USING users u WHERE u.id = user_id AND u.email = 'c'", "users.email=c",
      "s2 P"},
     {"SELECT * FROM users WHERE email = 'a' FOR UPDATE", "users.email=a", "s1 P"},
+    /* to ask for one that is not unique pays where more than a fan-out is saved */
     {"DELETE FROM files WHERE size = 100", "files.size=100", "s1 P"},
+    {"SELECT doc FROM files WHERE size = 100", "", "s1 R"},
+    {"SELECT doc FROM files WHERE size = 100 FOR UPDATE", "files.size=100", "s1 P"},
+    {"SELECT rank() OVER (ORDER BY size) FROM files WHERE size = 100", "files.size=100", "s1 R"},
 };
 
 static void test_conditions(void **state)
