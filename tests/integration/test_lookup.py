@@ -398,11 +398,11 @@ def test_concurrent_changes_through_the_proxy_and_on_shards(proxy, three):
     def wander(seed):
         """Gives its values to other users: in turn through the proxy and directly on the shards."""
         chance = random.Random(seed)
-        mine = names[seed::2]
+        mine, theirs = names[seed::2], users[seed::2]
         with session(proxy, autocommit=False) as client:
             while not stop.is_set():
                 name = chance.choice(mine)
-                old, new = owners[name], chance.choice([user for user in users if user not in owners.values()])
+                old, new = owners[name], chance.choice([user for user in theirs if user not in owners.values()])
                 owners[name] = new
                 if chance.random() < 0.5:
                     fetch_none(client, "UPDATE users SET email = %s WHERE id = %s", (f"none{old}", old))
