@@ -1,4 +1,5 @@
 /* rewrite_change.c: changes taken apart into what finds the rows, what takes them away and what inserts them. */
+#include "pgshunt/buffer.h"
 #include "pgshunt/change.h"
 #include "router/rewrite_internal.h"
 
@@ -445,13 +446,49 @@ static List *told_rows(const struct apart *a)
     return list_make1(rows);
 }
 
+static void put_name(struct buffer *out, const char *name)
+{
+    buffer_append(out, "\"", 1);
+    for (; *name; name++)
+        buffer_append(out, *name == '"' ? "\"\"" : name, *name == '"' ? 2 : 1);
+    buffer_append(out, "\"", 1);
+}
+
+/* Rows of inheritance children may have the same ctid: none of them is meant. */
+static Node *is_own_row(const struct rewrite_apart *apart, const struct apart *a)
+{
+    struct buffer name = {0};
+    A_Const *own = new_node(sizeof *own, T_A_Const);
+    put_name(&name, apart->relation->schema);
+    buffer_append(&name, ".", 1);
+    put_name(&name, apart->relation->name);
+    buffer_append(&name, "", 1);
+    own->val.sval = *makeString(pstrdup(buffer_head(&name)));
+    own->location = -1;
+    buffer_release(&name);
+    return operation(AEXPR_OP, "=", column(a->table, "tableoid"),
+                     cast_to((Node *)own, "pg_catalog", "regclass"));
+}
+
+static Node *is_told(const struct rewrite_apart *apart, const struct apart *a)
+{
+    Node *row = operation(AEXPR_OP, "=", identity(apart->relation, a->table),
+                          column_of(VALUES_ALIAS, CHANGE_ROW));
+    if (apart->relation->kind == 'p')
+        return row;
+    BoolExpr *both = new_node(sizeof *both, T_BoolExpr);
+    both->boolop = AND_EXPR;
+    both->location = -1;
+    both->args = list_make2(row, is_own_row(apart, a));
+    return (Node *)both;
+}
+
 static Node *change_rows(const struct rewrite_apart *apart, const struct apart *a, bool update)
 {
     RangeVar *table = palloc0(sizeof *table);
     *table = *a->table;
     table->schemaname = pstrdup(apart->relation->schema); /* not the one that is gathered */
-    Node *where = operation(AEXPR_OP, "=", identity(apart->relation, a->table),
-                            column_of(VALUES_ALIAS, CHANGE_ROW));
+    Node *where = is_told(apart, a);
     if (update) {
         UpdateStmt *change = new_node(sizeof *change, T_UpdateStmt);
         change->relation = table;

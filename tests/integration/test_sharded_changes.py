@@ -476,6 +476,20 @@ def test_a_row_that_is_kept_back(cluster, app):
             node.sql("DROP FUNCTION keep")
 
 
+def test_rows_of_children_are_not_taken_for_others(cluster, app):
+    """Rows of two tables of a shard have the same places in them."""
+    run(app, "INSERT INTO heir SELECT g, 'own' FROM generate_series(1, 10) g")
+    assert run(app, "UPDATE heir SET v = 'x' || e.nr FROM entry e WHERE e.nr = heir.id AND heir.v = 'own'") == "UPDATE 10"
+    for node in cluster.primaries:
+        node.sql("INSERT INTO heir_more SELECT id, 'child', '' FROM ONLY heir")
+    before = everywhere(cluster, "SELECT id, v FROM heir")
+    with refused("40001"):
+        run(app, "UPDATE heir SET v = 'y' FROM entry e WHERE e.nr = heir.id AND heir.v = 'child'")
+    with refused("40001"):
+        run(app, "DELETE FROM heir WHERE v = 'child' AND id IN (SELECT nr FROM entry)")
+    assert before == everywhere(cluster, "SELECT id, v FROM heir")
+
+
 def test_apart_explained(app):
     plan = explain(app, "UPDATE acc SET n = e.nr FROM entry e WHERE e.nr = acc.n")
     assert "rows from shard to shard" in plan and "pgshunt_row" in plan and "join of sharded tables" in plan
