@@ -17,6 +17,8 @@ static const char *setting(const struct client *client, const char *name)
         const struct guc_change *change = &pending->items[i];
         if (change->kind == GUC_SET && strcmp(change->name, name) != 0)
             continue;
+        if (change->kind == GUC_RESET_ALL && strcmp(name, "search_path") != 0)
+            continue; /* it leaves alone who one is */
         return change->kind == GUC_SET && change->value ? change->value
                                                         : guc_set_get(client->startup, name);
     }

@@ -138,6 +138,9 @@ def test_startup_role_default_and_user(proxy):
     with closing(proxy.connect()) as connection:
         run(connection, "SET ROLE cara")
         assert what(connection) == "cara"
+        run(connection, "BEGIN; SET search_path TO customer_a; RESET ALL")
+        assert what(connection) == "cara"
+        run(connection, "ROLLBACK")
 
 
 def test_extended_statements(proxy):
