@@ -124,7 +124,7 @@ static inline int remove_folder(void **state)
     (void)state;
     static const char *const files[] = {"sub/deep.conf", "sub",       "inc.conf",   "main.conf",
                                         "shard.conf",    "list.conf", "users.conf", "u.conf",
-                                        "out",           "err",       "o.conf"};
+                                        "out",           "err",       "o.conf",     "r.conf"};
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
         remove(in_folder(files[i]));
     return rmdir(folder);
