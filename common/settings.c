@@ -476,6 +476,8 @@ static const struct setting_row main_rows[] = {
      HELP("what becomes of SELECT, UPDATE, DELETE and the like that run on every shard because no condition names the key of a sharded table; off: they run; warn: with a WARNING to the client and a line in the log; error: they are refused (42501)")},
     {DURATION(struct config, recover_after, "routing.recover_after"), DEFAULT("10s"), RANGE("100ms", "1h"), RELOAD,
      HELP("a transaction that is prepared for so long on a shard, but not finished, was left behind by a crash: it is committed or rolled back as was decided, and rolled back if nothing was")},
+    {DURATION(struct config, shard_deadlock_timeout, "routing.shard_deadlock_timeout"), DEFAULT("1s"), RANGE("0s", "1h"), RELOAD,
+     HELP("a statement of a transaction on several shards that waits for so long is looked at: where such transactions wait for each other, on one shard and on another, the youngest is ended (40P01); 0s: nobody looks")},
     {DURATION(struct config, lag_check_interval, "routing.lag_check_interval"), DEFAULT("100ms"), RANGE("10ms", "1min"), RELOAD,
      HELP("how often every node is asked for its role and WAL position")},
     {DURATION(struct config, check_timeout, "routing.check_timeout"), DEFAULT("1s"), RANGE("10ms", "1min"), RELOAD,

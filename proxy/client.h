@@ -132,6 +132,7 @@ struct request {
     bool may_use_sequences; /* ... or may, inside a function */
     bool may_advance;       /* a sequence: it inserts, or calls such a function */
     bool timed_out;         /* it was cancelled for timeouts.query */
+    bool deadlocked;        /* ... to end a deadlock over shards */
     bool forwarded;         /* some of the answer has reached the client */
     bool retriable;         /* an autocommit read on a replica: may be repeated elsewhere */
     bool on_primary;        /* a replica has refused it: no replica is asked again */

@@ -16,6 +16,7 @@
 #include "proxy/notify.h"
 #include "proxy/prepared.h"
 #include "proxy/recovery.h"
+#include "proxy/shard_deadlock.h"
 #include "proxy/takeover.h"
 #include "proxy/worker.h"
 
@@ -270,6 +271,7 @@ static void end(struct daemon *daemon)
     for (int i = 0; i < daemon->nworkers; i++)
         worker_join(&daemon->workers[i]);
     auth_query_stop(daemon->auth_query);
+    shard_deadlocks_stop(daemon->shard_deadlocks);
     recovery_stop(daemon->recovery);
     monitor_stop(daemon->monitor);
     budgets_free(daemon);
@@ -339,8 +341,10 @@ int daemon_run(struct config *config, bool takeover)
     }
     monitor_wait_first_round(daemon.monitor, FIRST_ROUND_MS);
     daemon.recovery = recovery_start(&daemon, RECOVERY_MS);
-    if (!daemon.recovery) {
-        log_event(LOG_ERROR, "cannot start", LOG_S("reason", "no thread for recovery"));
+    daemon.shard_deadlocks = shard_deadlocks_start(&daemon);
+    if (!daemon.recovery || !daemon.shard_deadlocks) {
+        log_event(LOG_ERROR, "cannot start",
+                  LOG_S("reason", "no thread for recovery or deadlocks"));
         return 1;
     }
     bool started = start_serving(&daemon, &inheritance.http);

@@ -199,7 +199,7 @@ bool extended_passed(struct client *client, size_t kept)
         ext->kept -= kept;
     }
     request->started_at = worker_now(client->worker); /* the next one has the server from here on */
-    request->forwarded = request->timed_out = false;
+    request->forwarded = request->timed_out = request->deadlocked = false;
     ext->stalled &= ext->ahead > 0;
     return true;
 }

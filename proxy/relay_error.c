@@ -14,6 +14,7 @@
 #include "proxy/node_health.h"
 #include "proxy/rename.h"
 #include "proxy/series.h"
+#include "proxy/shard_deadlock.h"
 
 static bool is_fatal(const struct pg_error *error)
 {
@@ -153,16 +154,18 @@ static void mute_query_behind(struct server *server)
 
 static bool is_our_cancel(const struct walk *walk, const struct pg_error *error)
 {
-    return walk->client && walk->client->request.timed_out && strcmp(error->sqlstate, "57014") == 0;
+    return walk->client && strcmp(error->sqlstate, "57014") == 0 &&
+           (walk->client->request.timed_out || walk->client->request.deadlocked);
 }
 
 /* The server calls it a user's request. */
 static void say_late(struct walk *walk, const char *message)
 {
     struct buffer out = {0};
-    wire_put_error(&out, &(struct pg_error){.sqlstate = "57014",
-                                            .message = CLIENT_LATE_MESSAGE,
-                                            .hint = CLIENT_LATE_HINT});
+    struct pg_error error = {
+        .sqlstate = "57014", .message = CLIENT_LATE_MESSAGE, .hint = CLIENT_LATE_HINT};
+    shard_deadlock_explain(walk->client, &error);
+    wire_put_error(&out, &error);
     relay_insert(walk, message, &out);
     buffer_release(&out);
 }

@@ -30,6 +30,7 @@
 #include "proxy/reported.h"
 #include "proxy/scatter_copy.h"
 #include "proxy/series.h"
+#include "proxy/shard_deadlock.h"
 #include "proxy/shard_error.h"
 #include "proxy/shard_query.h"
 
@@ -592,6 +593,8 @@ static void error_message(struct scatter *scatter, struct part *part, const char
     bool ours = part->cancelled && strcmp(error.sqlstate, "57014") == 0;
     bool echo = strcmp(error.sqlstate, "25P02") == 0; /* of the statement behind the failed one */
     part->complete = true;
+    if (!part->cancelled)
+        shard_deadlock_explain(scatter->client, &error);
     if (commit_took_error(scatter, part, &error))
         return;
     if (scatter->copy)

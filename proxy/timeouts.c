@@ -3,6 +3,7 @@
 
 #include "proxy/client.h"
 #include "proxy/pool.h"
+#include "proxy/shard_deadlock.h"
 #include "proxy/worker.h"
 
 /* Who waits and is told off makes it look again, so often at most. */
@@ -71,6 +72,8 @@ static bool judge(struct client *client, int64_t now)
         break;
     case CLIENT_WAITING:
     case CLIENT_BUSY:
+        if (client->nparticipants > 1)
+            shard_deadlock_look(client, now);
         reason = judge_query(client, now);
         break;
     case CLIENT_STARTUP:

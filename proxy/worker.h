@@ -32,6 +32,7 @@ struct gate;
 struct secret;
 struct shape_table;
 struct recovery;
+struct shard_deadlocks;
 struct takeover;
 struct welcome;
 struct worker;
@@ -149,8 +150,9 @@ struct daemon {
     int nworkers;
     pthread_mutex_t start_lock; /* held until all workers are there: none works before */
     struct monitor *monitor;
-    struct auth_query *auth_query; /* looks users up */
-    struct recovery *recovery;     /* finishes what two-phase commits left */
+    struct auth_query *auth_query;           /* looks users up */
+    struct recovery *recovery;               /* finishes what two-phase commits left */
+    struct shard_deadlocks *shard_deadlocks; /* finds them; NULL: not started yet */
     atomic_int clients;
     atomic_int replications;       /* replication sessions: limits.max_replication */
     unsigned char cancel_seed[32]; /* clients' cancel keys are made from it */

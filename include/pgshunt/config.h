@@ -277,7 +277,8 @@ struct config {
     int64_t slow_start; /* 0: none */
     int64_t failover_wait;
     enum multi_shard_commit multi_shard_commit;
-    int64_t recover_after; /* a prepared transaction older than this is nobody's */
+    int64_t shard_deadlock_timeout; /* 0: not looked for */
+    int64_t recover_after;          /* a prepared transaction older than this is nobody's */
     int64_t lag_check_interval;
     int64_t check_timeout;
     int health_fall; /* checks in a row: to take a node out, to bring one back */
