@@ -40,6 +40,14 @@ static void add_table(const char *name, char kind, char persistence)
     schema_add_relation(schema, &relation);
 }
 
+static void add_view(const char *name, const char *definition)
+{
+    struct schema_part part = {.kind = PART_RELATION, .schema = "public", .name = "users"};
+    add_table(name, 'v', 'p');
+    schema_add_part(schema, "public", name, &part);
+    schema_set_definition(schema, "public", name, definition, false);
+}
+
 static void make_cluster(void)
 {
     static const char *shards[] = {"s0", "s1", "s2"};
@@ -67,6 +75,12 @@ static void make_cluster(void)
     add_table("pairs_too", 'r', 'p');
     add_table("fast", 'r', 'u');
     add_table("v", 'v', 'p');
+    add_view("local_view", "SELECT users.id, users.id AS user_id, users.name FROM public.users");
+    add_view("whole_view",
+             "SELECT count(*) AS id, max(orders.user_id) AS user_id, 'x'::text AS name "
+             "FROM public.orders JOIN public.local_view ON orders.id = local_view.id");
+    add_view("itself", "SELECT itself.id, whole_view.user_id, itself.name FROM public.itself, "
+                       "public.whole_view");
     schema_add_function(schema, "public", "f", VOLATILITY_STABLE);
     schema_add_function(schema, "public", "bump", VOLATILITY_VOLATILE);
 }

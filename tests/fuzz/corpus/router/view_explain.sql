@@ -1,0 +1,1 @@
+EXPLAIN SELECT public.itself.id FROM public.itself, local_view WHERE EXISTS (SELECT FROM whole_view)

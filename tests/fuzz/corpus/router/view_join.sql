@@ -1,0 +1,1 @@
+SELECT v.id, w.id FROM local_view v JOIN whole_view AS w (a, b) ON v.user_id = w.a WHERE v.id = 5

@@ -1,0 +1,1 @@
+UPDATE local_view SET user_id = 3, name = (SELECT name FROM whole_view) WHERE id = 4
