@@ -15,11 +15,9 @@
 
 /* microseconds */
 #define DEBOUNCE 20000
-#define RELOAD_EVERY 60000000
+#define RELOAD_EVERY 5000000
 #define RELOAD_SHARE                                                                               \
     50 /* a load may take one part in so many of the time: big catalogs load less often */
-#define RELOAD_FROM_REPLICA                                                                        \
-    5000000 /* a replica's catalog may be old: until a primary can be asked */
 #define RETRY_FAILED 2000000
 
 struct schema_job {
@@ -35,7 +33,6 @@ struct schema_job {
     int64_t started_at;
     uint64_t fingerprint; /* of what is published */
     bool published;
-    bool from_primary;
     bool again;      /* changed while a load was under way, which may have missed it */
     bool incomplete; /* a shard's own schemas could not be read */
     bool tried;
@@ -182,8 +179,7 @@ static void publish(struct schema_job *job, struct schema *schema, uint64_t fing
 {
     int64_t now = clock_us();
     int64_t pause = (now - job->started_at) * RELOAD_SHARE;
-    int64_t least = job->from_primary ? RELOAD_EVERY : RELOAD_FROM_REPLICA;
-    int64_t often = pause > least ? pause : least;
+    int64_t often = pause > RELOAD_EVERY ? pause : RELOAD_EVERY;
     job->due_at = now + (job->again ? DEBOUNCE : job->incomplete ? RETRY_FAILED : often);
     job->again = false;
     job->said_failed = false;
