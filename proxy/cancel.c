@@ -12,6 +12,7 @@
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
 #include "proxy/pool.h"
+#include "proxy/session.h"
 #include "proxy/takeover.h"
 #include "proxy/tls.h"
 #include "proxy/worker.h"
@@ -58,6 +59,8 @@ static void finish(struct cancel *cancel)
         pool_checkin(server); /* parked servers are nobody's */
     else if (again)
         cancel_server(server);
+    else if (server && server->client && server->client->scatter)
+        scatter_drained(server->client); /* which may have waited for this */
 }
 
 /* It may have reached the postmaster, or may yet: the server cannot be given to others any more. */

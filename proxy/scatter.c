@@ -506,11 +506,21 @@ static void finish(struct scatter *scatter)
         client_uncork(client);
 }
 
+/* A cancel request still on its way would hit the transaction's next statement on that server. */
+static bool cancels_are_out(const struct scatter *scatter)
+{
+    bool goes_on = scatter->client->tx || scatter->ends_itself;
+    for (int i = 0; goes_on && i < scatter->nparts; i++)
+        if (scatter->parts[i].server && scatter->parts[i].server->cancels)
+            return true;
+    return false;
+}
+
 /* All that was awaited has come. */
 void scatter_advance(struct scatter *scatter)
 {
     pump(scatter);
-    if (scatter->awaited || !rows_are_out(scatter))
+    if (scatter->awaited || !rows_are_out(scatter) || cancels_are_out(scatter))
         return;
     if (scatter->change && scatter->phase == SCATTER_RUNNING && !change_advance(scatter->change))
         return;

@@ -242,10 +242,12 @@ struct ahead {
 static bool look_ahead(struct merge *merge, int shard, struct ahead *ahead)
 {
     const struct stream *stream = &merge->streams[shard];
-    const char *end = buffer_head(&stream->rows) + buffer_length(&stream->rows);
-    const char *at = buffer_head(&stream->rows) + (stream->has_head ? 4 + stream->head.length : 0);
     ahead->count = ahead->at = 0;
     buffer_clear(&merge->scratch);
+    if (!buffer_length(&stream->rows))
+        return true;
+    const char *end = buffer_head(&stream->rows) + buffer_length(&stream->rows);
+    const char *at = buffer_head(&stream->rows) + (stream->has_head ? 4 + stream->head.length : 0);
     for (; at < end && ahead->count < AHEAD; at += 4 + wire_get32(at)) {
         size_t visible_end, start = buffer_length(&merge->scratch);
         if (!merge_split(merge, at + 4, wire_get32(at), &visible_end, shard) ||

@@ -217,6 +217,21 @@ def test_duplicate_key_in_a_split_insert(cluster, app):
     assert one(app, "SELECT count(*) FROM users") == 200
 
 
+def test_the_cancels_of_a_failed_fan_out_hit_nothing_that_follows(data):
+    """What the other shards still do is cancelled; the transaction's next statement on them must not be."""
+    rows = ", ".join(f"({i}, 'dup')" for i in range(190, 230))
+    with closing(data.connect()) as connection:
+        connection.autocommit = False
+        cursor = connection.cursor()
+        for _ in range(150):
+            cursor.execute("SAVEPOINT here")
+            with pytest.raises(psycopg2.errors.UniqueViolation):
+                cursor.execute(f"INSERT INTO users (id, name) VALUES {rows}")
+            cursor.execute("ROLLBACK TO here; SELECT count(*) FROM users")
+            assert cursor.fetchone()[0] == 200
+        connection.rollback()
+
+
 REFUSED = [
     "SELECT u.name, o.id FROM users u JOIN orders o ON o.id = u.id",
     "SELECT name, row_number() OVER (ORDER BY id) FROM users",
