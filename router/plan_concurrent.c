@@ -3,11 +3,12 @@
  * interrupted has an INVALID index of that name, which Postgres would take for the one that is asked for.
  *
  * It is dropped first. An index that another session is building just now is INVALID as well: whoever builds has
- * locked the table, so that is waited for, for a while, and then looked at again.
+ * locked the table, and this gives up. It does so ahead of deadlock_timeout, for the other waits for all transactions
+ * that have begun, this one too.
  */
 #include "router/plan_internal.h"
 
-#define LOCK_TIMEOUT "10s"
+#define LOCK_TIMEOUT "500ms"
 
 /* `quote` '"': a name, '\'': a literal. */
 static const char *quote(struct arena *arena, const char *text, char quote)

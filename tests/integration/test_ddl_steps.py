@@ -1,12 +1,11 @@
 """Schema changes on all shards: atomic where Postgres allows a transaction, else shard by shard, told where it stands."""
 import threading
-import time
 from contextlib import closing
 
 import psycopg
 import pytest
 
-from harness import Cluster, Proxy
+from harness import Cluster, Proxy, wait_until
 from support import fetch, one, refused
 
 USERS = {"name": "users", "type": "bigint", "tables": [{"name": "people", "key": "id"}]}
@@ -72,24 +71,25 @@ def test_an_interrupted_index_is_taken_up_again(cluster, proxy, connection, exte
         assert after == [node.value("SELECT 'people_name'::regclass::oid") for node in cluster.primaries]
 
 
-def test_an_index_that_is_being_built_is_waited_for(cluster, connection):
+def test_an_index_that_is_being_built_is_left_alone(cluster, connection):
     """Another session's build on one shard is INVALID until it is done: it is not taken for a leftover."""
     node = cluster.primaries[0]
+    create = "CREATE INDEX CONCURRENTLY IF NOT EXISTS people_name ON people (name)"
     with closing(node.connect()) as blocker:
         blocker.autocommit = False
         blocker.cursor().execute("UPDATE people SET name = name")  # the build waits for it
         builder = threading.Thread(target=node.sql, args=("CREATE INDEX CONCURRENTLY people_name ON people (name)",))
         builder.start()
-        deadline = time.monotonic() + 20
-        while indexes(cluster)[0] is None and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: indexes(cluster)[0] is not None, 20, "the index begun")
         oid = node.value("SELECT 'people_name'::regclass::oid")
-        other = threading.Thread(target=connection.cursor().execute, args=("CREATE INDEX CONCURRENTLY IF NOT EXISTS people_name ON people (name)",))
-        other.start()
-        time.sleep(0.3)
-        blocker.rollback()
+        release = threading.Timer(1.5, blocker.rollback)  # the statement itself waits for the build, as Postgres' does
+        release.start()
+        with refused("55P03") as caught:
+            connection.cursor().execute(create)
+        assert "Done on: s1, s2. Not done on: s0." in told(caught)[0]
+        release.join()
         builder.join()
-        other.join()
+    connection.cursor().execute(create)
     assert indexes(cluster) == [True, True, True] and node.value("SELECT 'people_name'::regclass::oid") == oid
 
 
