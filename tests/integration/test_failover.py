@@ -236,9 +236,12 @@ def test_promoted_replica_takes_over(own_cluster, killable):
 
     wait_until(writes_on_new, 20.0, "writes on the promoted node")
     shard.follow(old)
-    wait_until(lambda: state_of(killable, old) == "up", 15.0, "old primary back as a replica")
-    roles = {int(row["port"]): row["role"] for row in killable.show("NODES")}
-    assert roles[new.port] == "primary" and roles[old.port] == "replica"
+
+    def shown(node):
+        return next((row["state"], row["role"]) for row in killable.show("NODES") if int(row["port"]) == node.port)
+
+    wait_until(lambda: shown(old) == ("up", "replica"), 15.0, "old primary back as a replica")
+    assert shown(new) == ("up", "primary")
 
 
 def test_killed_proxy_leaves_no_transaction_open(own_cluster, killable):
