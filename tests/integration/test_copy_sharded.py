@@ -428,20 +428,23 @@ def test_a_shard_that_is_lost_in_the_middle(cluster, shop, app):
 
 
 def test_client_that_cancels(cluster, shop, app):
-    """Ctrl-C while the shards wait for rows."""
+    """Ctrl-C in the middle of the rows. The driver hears of it only when it has sent them all."""
     with closing(shop.connect()) as other:
-        started = threading.Event()
+        started, cancelled = threading.Event(), threading.Event()
 
-        class Endless:
+        class Rows:
+            left = 200  # reads after the cancel
+
             def read(self, size):
                 started.set()
-                return "".join(f"{n}\tx\n" for n in itertools.islice(numbers, size // 8))
+                self.left -= cancelled.is_set()
+                return "".join(f"{n}\tx\n" for n in itertools.islice(numbers, size // 8)) if self.left else ""
 
         numbers = itertools.count(1)
-        killer = threading.Thread(target=lambda: (started.wait(), other.cancel()))
+        killer = threading.Thread(target=lambda: (started.wait(), other.cancel(), cancelled.set()))
         killer.start()
         with pytest.raises(psycopg2.errors.QueryCanceled):
-            other.cursor().copy_expert("COPY numbers FROM STDIN", Endless())
+            other.cursor().copy_expert("COPY numbers FROM STDIN", Rows())
         killer.join()
         assert fetch(other, "/* pgshunt: primary */ SELECT count(*) FROM numbers") == [(0,)]
 
