@@ -369,9 +369,9 @@ def test_reads_are_the_replicas(delayed):
             return metric(proxy, "reads_total", f'role="{role}"') or 0
 
         before = reads("primary"), reads("replica")
-        run_tool("pgbench", "-n", "-S", "-c", "8", "-t", "1500", "-M", "prepared", "-d", proxy.dsn())
+        run_tool("pgbench", "-n", "-S", "-c", "8", "-T", "3", "-M", "prepared", "-d", proxy.dsn())
         on_primary, on_replicas = reads("primary") - before[0], reads("replica") - before[1]
-        assert on_primary + on_replicas >= 12000
+        assert on_primary + on_replicas >= 1000
         assert on_replicas >= 0.95 * (on_primary + on_replicas), (on_primary, on_replicas)
         servers = {row["port"]: row["connect_time"] for row in proxy.show("SERVERS") if row["port"] != primary.port}
         assert {int(port) for port in servers} == {node.port for node in replicas}  # neither went without
