@@ -29,10 +29,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
     struct arena arena;
     char error[1024];
-    /* A fuzzer that opens files of its own choice finds other things than bugs, and so does one that lets the C
-     * library take a{255} of a{255}. */
-    if (size &&
-        (memchr(data, '@', size) || memchr(data, '{', size) || memmem(data, size, "include", 7)))
+    /* A fuzzer that opens files of its own choice finds other things than bugs. */
+    if (size && (memchr(data, '@', size) || memmem(data, size, "include", 7)))
         return 0;
     arena_init(&arena);
     struct hba *hba =

@@ -171,6 +171,18 @@ static const struct {
     {"local /\\d+ all trust\n",
      "hba:1: found a database \"/\\d+\" (\\d is not supported); allowed: a POSIX "
      "extended regular expression"},
+    {"local all \"/a++\" trust\n",
+     "hba:1: found a user \"/a++\" (a quantifier follows another); allowed: a POSIX "
+     "extended regular expression"},
+    {"local all /((((((((((((((a+)+)+)+)+)+)+)+)+)+)+)+)+)+ trust\n",
+     "hba:1: found a user \"/((((((((((((((a+)+)+)+)+)+)+)+)+)+)+)+)+)+\" (it repeats too much); "
+     "allowed: a POSIX extended regular expression"},
+    {"local all \"/(a{,255}){255}\" trust\n",
+     "hba:1: found a user \"/(a{,255}){255}\" (it repeats too much); allowed: a POSIX "
+     "extended regular expression"},
+    {"local all /((((((((((((((((((((((((((((((((a trust\n",
+     "hba:1: found a user \"/((((((((((((((((((((((((((((((((a\" (it has too many nested "
+     "groups); allowed: a POSIX extended regular expression"},
     {"local all all md5 map=x\n", "hba:1: found map with method md5; allowed: with cert and peer"},
     {"local all all peer map=\n", "hba:1: found map without a name; allowed: map=NAME"},
     {"host all all db.example.com trust\n",
