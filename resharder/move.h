@@ -1,0 +1,58 @@
+/*
+ * move.h: which rows a job moves: buckets of keyspaces, and from where to where.
+ *
+ * Pure values; shards are numbers of the shard map. Only keyspaces of MAP_HASH with HASH_XXH64 have buckets to move.
+ */
+#ifndef PGSHUNT_RESHARDER_MOVE_H
+#define PGSHUNT_RESHARDER_MOVE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "pgshunt/arena.h"
+#include "pgshunt/shardmap.h"
+
+struct move {
+    const struct keyspace *keyspace; /* of the map */
+    unsigned first, last;            /* buckets, both included */
+    unsigned source, target;         /* shards, never the same */
+};
+
+/* All moves of a job; no two have a bucket of one keyspace in common. */
+struct moves {
+    const struct shardmap *map; /* as before the switch */
+    const struct move *items;
+    int count;
+};
+
+/* One stream's worth: all moves between two shards. */
+struct link {
+    unsigned source, target;
+};
+
+/* A value of a row in either of Postgres' forms; bytes NULL: an SQL NULL. */
+struct move_value {
+    const char *bytes;
+    size_t length;
+    bool binary;
+};
+
+/* The move that has the bucket; NULL: it stays. */
+const struct move *moves_find(const struct moves *moves, const struct keyspace *keyspace,
+                              unsigned bucket);
+/* The pairs of shards that have moves, in an array of `arena`; *count: how many. */
+const struct link *moves_links(const struct moves *moves, struct arena *arena, int *count);
+/* Whether any bucket of the keyspace goes from `source` to `target`. */
+bool moves_touch(const struct moves *moves, const struct keyspace *keyspace, unsigned source,
+                 unsigned target);
+/*
+ * The bucket of a row whose key's columns have these values, one for each part of the key, of the types
+ * `oids` (of the columns: they decide how binary values are read). False: a part is NULL or no value of its type.
+ */
+MUST_CHECK bool move_bucket(const struct keyspace *keyspace, const struct move_value *parts,
+                            const uint32_t *oids, unsigned *bucket);
+/* The moves the other way round, of the map after the switch (for the reverse stream), in `arena`. */
+struct moves moves_reversed(const struct moves *moves, const struct shardmap *after,
+                            struct arena *arena);
+
+#endif
