@@ -662,23 +662,12 @@ static void step(struct change *change)
     }
 }
 
-static void flush(struct change *change)
-{
-    struct scatter *scatter = change->scatter;
-    struct client *client = scatter->client;
-    if (!buffer_length(&scatter->out))
-        return;
-    client->request.forwarded = true;
-    client->stats->bytes_out += buffer_length(&scatter->out);
-    client_send_buffer(client, &scatter->out);
-}
-
 bool change_advance(struct change *change)
 {
     struct scatter *scatter = change->scatter;
     while (!scatter->failed && !scatter->awaited && change->phase != CHANGE_DONE) {
         if (buffer_length(&scatter->out) > OUT_MAX)
-            flush(change);
+            client_answer(scatter->client, &scatter->out);
         if (conn_queued(&scatter->client->conn) > OUT_MAX)
             return false; /* comes back when the client has taken it */
         step(change);

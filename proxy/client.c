@@ -174,6 +174,14 @@ bool client_send_buffer(struct client *client, struct buffer *bytes)
     return ok;
 }
 
+void client_answer(struct client *client, struct buffer *bytes)
+{
+    if (!buffer_length(bytes))
+        return;
+    client->request.forwarded = true;
+    client_send_buffer(client, bytes);
+}
+
 void client_error(struct client *client, const struct pg_error *error)
 {
     struct buffer out = {0};

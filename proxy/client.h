@@ -239,6 +239,8 @@ void client_fatal(struct client *client, const char *sqlstate, const char *messa
 void client_finish(struct client *client, const char *reason);
 bool client_send(struct client *client, const void *bytes, size_t len);
 bool client_send_buffer(struct client *client, struct buffer *bytes); /* and releases it */
+/* The same of what answers its request, if there is any: that cannot be asked again from now on. */
+void client_answer(struct client *client, struct buffer *bytes);
 /* Ends what conn_cork() has begun, of a client that may be closed meanwhile. */
 void client_uncork(struct client *client);
 void client_error(struct client *client, const struct pg_error *error);

@@ -17,10 +17,10 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/merge.h"
 #include "pgshunt/wire.h"
-#include "proxy/cancel.h"
 #include "proxy/extended.h"
 #include "proxy/gather.h"
 #include "proxy/keyless.h"
+#include "proxy/late_cancel.h"
 #include "proxy/reported.h"
 #include "proxy/shard_error.h"
 #include "proxy/shard_query.h"
@@ -248,7 +248,7 @@ static void stop_others(struct cursor *c)
         if (!part->awaited || part->cancelled || !server)
             continue;
         part->cancelled = true;
-        cancel_server(server);
+        late_cancel_send(server);
     }
 }
 
@@ -371,16 +371,6 @@ static void refill(struct cursor *c)
 
 /* ---- the answer ---- */
 
-static void flush(struct cursor *c)
-{
-    struct client *client = c->client;
-    if (!buffer_length(&c->run.out))
-        return;
-    client->request.forwarded = true;
-    client->stats->bytes_out += buffer_length(&c->run.out);
-    client_send_buffer(client, &c->run.out);
-}
-
 /* The merge writes the description once, ahead of the first row: it is kept. */
 static enum merge_status first_step(struct cursor *c, size_t room)
 {
@@ -410,7 +400,7 @@ static enum merge_status step(struct cursor *c)
     if (run->op == OP_MOVE)
         run->out.end = run->out.start + kept;
     if (buffer_length(&run->out) >= OUT_MAX)
-        flush(c);
+        client_answer(c->client, &c->run.out);
     return status;
 }
 
@@ -516,7 +506,7 @@ static void finish(struct cursor *c)
     struct server *server = client_participant(client, c->parts[0].shard);
     if (server)
         reported_tell(client, server, &run->out);
-    flush(c);
+    client_answer(c->client, &c->run.out);
     if (failed || run->op == OP_CLOSE)
         drop_rows(c);
     scatter_free(client);
@@ -529,7 +519,8 @@ static void finish(struct cursor *c)
 
 static void advance(struct cursor *c)
 {
-    if (!c->run.awaited && produce(c) && !c->run.awaited)
+    bool out = !c->run.awaited && produce(c) && !c->run.awaited;
+    if (out && !(c->run.failed && late_cancel_is_under_way(c->client)))
         finish(c);
 }
 

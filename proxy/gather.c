@@ -21,9 +21,9 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
-#include "proxy/cancel.h"
 #include "proxy/cursor.h"
 #include "proxy/extended.h"
+#include "proxy/late_cancel.h"
 #include "proxy/reported.h"
 #include "proxy/series.h"
 #include "proxy/shard_error.h"
@@ -90,8 +90,7 @@ static void stop_sources(struct gather *g)
         if (!source->running || source->cancelled)
             continue;
         source->cancelled = true;
-        cancel_server(source->server);
-        conn_set_reading(&source->server->conn, true); /* what comes now is thrown away */
+        late_cancel_send(source->server);
     }
 }
 
@@ -410,16 +409,6 @@ void gather_free(struct gather *g)
     free(g);
 }
 
-static void flush_out(struct gather *g)
-{
-    struct client *client = g->client;
-    if (!buffer_length(&g->out))
-        return;
-    client->request.forwarded = true;
-    client->stats->bytes_out += buffer_length(&g->out);
-    client_send_buffer(client, &g->out);
-}
-
 /* What the client's later reads have to be as new as. */
 static void note_seen(struct gather *g)
 {
@@ -471,7 +460,7 @@ static void finish(struct gather *g)
     follow_transaction(g);
     if (g->home)
         reported_tell(client, g->home, &g->out);
-    flush_out(g);
+    client_answer(g->client, &g->out);
     for (int i = 0; i < client->nparticipants; i++)
         conn_set_reading(&client->participants[i]->conn, true);
     scatter_free(client);
@@ -479,6 +468,13 @@ static void finish(struct gather *g)
         extended_scatter_done(client, failed);
     else
         session_ready(client);
+}
+
+/* The transaction's next statement is not to be hit by what has stopped this one. */
+static void finish_quietly(struct gather *g)
+{
+    if (!g->block || !late_cancel_is_under_way(g->client))
+        finish(g);
 }
 
 /* Nothing of this step is awaited any more: the next one. */
@@ -496,7 +492,7 @@ static void advance(struct gather *g)
         return;
     }
     if (g->phase == GATHER_ENDING) {
-        finish(g);
+        finish_quietly(g);
         return;
     }
     if (g->failed || !g->home || g->phase == GATHER_ANSWERING)
@@ -510,7 +506,7 @@ static void advance(struct gather *g)
         return;
     }
     if (g->phase == GATHER_ENDING && !g->awaited)
-        finish(g);
+        finish_quietly(g);
 }
 
 /* ---- rows on their way home ---- */
@@ -680,7 +676,7 @@ static void answer_message(struct gather *g, char type, const char *body, size_t
         break;
     }
     if (buffer_length(&g->out) > QUEUE_MAX)
-        flush_out(g);
+        client_answer(g->client, &g->out);
 }
 
 static void home_ready(struct gather *g, const char *body, size_t len)
@@ -740,7 +736,7 @@ void gather_pump(struct gather *g)
     if (g->home && g->copying && buffer_length(&g->feed))
         send_home(g, &g->feed);
     if (g->phase >= GATHER_ANSWERING) /* till then a read whose server is lost can be repeated */
-        flush_out(g);
+        client_answer(g->client, &g->out);
     pace(g);
     if (!g->running && g->copying)
         advance(g);
@@ -749,6 +745,8 @@ void gather_pump(struct gather *g)
 void gather_drained(struct gather *g)
 {
     pace(g);
+    if (g->phase == GATHER_ENDING) /* which may wait for cancels */
+        advance(g);
 }
 
 /* ---- losing a server ---- */

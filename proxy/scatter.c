@@ -25,6 +25,7 @@
 #include "proxy/extended.h"
 #include "proxy/gather.h"
 #include "proxy/keyless.h"
+#include "proxy/late_cancel.h"
 #include "proxy/misroute.h"
 #include "proxy/pool.h"
 #include "proxy/reported.h"
@@ -216,8 +217,7 @@ static void stop_others(struct scatter *scatter)
         part->cancelled = true;
         if (scatter->copy)
             scatter_copy_give_up(scatter->copy, part->server);
-        cancel_server(part->server);
-        conn_set_reading(&part->server->conn, true); /* what comes now is thrown away */
+        late_cancel_send(part->server);
     }
 }
 
@@ -257,12 +257,7 @@ static void explain_half_commit(struct scatter *scatter)
 
 static void flush(struct scatter *scatter)
 {
-    struct client *client = scatter->client;
-    if (!buffer_length(&scatter->out))
-        return;
-    client->request.forwarded = true;
-    client->stats->bytes_out += buffer_length(&scatter->out);
-    client_send_buffer(client, &scatter->out);
+    client_answer(scatter->client, &scatter->out);
 }
 
 static void pace(struct scatter *scatter)
@@ -273,7 +268,8 @@ static void pace(struct scatter *scatter)
         if (!part->server || part->complete || part->cancelled)
             continue;
         if (scatter->merge)
-            conn_set_reading(&part->server->conn, !slow && merge_hungry(scatter->merge, i));
+            conn_set_reading(&part->server->conn,
+                             scatter->rows_done || (!slow && merge_hungry(scatter->merge, i)));
         else if (scatter->copy && scatter_copy_is_out(scatter->copy))
             conn_set_reading(&part->server->conn, !slow);
     }
@@ -308,7 +304,9 @@ static void pump(struct scatter *scatter)
         }
         if (status == MERGE_DONE) {
             scatter->rows_done = true;
-            stop_others(scatter);
+            if (!scatter->client
+                     ->tx) /* which a cancel would fail: there what comes is thrown away */
+                stop_others(scatter);
         }
         /* While there is no row the read of a shard that is lost can still be repeated. */
         if (status == MERGE_WAIT && !merge_rows(scatter->merge))
@@ -506,21 +504,17 @@ static void finish(struct scatter *scatter)
         client_uncork(client);
 }
 
-/* A cancel request still on its way would hit the transaction's next statement on that server. */
-static bool cancels_are_out(const struct scatter *scatter)
+static bool waits_for_cancels(const struct scatter *scatter)
 {
     bool goes_on = scatter->client->tx || scatter->ends_itself;
-    for (int i = 0; goes_on && i < scatter->nparts; i++)
-        if (scatter->parts[i].server && scatter->parts[i].server->cancels)
-            return true;
-    return false;
+    return goes_on && late_cancel_is_under_way(scatter->client);
 }
 
 /* All that was awaited has come. */
 void scatter_advance(struct scatter *scatter)
 {
     pump(scatter);
-    if (scatter->awaited || !rows_are_out(scatter) || cancels_are_out(scatter))
+    if (scatter->awaited || !rows_are_out(scatter) || waits_for_cancels(scatter))
         return;
     if (scatter->change && scatter->phase == SCATTER_RUNNING && !change_advance(scatter->change))
         return;

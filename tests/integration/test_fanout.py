@@ -213,3 +213,15 @@ def test_row_limit_of_a_statement_without_rows(data):
         for sql in ("UPDATE users SET country = country WHERE id <= 20 RETURNING id", "SELECT id FROM users"):
             answer = raw.ask(parse("", sql), bind("", ""), execute("", 1), SYNC)
             assert kinds(answer) == "12DsZ"
+
+
+def test_bytes_are_counted_once(data):
+    """What a client has got is what the statistics say, for one shard and for several."""
+    def sent():
+        return sum(int(row["total_sent"]) for row in data.show("STATS") if row["database"] == "app")
+    for sql in ("SELECT repeat('x', 1000000) FROM users WHERE id = 1",
+                "SELECT repeat('x', 5000) FROM users ORDER BY id",
+                "SELECT repeat('x', 5000), rank() OVER (ORDER BY id) FROM users"):
+        before = sent()
+        data.sql(sql)
+        assert 1000000 < sent() - before < 1100000, sql
