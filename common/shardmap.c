@@ -36,6 +36,8 @@ struct shardmap {
     const struct lookup_rule **lookups;
     unsigned nlookups;
     struct mapped_schema *schemas;
+    int64_t epoch;
+    bool holds;
 };
 
 static const struct table_rule unsharded_rule = {.name = "", .class = TABLE_UNSHARDED};
@@ -111,9 +113,12 @@ static void share_buckets(const struct shardmap *map, struct keyspace *keyspace)
         remainder[best] = 0;
     }
     unsigned bucket = 0;
-    for (unsigned i = 0; i < map->nshards; i++)
+    unsigned *owned = (unsigned *)keyspace->owned;
+    for (unsigned i = 0; i < map->nshards; i++) {
+        owned[i] = (unsigned)share[i];
         for (uint64_t n = 0; n < share[i]; n++)
             keyspace->bucket_shard[bucket++] = (uint16_t)i;
+    }
     free(share);
 }
 
@@ -129,6 +134,9 @@ int shardmap_add_keyspace(struct shardmap *map, const char *name, enum key_type 
     keyspace->entries = NULL;
     keyspace->nentries = 0;
     keyspace->rest = SHARDMAP_NO_SHARD;
+    keyspace->owned = arena_array(&map->arena, unsigned, map->nshards);
+    keyspace->ghosts = NULL;
+    keyspace->held = NULL;
     share_buckets(map, keyspace);
     unsigned index = map->nkeyspaces++;
     map->keyspaces = mem_realloc(map->keyspaces, sizeof *map->keyspaces * map->nkeyspaces);
@@ -421,4 +429,80 @@ unsigned shardmap_buckets_of(const struct keyspace *keyspace, unsigned shard)
     for (unsigned i = 0; i < SHARDKEY_BUCKETS; i++)
         count += keyspace->bucket_shard[i] == shard;
     return count;
+}
+
+bool shardmap_owns(const struct keyspace *keyspace, unsigned shard)
+{
+    if (keyspace->map != MAP_HASH)
+        return (keyspace->map == MAP_LIST && keyspace->rest == shard) ||
+               shardmap_entries_of(keyspace, shard) > 0;
+    return keyspace->hash == HASH_POSTGRES || keyspace->owned[shard] > 0;
+}
+
+int shardmap_keyspace_by_name(const struct shardmap *map, const char *name)
+{
+    for (unsigned i = 0; i < map->nkeyspaces; i++)
+        if (strcmp(map->keyspaces[i]->name, name) == 0)
+            return (int)i;
+    return -1;
+}
+
+/* ---- what the catalog says ---- */
+
+void shardmap_set_buckets(struct shardmap *map, int keyspace, unsigned first, unsigned last,
+                          unsigned shard)
+{
+    struct keyspace *k = map->keyspaces[keyspace];
+    unsigned *owned = (unsigned *)k->owned;
+    for (unsigned bucket = first; bucket <= last && bucket < SHARDKEY_BUCKETS; bucket++) {
+        owned[k->bucket_shard[bucket]]--;
+        owned[shard]++;
+        k->bucket_shard[bucket] = (uint16_t)shard;
+    }
+}
+
+void shardmap_set_ghost(struct shardmap *map, int keyspace, unsigned shard)
+{
+    struct keyspace *k = map->keyspaces[keyspace];
+    bool *ghosts = (bool *)k->ghosts;
+    if (!ghosts)
+        k->ghosts = ghosts = arena_array(&map->arena, bool, map->nshards);
+    ghosts[shard] = true;
+}
+
+bool keyspace_has_ghosts(const struct keyspace *keyspace, unsigned shard)
+{
+    return keyspace->ghosts && keyspace->ghosts[shard];
+}
+
+void shardmap_hold(struct shardmap *map, int keyspace, unsigned first, unsigned last)
+{
+    struct keyspace *k = map->keyspaces[keyspace];
+    uint8_t *held = (uint8_t *)k->held;
+    if (!held)
+        k->held = held = arena_array(&map->arena, uint8_t, SHARDKEY_BUCKETS / 8);
+    for (unsigned bucket = first; bucket <= last && bucket < SHARDKEY_BUCKETS; bucket++) {
+        held[bucket / 8] |= (uint8_t)(1u << bucket % 8);
+        map->holds = true;
+    }
+}
+
+bool keyspace_is_held(const struct keyspace *keyspace, unsigned bucket)
+{
+    return keyspace->held && (keyspace->held[bucket / 8] >> bucket % 8 & 1);
+}
+
+bool shardmap_holds(const struct shardmap *map)
+{
+    return map->holds;
+}
+
+int64_t shardmap_epoch(const struct shardmap *map)
+{
+    return map->epoch;
+}
+
+void shardmap_set_epoch(struct shardmap *map, int64_t epoch)
+{
+    map->epoch = epoch;
 }

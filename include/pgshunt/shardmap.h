@@ -48,6 +48,9 @@ struct keyspace {
     unsigned nentries;
     unsigned rest;                           /* MAP_LIST: shard of all other values */
     uint16_t bucket_shard[SHARDKEY_BUCKETS]; /* bucket -> shard (HASH_XXH64) */
+    const unsigned *owned;                   /* shard -> how many buckets it has (HASH_XXH64) */
+    const bool *ghosts;                      /* shard -> has ghost rows; NULL: none has */
+    const uint8_t *held;                     /* a bit for each bucket; NULL: none is held */
 };
 
 /* A column by which the shard of a table's rows is found by asking the shards: see docs/internals/lookup.md. */
@@ -104,6 +107,17 @@ unsigned shardmap_shard_of_parts(const struct shardmap *map, const struct keyspa
                                  const struct shardkey *parts);
 /* Everything in the schema is on that shard. */
 void shardmap_add_schema(struct shardmap *map, const char *schema, unsigned shard);
+/*
+ * What the catalog says of a map that is not in use yet; `keyspace` is its index. Buckets first..last, both included:
+ * they belong to the shard (keyspaces of MAP_HASH with HASH_XXH64; others have none).
+ */
+void shardmap_set_buckets(struct shardmap *map, int keyspace, unsigned first, unsigned last,
+                          unsigned shard);
+/* The shard has rows of buckets that it does not own: see docs/internals/resharding.md. */
+void shardmap_set_ghost(struct shardmap *map, int keyspace, unsigned shard);
+/* Statements that touch these buckets are to wait. */
+void shardmap_hold(struct shardmap *map, int keyspace, unsigned first, unsigned last);
+void shardmap_set_epoch(struct shardmap *map, int64_t epoch);
 /* All of it as the configuration says. */
 struct shardmap *shardmap_of_config(const struct database_config *config);
 void shardmap_free(struct shardmap *map);
@@ -141,5 +155,15 @@ void shardmap_sort_entries(enum key_type type, struct key_entry *entries, unsign
 unsigned shardmap_entries_of(const struct keyspace *keyspace, unsigned shard);
 /* How many buckets of the keyspace the shard owns. */
 unsigned shardmap_buckets_of(const struct keyspace *keyspace, unsigned shard);
+/* Whether any row of the keyspace can be the shard's: it owns a bucket, or a value. */
+bool shardmap_owns(const struct keyspace *keyspace, unsigned shard);
+/* The number of the map, raised by every change; 0: it is the configuration's, nothing is recorded. */
+int64_t shardmap_epoch(const struct shardmap *map);
+bool keyspace_has_ghosts(const struct keyspace *keyspace, unsigned shard);
+bool keyspace_is_held(const struct keyspace *keyspace, unsigned bucket);
+/* Any bucket of any keyspace is held. */
+bool shardmap_holds(const struct shardmap *map);
+/* -1: no keyspace of that name. */
+int shardmap_keyspace_by_name(const struct shardmap *map, const char *name);
 
 #endif

@@ -221,13 +221,96 @@ static void test_shard_of(void **state)
     shardmap_free(map);
 }
 
+/* What the catalog says is laid over what the configuration says. */
+static void test_recorded(void **state)
+{
+    (void)state;
+    const unsigned weights[] = {1, 1, 0};
+    struct shardmap *map = make_map(3, weights);
+    int users = shardmap_add_keyspace(map, "users", KEY_BIGINT, HASH_XXH64);
+    shardmap_add_keyspace(map, "others", KEY_TEXT, HASH_XXH64);
+    const struct keyspace *keyspace = shardmap_keyspace(map, 0), *other = shardmap_keyspace(map, 1);
+    assert_int_equal(shardmap_epoch(map), 0);
+    assert_false(shardmap_owns(keyspace, 2));
+    assert_int_equal(shardmap_keyspace_by_name(map, "others"), 1);
+    assert_int_equal(shardmap_keyspace_by_name(map, "other"), -1);
+
+    shardmap_set_buckets(map, users, 4000, 9000, 2);
+    shardmap_set_epoch(map, 1LL << 40);
+    assert_true(shardmap_epoch(map) == 1LL << 40);
+    assert_true(shardmap_owns(keyspace, 2));
+    assert_false(shardmap_owns(other, 2));
+    for (unsigned b = 0; b < SHARDKEY_BUCKETS; b++) {
+        unsigned was = other->bucket_shard[b];
+        assert_int_equal(keyspace->bucket_shard[b], b >= 4000 && b <= 9000 ? 2 : was);
+    }
+    for (unsigned shard = 0; shard < 3; shard++) {
+        unsigned count = 0;
+        for (unsigned b = 0; b < SHARDKEY_BUCKETS; b++)
+            count += keyspace->bucket_shard[b] == shard;
+        assert_int_equal(shardmap_buckets_of(keyspace, shard), count);
+    }
+    shardmap_set_buckets(map, users, 0, SHARDKEY_BUCKETS + 5, 1);
+    assert_int_equal(shardmap_buckets_of(keyspace, 1), SHARDKEY_BUCKETS);
+    assert_false(shardmap_owns(keyspace, 0));
+    shardmap_free(map);
+}
+
+static void test_ghosts_and_holds(void **state)
+{
+    (void)state;
+    struct shardmap *map = make_map(2, NULL);
+    int users = shardmap_add_keyspace(map, "users", KEY_BIGINT, HASH_XXH64);
+    shardmap_add_keyspace(map, "others", KEY_BIGINT, HASH_XXH64);
+    const struct keyspace *keyspace = shardmap_keyspace(map, 0), *other = shardmap_keyspace(map, 1);
+    assert_false(keyspace_has_ghosts(keyspace, 0));
+    assert_false(keyspace_is_held(keyspace, 0));
+    assert_false(shardmap_holds(map));
+
+    shardmap_set_ghost(map, users, 1);
+    assert_false(keyspace_has_ghosts(keyspace, 0));
+    assert_true(keyspace_has_ghosts(keyspace, 1));
+    assert_false(keyspace_has_ghosts(other, 1));
+    assert_false(shardmap_holds(map));
+
+    shardmap_hold(map, users, 7, 8);
+    shardmap_hold(map, users, 16383, 16383);
+    assert_true(shardmap_holds(map));
+    for (unsigned b = 0; b < SHARDKEY_BUCKETS; b++) {
+        assert_int_equal(keyspace_is_held(keyspace, b), b == 7 || b == 8 || b == 16383);
+        assert_false(keyspace_is_held(other, b));
+    }
+    shardmap_free(map);
+}
+
+/* Values and intervals are owned, too; Postgres' own hashing leaves nobody out. */
+static void test_owners(void **state)
+{
+    (void)state;
+    struct shardmap *map = make_map(4, NULL);
+    static const unsigned char low[8] = {0, 0, 0, 0, 0, 0, 0, 1};
+    const struct key_entry listed[] = {{low, sizeof low, 2}};
+    const struct key_entry ranges[] = {{NULL, 0, 0}, {low, sizeof low, 3}};
+    const bool owns[3][4] = {{false, true, true, false}, {true, false, false, true}, {1, 1, 1, 1}};
+    shardmap_add_keyspace(map, "list", KEY_BIGINT, HASH_XXH64);
+    shardmap_add_keyspace(map, "range", KEY_BIGINT, HASH_XXH64);
+    shardmap_add_keyspace(map, "postgres", KEY_BIGINT, HASH_POSTGRES);
+    shardmap_map_values(map, 0, MAP_LIST, listed, 1, 1);
+    shardmap_map_values(map, 1, MAP_RANGE, ranges, 2, SHARDMAP_NO_SHARD);
+    for (unsigned k = 0; k < 3; k++)
+        for (unsigned shard = 0; shard < 4; shard++)
+            assert_int_equal(shardmap_owns(shardmap_keyspace(map, k), shard), owns[k][shard]);
+    shardmap_free(map);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_weights),  cmocka_unit_test(test_default_weights),
-        cmocka_unit_test(test_shards),   cmocka_unit_test(test_copies),
-        cmocka_unit_test(test_tables),   cmocka_unit_test(test_many),
-        cmocka_unit_test(test_shard_of),
+        cmocka_unit_test(test_weights),          cmocka_unit_test(test_default_weights),
+        cmocka_unit_test(test_shards),           cmocka_unit_test(test_copies),
+        cmocka_unit_test(test_tables),           cmocka_unit_test(test_many),
+        cmocka_unit_test(test_shard_of),         cmocka_unit_test(test_recorded),
+        cmocka_unit_test(test_ghosts_and_holds), cmocka_unit_test(test_owners),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
