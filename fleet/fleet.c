@@ -1,9 +1,6 @@
 /* fleet.c: connections with the primaries of all shards of a database, and what is told of them. */
 #include "fleet/fleet.h"
 
-#include <stdlib.h>
-#include <string.h>
-
 /* ---- telling ---- */
 
 void fleet_tell(struct fleet *fleet, enum fleet_event_kind kind, int shard, const char *object,
@@ -42,77 +39,24 @@ bool fleet_stopped(const struct fleet *fleet)
     return fleet->request->stop && *fleet->request->stop;
 }
 
-/* ---- logging in ---- */
-
-/* A stored SCRAM or md5 secret proves a password, it is none. */
-static const char *plain(const char *secret)
-{
-    bool stored = !secret || strncmp(secret, "SCRAM-SHA-256$", 14) == 0 ||
-                  (strncmp(secret, "md5", 3) == 0 && strlen(secret) == 35);
-    return stored ? "" : secret;
-}
-
-static const char *login_name(const struct fleet_request *request)
-{
-    const char *environment = getenv("PGUSER");
-    return request->user ? request->user
-           : environment ? environment
-                         : request->config->monitor_user;
-}
-
-static const char *login_password(const struct config *config, const char *user)
-{
-    const struct user_config *known = config_user(config, user);
-    if (strcmp(user, config->monitor_user) == 0 && config->monitor_password[0])
-        return config->monitor_password;
-    return plain(known ? known->secret : NULL);
-}
-
-static bool is_primary(struct fleet *fleet, struct db *db)
-{
-    PGresult *rows = db_query(db, FLEET_CONNECT_MS, &fleet->error, "SELECT pg_is_in_recovery()", 0);
-    bool primary = rows && PQgetvalue(rows, 0, 0)[0] == 'f';
-    if (rows && !primary)
-        fleet->error = (struct db_error){.text = "none of its nodes is a primary"};
-    PQclear(rows);
-    return primary;
-}
-
-static struct db *open_primary(struct fleet *fleet, const struct shard_config *shard,
-                               const char *application)
-{
-    const struct fleet_request *request = fleet->request;
-    const char *user = login_name(request);
-    for (int i = 0; i < shard->nnodes; i++) {
-        const struct node_config *node = &shard->nodes[i];
-        struct db_target target = {
-            .host = node->host,
-            .port = node->port,
-            .dbname = shard->dbname,
-            .user = user,
-            .password = login_password(request->config, user),
-            .application = application,
-            .tls = config_server_tls(request->config, fleet->database->name, node->host, node->port,
-                                     shard->dbname),
-            .stop = request->stop,
-        };
-        struct db *db = db_open(&target, FLEET_CONNECT_MS, &fleet->error);
-        if (db && is_primary(fleet, db))
-            return db;
-        db_close(db);
-    }
-    return NULL;
-}
+/* ---- opening ---- */
 
 static bool open_all(struct fleet *fleet, const char *application)
 {
     bool good = true;
+    struct primary_login login = {
+        .config = fleet->request->config,
+        .database = fleet->database,
+        .user = fleet->request->user,
+        .application = application,
+        .stop = fleet->request->stop,
+    };
     fleet->nshards = fleet->database->nshards;
     fleet->shards = arena_array(&fleet->arena, struct fleet_shard, fleet->nshards);
     for (int i = 0; i < fleet->nshards; i++)
         fleet->shards[i].name = fleet->database->shards[i].name;
     for (int i = 0; i < fleet->nshards; i++) {
-        fleet->shards[i].db = open_primary(fleet, &fleet->database->shards[i], application);
+        fleet->shards[i].db = primary_open(&login, &fleet->database->shards[i], &fleet->error);
         if (!fleet->shards[i].db)
             good = fleet_fails(fleet, i, NULL, "cannot connect to the shard's primary");
     }

@@ -19,9 +19,10 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/db.h"
 #include "pgshunt/fleet.h"
+#include "pgshunt/primary.h"
 #include "pgshunt/shardmap.h"
 
-#define FLEET_CONNECT_MS 8000
+#define FLEET_CONNECT_MS PRIMARY_CONNECT_MS
 #define FLEET_QUERY_MS 600000 /* of a large table's checksums */
 
 struct fleet_shard {
