@@ -6,11 +6,12 @@
 
 #include "pgshunt/arena.h"
 #include "pgshunt/db.h"
+#include "pgshunt/error.h"
+#include "pgshunt/primary.h"
 #include "pgshunt/reshard.h"
 #include "pgshunt/shardmap.h"
 #include "resharder/move.h"
 
-#define RESHARD_CONNECT_MS 8000
 #define RESHARD_QUERY_MS 60000
 
 struct reshard {
@@ -20,13 +21,19 @@ struct reshard {
     struct shardmap *map;  /* as the catalog has it now; owned */
     struct moves moves;    /* of the job; empty where there is none */
     struct db **primaries; /* one per shard, opened when first asked for; owned */
+    unsigned catalog;      /* the catalog's shard */
     struct db_error error; /* of what failed last */
 };
 
 #define RESHARD_TEXT(reshard, ...) arena_printf(&(reshard)->arena, __VA_ARGS__)
 
+/* Opens the catalog, made and recorded where it is not there yet. False: told why. End it in any case. */
+MUST_CHECK bool reshard_begin(struct reshard *reshard, const struct reshard_request *request);
+void reshard_end(struct reshard *reshard);
 /* The engine's session with a shard's primary: its own timeouts, keepalives, application_name. NULL: error. */
 struct db *reshard_primary(struct reshard *reshard, unsigned shard);
+/* ... with the catalog shard's. */
+struct db *reshard_catalog(struct reshard *reshard);
 /* Another one, the caller's to close (for threads, locks, markers). `stop` is the request's flag. */
 struct db *reshard_open(struct reshard *reshard, unsigned shard, struct db_error *error);
 /* conninfo of the shard's primary for a replication connection, in the arena; NULL: error. */

@@ -20,6 +20,7 @@ struct move_column {
     const char *quoted;
     const char *type; /* as format_type() has it, for DDL */
     uint32_t type_oid;
+    uint32_t base_oid; /* of a domain: what it is made of, else type_oid; for move_bucket() */
     bool not_null;
     bool generated; /* GENERATED ALWAYS AS (...) STORED: not copied, computed there */
     bool identity;  /* GENERATED ... AS IDENTITY: its values are copied (OVERRIDING SYSTEM VALUE) */
