@@ -74,6 +74,13 @@ struct catalog_move {
 MUST_CHECK bool catalog_flip(struct db *db, const char *database, const char *job,
                              const char *attempt, int64_t hold, const struct catalog_move *moves,
                              int count, int64_t epoch, const char *state, struct db_error *error);
+/*
+ * Ends a switch that was not finished: job's attempt (if it is still `attempt`) is taken away, its state is `state`
+ * again, and the epoch becomes `epoch` (of the guards) if it was less, with every bucket where it was; announced.
+ */
+MUST_CHECK bool catalog_abort(struct db *db, const char *database, const char *job,
+                              const char *attempt, int64_t epoch, const char *state,
+                              struct db_error *error);
 /* A shard has ghost rows of a keyspace from now on, or none any more; announced. */
 MUST_CHECK bool catalog_set_ghost(struct db *db, const char *database, const char *keyspace,
                                   const char *shard, const char *job, bool has,
