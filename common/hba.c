@@ -17,7 +17,8 @@ enum address_kind { ADDRESS_ALL, ADDRESS_BLOCK, ADDRESS_SAMEHOST, ADDRESS_SAMENE
 struct name {
     struct name *next;
     enum name_kind kind;
-    const char *text; /* EXACT; PATTERN: a regular expression */
+    const char *text;        /* EXACT */
+    struct pattern *pattern; /* PATTERN */
 };
 
 /* An address block; IPv4 uses the first four bytes. */
@@ -149,12 +150,10 @@ static bool refuse_name(struct parse *parse, const struct hba_token *token, cons
 static bool parse_pattern(struct parse *parse, const char *what, struct name *name)
 {
     char why[200];
-    bool ignored;
     name->kind = NAME_PATTERN;
-    name->text++;
-    return pattern_check(name->text, &ignored, why, sizeof why) ||
-           REFUSE(parse, "found %s \"/%.80s\" (%s); allowed: a POSIX extended regular expression",
-                  what, name->text, why);
+    name->pattern = pattern_compile(parse->reader->arena, name->text + 1, why, sizeof why);
+    return name->pattern || REFUSE(parse, "found %s \"%.80s\" (%s); allowed: a regular expression",
+                                   what, name->text, why);
 }
 
 static bool parse_names(struct parse *parse, const char *what, bool databases, struct name **names)
@@ -506,47 +505,54 @@ static bool fits_type(const struct rule *rule, bool is_ip, bool tls)
 }
 
 /* "all" is every database, but not physical replication, which has none. */
-static bool fits_database(const struct name *name, const struct hba_visitor *visitor)
+static enum pattern_answer fits_database(const struct name *name, const struct hba_visitor *visitor)
 {
-    switch (name->kind) {
-    case NAME_ALL:
-        return !visitor->replication;
-    case NAME_SAMEUSER:
-        return !visitor->replication && strcmp(visitor->database, visitor->user) == 0;
-    case NAME_REPLICATION:
-        return visitor->replication;
-    case NAME_PATTERN:
-        return !visitor->replication && pattern_matches(name->text, visitor->database, NULL);
-    case NAME_EXACT:
-        break;
-    }
-    return !visitor->replication && strcmp(name->text, visitor->database) == 0;
+    bool fits = false;
+    if (visitor->replication || name->kind == NAME_REPLICATION)
+        fits = visitor->replication && name->kind == NAME_REPLICATION;
+    else if (name->kind == NAME_PATTERN)
+        return pattern_match(name->pattern, visitor->database, NULL);
+    else
+        fits = name->kind == NAME_ALL ||
+               strcmp(name->kind == NAME_SAMEUSER ? visitor->user : name->text,
+                      visitor->database) == 0;
+    return fits ? PATTERN_YES : PATTERN_NO;
 }
 
-static bool fits_user(const struct name *name, const char *user)
+static enum pattern_answer fits_user(const struct name *name, const struct hba_visitor *visitor)
 {
     if (name->kind == NAME_PATTERN)
-        return pattern_matches(name->text, user, NULL);
-    return name->kind == NAME_ALL || strcmp(name->text, user) == 0;
+        return pattern_match(name->pattern, visitor->user, NULL);
+    return name->kind == NAME_ALL || strcmp(name->text, visitor->user) == 0 ? PATTERN_YES
+                                                                            : PATTERN_NO;
 }
 
-static bool fits_names(const struct rule *rule, const struct hba_visitor *visitor)
+static enum pattern_answer fits_names(const struct rule *rule, const struct hba_visitor *visitor)
 {
-    const struct name *database = rule->databases, *user = rule->users;
-    while (database && !fits_database(database, visitor))
-        database = database->next;
-    while (user && !fits_user(user, visitor->user))
-        user = user->next;
-    return database && user;
+    enum pattern_answer database = PATTERN_NO, user = PATTERN_NO;
+    for (const struct name *name = rule->databases; name && database == PATTERN_NO;
+         name = name->next)
+        database = fits_database(name, visitor);
+    if (database != PATTERN_YES)
+        return database;
+    for (const struct name *name = rule->users; name && user == PATTERN_NO; name = name->next)
+        user = fits_user(name, visitor);
+    return user;
 }
 
-const struct hba_rule *hba_match(const struct hba *hba, const struct hba_visitor *visitor)
+const struct hba_rule *hba_match(const struct hba *hba, const struct hba_visitor *visitor,
+                                 bool *failed)
 {
     struct block address;
     bool is_ip = visitor_address(visitor->address, &address);
-    for (const struct rule *rule = hba->rules; rule; rule = rule->next)
-        if (fits_type(rule, is_ip, visitor->tls) && (!is_ip || fits_address(hba, rule, &address)) &&
-            fits_names(rule, visitor))
+    *failed = false;
+    for (const struct rule *rule = hba->rules; rule; rule = rule->next) {
+        if (!fits_type(rule, is_ip, visitor->tls) || (is_ip && !fits_address(hba, rule, &address)))
+            continue;
+        enum pattern_answer fits = fits_names(rule, visitor);
+        *failed = fits == PATTERN_FAILED;
+        if (fits != PATTERN_NO)
             return &rule->public;
+    }
     return NULL;
 }

@@ -10,10 +10,10 @@
 struct ident_line {
     struct ident_line *next;
     const char *map;
-    const char *system; /* a name, or a regular expression */
-    bool system_is_pattern;
-    const char *user; /* likewise; NULL: all */
-    bool user_is_pattern;
+    const char *system;             /* a name */
+    struct pattern *system_pattern; /* or a regular expression */
+    const char *user;               /* likewise; NULL without a pattern: all */
+    struct pattern *user_pattern;
     bool user_has_group; /* \1 in it is what the system's name has matched */
 };
 
@@ -36,37 +36,25 @@ static bool take_field(struct hba_reader *reader, const struct hba_line *line,
     return true;
 }
 
-static bool check_pattern(struct hba_reader *reader, const struct hba_line *line,
-                          const char *pattern, bool *has_group)
+/* A name, or a pattern: in quotes, too, as in Postgres. */
+static bool read_name(struct hba_reader *reader, const struct hba_line *line,
+                      const struct hba_token *token, const char **name, struct pattern **pattern)
 {
     char why[200];
-    if (pattern_check(pattern, has_group, why, sizeof why))
+    if (token->text[0] != '/') {
+        *name = token->text;
         return true;
-    return hba_refuse(reader, line->file, line->line,
-                      "found \"/%.80s\" (%s); allowed: a POSIX extended regular expression",
-                      pattern, why);
-}
-
-/* In quotes, too, as in Postgres. */
-static bool is_pattern(const struct hba_token *token)
-{
-    return token->text[0] == '/';
-}
-
-static bool read_system(struct hba_reader *reader, const struct hba_line *line,
-                        const struct hba_token *token, struct ident_line *ident, bool *has_group)
-{
-    *has_group = false;
-    ident->system_is_pattern = is_pattern(token);
-    ident->system = token->text + ident->system_is_pattern;
-    return !ident->system_is_pattern || check_pattern(reader, line, ident->system, has_group);
+    }
+    *pattern = pattern_compile(reader->arena, token->text + 1, why, sizeof why);
+    return *pattern ||
+           hba_refuse(reader, line->file, line->line,
+                      "found \"%.80s\" (%s); allowed: a regular expression", token->text, why);
 }
 
 static bool read_user(struct hba_reader *reader, const struct hba_line *line,
-                      const struct hba_token *token, struct ident_line *ident, bool has_group)
+                      const struct hba_token *system, const struct hba_token *token,
+                      struct ident_line *ident)
 {
-    bool ignored;
-    ident->user_is_pattern = is_pattern(token);
     if (!token->quoted && token->text[0] == '+')
         return hba_refuse(
             reader, line->file, line->line,
@@ -75,15 +63,14 @@ static bool read_user(struct hba_reader *reader, const struct hba_line *line,
             token->text);
     if (!token->quoted && strcmp(token->text, "all") == 0)
         return true;
-    ident->user = token->text + ident->user_is_pattern;
-    if (ident->user_is_pattern)
-        return check_pattern(reader, line, ident->user, &ignored);
-    ident->user_has_group = ident->system_is_pattern && strstr(ident->user, "\\1");
-    if (ident->user_has_group && !has_group)
+    if (!read_name(reader, line, token, &ident->user, &ident->user_pattern))
+        return false;
+    ident->user_has_group = ident->system_pattern && ident->user && strstr(ident->user, "\\1");
+    if (ident->user_has_group && !pattern_has_group(ident->system_pattern))
         return hba_refuse(reader, line->file, line->line,
-                          "found \\1 in user \"%.60s\", but no group in \"/%.60s\"; allowed: a "
+                          "found \\1 in user \"%.60s\", but no group in \"%.60s\"; allowed: a "
                           "regular expression with (...)",
-                          ident->user, ident->system);
+                          ident->user, system->text);
     return true;
 }
 
@@ -92,7 +79,6 @@ static bool read_line(struct hba_reader *reader, const struct hba_line *line,
 {
     const struct hba_token *map = NULL, *system = NULL, *user = NULL;
     struct hba_field *rest = line->fields;
-    bool has_group;
     if (!take_field(reader, line, &rest, &map) || !take_field(reader, line, &rest, &system) ||
         !take_field(reader, line, &rest, &user))
         return false;
@@ -101,8 +87,8 @@ static bool read_line(struct hba_reader *reader, const struct hba_line *line,
                           "found \"%.60s\" behind the user; allowed: MAP SYSTEM-NAME USER",
                           rest->tokens->text);
     *ident = (struct ident_line){.map = map->text};
-    return read_system(reader, line, system, ident, &has_group) &&
-           read_user(reader, line, user, ident, has_group);
+    return read_name(reader, line, system, &ident->system, &ident->system_pattern) &&
+           read_user(reader, line, system, user, ident);
 }
 
 static struct ident *make_lines(struct hba_reader *reader)
@@ -155,23 +141,35 @@ static bool names_user(const struct ident_line *line, const char *group, const c
            strcmp(user + before + length, at + 2) == 0;
 }
 
-static bool fits(const struct ident_line *line, const char *system, const char *user)
+static enum pattern_answer same(const char *one, const char *other)
 {
-    char group[PATTERN_GROUP_MAX];
-    if (line->system_is_pattern ? !pattern_matches(line->system, system, group)
-                                : strcmp(line->system, system) != 0)
-        return false;
-    if (!line->user)
-        return true;
-    if (line->user_is_pattern)
-        return pattern_matches(line->user, user, NULL);
-    return line->user_has_group ? names_user(line, group, user) : strcmp(line->user, user) == 0;
+    return strcmp(one, other) == 0 ? PATTERN_YES : PATTERN_NO;
 }
 
-bool ident_fits(const struct ident *ident, const char *map, const char *system, const char *user)
+static enum pattern_answer fits(const struct ident_line *line, const char *system, const char *user)
 {
-    for (const struct ident_line *line = ident->lines; line; line = line->next)
-        if (strcmp(line->map, map) == 0 && fits(line, system, user))
-            return true;
-    return false;
+    char group[PATTERN_GROUP_MAX];
+    enum pattern_answer is_system =
+        line->system_pattern
+            ? pattern_match(line->system_pattern, system, line->user_has_group ? group : NULL)
+            : same(line->system, system);
+    if (is_system != PATTERN_YES)
+        return is_system;
+    if (line->user_pattern)
+        return pattern_match(line->user_pattern, user, NULL);
+    if (line->user_has_group)
+        return names_user(line, group, user) ? PATTERN_YES : PATTERN_NO;
+    return line->user ? same(line->user, user) : PATTERN_YES;
+}
+
+bool ident_fits(const struct ident *ident, const char *map, const char *system, const char *user,
+                bool *failed)
+{
+    enum pattern_answer answer = PATTERN_NO;
+    for (const struct ident_line *line = ident->lines; line && answer == PATTERN_NO;
+         line = line->next)
+        if (strcmp(line->map, map) == 0)
+            answer = fits(line, system, user);
+    *failed = answer == PATTERN_FAILED;
+    return answer == PATTERN_YES;
 }

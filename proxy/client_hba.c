@@ -99,8 +99,15 @@ static bool may_be_user(const struct client *client, const struct hba_rule *rule
                         const char *system)
 {
     const struct ident *ident = client->worker->topology->config->ident;
-    return rule->map ? ident_fits(ident, rule->map, system, client->user)
-                     : strcmp(system, client->user) == 0;
+    bool failed;
+    if (!rule->map)
+        return strcmp(system, client->user) == 0;
+    bool fits = ident_fits(ident, rule->map, system, client->user, &failed);
+    if (failed)
+        log_event(
+            LOG_WARNING, "a pattern of auth.ident_file cannot be matched, which refuses a client",
+            LOG_S("map", rule->map), LOG_S("system_name", system), LOG_S("user", client->user));
+    return fits;
 }
 
 /* The name in the operating system: the kernel says who is at the other end of a unix socket. */
@@ -158,8 +165,13 @@ bool client_hba_method(struct client *client, enum auth_method *method)
         .tls = is_encrypted(client),
         .replication = is_physical(client),
     };
-    const struct hba_rule *rule = hba_match(client->worker->topology->config->hba, &visitor);
-    if (!rule || rule->method == HBA_REJECT) {
+    bool failed;
+    const struct hba_rule *rule =
+        hba_match(client->worker->topology->config->hba, &visitor, &failed);
+    if (failed)
+        log_event(LOG_WARNING, "a pattern of auth.hba_file takes too long, which refuses a client",
+                  LOG_S("file", rule->file), LOG_I("line", rule->line));
+    if (failed || !rule || rule->method == HBA_REJECT) {
         refuse(client, rule);
         return false;
     }

@@ -47,8 +47,10 @@ struct hba *hba_load(struct arena *arena, const char *path, char *error, size_t 
 /* The same from memory, as if it stood in `path`. */
 struct hba *hba_parse(struct arena *arena, const char *path, const char *text, size_t length,
                       char *error, size_t size);
-/* The first rule that fits; NULL: none does, which means no. */
-const struct hba_rule *hba_match(const struct hba *hba, const struct hba_visitor *visitor);
+/* The first rule that fits; NULL: none does, which means no. `failed`: the rule has a regular expression that
+ * takes too long with these names, so nobody knows whether it fits: that, too, means no. */
+const struct hba_rule *hba_match(const struct hba *hba, const struct hba_visitor *visitor,
+                                 bool *failed);
 /* The first rule that asks for a client's certificate, NULL if none does. */
 const struct hba_rule *hba_wants_certificates(const struct hba *hba);
 /* The first rule with a map that has no line in `ident` (NULL: there is no such file), NULL if none does. */

@@ -20,7 +20,9 @@ struct ident *ident_load(struct arena *arena, const char *path, char *error, siz
 struct ident *ident_parse(struct arena *arena, const char *path, const char *text, size_t length,
                           char *error, size_t size);
 bool ident_has_map(const struct ident *ident, const char *map);
-/* Whether a line of the map lets the system's name in as this user. */
-bool ident_fits(const struct ident *ident, const char *map, const char *system, const char *user);
+/* Whether a line of the map lets the system's name in as this user. `failed`: no, and since a regular expression
+ * takes too long with these names, or its group is in no part of them. */
+bool ident_fits(const struct ident *ident, const char *map, const char *system, const char *user,
+                bool *failed);
 
 #endif

@@ -15,7 +15,8 @@ static void visit(const struct hba *hba, const struct sockaddr *address, int fla
                                   .address = address,
                                   .tls = flags & 1,
                                   .replication = flags & 2};
-    const struct hba_rule *rule = hba_match(hba, &visitor);
+    bool failed;
+    const struct hba_rule *rule = hba_match(hba, &visitor, &failed);
     if (rule && (!rule->line || hba_method_name(rule->method)[0] == '?'))
         abort();
     if (rule && rule->method == HBA_CERT && !visitor.tls)
@@ -41,7 +42,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         ident_parse(&arena, "ident", size ? (const char *)data : "", size, error, sizeof error);
     if (!ident && !error[0])
         abort();
-    if (ident && ident_fits(ident, "m", "ann@x", "ann") && !ident_has_map(ident, "m"))
+    bool failed;
+    if (ident && ident_fits(ident, "m", "ann@x", "ann", &failed) && !ident_has_map(ident, "m"))
         abort();
     for (int flags = 0; hba && flags < 8; flags++) {
         visit(hba, &local, flags);

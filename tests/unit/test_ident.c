@@ -28,7 +28,10 @@ static const struct {
     {"m /^(.*)@x$ pre_\\1_post\n", "ann@x", "pre_ann", false},
     {"m /^(.*)@x$ pre_\\1_post\n", "ann@x", "pre_an_post", false},
     {"m /^(.*)@x$ \\1\\1\n", "a@x", "a\\1", true}, /* the first one alone */
-    {"m /^a(b)?@x$ z\\1\n", "a@x", "z", true},     /* a group that took no part */
+    {"m /^a(b)?@x$ z\\1\n", "a@x", "z", false},    /* a group that took no part */
+    {"m /^a(b)?@x$ z\n", "a@x", "z", true},
+    {"m /^a(b*)@x$ z\\1\n", "a@x", "z", true},
+    {"m /^(\\d+)$ u\\1\n", "42", "u42", true},
     {"m /n ann\n", "anna", "ann", true},
     {"m ann \\1\n", "ann", "\\1", true}, /* no expression: as it stands */
     {"m ann /^w\n", "ann", "web", true},
@@ -43,11 +46,12 @@ static void test_fits(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct arena arena;
         char error[1024];
+        bool failed;
         arena_init(&arena);
         struct ident *ident =
             ident_parse(&arena, "ident", cases[i].text, strlen(cases[i].text), error, sizeof error);
         assert_string_equal(error, "");
-        if (ident_fits(ident, "m", cases[i].system, cases[i].user) != cases[i].fits)
+        if (ident_fits(ident, "m", cases[i].system, cases[i].user, &failed) != cases[i].fits)
             fail_msg("case %zu: %s", i, cases[i].text);
         assert_int_equal(ident_has_map(ident, "m"), strncmp(cases[i].text, "m ", 2) == 0);
         arena_free(&arena);
@@ -59,13 +63,37 @@ static void test_a_long_group(void **state)
     struct arena arena;
     char error[1024], system[400];
     static const char text[] = "m /^(.*)$ \\1\n";
+    bool failed;
     (void)state;
     memset(system, 'a', sizeof system - 1);
     system[sizeof system - 1] = '\0';
     arena_init(&arena);
     struct ident *ident = ident_parse(&arena, "ident", text, strlen(text), error, sizeof error);
-    assert_false(ident_fits(ident, "m", system, system));
-    assert_true(ident_fits(ident, "m", system + 200, system + 200));
+    assert_false(ident_fits(ident, "m", system, system, &failed));
+    assert_true(failed);
+    assert_true(ident_fits(ident, "m", system + 200, system + 200, &failed));
+    assert_false(failed);
+    arena_free(&arena);
+}
+
+/* No line behind one that cannot be matched lets anyone in. */
+static void test_too_long(void **state)
+{
+    struct arena arena;
+    char error[1024], system[400];
+    static const char text[] = "m /^(a+)+$ bob\nm /^a ann\nm /a?(b)? \\1\n";
+    bool failed;
+    (void)state;
+    memset(system, 'a', sizeof system);
+    system[sizeof system - 2] = '!';
+    system[sizeof system - 1] = '\0';
+    arena_init(&arena);
+    struct ident *ident = ident_parse(&arena, "ident", text, strlen(text), error, sizeof error);
+    assert_false(ident_fits(ident, "m", system, "ann", &failed));
+    assert_true(failed);
+    assert_true(ident_fits(ident, "m", "a!", "ann", &failed));
+    assert_false(ident_fits(ident, "m", "x", "", &failed));
+    assert_true(failed); /* the group took no part */
     arena_free(&arena);
 }
 
@@ -79,10 +107,9 @@ static const struct {
     {"m a b c\n", "ident:1: found \"c\" behind the user; allowed: MAP SYSTEM-NAME USER"},
     {"m a +b\n", "ident:1: found user \"+b\", but pgshunt does not know who is a member of which "
                  "role; allowed: a name, all, /PATTERN"},
-    {"m /[ b\n", "ident:1: found \"/[\" (Invalid regular expression); allowed: a POSIX extended "
-                 "regular expression"},
-    {"m a /(?i)b\n", "ident:1: found \"/(?i)b\" ((? is not supported); allowed: a POSIX extended "
-                     "regular expression"},
+    {"m /[ b\n", "ident:1: found \"/[\" (unmatched [); allowed: a regular expression"},
+    {"m a /(?i)b\n",
+     "ident:1: found \"/(?i)b\" ((?i is not supported); allowed: a regular expression"},
     {"m /^.*$ \\1\n", "ident:1: found \\1 in user \"\\1\", but no group in \"/^.*$\"; allowed: a "
                       "regular expression with (...)"},
     {"m \"a b\n", "ident:1: found a quote that never ends; allowed: \"...\" on one line"},
@@ -107,6 +134,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fits),
         cmocka_unit_test(test_a_long_group),
+        cmocka_unit_test(test_too_long),
         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
