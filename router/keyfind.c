@@ -348,11 +348,12 @@ static enum value_state value_shard(struct planner *p, const struct instance *in
 {
     struct shardkey key;
     enum value_state state = value_key(p, instance, value, use, &key);
-    if (state == VALUE_KNOWN)
-        *shard = shardmap_shard_of(p->map, instance->rule->keyspace, &key);
-    if (state == VALUE_KNOWN && *shard == SHARDMAP_NO_SHARD)
-        return VALUE_NOWHERE;
-    return state;
+    if (state != VALUE_KNOWN)
+        return state;
+    const struct keyspace *keyspace = instance->rule->keyspace;
+    *shard = shardmap_shard_of(p->map, keyspace, &key);
+    p->key_is_held = keyspace->held && keyspace_is_held(keyspace, shardkey_bucket(&key));
+    return *shard == SHARDMAP_NO_SHARD ? VALUE_NOWHERE : VALUE_KNOWN;
 }
 
 /* ---- keys of several columns ---- */
@@ -378,6 +379,12 @@ bool keyfind_part_known(struct planner *p, const struct instance *instance, unsi
     return part_key(p, instance, part, value, VALUE_COMPARED, &key) != VALUE_OPAQUE;
 }
 
+static bool parts_are_held(const struct keyspace *keyspace, const struct shardkey *keys)
+{
+    return keyspace->held && keyspace_is_held(keyspace, shardkey_parts_bucket(keyspace->types, keys,
+                                                                              keyspace->nparts));
+}
+
 /* The shard of a row of values; what is worst about one of them is so about the row. */
 static enum value_state row_shard(struct planner *p, const struct instance *instance,
                                   const struct expr *row, enum value_use use, unsigned *shard)
@@ -395,6 +402,7 @@ static enum value_state row_shard(struct planner *p, const struct instance *inst
         if (met & 1U << worst[i])
             return worst[i];
     *shard = shardmap_shard_of_parts(p->map, rule->keyspace, keys);
+    p->key_is_held = parts_are_held(rule->keyspace, keys);
     return VALUE_KNOWN;
 }
 
@@ -431,7 +439,7 @@ static void note_owner(struct planner *p, struct key_owners *owners, int shard)
 static bool add_state(struct planner *p, enum value_state state, unsigned shard,
                       struct shard_set *set, struct key_owners *owners)
 {
-    struct shard_set one = {.kind = SHARDS_ONE, .one = shard};
+    struct shard_set one = {.kind = SHARDS_ONE, .one = shard, .not_held = !p->key_is_held};
     if (state == VALUE_OPAQUE)
         return false;
     if (state == VALUE_KNOWN)
@@ -651,7 +659,7 @@ bool keyfind_owners(struct planner *p, const struct instance *instance, const st
 
 /* "5,42": values with commas between. */
 static bool hint_parts(const struct shardmap *map, const struct keyspace *keyspace,
-                       const char *text, unsigned *shard)
+                       const char *text, unsigned *shard, bool *held)
 {
     struct shardkey keys[SHARDMAP_MAX_PARTS];
     unsigned count = 0;
@@ -666,18 +674,20 @@ static bool hint_parts(const struct shardmap *map, const struct keyspace *keyspa
     if (count != keyspace->nparts)
         return false;
     *shard = shardmap_shard_of_parts(map, keyspace, keys);
+    *held = parts_are_held(keyspace, keys);
     return true;
 }
 
 bool keyfind_hint(const struct shardmap *map, const struct keyspace *keyspace, const char *text,
-                  unsigned *shard)
+                  unsigned *shard, bool *held)
 {
     struct shardkey key;
     if (keyspace->nparts)
-        return hint_parts(map, keyspace, text, shard);
+        return hint_parts(map, keyspace, text, shard, held);
     if (!shardkey_from_text(keyspace->type, text, strlen(text), &key))
         return false;
     *shard = shardmap_shard_of(map, keyspace, &key);
+    *held = keyspace->held && keyspace_is_held(keyspace, shardkey_bucket(&key));
     return *shard != SHARDMAP_NO_SHARD;
 }
 

@@ -199,14 +199,17 @@ static const char *said_key(const struct planner *p)
 static bool hint_shard(struct planner *p, const struct keyspace *keyspace, const char *key,
                        unsigned *shard)
 {
+    bool held = false;
     p->keyed = true;
     if (keyspace && keyfind_is_foreign(p, keyspace, key, strlen(key))) {
         plan_refuse(p, KEYFIND_ENCODING_HINT,
                     "pgshunt.key is not plain ASCII, and client_encoding is not UTF8");
         return false;
     }
-    if (keyspace && keyfind_hint(p->map, keyspace, key, shard))
+    if (keyspace && keyfind_hint(p->map, keyspace, key, shard, &held)) {
+        p->key_is_held = held;
         return true;
+    }
     plan_refuse_state(p, "22P02", "Give the key as text, in the type of the keyspace's key.",
                       keyspace && keyspace->map == MAP_LIST
                           ? "pgshunt.key \"%.60s\" is in no list%s%s"
@@ -239,6 +242,8 @@ static bool use_said_key(struct planner *p, const struct query *query)
         p->keyed = false;
         return false;
     }
+    plan_note_said(p, p->key_is_held);
+    p->said_not_held = true;
     go_direct(p, query, shard, arena_printf(p->arena, "pgshunt.key = %.60s", key));
     return true;
 }
@@ -246,7 +251,10 @@ static bool use_said_key(struct planner *p, const struct query *query)
 bool plan_said_key(struct planner *p, unsigned *shard)
 {
     const char *key = said_key(p);
-    return key && hint_shard(p, shardmap_keyspace(p->map, 0), key, shard);
+    if (!key || !hint_shard(p, shardmap_keyspace(p->map, 0), key, shard))
+        return false;
+    plan_note_said(p, p->key_is_held);
+    return true;
 }
 
 static const char *shard_list(struct planner *p)
@@ -363,7 +371,7 @@ static void plan_without_sharded(struct planner *p)
     } else if (p->unsharded) {
         plan_direct(p, 0, "unsharded table");
     } else if (p->hints->key) {
-        if (hint_shard(p, shardmap_keyspace(p->map, 0), p->hints->key, &shard))
+        if (plan_said_key(p, &shard))
             plan_direct(p, shard, arena_printf(p->arena, "pgshunt.key = %.60s", p->hints->key));
     } else if (p->catalog) {
         plan_direct(p, plan_home(p), "catalog");
@@ -492,6 +500,7 @@ void plan_in_gears(struct planner *p, const struct query *query)
     if (hidden || (complex && p->ninstances)) {
         if (p->ninstances && use_said_key(p, query))
             return;
+        plan_note_names(p);
         if (hidden)
             plan_refuse_shape(p, "A subquery over table \"%s\" in such a place", hidden);
         else
@@ -502,6 +511,7 @@ void plan_in_gears(struct planner *p, const struct query *query)
         plan_sharded(p, query);
     else
         plan_without_sharded(p);
+    plan_note_held(p);
 }
 
 /* To ask all shards costs what a read of all of them does: that pays for values that are remembered then, for
@@ -616,6 +626,7 @@ void plan_init(struct planner *p, const struct route_input *input, const struct 
     p->reference = p->unsharded = p->catalog = p->view = NULL;
     p->writes_sharded = p->writes_reference = p->writes_unsharded = NULL;
     p->pending = p->too_many = p->has_ctes = p->keyed = p->moves_key = false;
+    p->key_is_held = p->said_not_held = false;
     p->may_wait =
         !(input->session && input->session->schema_is_fresh) && runs_query(input->statement->kind);
     p->unsafe_join = NULL;
@@ -645,6 +656,7 @@ bool plan_inner_statement(const struct planner *p, const struct statement *state
     input.session = &session;
     inner.work = p->work;
     inner.views = p->views;
+    inner.touches_held = p->touches_held;
     plan_init(&inner, &input, &no_hints, p->arena, plan);
     inner.identify = identify;
     plan_in_gears(&inner, statement->query);
@@ -672,8 +684,10 @@ void router_plan(const struct route_input *input, struct arena *arena, struct pl
     struct planner p;
     long work = 0;
     struct views views = {NULL, 0};
+    bool touches_held = false;
     p.work = &work;
     p.views = &views;
+    p.touches_held = shardmap_holds(input->map) ? &touches_held : NULL;
     plan_init(&p, input, &hints, arena, plan);
     const char *shard = hints.shard ? hints.shard : input->session ? input->session->shard : NULL;
     if (shard && *shard)
@@ -685,6 +699,8 @@ void router_plan(const struct route_input *input, struct arena *arena, struct pl
     else
         plan_utility(&p);
     plan_require_key(&p);
+    if (p.touches_held)
+        plan_settle_held(&p, shard && *shard);
 }
 
 /* ---- several statements in one message ---- */
@@ -725,6 +741,7 @@ static bool join_plan(struct plan *all, const struct plan *one, bool *placed, st
     all->write |= one->write;
     all->no_transaction |= one->no_transaction;
     all->needs_params |= one->needs_params;
+    all->touches_held |= one->touches_held;
     if (one->wish)
         all->wish = one->wish;
     if (one->node == NODE_CLASS_PRIMARY && all->node != NODE_CLASS_PRIMARY) {

@@ -101,7 +101,7 @@ bool insert_row(struct planner *p, const struct instance *target, const struct e
     }
     switch (keyfind_shard(p, target, value, VALUE_ASSIGNED, &shard)) {
     case VALUE_KNOWN:
-        *set = (struct shard_set){.kind = SHARDS_ONE, .one = shard};
+        *set = (struct shard_set){.kind = SHARDS_ONE, .one = shard, .not_held = !p->key_is_held};
         return true;
     case VALUE_NULL:
         fail(p, "23502",

@@ -55,6 +55,7 @@ struct shard_set {
     enum shard_set_kind kind;
     unsigned one;
     uint64_t *bits; /* SHARDS_SOME, in the plan's arena, never changed once another set shares it */
+    bool not_held;  /* all rows that count are of buckets that are not held; SHARDS_NONE: no matter */
 };
 
 bool shards_contain(const struct shard_set *set, unsigned shard);
@@ -64,6 +65,8 @@ struct shard_set shards_union(struct arena *arena, unsigned nshards, const struc
                               const struct shard_set *b);
 struct shard_set shards_intersect(struct arena *arena, unsigned nshards, const struct shard_set *a,
                                   const struct shard_set *b);
+/* No row of a held bucket is in it. */
+bool shards_not_held(const struct shard_set *set);
 
 /* ---- what is found in a statement ---- */
 
@@ -198,6 +201,9 @@ struct planner {
     int nwants;
     bool wants_many;         /* more than there is room for: none are asked for */
     bool wants_loose;        /* one of them in a condition that not every row has to pass */
+    bool *touches_held;      /* of the whole statement, see plan_held.c; NULL: nobody asks */
+    bool key_is_held;        /* the value that was found last is in a held bucket */
+    bool said_not_held;      /* a key said by a hint or the session decides, and it is in none */
     struct pg_error *failed; /* an error found on the way (INSERT without key value, ...) */
 };
 
@@ -257,9 +263,20 @@ void keyfind_entries(struct planner *p, const struct instance *instance, unsigne
 /* Whether the text is a key's in an encoding whose bytes are not those the server keeps. */
 bool keyfind_is_foreign(const struct planner *p, const struct keyspace *keyspace, const char *bytes,
                         size_t length);
-/* Shard of a key given as text by a hint or by the session. */
+/* Shard of a key given as text by a hint or by the session; *held: its bucket is. */
 bool keyfind_hint(const struct shardmap *map, const struct keyspace *keyspace, const char *text,
-                  unsigned *shard);
+                  unsigned *shard, bool *held);
+
+/* ---- plan_held.c: statements that have to wait while buckets move ---- */
+
+/* The keys of the planner's instances are known as far as they will be. */
+void plan_note_held(struct planner *p);
+/* A key decides by itself, whatever the instances are. */
+void plan_note_said(struct planner *p, bool held);
+/* Not all of its tables were understood: it goes by their names. */
+void plan_note_names(struct planner *p);
+/* The plan is made; `by_name`: the shard was named, whatever keys there are. */
+void plan_settle_held(struct planner *p, bool by_name);
 
 /* The value as canonical text, to be compared with a column of this type (an integer type, uuid, text or
  * varchar). VALUE_OPAQUE: it cannot be told, or the server would refuse it. */

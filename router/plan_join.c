@@ -537,10 +537,11 @@ static bool narrow(struct planner *p, int from, int to)
     struct instance *a = &p->instances[from], *b = &p->instances[to];
     unsigned nshards = shardmap_shards(p->map);
     unsigned before = shards_count(&b->set, nshards);
-    bool keyed = b->keyed;
+    bool keyed = b->keyed, not_held = shards_not_held(&b->set);
     b->set = shards_intersect(p->arena, nshards, &b->set, &a->set);
     b->keyed |= a->keyed;
-    return shards_count(&b->set, nshards) != before || b->keyed != keyed;
+    return shards_count(&b->set, nshards) != before || b->keyed != keyed ||
+           shards_not_held(&b->set) != not_held;
 }
 
 void join_propagate(struct planner *p)

@@ -35,7 +35,7 @@ unsigned shards_count(const struct shard_set *set, unsigned nshards)
 /* The shortest form of the set that `bits` describe. */
 static struct shard_set from_bits(uint64_t *bits, unsigned nshards)
 {
-    struct shard_set set = {SHARDS_SOME, 0, bits};
+    struct shard_set set = {.kind = SHARDS_SOME, .bits = bits};
     unsigned count = shards_count(&set, nshards);
     if (count == 0)
         return (struct shard_set){.kind = SHARDS_NONE};
@@ -58,7 +58,12 @@ static void add_bits(uint64_t *bits, const struct shard_set *set, unsigned nshar
             bits[i] |= set->bits[i];
 }
 
-struct shard_set shards_union(struct arena *arena, unsigned nshards, const struct shard_set *a,
+bool shards_not_held(const struct shard_set *set)
+{
+    return set->kind == SHARDS_NONE || set->not_held;
+}
+
+static struct shard_set unite(struct arena *arena, unsigned nshards, const struct shard_set *a,
                               const struct shard_set *b)
 {
     if (a->kind == SHARDS_ALL || b->kind == SHARDS_NONE)
@@ -75,7 +80,16 @@ struct shard_set shards_union(struct arena *arena, unsigned nshards, const struc
     return from_bits(bits, nshards);
 }
 
-struct shard_set shards_intersect(struct arena *arena, unsigned nshards, const struct shard_set *a,
+struct shard_set shards_union(struct arena *arena, unsigned nshards, const struct shard_set *a,
+                              const struct shard_set *b)
+{
+    bool not_held = shards_not_held(a) && shards_not_held(b);
+    struct shard_set set = unite(arena, nshards, a, b);
+    set.not_held = not_held;
+    return set;
+}
+
+static struct shard_set intersect(struct arena *arena, unsigned nshards, const struct shard_set *a,
                                   const struct shard_set *b)
 {
     if (a->kind == SHARDS_ALL || b->kind == SHARDS_NONE)
@@ -90,6 +104,16 @@ struct shard_set shards_intersect(struct arena *arena, unsigned nshards, const s
     for (unsigned i = 0; i < words(nshards); i++)
         bits[i] = a->bits[i] & b->bits[i];
     return from_bits(bits, nshards);
+}
+
+/* The rows of both: where one of the two has none of held buckets, so has what they have in common. */
+struct shard_set shards_intersect(struct arena *arena, unsigned nshards, const struct shard_set *a,
+                                  const struct shard_set *b)
+{
+    bool not_held = shards_not_held(a) || shards_not_held(b);
+    struct shard_set set = intersect(arena, nshards, a, b);
+    set.not_held = not_held;
+    return set;
 }
 
 static struct shard_set reach_of(const struct planner *p, int first, int end)

@@ -25,6 +25,7 @@ static struct planner *sub_planner(const struct planner *p, const struct stateme
     sub->statement = statement;
     sub->work = p->work;
     sub->views = p->views;
+    sub->touches_held = NULL;
     return sub;
 }
 
@@ -43,7 +44,8 @@ static bool find_shards(const struct planner *sub, struct view *view)
     if (is_appended(plan))
         view->set = plan_top_reach(sub);
     else if (plan->kind == PLAN_DIRECT && plan_reach(sub).kind == SHARDS_ONE)
-        view->set = (struct shard_set){.kind = SHARDS_ONE, .one = plan->shard};
+        view->set = (struct shard_set){
+            .kind = SHARDS_ONE, .one = plan->shard, .not_held = plan_reach(sub).not_held};
     else
         return false;
     return true;
@@ -218,6 +220,7 @@ bool view_plan(struct planner *p)
     if (!statement)
         return false;
     struct planner *sub = sub_planner(p, statement, p->input, p->plan);
+    sub->touches_held = p->touches_held;
     sub->written = p->written ? p->written : p->statement;
     sub->opened = p->written ? p->opened : p->replace;
     sub->nopened = p->written ? p->nopened : p->nreplace;

@@ -32,6 +32,7 @@ static bool stays(struct planner *p, const struct instance *target, const struct
         return false;
     switch (keyfind_shard(p, target, value, VALUE_ASSIGNED, &found)) {
     case VALUE_KNOWN:
+        plan_note_said(p, p->key_is_held);
         return found == (unsigned)shard;
     case VALUE_INVALID:
         return true; /* the server refuses it */

@@ -170,6 +170,9 @@ struct plan {
     bool any_shard;    /* every shard would answer the same: `shard` is only a default */
     bool needs_params; /* routed without parameters it needs: good for Describe only */
     enum schema_need needs_schema;
+    /* Rows of buckets that are held (shardmap.h) are concerned, or may be: it has to wait. Never set where the map
+     * holds nothing. */
+    bool touches_held;
     bool no_transaction; /* must not be wrapped in BEGIN (CREATE INDEX CONCURRENTLY, VACUUM) */
     const char *ahead;   /* ... and what runs first on each shard; NULL: nothing */
     const struct lookup_want *wants; /* good as it is, but better once these are known */
