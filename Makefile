@@ -76,13 +76,14 @@ LIB_OBJECTS   := $(LIB_SOURCES:%.c=$(OUT)/obj/%.o)
 CTL_OBJECTS   := $(patsubst %.c,$(OUT)/obj/%.o,$(wildcard ctl/*.c))
 PROXY_OBJECTS := $(PROXY_SOURCES:%.c=$(OUT)/obj/%.o)
 UNIT_TESTS    := $(patsubst tests/unit/%.c,$(OUT)/tests/unit/%,$(wildcard tests/unit/test_*.c))
+TEST_TOOLS    := $(patsubst tests/tools/%.c,$(OUT)/tests/tools/%,$(wildcard tests/tools/*.c))
 FUZZERS       := $(patsubst tests/fuzz/%.c,$(OUT)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 Q := $(if $(filter 0,$(V)),@,)
 say = $(if $(filter 0,$(V)),@printf '  %-6s %s\n' $(1) $(2),@:)
 
 .PHONY: all
-all: $(OUT)/pgshunt $(OUT)/pgshuntctl $(OUT)/relay ## build the daemon (build/pgshunt), build/pgshuntctl and the bench's relay; what plain `make` does
+all: $(OUT)/pgshunt $(OUT)/pgshuntctl $(OUT)/relay $(TEST_TOOLS) ## build the daemon (build/pgshunt), build/pgshuntctl, the bench's relay and the tests' tools; what plain `make` does
 
 .PHONY: unit-tests fuzzers
 unit-tests: $(UNIT_TESTS)
@@ -200,6 +201,11 @@ $(OUT)/pgshunt: $(OUT)/obj/proxy/main.o $(OUT)/libproxy.a $(OUT)/libpgshunt.a
 
 $(OUT)/pgshuntctl: $(CTL_OBJECTS) $(OUT)/libpgshunt.a
 	$(call say,LINK,$@)
+	$(Q)$(CC) $(CFLAGS) $(NO_LTO_LINK) $(LDFLAGS) -o $@ $^ $(LDLIBS_ROUTER) $(LDLIBS_COMMON) -lpq -lpthread -ldl
+
+$(OUT)/tests/tools/%: $(OUT)/obj/tests/tools/%.o $(OUT)/libpgshunt.a
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(NO_LTO_LINK) $(LDFLAGS) -o $@ $^ $(LDLIBS_ROUTER) $(LDLIBS_COMMON) -lpq -lpthread -ldl
 
 $(OUT)/relay: $(OUT)/obj/tests/bench/relay.o

@@ -24,6 +24,50 @@ struct catalog_range {
 
 /* Makes the tables where they are missing. */
 MUST_CHECK bool catalog_prepare(struct db *db, struct db_error *error);
+/* What the owner of the database has to run where catalog_prepare() may not, with `user` as who may write. */
+const char *catalog_prepare_sql(struct arena *arena, const char *user);
+
+/* ---- the map ---- */
+
+struct catalog_owner {
+    struct catalog_range range;
+    const char *shard;
+};
+struct catalog_ghost {
+    const char *keyspace, *shard;
+};
+struct catalog_hold {
+    int64_t id;
+    int64_t left_ms; /* of its lease, when it was read; above 0 */
+    bool force;
+    const struct catalog_range *ranges;
+    int nranges;
+};
+
+/* What is recorded of one database's map. All of it belongs to one arena. */
+struct catalog_map {
+    int64_t epoch; /* 0: nothing is recorded */
+    struct catalog_owner *owners;
+    int nowners;
+    struct catalog_ghost *ghosts;
+    int nghosts;
+    struct catalog_hold *holds; /* by id */
+    int nholds;
+};
+
+/* As it is now, at one moment. Tables that are not there hold nothing. */
+MUST_CHECK bool catalog_read(struct db *db, const char *database, struct arena *arena,
+                             struct catalog_map *recorded, struct db_error *error);
+/*
+ * The configuration's map with what is recorded laid over it; the caller frees it. NULL: it names a shard that the
+ * configuration does not have, or does not cover a keyspace; `error` says so.
+ */
+struct shardmap *catalog_lay(const struct database_config *database,
+                             const struct catalog_map *recorded, struct db_error *error);
+/* Whether the keyspace's buckets are recorded (only those of MAP_HASH with HASH_XXH64 are). */
+bool catalog_has_keyspace(const struct catalog_map *recorded, const char *keyspace);
+/* Whether the database has anything to record: keyspaces with buckets, and several shards. */
+bool catalog_is_for(const struct database_config *database);
 
 /*
  * The map of the database as it is now: the configuration's, with the buckets, ghosts, the holds whose lease has time left
@@ -46,10 +90,11 @@ MUST_CHECK bool catalog_hold_extend(struct db *db, int64_t id, int64_t lease_ms,
 MUST_CHECK bool catalog_release(struct db *db, int64_t id, struct db_error *error);
 
 struct catalog_proxy {
-    const char *id, *host;
+    const char *id, *host, *version;
     int pid;
     int64_t epoch, hold;
     int busy, held;
+    int64_t patience_ms; /* it is gone when it was not seen for that long */
     double seen_seconds; /* ago */
 };
 /* The proxies that are alive, in `arena`. */
@@ -58,6 +103,9 @@ MUST_CHECK bool catalog_proxies(struct db *db, const char *database, struct aren
 /* What a proxy says of itself; makes or touches its row, and removes those of others that are gone. */
 MUST_CHECK bool catalog_proxy_seen(struct db *db, const char *database,
                                    const struct catalog_proxy *self, struct db_error *error);
+/* It ends: its row is removed. */
+MUST_CHECK bool catalog_proxy_leaves(struct db *db, const char *database, const char *id,
+                                     struct db_error *error);
 
 /* ---- the change of the map ---- */
 
@@ -69,19 +117,24 @@ struct catalog_move {
 /*
  * The switch's one transaction, for job `job` while its attempt is `attempt` and the hold has at least 1 s of its lease
  * left: the buckets go from source to target (all of them were the source's, else false), ghosts are turned round, epoch + 1
- * must be `epoch`, state `state`, the hold is deleted, and it is announced. False with SQLSTATE 40001: it was not ours any more.
+ * must be `epoch`, state `state`, the attempt is cleared, the step `flip` is in the history, the hold is deleted, and it is
+ * announced. False with SQLSTATE 40001: it was not ours any more.
  */
 MUST_CHECK bool catalog_flip(struct db *db, const char *database, const char *job,
                              const char *attempt, int64_t hold, const struct catalog_move *moves,
                              int count, int64_t epoch, const char *state, struct db_error *error);
 /*
  * Ends a switch that was not finished: job's attempt (if it is still `attempt`) is taken away, its state is `state`
- * again, and the epoch becomes `epoch` (of the guards) if it was less, with every bucket where it was; announced.
+ * again, its holds are gone, and the epoch becomes `epoch` (of the guards) if it was less, with every bucket where it
+ * was; announced. False with SQLSTATE 40001: it was another's attempt.
  */
 MUST_CHECK bool catalog_abort(struct db *db, const char *database, const char *job,
                               const char *attempt, int64_t epoch, const char *state,
                               struct db_error *error);
-/* A shard has ghost rows of a keyspace from now on, or none any more; announced. */
+/*
+ * A shard has ghost rows of a keyspace from now on, or none any more; announced. The epoch is raised if that is new: only
+ * when all proxies have it do they leave such rows out.
+ */
 MUST_CHECK bool catalog_set_ghost(struct db *db, const char *database, const char *keyspace,
                                   const char *shard, const char *job, bool has,
                                   struct db_error *error);

@@ -1,0 +1,433 @@
+/* catalog_change.c: changes of what is recorded: the first map, holds, proxies, ghosts, and buckets that move. */
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "catalog_internal.h"
+
+#define NUMBER(text, value)                                                                        \
+    char text[32];                                                                                 \
+    snprintf(text, sizeof text, "%lld", (long long)(value))
+
+/* Runs a statement that must concern a row at least. False with 40001: it did not. */
+#define RUN_ON_A_ROW(db, error, what, ...)                                                         \
+    has_row(db_query((db), CATALOG_MS, (error), __VA_ARGS__), (what), (error))
+
+static bool has_row(PGresult *result, const char *what, struct db_error *error)
+{
+    bool has = result && (PQntuples(result) > 0 || atoi(PQcmdTuples(result)) > 0);
+    if (result && !has)
+        catalog_refuse(error, "40001", what);
+    PQclear(result);
+    return has;
+}
+
+/* ---- buckets ---- */
+
+bool catalog_write_owners(struct db *db, const char *database, const char *keyspace,
+                          const char *const *owners, struct db_error *error)
+{
+    json_t *ranges = json_array();
+    for (int first = 0, last; first < SHARDKEY_BUCKETS; first = last + 1) {
+        for (last = first;
+             last + 1 < SHARDKEY_BUCKETS && strcmp(owners[last + 1], owners[first]) == 0;)
+            last++;
+        json_array_append_new(
+            ranges, json_pack("{si si ss}", "first", first, "last", last, "shard", owners[first]));
+    }
+    char *text = json_dumps(ranges, JSON_COMPACT);
+    json_decref(ranges);
+    bool done =
+        db_run(db, CATALOG_MS, error,
+               "DELETE FROM pgshunt.bucket WHERE database = $1 AND keyspace = $2", 2, database,
+               keyspace) &&
+        db_run(db, CATALOG_MS, error,
+               "INSERT INTO pgshunt.bucket (database, keyspace, first, last, shard) SELECT $1, $2, "
+               "first, last, shard FROM jsonb_to_recordset($3::jsonb) AS t (first int, last int, "
+               "shard text)",
+               3, database, keyspace, text);
+    free(text);
+    return done;
+}
+
+/* Writers of the map come one after another: what is in it may be read and then changed. */
+static bool lock_map(struct db *db, const char *database, struct db_error *error)
+{
+    return db_run(db, CATALOG_MS, error,
+                  "SELECT pg_advisory_xact_lock(" CATALOG_LOCK " # hashtext($1))", 1, database);
+}
+
+static bool raise_epoch(struct db *db, const char *database, const char *job,
+                        struct db_error *error)
+{
+    return db_run(
+        db, CATALOG_MS, error,
+        "INSERT INTO pgshunt.epoch AS e (database, epoch, job) VALUES ($1, 1, $2) ON "
+        "CONFLICT (database) DO UPDATE SET epoch = e.epoch + 1, changed_at = now(), job = "
+        "$2",
+        2, database, job);
+}
+
+/* ---- the first map ---- */
+
+static bool record_keyspace(struct db *db, const char *database, const struct shardmap *map,
+                            const struct keyspace *keyspace, struct db_error *error)
+{
+    const char **owners = mem_alloc(sizeof *owners * SHARDKEY_BUCKETS);
+    for (int i = 0; i < SHARDKEY_BUCKETS; i++)
+        owners[i] = shardmap_shard_name(map, keyspace->bucket_shard[i]);
+    bool done = catalog_write_owners(db, database, keyspace->name, owners, error);
+    free(owners);
+    return done;
+}
+
+static bool record_missing(struct db *db, const struct database_config *database, bool *changed,
+                           struct db_error *error)
+{
+    struct catalog_map recorded;
+    struct arena arena;
+    arena_init(&arena);
+    struct shardmap *map = shardmap_of_config(database);
+    bool good = catalog_read(db, database->name, &arena, &recorded, error);
+    for (unsigned i = 0; good && i < shardmap_keyspaces(map); i++) {
+        const struct keyspace *keyspace = shardmap_keyspace(map, i);
+        if (keyspace->map != MAP_HASH || keyspace->hash != HASH_XXH64 ||
+            catalog_has_keyspace(&recorded, keyspace->name))
+            continue;
+        good = record_keyspace(db, database->name, map, keyspace, error);
+        *changed = true;
+    }
+    shardmap_free(map);
+    arena_free(&arena);
+    return good;
+}
+
+bool catalog_record_map(struct db *db, const struct database_config *database,
+                        struct db_error *error)
+{
+    bool changed = false;
+    if (!catalog_prepare(db, error) || !catalog_begin(db, error))
+        return false;
+    bool done = lock_map(db, database->name, error) &&
+                record_missing(db, database, &changed, error) &&
+                (!changed || (raise_epoch(db, database->name, NULL, error) &&
+                              catalog_announce(db, database->name, error)));
+    return catalog_end(db, done, error);
+}
+
+/* ---- holds ---- */
+
+static bool insert_hold(struct db *db, const char *database, const char *job, int64_t lease_ms,
+                        int64_t *id, struct db_error *error)
+{
+    NUMBER(lease, lease_ms);
+    PGresult *rows = db_query(db, CATALOG_MS, error,
+                              "INSERT INTO pgshunt.hold (database, job, until) VALUES ($1, $2, "
+                              "clock_timestamp() + $3::bigint * interval '1 ms') RETURNING id",
+                              3, database, job, lease);
+    if (rows)
+        *id = strtoll(PQgetvalue(rows, 0, 0), NULL, 10);
+    PQclear(rows);
+    return rows != NULL;
+}
+
+static bool insert_ranges(struct db *db, int64_t id, const struct catalog_range *ranges, int count,
+                          struct db_error *error)
+{
+    NUMBER(hold, id);
+    bool done = true;
+    for (int i = 0; done && i < count; i++) {
+        NUMBER(first, ranges[i].first);
+        NUMBER(last, ranges[i].last);
+        done = db_run(db, CATALOG_MS, error,
+                      "INSERT INTO pgshunt.hold_bucket VALUES ($1::bigint, $2, $3::int, $4::int)",
+                      4, hold, ranges[i].keyspace, first, last);
+    }
+    return done;
+}
+
+bool catalog_hold(struct db *db, const char *database, const char *job,
+                  const struct catalog_range *ranges, int count, int64_t lease_ms, int64_t *id,
+                  struct db_error *error)
+{
+    if (!catalog_begin(db, error))
+        return false;
+    bool done = db_run(db, CATALOG_MS, error,
+                       "DELETE FROM pgshunt.hold WHERE database = $1 AND until < "
+                       "clock_timestamp() - interval '1 min'",
+                       1, database) &&
+                insert_hold(db, database, job, lease_ms, id, error) &&
+                insert_ranges(db, *id, ranges, count, error) &&
+                catalog_announce(db, database, error);
+    return catalog_end(db, done, error);
+}
+
+/* A lease that is over is not prolonged: proxies have let go. */
+bool catalog_hold_extend(struct db *db, int64_t id, int64_t lease_ms, bool force,
+                         struct db_error *error)
+{
+    NUMBER(hold, id);
+    NUMBER(lease, lease_ms);
+    return RUN_ON_A_ROW(
+        db, error, "the hold is over",
+        "WITH held AS (UPDATE pgshunt.hold SET until = clock_timestamp() + $2::bigint * interval "
+        "'1 ms', force = $3::bool WHERE id = $1::bigint AND until > clock_timestamp() RETURNING "
+        "database) SELECT pg_notify('" CATALOG_CHANNEL "', database) FROM held",
+        3, hold, lease, force ? "true" : "false");
+}
+
+bool catalog_release(struct db *db, int64_t id, struct db_error *error)
+{
+    NUMBER(hold, id);
+    return db_run(
+        db, CATALOG_MS, error,
+        "WITH held AS (DELETE FROM pgshunt.hold WHERE id = $1::bigint RETURNING database) "
+        "SELECT pg_notify('" CATALOG_CHANNEL "', database) FROM held",
+        1, hold);
+}
+
+/* ---- proxies ---- */
+
+bool catalog_proxies(struct db *db, const char *database, struct arena *arena,
+                     struct catalog_proxy **proxies, int *count, struct db_error *error)
+{
+    PGresult *rows = db_query(
+        db, CATALOG_MS, error,
+        "SELECT id, host, pid, version, epoch, hold, busy, held, patience, extract(epoch FROM "
+        "clock_timestamp() - seen_at) FROM pgshunt.proxy WHERE database = $1 AND seen_at + "
+        "patience * interval '1 ms' > clock_timestamp() ORDER BY started_at, id",
+        1, database);
+    if (!rows)
+        return false;
+    *count = PQntuples(rows);
+    *proxies = arena_array(arena, struct catalog_proxy, *count);
+    for (int i = 0; i < *count; i++)
+        (*proxies)[i] = (struct catalog_proxy){
+            .id = arena_strdup(arena, PQgetvalue(rows, i, 0)),
+            .host = arena_strdup(arena, PQgetvalue(rows, i, 1)),
+            .pid = atoi(PQgetvalue(rows, i, 2)),
+            .version = arena_strdup(arena, PQgetvalue(rows, i, 3)),
+            .epoch = strtoll(PQgetvalue(rows, i, 4), NULL, 10),
+            .hold = strtoll(PQgetvalue(rows, i, 5), NULL, 10),
+            .busy = atoi(PQgetvalue(rows, i, 6)),
+            .held = atoi(PQgetvalue(rows, i, 7)),
+            .patience_ms = strtoll(PQgetvalue(rows, i, 8), NULL, 10),
+            .seen_seconds = atof(PQgetvalue(rows, i, 9)),
+        };
+    PQclear(rows);
+    return true;
+}
+
+static bool touch_proxy(struct db *db, const char *database, const struct catalog_proxy *self,
+                        struct db_error *error)
+{
+    NUMBER(pid, self->pid);
+    NUMBER(patience, self->patience_ms);
+    NUMBER(epoch, self->epoch);
+    char holding[96];
+    snprintf(holding, sizeof holding, "[%lld,%d,%d]", (long long)self->hold, self->busy,
+             self->held);
+    return db_run(
+        db, CATALOG_MS, error,
+        "INSERT INTO pgshunt.proxy (id, database, host, pid, version, patience, epoch, hold, busy, "
+        "held, seen_at) SELECT $1::uuid, $2, $3, $4::int, $5, $6::int, $7::bigint, "
+        "(h->>0)::bigint, (h->>1)::int, (h->>2)::int, clock_timestamp() FROM (SELECT $8::jsonb AS "
+        "h) s ON CONFLICT (id, database) DO UPDATE SET seen_at = excluded.seen_at, patience = "
+        "excluded.patience, epoch = excluded.epoch, hold = excluded.hold, busy = excluded.busy, "
+        "held = excluded.held",
+        8, self->id, database, self->host, pid, self->version, patience, epoch, holding);
+}
+
+bool catalog_proxy_seen(struct db *db, const char *database, const struct catalog_proxy *self,
+                        struct db_error *error)
+{
+    return touch_proxy(db, database, self, error) &&
+           db_run(db, CATALOG_MS, error,
+                  "DELETE FROM pgshunt.proxy WHERE seen_at + patience * interval '1 ms' < "
+                  "clock_timestamp()",
+                  0);
+}
+
+bool catalog_proxy_leaves(struct db *db, const char *database, const char *id,
+                          struct db_error *error)
+{
+    return db_run(db, CATALOG_MS, error,
+                  "DELETE FROM pgshunt.proxy WHERE id = $1::uuid AND database = $2", 2, id,
+                  database);
+}
+
+/* ---- the change of the map ---- */
+
+static bool is_ours(struct db *db, const char *database, const char *job, const char *attempt,
+                    int64_t hold, struct db_error *error)
+{
+    NUMBER(id, hold);
+    return RUN_ON_A_ROW(db, error, "the job has been taken over",
+                        "SELECT 1 FROM pgshunt.job WHERE name = $1 AND attempt = $2::uuid AND "
+                        "database = $3 FOR UPDATE",
+                        3, job, attempt, database) &&
+           RUN_ON_A_ROW(db, error, "the hold is over",
+                        "SELECT 1 FROM pgshunt.hold WHERE id = $1::bigint AND until > "
+                        "clock_timestamp() + interval '1 s' FOR UPDATE",
+                        1, id);
+}
+
+static bool next_epoch(struct db *db, const char *database, const char *job, int64_t epoch,
+                       struct db_error *error)
+{
+    NUMBER(number, epoch);
+    return RUN_ON_A_ROW(db, error, "the map has changed meanwhile",
+                        "UPDATE pgshunt.epoch SET epoch = epoch + 1, changed_at = now(), job = $2 "
+                        "WHERE database = $1 AND epoch + 1 = $3::bigint",
+                        3, database, job, number);
+}
+
+/* Turns the keyspace's buckets over in `owners`; false: one was not the source's. */
+static bool turn_over(const char **owners, const char *keyspace, const struct catalog_move *moves,
+                      int count)
+{
+    for (int i = 0; i < count; i++) {
+        const struct catalog_move *move = &moves[i];
+        if (strcmp(move->range.keyspace, keyspace) != 0)
+            continue;
+        for (unsigned b = move->range.first; b <= move->range.last; b++) {
+            if (b >= SHARDKEY_BUCKETS || !owners[b] || strcmp(owners[b], move->source) != 0)
+                return false;
+            owners[b] = move->target;
+        }
+    }
+    return true;
+}
+
+static bool move_buckets(struct db *db, const char *database, const char *keyspace,
+                         const struct catalog_move *moves, int count, struct db_error *error)
+{
+    PGresult *rows = db_query(db, CATALOG_MS, error,
+                              "SELECT first, last, shard FROM pgshunt.bucket WHERE database = $1 "
+                              "AND keyspace = $2",
+                              2, database, keyspace);
+    if (!rows)
+        return false;
+    const char **owners = mem_alloc(sizeof *owners * SHARDKEY_BUCKETS);
+    unsigned covered = 0;
+    for (int i = 0; i < PQntuples(rows); i++)
+        for (int b = atoi(PQgetvalue(rows, i, 0)); b <= atoi(PQgetvalue(rows, i, 1)); b++)
+            if (b >= 0 && b < SHARDKEY_BUCKETS && !owners[b]) {
+                owners[b] = PQgetvalue(rows, i, 2);
+                covered++;
+            }
+    bool done = covered == SHARDKEY_BUCKETS && turn_over(owners, keyspace, moves, count);
+    if (!done)
+        catalog_refuse(error, "40001", "the buckets are not the source's");
+    else
+        done = catalog_write_owners(db, database, keyspace, owners, error);
+    free(owners);
+    PQclear(rows);
+    return done;
+}
+
+static bool is_first_of_keyspace(const struct catalog_move *moves, int index)
+{
+    for (int i = 0; i < index; i++)
+        if (strcmp(moves[i].range.keyspace, moves[index].range.keyspace) == 0)
+            return false;
+    return true;
+}
+
+static bool set_ghost(struct db *db, const char *database, const char *keyspace, const char *shard,
+                      const char *job, bool has, bool *changed, struct db_error *error)
+{
+    PGresult *result = db_query(
+        db, CATALOG_MS, error,
+        has ? "INSERT INTO pgshunt.ghost (database, keyspace, shard, job) VALUES ($1, $2, $3, $4) "
+              "ON CONFLICT DO NOTHING"
+            : "DELETE FROM pgshunt.ghost WHERE database = $1 AND keyspace = $2 AND shard = $3 AND "
+              "job = $4",
+        4, database, keyspace, shard, job);
+    *changed |= result && atoi(PQcmdTuples(result)) > 0;
+    PQclear(result);
+    return result != NULL;
+}
+
+/* First all that end, then all that begin: a shard may be both source and target. */
+static bool turn_ghosts(struct db *db, const char *database, const char *job,
+                        const struct catalog_move *moves, int count, struct db_error *error)
+{
+    bool changed, done = true;
+    for (int i = 0; done && i < count; i++)
+        done = set_ghost(db, database, moves[i].range.keyspace, moves[i].target, job, false,
+                         &changed, error);
+    for (int i = 0; done && i < count; i++)
+        done = set_ghost(db, database, moves[i].range.keyspace, moves[i].source, job, true,
+                         &changed, error);
+    return done;
+}
+
+static bool finish_flip(struct db *db, const char *database, const char *job, int64_t hold,
+                        int64_t epoch, const char *state, struct db_error *error)
+{
+    NUMBER(number, epoch);
+    NUMBER(id, hold);
+    return db_run(db, CATALOG_MS, error,
+                  "UPDATE pgshunt.job SET state = $2, epoch = $3::bigint, attempt = NULL, error = "
+                  "NULL, changed_at = now() WHERE name = $1",
+                  3, job, state, number) &&
+           db_run(db, CATALOG_MS, error,
+                  "INSERT INTO pgshunt.job_step (job, step, detail) VALUES ($1, 'flip', 'epoch ' "
+                  "|| $2)",
+                  2, job, number) &&
+           db_run(db, CATALOG_MS, error, "DELETE FROM pgshunt.hold WHERE id = $1::bigint", 1, id) &&
+           catalog_announce(db, database, error);
+}
+
+bool catalog_flip(struct db *db, const char *database, const char *job, const char *attempt,
+                  int64_t hold, const struct catalog_move *moves, int count, int64_t epoch,
+                  const char *state, struct db_error *error)
+{
+    if (!catalog_begin(db, error))
+        return false;
+    bool done = lock_map(db, database, error) && is_ours(db, database, job, attempt, hold, error) &&
+                next_epoch(db, database, job, epoch, error);
+    for (int i = 0; done && i < count; i++)
+        if (is_first_of_keyspace(moves, i))
+            done = move_buckets(db, database, moves[i].range.keyspace, moves, count, error);
+    done = done && turn_ghosts(db, database, job, moves, count, error) &&
+           finish_flip(db, database, job, hold, epoch, state, error);
+    return catalog_end(db, done, error);
+}
+
+bool catalog_abort(struct db *db, const char *database, const char *job, const char *attempt,
+                   int64_t epoch, const char *state, struct db_error *error)
+{
+    NUMBER(number, epoch);
+    if (!catalog_begin(db, error))
+        return false;
+    bool done =
+        lock_map(db, database, error) &&
+        RUN_ON_A_ROW(db, error, "the job has been taken over",
+                     "UPDATE pgshunt.job SET attempt = NULL, state = $3, changed_at = now() WHERE "
+                     "name = $1 AND attempt = $2::uuid AND database = $4",
+                     4, job, attempt, state, database) &&
+        db_run(db, CATALOG_MS, error, "DELETE FROM pgshunt.hold WHERE database = $1 AND job = $2",
+               2, database, job) &&
+        db_run(db, CATALOG_MS, error,
+               "UPDATE pgshunt.epoch SET epoch = $2::bigint, changed_at = now(), job = $3 WHERE "
+               "database = $1 AND epoch < $2::bigint",
+               3, database, number, job) &&
+        catalog_announce(db, database, error);
+    return catalog_end(db, done, error);
+}
+
+bool catalog_set_ghost(struct db *db, const char *database, const char *keyspace, const char *shard,
+                       const char *job, bool has, struct db_error *error)
+{
+    bool changed = false;
+    if (!catalog_begin(db, error))
+        return false;
+    bool done = lock_map(db, database, error) &&
+                set_ghost(db, database, keyspace, shard, job, has, &changed, error) &&
+                (!changed ||
+                 (raise_epoch(db, database, job, error) && catalog_announce(db, database, error)));
+    return catalog_end(db, done, error);
+}

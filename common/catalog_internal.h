@@ -1,0 +1,23 @@
+/* catalog_internal.h: what the catalog's parts share: transactions, and how its changes are announced. */
+#ifndef PGSHUNT_CATALOG_INTERNAL_H
+#define PGSHUNT_CATALOG_INTERNAL_H
+
+#include "pgshunt/catalog.h"
+
+#define CATALOG_MS 10000
+#define CATALOG_LOCK "7741936514602252"
+#define CATALOG_CHANNEL "pgshunt_map"
+
+/* A transaction of several statements; lock waits are short. */
+bool catalog_begin(struct db *db, struct db_error *error);
+/* Commits it if `done`, else rolls it back: `error` stays what it was. False: it is not committed. */
+bool catalog_end(struct db *db, bool done, struct db_error *error);
+/* In a transaction: the map of the database has changed. */
+bool catalog_announce(struct db *db, const char *database, struct db_error *error);
+/* Sets the error. */
+void catalog_refuse(struct db_error *error, const char *sqlstate, const char *text);
+/* The owners of all buckets of one keyspace in pgshunt.bucket instead of those that are there. `owners`: the name of each bucket's shard. */
+bool catalog_write_owners(struct db *db, const char *database, const char *keyspace,
+                          const char *const *owners, struct db_error *error);
+
+#endif
