@@ -62,6 +62,8 @@ int ctl_usage(const struct ctl *ctl, const char *format, ...) __attribute__((for
 bool ctl_load_config(struct ctl *ctl);
 /* "250ms", "5s": milliseconds; -1: it is none. */
 int64_t ctl_duration(const char *text);
+/* "50MB", "1GB": bytes; "50MB/s" is the same. -1: it is none. */
+int64_t ctl_size(const char *text);
 /* "HOST:PORT", "[::1]:5432"; the host is cut out of a copy that the caller frees. NULL: it is none. */
 char *ctl_address(const char *text, int *port);
 
@@ -96,6 +98,8 @@ int cmd_schema(struct ctl *ctl, int argc, char **argv);
 extern const char cmd_schema_help[];
 int cmd_sequences(struct ctl *ctl, int argc, char **argv);
 extern const char cmd_sequences_help[];
+int cmd_reshard(struct ctl *ctl, int argc, char **argv);
+extern const char cmd_reshard_help[];
 int cmd_lookup(struct ctl *ctl, int argc, char **argv);
 extern const char cmd_lookup_help[];
 int cmd_status(struct ctl *ctl, int argc, char **argv);

@@ -24,6 +24,8 @@ static const struct command commands[] = {
      cmd_lookup_help, cmd_lookup, true},
     {"reference", "check|repair DB [TABLE]", "copies of reference tables: alike, and made so",
      cmd_reference_help, cmd_reference, true},
+    {"reshard", "VERB [NAME]", "move live data between shards, and back",
+     cmd_reshard_help, cmd_reshard, true},
     {"schema", "diff DB", "what is not alike in the schemas of shards",
      cmd_schema_help, cmd_schema, false},
     {"sequences", "setup|check|show DB", "ids that are unique over all shards",
@@ -174,6 +176,26 @@ int64_t ctl_duration(const char *text)
     for (int i = 0; i < COUNT(units); i++)
         if (strcmp(end, units[i].name) == 0)
             return number * units[i].factor <= 3600000 ? number * units[i].factor : -1;
+    return -1;
+}
+
+int64_t ctl_size(const char *text)
+{
+    static const struct {
+        const char *name;
+        int64_t factor;
+    } units[] = {{"kB", 1 << 10}, {"MB", 1 << 20}, {"GB", 1 << 30}, {"TB", INT64_C(1) << 40}};
+    char *end;
+    errno = 0;
+    long long number = strtoll(text, &end, 10);
+    if (end == text || errno || number < 0 || !isdigit((unsigned char)*text))
+        return -1;
+    for (int i = 0; i < COUNT(units); i++) {
+        size_t length = strlen(units[i].name);
+        if (strncmp(end, units[i].name, length) == 0 &&
+            (!end[length] || strcmp(end + length, "/s") == 0))
+            return number <= INT64_MAX / units[i].factor ? number * units[i].factor : -1;
+    }
     return -1;
 }
 

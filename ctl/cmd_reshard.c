@@ -1,0 +1,306 @@
+/* cmd_reshard.c: `pgshuntctl reshard`: moving live data between shards. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "ctl/reshard_show.h"
+#include "pgshunt/db.h"
+
+const char cmd_reshard_help[] =
+    "plan      what would move, how much it is, and what is in the way; writes nothing\n"
+    "create    checks everything, and records the job NAME\n"
+    "run       copies, then keeps the target up to date (and, behind a switch, the source, for a\n"
+    "          rollback), until interrupted. May be killed, and run again: it goes on\n"
+    "status    of NAME, or of all jobs; --watch repeats it\n"
+    "pause     a running copy or stream rests; resume lets it go on\n"
+    "verify    compares both sides, row by row where checksums differ. Exit status 5 when not "
+    "equal\n"
+    "switch    traffic goes to the new owners: clients see a pause, no errors\n"
+    "rollback  ... and back to the old ones, with all that was written since\n"
+    "complete  the job is over: what has moved is removed from the old owners, in small batches\n"
+    "cancel    before a switch: removes everything that the job has made\n"
+    "gc        finds what killed jobs have left behind, and removes it\n\n"
+    "What moves (plan, create):\n"
+    "      --add s2[,s3]          these shards get their share, by their weight\n"
+    "      --drain s0             these shards are to own nothing\n"
+    "      --weights s0=1,s1=2    shares of all shards\n"
+    "      --move 0-4095:s2       these buckets; users/0-99:s1: of one keyspace\n"
+    "      --keyspaces users      only of these keyspaces\n"
+    "      --prepare-schema       create: tables, types and functions are made on an empty target\n"
+    "How (run, verify, complete):\n"
+    "      --jobs N               chunks copied, or tables compared, at once (default 4)\n"
+    "      --rate 50MB/s          no more than that\n"
+    "      --max-lag 10s          copying waits while a replica is further behind\n"
+    "      --until-caught-up      run: ends as soon as the target is up to date\n"
+    "The switch (switch, rollback):\n"
+    "      --max-pause 500ms      it gives up, and all is as before, when it would take longer\n"
+    "      --drain 500ms          running transactions may take that long to end\n"
+    "      --force                ... and are cancelled then\n"
+    "Always:\n"
+    "      --database NAME        which of the configuration (default: the only one)\n"
+    "      --user NAME            log in to servers as (default: $PGUSER, monitor.user)\n\n"
+    "Examples:\n"
+    "  pgshuntctl reshard plan --add s2\n"
+    "  pgshuntctl reshard create grow --add s2 --prepare-schema\n"
+    "  pgshuntctl reshard run grow --rate 50MB/s\n"
+    "  pgshuntctl reshard verify grow\n"
+    "  pgshuntctl reshard switch grow --max-pause 200ms\n"
+    "  pgshuntctl reshard rollback grow\n"
+    "  pgshuntctl reshard complete grow\n";
+
+enum {
+    ADD = 1,
+    DRAIN,
+    WEIGHTS,
+    MOVE,
+    KEYSPACES,
+    PREPARE_SCHEMA,
+    JOBS,
+    RATE,
+    MAX_LAG,
+    UNTIL_CAUGHT_UP,
+    MAX_PAUSE,
+    FORCE,
+    WATCH,
+    DATABASE,
+    USER,
+};
+
+static const struct option options[] = {
+    {"add", required_argument, NULL, ADD},
+    {"drain", required_argument, NULL, DRAIN},
+    {"weights", required_argument, NULL, WEIGHTS},
+    {"move", required_argument, NULL, MOVE},
+    {"keyspaces", required_argument, NULL, KEYSPACES},
+    {"prepare-schema", no_argument, NULL, PREPARE_SCHEMA},
+    {"jobs", required_argument, NULL, JOBS},
+    {"rate", required_argument, NULL, RATE},
+    {"max-lag", required_argument, NULL, MAX_LAG},
+    {"until-caught-up", no_argument, NULL, UNTIL_CAUGHT_UP},
+    {"max-pause", required_argument, NULL, MAX_PAUSE},
+    {"force", no_argument, NULL, FORCE},
+    {"watch", no_argument, NULL, WATCH},
+    {"database", required_argument, NULL, DATABASE},
+    {"user", required_argument, NULL, USER},
+    {NULL, 0, NULL, 0},
+};
+
+/* The command line, taken apart. */
+struct call {
+    struct reshard_request request;
+    struct reshard_wish wish;
+    struct reshard_run_options run;
+    struct reshard_switch_options turn;
+    bool prepare_schema, watch;
+    const char *drain; /* shards, or a duration */
+    unsigned given;    /* bits of options */
+};
+
+static enum reshard_outcome do_pause(struct call *call)
+{
+    return reshard_pause(&call->request, true);
+}
+
+static enum reshard_outcome do_resume(struct call *call)
+{
+    return reshard_pause(&call->request, false);
+}
+
+static enum reshard_outcome do_status(struct call *call)
+{
+    return reshard_status(&call->request);
+}
+
+#define BIT(option) (1u << (option))
+#define ALWAYS (BIT(DATABASE) | BIT(USER))
+#define WISHES (BIT(ADD) | BIT(DRAIN) | BIT(WEIGHTS) | BIT(MOVE) | BIT(KEYSPACES))
+#define TURNS (BIT(MAX_PAUSE) | BIT(DRAIN) | BIT(FORCE))
+
+static const struct verb {
+    const char *name;
+    enum reshard_outcome (*run)(struct call *call);
+    enum { NO_NAME, MAY_NAME, NAME } takes;
+    unsigned options;
+    bool dry_run;
+    const char *done;
+} verbs[] = {
+    {"status", do_status, MAY_NAME, BIT(WATCH), false, ""},
+    {"list", do_status, NO_NAME, 0, false, ""},
+    {"pause", do_pause, NAME, 0, false, "Paused."},
+    {"resume", do_resume, NAME, 0, false, "It goes on."},
+};
+
+static const struct verb *find_verb(const char *name)
+{
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
+        if (strcmp(verbs[i].name, name) == 0)
+            return &verbs[i];
+    return NULL;
+}
+
+/* ---- the command line ---- */
+
+static int take_duration(const struct ctl *ctl, const char *option, const char *text, int64_t *into)
+{
+    *into = ctl_duration(text);
+    return *into < 0 ? ctl_usage(ctl, "--%s takes a time like 500ms, not \"%s\"", option, text)
+                     : -1;
+}
+
+static int take_number(struct ctl *ctl, int option, struct call *call)
+{
+    if (option == MAX_LAG)
+        return take_duration(ctl, "max-lag", optarg, &call->run.max_lag_ms);
+    if (option == MAX_PAUSE)
+        return take_duration(ctl, "max-pause", optarg, &call->turn.max_pause_ms);
+    if (option == RATE) {
+        call->run.rate = ctl_size(optarg);
+        return call->run.rate > 0
+                   ? -1
+                   : ctl_usage(ctl, "--rate takes a size a second like 50MB/s, not \"%s\"", optarg);
+    }
+    call->run.jobs = atoi(optarg);
+    return call->run.jobs >= 1 && call->run.jobs <= 64
+               ? -1
+               : ctl_usage(ctl, "--jobs takes a number from 1 to 64, not \"%s\"", optarg);
+}
+
+static int take(struct ctl *ctl, int option, struct call *call)
+{
+    call->given |= BIT(option);
+    switch (option) {
+    case ADD:
+        call->wish.add = optarg;
+        return -1;
+    case DRAIN:
+        call->drain = optarg;
+        return -1;
+    case WEIGHTS:
+        call->wish.weights = optarg;
+        return -1;
+    case MOVE:
+        call->wish.move = optarg;
+        return -1;
+    case KEYSPACES:
+        call->wish.keyspaces = optarg;
+        return -1;
+    case PREPARE_SCHEMA:
+        call->prepare_schema = true;
+        return -1;
+    case UNTIL_CAUGHT_UP:
+        call->run.until_caught_up = true;
+        return -1;
+    case FORCE:
+        call->turn.force = true;
+        return -1;
+    case WATCH:
+        call->watch = true;
+        return -1;
+    case DATABASE:
+        call->request.database = optarg;
+        return -1;
+    case USER:
+        call->request.user = optarg;
+        return -1;
+    default:
+        return take_number(ctl, option, call);
+    }
+}
+
+/* Options that this verb does not have, and what --drain means for it. */
+static int check_options(struct ctl *ctl, const struct verb *verb, struct call *call)
+{
+    unsigned foreign = call->given & ~(verb->options | ALWAYS);
+    for (int i = 0; options[i].name; i++)
+        if (foreign & BIT(options[i].val))
+            return ctl_usage(ctl, "reshard %s has no option --%s", verb->name, options[i].name);
+    if (ctl->dry_run && !verb->dry_run)
+        return ctl_usage(ctl, "reshard %s changes nothing of the data, so there is no --dry-run",
+                         verb->name);
+    if (!call->drain)
+        return -1;
+    if (verb->options & BIT(ADD)) {
+        call->wish.drain = call->drain;
+        return -1;
+    }
+    return take_duration(ctl, "drain", call->drain, &call->turn.drain_ms);
+}
+
+static int parse(struct ctl *ctl, int argc, char **argv, struct call *call,
+                 const struct verb **verb)
+{
+    int option, status;
+    while ((option = ctl_option(ctl, argc, argv, "", options, &status)) >= 0)
+        if ((status = take(ctl, option, call)) >= 0)
+            return status;
+    if (option == CTL_OPTION_EXIT)
+        return status;
+    int left = argc - optind;
+    if (left < 1)
+        return ctl_usage(ctl, "reshard takes a verb: plan, create, run, status, verify, switch, "
+                              "rollback, complete, cancel, ...");
+    *verb = find_verb(argv[optind]);
+    if (!*verb)
+        return ctl_usage(ctl, "there is no \"reshard %s\"", argv[optind]);
+    if (left > ((*verb)->takes == NO_NAME ? 1 : 2) || ((*verb)->takes == NAME && left < 2))
+        return ctl_usage(ctl, "reshard %s takes %s", (*verb)->name,
+                         (*verb)->takes == NO_NAME    ? "no job's name"
+                         : (*verb)->takes == MAY_NAME ? "a job's name, or nothing"
+                                                      : "a job's name");
+    call->request.job = left > 1 ? argv[optind + 1] : NULL;
+    return check_options(ctl, *verb, call);
+}
+
+/* ---- running ---- */
+
+static int find_database(const struct ctl *ctl, struct call *call)
+{
+    const struct config *config = ctl->config;
+    if (!call->request.database && config->ndatabases != 1)
+        return ctl_usage(ctl, "the configuration has %d databases: name one with --database",
+                         config->ndatabases);
+    if (!call->request.database)
+        call->request.database = config->databases[0].name;
+    return -1;
+}
+
+static void wait_seconds(int seconds)
+{
+    for (int64_t until = db_clock_ms() + seconds * 1000; !ctl_stop && db_clock_ms() < until;)
+        nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+}
+
+static int run(struct ctl *ctl, const struct verb *verb, struct call *call)
+{
+    struct reshard_shown *shown = reshard_shown_new(ctl);
+    call->request.tell = reshard_shown_tell;
+    call->request.arg = shown;
+    enum reshard_outcome outcome = verb->run(call);
+    while (call->watch && outcome == RESHARD_DONE && !ctl_stop) {
+        wait_seconds(2);
+        if (!ctl->json && !ctl_stop)
+            fputs("\033[H\033[2J", stdout);
+        outcome = ctl_stop ? outcome : verb->run(call);
+    }
+    int status = reshard_shown_finish(shown, outcome, verb->done);
+    reshard_shown_free(shown);
+    return status;
+}
+
+int cmd_reshard(struct ctl *ctl, int argc, char **argv)
+{
+    struct call call = {.given = 0};
+    const struct verb *verb = NULL;
+    int status = parse(ctl, argc, argv, &call, &verb);
+    if (status < 0 && !ctl_load_config(ctl))
+        status = CTL_FAILED;
+    if (status < 0)
+        status = find_database(ctl, &call);
+    if (status >= 0)
+        return status;
+    call.request.config = ctl->config;
+    call.request.dry_run = ctl->dry_run;
+    call.request.stop = &ctl_stop;
+    return run(ctl, verb, &call);
+}
