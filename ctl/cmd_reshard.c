@@ -112,6 +112,16 @@ static enum reshard_outcome do_status(struct call *call)
     return reshard_status(&call->request);
 }
 
+static enum reshard_outcome do_switch(struct call *call)
+{
+    return reshard_switch(&call->request, &call->turn);
+}
+
+static enum reshard_outcome do_rollback(struct call *call)
+{
+    return reshard_rollback(&call->request, &call->turn);
+}
+
 #define BIT(option) (1u << (option))
 #define ALWAYS (BIT(DATABASE) | BIT(USER))
 #define WISHES (BIT(ADD) | BIT(DRAIN) | BIT(WEIGHTS) | BIT(MOVE) | BIT(KEYSPACES))
@@ -129,6 +139,9 @@ static const struct verb {
     {"list", do_status, NO_NAME, 0, false, ""},
     {"pause", do_pause, NAME, 0, false, "Paused."},
     {"resume", do_resume, NAME, 0, false, "It goes on."},
+    {"switch", do_switch, NAME, TURNS, true,
+     "Switched. reshard run keeps the way back open; reshard complete ends the job."},
+    {"rollback", do_rollback, NAME, TURNS, true, "Traffic is where it was before the switch."},
 };
 
 static const struct verb *find_verb(const char *name)

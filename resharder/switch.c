@@ -1,0 +1,246 @@
+/* switch.c: the switch and the rollback, step by step, and what becomes of one that fails. */
+#include "resharder/switch.h"
+
+#include <string.h>
+
+#include "pgshunt/catalog.h"
+
+#define PAUSE_MS 500 /* where nothing is said */
+#define READY_MS 60000
+#define READY_ENOUGH_MS 250 /* a marker that takes no longer: caught up */
+
+/* ---- before ---- */
+
+/* Whoever was at it before us has died, or will find out that it lost. */
+static bool repair(struct turn *turn)
+{
+    struct reshard *reshard = turn->reshard;
+    struct job *job = turn->job;
+    if (!job->attempt)
+        return job_set_state(reshard, job, JOB_BIT(turn->during), turn->before);
+    if (!catalog_abort(reshard_catalog(reshard), reshard->request->database, job->name,
+                       job->attempt, job->epoch, job_state_name(turn->before), &reshard->error))
+        return false;
+    job_step(reshard, job, "repair", "a switch that was not finished is undone");
+    return job_look(reshard, job);
+}
+
+/* The map may have a later epoch than when the command began: guards of an undone switch, another job. */
+static bool read_map_again(struct turn *turn)
+{
+    struct reshard *reshard = turn->reshard;
+    struct shardmap *map;
+    if (!catalog_read_map(reshard_catalog(reshard), reshard->database, &map, &reshard->error))
+        return false;
+    int64_t epoch = shardmap_epoch(map);
+    shardmap_free(map);
+    shardmap_set_epoch(reshard->map, epoch);
+    return true;
+}
+
+/* Markers, while everybody works, until one comes through quickly: so will the one that all wait for. */
+static bool be_ready(struct turn *turn)
+{
+    struct reshard *reshard = turn->reshard;
+    for (int64_t until = db_clock_ms() + READY_MS;;) {
+        int64_t began = db_clock_ms();
+        const char *marker = RESHARD_TEXT(reshard, "ready %lld", (long long)began);
+        if (!turn_mark(turn, marker, until))
+            return false;
+        if (db_clock_ms() - began <= READY_ENOUGH_MS)
+            return true;
+    }
+}
+
+/* ---- the flip ---- */
+
+static bool flip(struct turn *turn)
+{
+    struct reshard *reshard = turn->reshard;
+    int count = turn->moves.count;
+    struct catalog_move *moves =
+        arena_array(&reshard->arena, struct catalog_move, (size_t)count + 1);
+    for (int i = 0; i < count; i++) {
+        const struct move *move = &turn->moves.items[i];
+        moves[i] = (struct catalog_move){
+            .range = {.keyspace = move->keyspace->name, .first = move->first, .last = move->last},
+            .source = shardmap_shard_name(reshard->map, move->source),
+            .target = shardmap_shard_name(reshard->map, move->target),
+        };
+    }
+    return catalog_flip(reshard_catalog(reshard), reshard->request->database, turn->job->name,
+                        turn->job->attempt, turn->hold, moves, count, turn->job->epoch,
+                        job_state_name(turn->after), &reshard->error);
+}
+
+/* ---- when it fails ---- */
+
+/* The flip may have been committed though its answer was lost: the catalog knows. */
+static bool has_flipped(struct turn *turn)
+{
+    return job_look(turn->reshard, turn->job) && turn->job->state == turn->after;
+}
+
+/* All as before: the hold is released, and where guards stand, proxies get an epoch that passes them. */
+static enum reshard_outcome undo(struct turn *turn, const char *step)
+{
+    struct reshard *reshard = turn->reshard;
+    struct job *job = turn->job;
+    struct db_error why = reshard->error, undone;
+    turn_unlock(turn);
+    struct db *catalog = reshard_catalog(reshard);
+    bool good = catalog && catalog_abort(catalog, reshard->request->database, job->name,
+                                         job->attempt, turn->guarded ? job->epoch : 0,
+                                         job_state_name(turn->before), &undone);
+    for (int i = 0; good && turn->guarded && i < turn->nsources; i++)
+        if (!fence_lift(reshard, turn->sources[i].shard, &turn->sources[i].tables))
+            reshard_tell(reshard, RESHARD_NOTE,
+                         reshard->database->shards[turn->sources[i].shard].name, NULL,
+                         "its guard could not be taken away yet: it refuses writes that do not go "
+                         "through pgshunt",
+                         "pgshuntctl reshard gc");
+    reshard->error = why;
+    job_step(reshard, job, "gave up", RESHARD_TEXT(reshard, "at %s: %s", step, why.text));
+    if (why.hint[0])
+        reshard_tell(reshard, RESHARD_NOTE, NULL, NULL, why.hint, NULL);
+    if (good)
+        return reshard_stopped(reshard) ? RESHARD_STOPPED : RESHARD_GAVE_UP;
+    reshard->error = undone;
+    return reshard_fails(reshard, NULL, "cannot undo the switch");
+}
+
+/* ---- the steps ---- */
+
+/* While writers wait. NULL: done; else the step that failed. */
+static const char *change_owner(struct turn *turn)
+{
+    struct reshard *reshard = turn->reshard;
+    if (!turn_hold(turn))
+        return "hold";
+    if (!turn_drain(turn))
+        return "drain";
+    if (turn_lock(turn) != FENCE_LOCKED)
+        return "lock";
+    if (!turn_mark(turn, turn->job->attempt, db_clock_ms() + turn->max_pause_ms))
+        return "marker";
+    if (!turn_set_sequences(turn))
+        return "sequences";
+    if (!turn_guard(turn))
+        return "guard";
+    if (!flip(turn) && !has_flipped(turn))
+        return "flip";
+    reshard_tell(reshard, RESHARD_STEP, NULL, "flip",
+                 RESHARD_TEXT(reshard, "epoch %lld, statements were held for %lld ms",
+                              (long long)turn->job->epoch,
+                              (long long)(db_clock_ms() - turn->held_at)),
+                 NULL);
+    return NULL;
+}
+
+static enum reshard_outcome fails(struct turn *turn, const char *what)
+{
+    return reshard_fails(turn->reshard, NULL, what);
+}
+
+static enum reshard_outcome take_turn(struct turn *turn)
+{
+    struct reshard *reshard = turn->reshard;
+    struct job *job = turn->job;
+    if (!turn_prepare(turn))
+        return fails(turn, "cannot prepare");
+    if (!be_ready(turn)) {
+        fails(turn, "not caught up");
+        return reshard_stopped(reshard) ? RESHARD_STOPPED : RESHARD_GAVE_UP;
+    }
+    if (!read_map_again(turn) || !job_begin_attempt(reshard, job, JOB_BIT(turn->before),
+                                                    turn->during, shardmap_epoch(reshard->map) + 1))
+        return fails(turn, "cannot begin");
+    const char *failed = change_owner(turn);
+    if (failed)
+        return undo(turn, failed);
+    turn_unlock(turn);
+    turn_follow(turn);
+    return RESHARD_DONE;
+}
+
+/* ---- beginning ---- */
+
+static enum reshard_outcome refuse_state(struct turn *turn)
+{
+    reshard_tell(turn->reshard, RESHARD_PROBLEM, NULL, turn->job->name,
+                 RESHARD_TEXT(turn->reshard, "the job is %s: this needs one that is %s",
+                              job_state_name(turn->job->state), job_state_name(turn->before)),
+                 turn->job->state < JOB_STREAMING ? "pgshuntctl reshard run" : NULL);
+    return RESHARD_REFUSED;
+}
+
+static enum reshard_outcome say_plan(struct turn *turn)
+{
+    static const char *const steps[] = {
+        "proxies hold statements on the buckets that move; transactions from before end",
+        "the tables of the old owners are locked against writers",
+        "the new owners apply all that was written",
+        "sequences of the new owners are set ahead",
+        "a guard on the old owners refuses late writes",
+        "the map changes; held statements go to the new owners",
+    };
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
+        reshard_tell(turn->reshard, RESHARD_PLANNED, NULL, NULL, steps[i], NULL);
+    return RESHARD_DONE;
+}
+
+static enum reshard_outcome begin_turn(struct turn *turn)
+{
+    struct job *job = turn->job;
+    if (job->state == turn->after) {
+        reshard_tell(turn->reshard, RESHARD_FACT, NULL, job->name, "is where it is to be already",
+                     NULL);
+        turn_follow(turn);
+        return RESHARD_DONE;
+    }
+    if (job->state == turn->during && !turn->reshard->request->dry_run && !repair(turn))
+        return fails(turn, "cannot undo a switch that was not finished");
+    if (job->state != turn->before)
+        return refuse_state(turn);
+    return turn->reshard->request->dry_run ? say_plan(turn) : take_turn(turn);
+}
+
+static enum reshard_outcome run_turn(const struct reshard_request *request,
+                                     const struct reshard_switch_options *options, bool back)
+{
+    struct reshard reshard;
+    struct job job;
+    enum reshard_outcome outcome = RESHARD_UNFINISHED;
+    if (reshard_begin(&reshard, request) && job_open(&reshard, &job, &outcome)) {
+        int64_t pause = options->max_pause_ms ? options->max_pause_ms : PAUSE_MS;
+        struct turn turn = {
+            .reshard = &reshard,
+            .job = &job,
+            .max_pause_ms = pause,
+            .drain_ms = options->drain_ms ? options->drain_ms : pause,
+            .force = options->force,
+            .before = back ? JOB_SWITCHED : JOB_STREAMING,
+            .during = back ? JOB_ROLLING : JOB_SWITCHING,
+            .after = back ? JOB_STREAMING : JOB_SWITCHED,
+            .moves =
+                back ? moves_reversed(&reshard.moves, reshard.map, &reshard.arena) : reshard.moves,
+        };
+        outcome = begin_turn(&turn);
+        turn_unlock(&turn);
+        job_free(&job);
+    }
+    reshard_end(&reshard);
+    return outcome;
+}
+
+enum reshard_outcome reshard_switch(const struct reshard_request *request,
+                                    const struct reshard_switch_options *options)
+{
+    return run_turn(request, options, false);
+}
+
+enum reshard_outcome reshard_rollback(const struct reshard_request *request,
+                                      const struct reshard_switch_options *options)
+{
+    return run_turn(request, options, true);
+}
