@@ -37,7 +37,7 @@ struct shardmap {
     unsigned nlookups;
     struct mapped_schema *schemas;
     int64_t epoch;
-    bool holds;
+    bool holds, ghosts;
 };
 
 static const struct table_rule unsharded_rule = {.name = "", .class = TABLE_UNSHARDED};
@@ -468,11 +468,17 @@ void shardmap_set_ghost(struct shardmap *map, int keyspace, unsigned shard)
     if (!ghosts)
         k->ghosts = ghosts = arena_array(&map->arena, bool, map->nshards);
     ghosts[shard] = true;
+    map->ghosts = true;
 }
 
 bool keyspace_has_ghosts(const struct keyspace *keyspace, unsigned shard)
 {
     return keyspace->ghosts && keyspace->ghosts[shard];
+}
+
+bool shardmap_has_ghosts(const struct shardmap *map)
+{
+    return map->ghosts;
 }
 
 void shardmap_hold(struct shardmap *map, int keyspace, unsigned first, unsigned last)

@@ -233,7 +233,7 @@ static void collect(struct change *change)
     forget_portals(change);
     for (int i = 0; i < from->nshards; i++) {
         struct shard_query *query = &change->parts[from->shards[i]].own;
-        *query = from->source;
+        *query = *gather_source(from, from->shards[i]);
         if (from->identified)
             query->sql = change_of_shard(query->sql, from->shards[i], &change->scatter->arena);
         open_portal(change, (int)from->shards[i], &change->ask, query,
@@ -314,7 +314,7 @@ static void look(struct change *change)
     change->phase = CHANGE_LOOKING;
     for (int i = 0; i < change->plan->nlook_at; i++) {
         struct buffer out = {0};
-        shard_query_put(&change->ask, &move->look, &(struct shard_form){.formats = SHARD_TEXT},
+        shard_query_put(&change->ask, &move->looks[i], &(struct shard_form){.formats = SHARD_TEXT},
                         &out);
         wire_put_query(&out, move->checks);
         change_send(change, (int)change->plan->look_at[i], &out, 2);

@@ -173,7 +173,7 @@ static void ask_source(struct gather *g, struct source *source)
     struct server *server = source->server;
     struct buffer out = {0};
     attach_prefix(g->client, server, &out);
-    shard_query_put(&g->ask, &table->source,
+    shard_query_put(&g->ask, gather_source(table, source->shard),
                     &(struct shard_form){.formats = table->text ? SHARD_TEXT : SHARD_BINARY}, &out);
     server_expect(server, EXPECT_QUERY);
     server->unnamed = (struct prepared_key){0};

@@ -128,14 +128,31 @@ static const char *shard_names(const struct plan *plan, const struct shardmap *m
     return names;
 }
 
-static const char *source_names(const struct gather_table *table, const struct shardmap *map,
-                                struct arena *arena)
+/* The shards that get this text. */
+static const char *source_names(const struct gather_table *table, const struct shard_query *source,
+                                const struct shardmap *map, struct arena *arena)
 {
     const char *names = "";
     for (int i = 0; i < table->nshards; i++)
-        names = arena_printf(arena, "%s%s%s", names, i ? ", " : "",
-                             shardmap_shard_name(map, table->shards[i]));
+        if (gather_source(table, table->shards[i]) == source)
+            names = arena_printf(arena, "%s%s%s", names, *names ? ", " : "",
+                                 shardmap_shard_name(map, table->shards[i]));
     return names;
+}
+
+static void explain_source(const struct gather_table *table, const struct shard_query *source,
+                           const struct shardmap *map, struct lines *lines)
+{
+    const char *names = source_names(table, source, map, lines->arena);
+    if (*names)
+        add_line(lines, arena_printf(lines->arena, "  from %s: %s", names, source->sql));
+}
+
+static void explain_sources(const struct gather_table *table, const struct shardmap *map,
+                            struct lines *lines)
+{
+    explain_source(table, &table->source, map, lines);
+    explain_source(table, &table->hidden, map, lines);
 }
 
 static void explain_tables(const struct gather_plan *gather, const struct shardmap *map,
@@ -148,9 +165,7 @@ static void explain_tables(const struct gather_plan *gather, const struct shardm
         const struct gather_table *table = &gather->tables[i];
         add_line(lines, arena_printf(arena, "  here: %s",
                                      table->rows_here ? table->create.sql : table->make.sql));
-        if (table->nshards)
-            add_line(lines, arena_printf(arena, "  from %s: %s", source_names(table, map, arena),
-                                         table->source.sql));
+        explain_sources(table, map, lines);
     }
 }
 

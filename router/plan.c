@@ -245,6 +245,7 @@ static bool use_said_key(struct planner *p, const struct query *query)
     plan_note_said(p, p->key_is_held);
     p->said_not_held = true;
     go_direct(p, query, shard, arena_printf(p->arena, "pgshunt.key = %.60s", key));
+    plan_hide_direct(p);
     return true;
 }
 
@@ -278,6 +279,7 @@ static void use_said_shard(struct planner *p, const char *name)
     struct shard_set all = {.kind = SHARDS_ALL};
     if (shard >= 0) {
         plan_direct(p, (unsigned)shard, "shard named by hint or session");
+        plan_hide_named(p);
     } else if (same_name(name, "all") && is_utility(p->statement)) {
         plan_scatter(p, SCATTER_UTILITY, &all, NULL);
         p->plan->reason = "all shards named by hint or session";
@@ -416,6 +418,34 @@ static void plan_several(struct planner *p, const struct query *query)
     }
 }
 
+static bool is_looked_up(const struct planner *p)
+{
+    for (int i = 0; i < p->ninstances; i++)
+        if (p->instances[i].looked_up)
+            return true;
+    return false;
+}
+
+/* One shard has all rows, or all that matter. */
+static void plan_on_one(struct planner *p, const struct query *query, unsigned shard)
+{
+    go_direct(p, query, shard, pin_reason(p));
+    if (is_looked_up(p)) /* what the shards have said may be of rows that are not theirs */
+        plan_hide_direct(p);
+}
+
+/* Before the first bucket has moved to a second shard, or after the last has left it. */
+static void use_sole_owner(const struct planner *p, struct shard_set *reach)
+{
+    enum statement_kind kind = p->input->statement->kind;
+    if (reach->kind != SHARDS_ALL || p->views->depth ||
+        (kind != STMT_QUERY && kind != STMT_EXPLAIN))
+        return;
+    int owner = plan_sole_owner(p);
+    if (owner >= 0)
+        *reach = (struct shard_set){.kind = SHARDS_ONE, .one = (unsigned)owner};
+}
+
 static void plan_sharded(struct planner *p, const struct query *query)
 {
     if (p->view) {
@@ -441,13 +471,14 @@ static void plan_sharded(struct planner *p, const struct query *query)
         return;
     }
     struct shard_set reach = plan_reach(p);
+    use_sole_owner(p, &reach);
     if (reach.kind != SHARDS_ONE && reach.kind != SHARDS_NONE) {
         p->plan->wants = p->wants;
         p->plan->nwants = p->nwants;
         p->plan->shows_value = p->nwants && lookup_shows_value(p, query);
     }
     if (reach.kind == SHARDS_ONE)
-        go_direct(p, query, reach.one, pin_reason(p));
+        plan_on_one(p, query, reach.one);
     else if (reach.kind == SHARDS_NONE)
         go_direct(p, query, p->unsharded ? 0 : plan_home(p), "no row can match");
     else if (!use_said_key(p, query))
@@ -528,10 +559,12 @@ static void forget_idle_wants(struct plan *plan)
 void plan_query(struct planner *p, const struct query *query)
 {
     plan_in_gears(p, query);
+    plan_hide_ghosts(p);
     if (p->plan->kind == PLAN_REFUSE && !p->nreplace)
         plan_gather(p, query);
     if (p->plan->kind == PLAN_REFUSE)
         plan_change(p, query);
+    plan_hide_ghosts(p);
     forget_idle_wants(p->plan);
 }
 
@@ -660,6 +693,7 @@ bool plan_inner_statement(const struct planner *p, const struct statement *state
     plan_init(&inner, &input, &no_hints, p->arena, plan);
     inner.identify = identify;
     plan_in_gears(&inner, statement->query);
+    plan_hide_ghosts(&inner);
     if (gather && plan->kind != PLAN_REFUSE)
         plan_refuse_shape(&inner, "A query whose rows are inserted, over several shards");
     if (plan->kind == PLAN_REFUSE && !inner.nreplace)

@@ -201,6 +201,8 @@ static void number_gather(struct planner *p, const struct shard_query *source,
         number_as_client(p, source, &table->create);
         number_as_client(p, source, &table->make);
         number_as_client(p, source, &table->source);
+        if (table->hides)
+            number_as_client(p, source, &table->hidden);
     }
 }
 
@@ -528,10 +530,9 @@ static const char *checks(const struct making *m)
 #define OID_TEXT_ARRAY 1009
 #define OID_TID_ARRAY 1010
 
-static bool fill_move(struct making *m, struct rewrite_move *from)
+static bool fill_move(struct making *m, struct rewrite_move *from, struct change_move *move)
 {
     struct planner *p = m->p;
-    struct change_move *move = arena_new(p->arena, struct change_move);
     struct change_rows *rows = &m->change->rows;
     if (!rewrite_move(p->statement->text, from, p->arena))
         return false;
@@ -559,20 +560,25 @@ static void look_at(struct making *m, const struct shard_set *reach)
     unsigned nshards = shardmap_shards(m->p->map),
              *shards = arena_array(m->p->arena, unsigned, nshards);
     for (unsigned s = 0; s < nshards; s++)
-        if (shards_contain(reach, s))
+        if (shards_contain(reach, s) && plan_may_have(m->rule->keyspace, s))
             shards[m->change->nlook_at++] = s;
     m->change->look_at = shards;
 }
 
-static void explain_move(struct making *m)
+/* Each shard looks at the rows that it owns. False: refused. */
+static bool fill_looks(struct making *m, struct change_move *move)
 {
+    struct planner *p = m->p;
     struct change_plan *change = m->change;
-    struct shard_query *queries = arena_array(m->p->arena, struct shard_query, change->nlook_at);
+    struct shard_query *looks = arena_array(p->arena, struct shard_query, change->nlook_at);
     for (int i = 0; i < change->nlook_at; i++) {
-        queries[i] = change->move->look;
-        queries[i].shard = change->look_at[i];
+        looks[i] = move->look;
+        looks[i].shard = change->look_at[i];
+        if (!plan_hide_text(p, &looks[i]))
+            return false;
     }
-    finish_explain(m, queries, change->nlook_at);
+    move->looks = looks;
+    return true;
 }
 
 static void change_update(struct making *m)
@@ -585,14 +591,17 @@ static void change_update(struct making *m)
         return;
     move.type = m->rule->keyspace->type;
     m->change = arena_new(p->arena, struct change_plan);
-    if (!fill_move(m, &move))
+    struct change_move *moving = arena_new(p->arena, struct change_move);
+    if (!fill_move(m, &move, moving))
         return;
     fill_rows(m, &m->change->rows);
     m->change->verb = "UPDATE";
     look_at(m, &reach);
+    if (!fill_looks(m, moving))
+        return;
     finish_plan(m, m->change->look_at[0],
                 arena_printf(p->arena, "rows of %s get other keys", m->relation->name));
-    explain_move(m);
+    finish_explain(m, moving->looks, m->change->nlook_at);
 }
 
 /* ---- UPDATE and DELETE that read rows of other shards ---- */

@@ -146,9 +146,18 @@ static void copy_from(struct planner *p, const struct relation_ref *table, struc
                           "lives. A default cannot.",
                           "COPY gives no value for \"%s\", the shard key of table \"%s\"",
                           rule->key, table->name);
-    else if (!refuse_encoding(p, rows))
+    else if (!refuse_encoding(p, rows)) {
         scatter(p, SCATTER_COPY_IN, rows,
                 arena_printf(p->arena, "rows by shard key %s.%s", table->name, rule->key));
+        plan_leave_out(p, rule->keyspace);
+    }
+}
+
+static void copy_to(struct planner *p, const struct relation_ref *table, struct copy_rows *rows)
+{
+    scatter(p, SCATTER_COPY_OUT, rows, "rows of all shards");
+    plan_leave_out(p, plan_rule(p, table->schema, table->name)->keyspace);
+    plan_hide_copied(p, plan_relation(p, table->schema, table->name));
 }
 
 void plan_copy_sharded(struct planner *p, const struct relation_ref *table)
@@ -163,7 +172,7 @@ void plan_copy_sharded(struct planner *p, const struct relation_ref *table)
     else if (p->statement->kind == STMT_COPY_FROM)
         copy_from(p, table, rows);
     else
-        scatter(p, SCATTER_COPY_OUT, rows, "rows of all shards");
+        copy_to(p, table, rows);
 }
 
 /* A column that a row may leave to its default, where that would make the copies differ; NULL: none. */

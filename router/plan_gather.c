@@ -165,6 +165,28 @@ static struct shard_set table_reach(const struct gathering *g,
     return p->too_many || seen != count_mentions(g, relation) ? all : reach;
 }
 
+/* Whether the shard has rows of all the tables: else it may not even have the tables. */
+static bool has_tables(const struct gathering *g, unsigned shard)
+{
+    for (int i = 0; i < g->rewrite.ntables; i++) {
+        const struct schema_relation *relation = g->rewrite.tables[i].relation;
+        const struct table_rule *rule = plan_rule(g->p, relation->schema, relation->name);
+        if (rule->class == TABLE_SHARDED && !plan_may_have(rule->keyspace, shard))
+            return false;
+    }
+    return true;
+}
+
+/* The shard, or the first one behind it. */
+static unsigned eligible_home(const struct gathering *g, unsigned shard)
+{
+    unsigned nshards = shardmap_shards(g->p->map);
+    for (unsigned i = 0; i < nshards; i++)
+        if (has_tables(g, (shard + i) % nshards))
+            return (shard + i) % nshards;
+    return shard;
+}
+
 /* Where nothing decides, the text does: so that not all of them land on one shard. */
 static unsigned choose_home(const struct gathering *g)
 {
@@ -177,7 +199,7 @@ static unsigned choose_home(const struct gathering *g)
     if (session && session->in_transaction)
         return plan_home(p);
     const char *text = p->statement->text;
-    return (unsigned)(XXH64(text, strlen(text), 0) % shardmap_shards(p->map));
+    return eligible_home(g, (unsigned)(XXH64(text, strlen(text), 0) % shardmap_shards(p->map)));
 }
 
 /* ---- the texts ---- */
@@ -212,12 +234,13 @@ static bool travels_as_text(const struct rewrite_gather_table *table)
 }
 
 static void fill_shards(struct planner *p, struct gather_table *table,
-                        const struct shard_set *reach, unsigned home)
+                        const struct shard_set *reach, const struct keyspace *keyspace,
+                        unsigned home)
 {
     unsigned nshards = shardmap_shards(p->map);
     table->shards = arena_array(p->arena, unsigned, nshards);
     for (unsigned shard = 0; shard < nshards; shard++)
-        if (shard != home && shards_contain(reach, shard))
+        if (shard != home && shards_contain(reach, shard) && plan_may_have(keyspace, shard))
             table->shards[table->nshards++] = shard;
 }
 
@@ -254,6 +277,27 @@ static struct shard_query make_table(struct planner *p, const struct gather_tabl
     return make;
 }
 
+/* What the home makes of its own rows, and what reads those of the others. */
+static bool hide_rows(struct gathering *g, struct gather_table *table,
+                      const struct rewrite_gather_table *from, const struct table_rule *rule,
+                      unsigned home)
+{
+    struct planner *p = g->p;
+    struct shard_query own = from->source;
+    if (rule->class != TABLE_SHARDED || !rule->keyspace->ghosts)
+        return true;
+    if (!plan_hide_table(p, home, rule, from->relation, &own))
+        return false;
+    if (own.sql != from->source.sql)
+        table->create = make_table(p, table, &own, "");
+    table->hides = rule->keyspace->ghosts;
+    table->hidden = from->source;
+    for (int i = 0; i < table->nshards; i++)
+        if (table->hides[table->shards[i]])
+            return plan_hide_table(p, table->shards[i], rule, from->relation, &table->hidden);
+    return true;
+}
+
 /*
  * Which columns depend on those of GROUP BY is known from a primary key. One that has the shard key in it
  * holds over all shards; with another the rows may be alike, and there is none.
@@ -281,10 +325,12 @@ static const char *add_key(struct planner *p, const struct rewrite_gather_table 
     return sharded_by ? text : NULL;
 }
 
-static void fill_table(struct gathering *g, int index, unsigned home, struct gather_table *table)
+/* False: refused. */
+static bool fill_table(struct gathering *g, int index, unsigned home, struct gather_table *table)
 {
     struct planner *p = g->p;
     const struct rewrite_gather_table *from = &g->rewrite.tables[index];
+    const struct table_rule *rule = plan_rule(p, from->relation->schema, from->relation->name);
     table->name = from->relation->name;
     table->relation = temporary_name(p, from->name ? from->name : table->name);
     table->add_key = add_key(p, from, table->relation);
@@ -292,7 +338,11 @@ static void fill_table(struct gathering *g, int index, unsigned home, struct gat
     table->source = from->source;
     table->create = make_table(p, table, &from->source, "");
     table->make = make_table(p, table, &from->source, " WITH NO DATA");
-    table->rows_here = shards_contain(&g->reach[index], home);
+    table->rows_here =
+        shards_contain(&g->reach[index], home) && plan_may_have(rule->keyspace, home);
+    fill_shards(p, table, &g->reach[index], rule->keyspace, home);
+    if (!hide_rows(g, table, from, rule, home))
+        return false;
     table->identified = from->identified;
     if (from->identified) {
         table->create.sql = change_of_shard(table->create.sql, home, p->arena);
@@ -300,7 +350,7 @@ static void fill_table(struct gathering *g, int index, unsigned home, struct gat
     }
     if (from->relation->types && !table->rows_here)
         table->make = define_table(p, table, from);
-    fill_shards(p, table, &g->reach[index], home);
+    return true;
 }
 
 /* The query in what stands around it. */
@@ -350,21 +400,23 @@ static void fill_plan(struct gathering *g, struct shard_query *query)
     struct planner *p = g->p;
     struct plan *plan = p->plan;
     struct gather_plan *gather = arena_new(p->arena, struct gather_plan);
+    unsigned home = choose_home(g);
     gather->ntables = g->rewrite.ntables;
     gather->tables = arena_array(p->arena, struct gather_table, gather->ntables);
     gather->why = reason(p);
+    for (int i = 0; i < gather->ntables; i++)
+        if (!fill_table(g, i, home, &gather->tables[i]))
+            return;
     gather->empty =
         p->input->statement->kind == STMT_EXPLAIN && !p->input->statement->explain_analyze;
     plan->kind = PLAN_SCATTER;
     plan->mode = SCATTER_GATHER;
-    plan->shard = choose_home(g);
+    plan->shard = home;
     plan->merge = NULL;
     plan->reason = gather->why;
     plan->gather = gather;
     gather->checks = g->checks;
     gather->nchecks = g->nchecks;
-    for (int i = 0; i < gather->ntables; i++)
-        fill_table(g, i, plan->shard, &gather->tables[i]);
     gather->cursor = p->input->statement->kind == STMT_DECLARE_CURSOR;
     if (!gather->cursor)
         wrap(p, query);

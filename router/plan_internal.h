@@ -467,6 +467,31 @@ const char *plan_concurrently(const struct planner *p);
 /* "id" of the first instance with its table: for hints. */
 const char *plan_key_hint(const struct planner *p);
 
+/* ---- plan_ghosts.c: rows that a shard has, but does not own ---- */
+
+/* Changes the texts of a fan-out so that nobody sees them; refuses what cannot be changed so. */
+void plan_hide_ghosts(struct planner *p);
+/* The same for a statement that goes to one shard, p->plan->shard, but not because of its keys. */
+void plan_hide_direct(struct planner *p);
+/* ... because the shard was named: any kind of statement. */
+void plan_hide_named(struct planner *p);
+/* COPY table TO. */
+void plan_hide_copied(struct planner *p, const struct schema_relation *relation);
+/* The text for one shard, about one table; false: refused. */
+bool plan_hide_table(struct planner *p, unsigned shard, const struct table_rule *rule,
+                     const struct schema_relation *relation, struct shard_query *query);
+/* ... about those of p's statement. */
+bool plan_hide_text(struct planner *p, struct shard_query *query);
+/* Whether the shard may have rows of the keyspace; NULL: it may. */
+bool plan_may_have(const struct keyspace *keyspace, unsigned shard);
+/* Leaves the shards out of a fan-out that own nothing of what the statement is about (`also`: or NULL). */
+void plan_leave_out(struct planner *p, const struct keyspace *also);
+/* The shard that owns all there is of every table; -1: there are several. */
+int plan_sole_owner(const struct planner *p);
+/* Puts the words of an EXPLAIN in front of the shards' texts. */
+void plan_put_words(struct planner *p, const struct statement *outer,
+                    const struct statement *inner);
+
 /* ---- parts ---- */
 
 /* Sets what has to be set; p->work and p->views are the caller's business. */

@@ -127,6 +127,8 @@ void plan_scatter(struct planner *p, enum scatter_mode mode, const struct shard_
             query->sql = plan_text(p);
         query->shard = s;
     }
+    if (mode != SCATTER_UTILITY && set->kind == SHARDS_ALL)
+        plan_leave_out(p, NULL);
 }
 
 void plan_append_rows(struct planner *p, const struct query *query)

@@ -185,16 +185,9 @@ void plan_inner(struct planner *p)
         plan_utility(p);
 }
 
-/* The shards explain what each of them would run: the words before the statement go in front. */
-static void plan_explain(struct planner *p)
+void plan_put_words(struct planner *p, const struct statement *outer, const struct statement *inner)
 {
-    const struct statement *outer = p->statement, *inner = outer->inner;
     struct plan *plan = p->plan;
-    plan_inner(p);
-    if (plan->kind != PLAN_SCATTER || plan->mode == SCATTER_GATHER)
-        return;
-    if (plan->mode == SCATTER_CURSOR) /* EXPLAIN DECLARE is about its query */
-        plan->mode = SCATTER_ROWS;
     int words = inner->location - outer->location;
     if (words <= 0 || words >= outer->length) {
         plan_refuse_shape(p, "EXPLAIN of this form over several shards");
@@ -208,6 +201,19 @@ static void plan_explain(struct planner *p)
         }
         plan->queries[i].sql = explained;
     }
+}
+
+/* The shards explain what each of them would run: the words before the statement go in front. */
+static void plan_explain(struct planner *p)
+{
+    const struct statement *outer = p->statement, *inner = outer->inner;
+    struct plan *plan = p->plan;
+    plan_inner(p);
+    if (plan->kind != PLAN_SCATTER || plan->mode == SCATTER_GATHER)
+        return;
+    if (plan->mode == SCATTER_CURSOR) /* EXPLAIN DECLARE is about its query */
+        plan->mode = SCATTER_ROWS;
+    plan_put_words(p, outer, inner);
 }
 
 /* What works only where a single shard gives the rows. */

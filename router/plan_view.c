@@ -92,6 +92,9 @@ static void look(struct planner *p, struct view *view)
     if (!sub->ninstances || sub->failed || sub->view || !find_shards(sub, view))
         return;
     find_key(sub, view);
+    if (!*view->rule.key && view->rule.keyspace && view->rule.keyspace->ghosts &&
+        view->relation->kind == 'v')
+        return; /* which of its rows a shard does not own can be told inside of it only */
     view->ordered = view->definition->query->norder_by > 0;
     view->local = true;
 }

@@ -97,6 +97,33 @@ void rewrite_count_params(const char *text, int *uses, int room);
 bool rewrite_views(const char *text, const struct schema_relation *const *views, int nviews,
                    struct arena *arena, struct shard_query *out);
 
+/* A table as the statement names it, and where the keys of its rows are that the shard does not own. */
+struct rewrite_ghost_table {
+    const char *schema; /* as written; NULL: not said */
+    const char *name;
+    const char *ghosts;       /* the table of keys, in schema pgshunt */
+    const char *const *parts; /* the columns of its key */
+    const enum key_type *types;
+    unsigned nparts;
+};
+
+struct rewrite_ghosts {
+    const struct rewrite_ghost_table *tables;
+    int ntables;
+    const char *const *columns; /* COPY: what it gives where it names no columns */
+    int ncolumns;
+    bool inherited; /* COPY: of a partitioned table */
+    int hidden;     /* out: how many mentions were changed */
+};
+
+/* The statement as if the tables did not have these rows; out->sql is `text` itself where it reads none of
+ * them. False: it cannot be made so. */
+bool rewrite_ghosts(const char *text, struct rewrite_ghosts *ghosts, struct arena *arena,
+                    struct shard_query *out);
+/* COPY table TO, likewise. */
+bool rewrite_ghosts_copy(const char *text, struct rewrite_ghosts *ghosts, struct arena *arena,
+                         struct shard_query *out);
+
 /* The query that gives the rows of an INSERT, with the INSERT's own WITH. */
 bool rewrite_insert_source(const char *text, struct arena *arena, struct shard_query *out);
 

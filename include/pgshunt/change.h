@@ -43,6 +43,8 @@ struct change_rows {
 struct change_move {
     struct shard_query
         look; /* gives each row's identity and its new key, both as text; locks them */
+    const struct shard_query
+        *looks; /* the same for each of look_at, without what it does not own */
     struct shard_query stay;
     struct shard_query go;
     const char *checks; /* gives a row with a reason for which no row may be moved, or NULL */

@@ -145,11 +145,21 @@ struct gather_table {
     bool rows_here;            /* `create` it is */
     const char *add_key;       /* gives it its primary key, when it is filled; NULL: not needed */
     struct shard_query source; /* reads the rows on the others, */
-    unsigned *shards;          /* which are these */
+    struct shard_query
+        hidden;        /* ... and on those that have ghost rows of it, see gather_source() */
+    const bool *hides; /* by shard: `hidden` is for it; NULL: for none */
+    unsigned *shards;  /* which are these */
     int nshards;
     bool identified; /* `source` is not quite the same for all of them: see change_of_shard() */
     bool text; /* rows travel as text: binary values of its types are not alike on all shards */
 };
+
+/* What reads the table's rows on the shard. */
+static inline const struct shard_query *gather_source(const struct gather_table *table,
+                                                      unsigned shard)
+{
+    return table->hides && table->hides[shard] ? &table->hidden : &table->source;
+}
 
 struct gather_plan {
     struct gather_table *tables;
@@ -173,6 +183,7 @@ struct plan {
     /* Rows of buckets that are held (shardmap.h) are concerned, or may be: it has to wait. Never set where the map
      * holds nothing. */
     bool touches_held;
+    bool hides_ghosts;   /* the shards' texts leave out rows that they do not own */
     bool no_transaction; /* must not be wrapped in BEGIN (CREATE INDEX CONCURRENTLY, VACUUM) */
     const char *ahead;   /* ... and what runs first on each shard; NULL: nothing */
     const struct lookup_want *wants; /* good as it is, but better once these are known */

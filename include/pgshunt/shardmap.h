@@ -160,6 +160,8 @@ bool shardmap_owns(const struct keyspace *keyspace, unsigned shard);
 /* The number of the map, raised by every change; 0: it is the configuration's, nothing is recorded. */
 int64_t shardmap_epoch(const struct shardmap *map);
 bool keyspace_has_ghosts(const struct keyspace *keyspace, unsigned shard);
+/* Any shard has ghost rows of any keyspace. */
+bool shardmap_has_ghosts(const struct shardmap *map);
 bool keyspace_is_held(const struct keyspace *keyspace, unsigned bucket);
 /* Any bucket of any keyspace is held. */
 bool shardmap_holds(const struct shardmap *map);
