@@ -97,6 +97,19 @@ static bool load_ident(struct config_reader *reader)
     return !rule;
 }
 
+/* Servers alone know who is a member of what. */
+static bool check_roles(struct config_reader *reader)
+{
+    const struct hba_rule *rule = hba_wants_roles(reader->config->hba);
+    if (!rule || config_looks_users_up(reader->config))
+        return true;
+    snprintf(reader->error->text, sizeof reader->error->text,
+             "%.400s:%d: found a rule for members of a role, without auth.query_user; allowed: "
+             "query_user = \"...\" in auth, a user that asks the servers",
+             rule->file, rule->line);
+    return false;
+}
+
 static bool load_hba(struct config_reader *reader)
 {
     struct config *config = reader->config;
@@ -111,7 +124,7 @@ static bool load_hba(struct config_reader *reader)
         hba_load(&config->arena, config->hba_file, reader->error->text, sizeof reader->error->text);
     const struct hba_rule *rule = config->hba ? hba_wants_certificates(config->hba) : NULL;
     if (!rule || config->client_tls.ca_file[0])
-        return config->hba && load_ident(reader);
+        return config->hba && check_roles(reader) && load_ident(reader);
     snprintf(
         reader->error->text, sizeof reader->error->text,
         "%.400s:%d: found a rule that wants a certificate, without client_tls.ca_file; allowed: "

@@ -227,7 +227,7 @@ bool config_check_user(struct config_reader *reader, config_setting_t *group, vo
                          user->name);
 }
 
-static bool looks_users_up(const struct config *config)
+bool config_looks_users_up(const struct config *config)
 {
     bool found = config->auth_query_user[0];
     for (int i = 0; i < config->ndatabases; i++)
@@ -270,7 +270,7 @@ bool config_check_main(struct config_reader *reader, config_setting_t *group, vo
                              "hba_file = \"pg_hba.conf\"");
     bool needs_users = config->auth_method != AUTH_TRUST && config->auth_method != AUTH_HBA &&
                        config->auth_method != AUTH_CERT;
-    if (needs_users && !config->users_file[0] && !looks_users_up(config)) {
+    if (needs_users && !config->users_file[0] && !config_looks_users_up(config)) {
         config_setting_t *auth = config_setting_get_member(group, "auth");
         char method[32];
         config_choice_name("trust | md5 | scram-sha-256 | password", (int)config->auth_method,

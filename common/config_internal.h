@@ -156,6 +156,8 @@ bool config_check_table(struct config_reader *reader, config_setting_t *group, v
 bool config_check_database(struct config_reader *reader, config_setting_t *group, void *object);
 bool config_check_shard(struct config_reader *reader, config_setting_t *group, void *object);
 bool config_check_user(struct config_reader *reader, config_setting_t *group, void *object);
+/* Whether any user of any database is looked up in a server. */
+bool config_looks_users_up(const struct config *config);
 bool config_check_tls(struct config_reader *reader, struct config *config); /* config_tls.c */
 bool config_check_main(struct config_reader *reader, config_setting_t *group, void *object);
 

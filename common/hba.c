@@ -11,13 +11,24 @@
 #include "hba_pattern.h"
 
 enum rule_type { RULE_LOCAL, RULE_HOST, RULE_HOSTSSL, RULE_HOSTNOSSL };
-enum name_kind { NAME_EXACT, NAME_ALL, NAME_SAMEUSER, NAME_REPLICATION, NAME_PATTERN };
+enum name_kind {
+    NAME_EXACT,
+    NAME_ALL,
+    NAME_SAMEUSER,
+    NAME_REPLICATION,
+    NAME_PATTERN,
+    NAME_ROLE,
+    NAME_SAMEROLE
+};
+
+/* Whether something fits a visitor. */
+enum fit { FIT_NO, FIT_YES, FIT_TOO_LONG, FIT_NEEDS_ROLES };
 enum address_kind { ADDRESS_ALL, ADDRESS_BLOCK, ADDRESS_SAMEHOST, ADDRESS_SAMENET };
 
 struct name {
     struct name *next;
     enum name_kind kind;
-    const char *text;        /* EXACT */
+    const char *text;        /* EXACT; ROLE: its name */
     struct pattern *pattern; /* PATTERN */
 };
 
@@ -129,21 +140,13 @@ static bool parse_type(struct parse *parse, enum rule_type *type)
     return true;
 }
 
-static bool refuse_name(struct parse *parse, const struct hba_token *token, const char *what)
+/* For Postgres this is a database's name, which hardly anyone means. */
+static bool refuse_role(struct parse *parse, const struct hba_token *token)
 {
-    if (token->quoted)
-        return true;
-    if (token->text[0] == '+')
-        return REFUSE(parse,
-                      "found %s \"%.60s\", but pgshunt does not know who is a member of which "
-                      "role; allowed: names, all, @FILE",
-                      what, token->text);
-    if (strcmp(token->text, "samerole") == 0 || strcmp(token->text, "samegroup") == 0)
-        return REFUSE(parse,
-                      "found %s \"%.60s\", but pgshunt does not know who is a member of which "
-                      "role; allowed: names, all, sameuser, replication, @FILE",
-                      what, token->text);
-    return true;
+    return REFUSE(parse,
+                  "found database \"%.60s\"; allowed: names, all, sameuser, samerole, replication, "
+                  "/PATTERN, @FILE",
+                  token->text);
 }
 
 /* In quotes, too, as in Postgres: a comma needs them. */
@@ -163,11 +166,15 @@ static bool parse_names(struct parse *parse, const char *what, bool databases, s
         return false;
     for (const struct hba_token *token = field->tokens; token; token = token->next) {
         struct name *name = arena_alloc(parse->reader->arena, sizeof *name);
-        if (!refuse_name(parse, token, what))
-            return false;
-        *name = (struct name){.kind = NAME_EXACT, .text = token->text};
+        bool is_role = !token->quoted && token->text[0] == '+';
+        if (is_role && databases)
+            return refuse_role(parse, token);
+        *name =
+            (struct name){.kind = is_role ? NAME_ROLE : NAME_EXACT, .text = token->text + is_role};
         if (is_keyword(token, "all"))
             name->kind = NAME_ALL;
+        else if (databases && (is_keyword(token, "samerole") || is_keyword(token, "samegroup")))
+            name->kind = NAME_SAMEROLE;
         else if (databases && is_keyword(token, "sameuser"))
             name->kind = NAME_SAMEUSER;
         else if (databases && is_keyword(token, "replication"))
@@ -438,6 +445,19 @@ const struct hba_rule *hba_without_map(const struct hba *hba, const struct ident
     return NULL;
 }
 
+const struct hba_rule *hba_wants_roles(const struct hba *hba)
+{
+    for (const struct rule *rule = hba->rules; rule; rule = rule->next) {
+        for (const struct name *name = rule->databases; name; name = name->next)
+            if (name->kind == NAME_SAMEROLE)
+                return &rule->public;
+        for (const struct name *name = rule->users; name; name = name->next)
+            if (name->kind == NAME_ROLE)
+                return &rule->public;
+    }
+    return NULL;
+}
+
 /* ---- matching ---- */
 
 /* The visitor's IP address; an IPv4 address in IPv6 clothes is one of IPv4. False: no IP address. */
@@ -504,54 +524,92 @@ static bool fits_type(const struct rule *rule, bool is_ip, bool tls)
     return false;
 }
 
-/* "all" is every database, but not physical replication, which has none. */
-static enum pattern_answer fits_database(const struct name *name, const struct hba_visitor *visitor)
+static enum fit fits_pattern(const struct pattern *pattern, const char *name)
 {
-    bool fits = false;
-    if (visitor->replication || name->kind == NAME_REPLICATION)
-        fits = visitor->replication && name->kind == NAME_REPLICATION;
-    else if (name->kind == NAME_PATTERN)
-        return pattern_match(name->pattern, visitor->database, NULL);
-    else
-        fits = name->kind == NAME_ALL ||
-               strcmp(name->kind == NAME_SAMEUSER ? visitor->user : name->text,
-                      visitor->database) == 0;
-    return fits ? PATTERN_YES : PATTERN_NO;
+    switch (pattern_match(pattern, name, NULL)) {
+    case PATTERN_NO:
+        return FIT_NO;
+    case PATTERN_YES:
+        return FIT_YES;
+    case PATTERN_FAILED:
+        break;
+    }
+    return FIT_TOO_LONG;
 }
 
-static enum pattern_answer fits_user(const struct name *name, const struct hba_visitor *visitor)
+static enum fit fits_exactly(const char *one, const char *other)
+{
+    return strcmp(one, other) == 0 ? FIT_YES : FIT_NO;
+}
+
+/* Whether the visitor is a member of the role. */
+static enum fit fits_role(const char *role, const struct hba_visitor *visitor)
+{
+    static const char digits[] = "0123456789abcdef";
+    const char *at = visitor->roles, *letter;
+    if (!at)
+        return FIT_NEEDS_ROLES;
+    while ((at = strchr(at, ',')) && *++at) {
+        for (letter = role; *letter; letter++, at += 2)
+            if (at[0] != digits[(unsigned char)*letter >> 4] || at[1] != digits[*letter & 15])
+                break;
+        if (!*letter && *at == ',' && letter != role)
+            return FIT_YES;
+    }
+    return FIT_NO;
+}
+
+/* "all" is every database, but not physical replication, which has none. */
+static enum fit fits_database(const struct name *name, const struct hba_visitor *visitor)
+{
+    if (visitor->replication || name->kind == NAME_REPLICATION)
+        return visitor->replication && name->kind == NAME_REPLICATION ? FIT_YES : FIT_NO;
+    if (name->kind == NAME_PATTERN)
+        return fits_pattern(name->pattern, visitor->database);
+    if (name->kind == NAME_SAMEROLE)
+        return fits_role(visitor->database, visitor);
+    if (name->kind == NAME_ALL)
+        return FIT_YES;
+    return fits_exactly(name->kind == NAME_SAMEUSER ? visitor->user : name->text,
+                        visitor->database);
+}
+
+static enum fit fits_user(const struct name *name, const struct hba_visitor *visitor)
 {
     if (name->kind == NAME_PATTERN)
-        return pattern_match(name->pattern, visitor->user, NULL);
-    return name->kind == NAME_ALL || strcmp(name->text, visitor->user) == 0 ? PATTERN_YES
-                                                                            : PATTERN_NO;
+        return fits_pattern(name->pattern, visitor->user);
+    if (name->kind == NAME_ROLE)
+        return fits_role(name->text, visitor);
+    return name->kind == NAME_ALL ? FIT_YES : fits_exactly(name->text, visitor->user);
 }
 
-static enum pattern_answer fits_names(const struct rule *rule, const struct hba_visitor *visitor)
+static enum fit fits_names(const struct rule *rule, const struct hba_visitor *visitor)
 {
-    enum pattern_answer database = PATTERN_NO, user = PATTERN_NO;
-    for (const struct name *name = rule->databases; name && database == PATTERN_NO;
-         name = name->next)
+    enum fit database = FIT_NO, user = FIT_NO;
+    for (const struct name *name = rule->databases; name && database == FIT_NO; name = name->next)
         database = fits_database(name, visitor);
-    if (database != PATTERN_YES)
+    if (database != FIT_YES)
         return database;
-    for (const struct name *name = rule->users; name && user == PATTERN_NO; name = name->next)
+    for (const struct name *name = rule->users; name && user == FIT_NO; name = name->next)
         user = fits_user(name, visitor);
     return user;
 }
 
 const struct hba_rule *hba_match(const struct hba *hba, const struct hba_visitor *visitor,
-                                 bool *failed)
+                                 enum hba_doubt *doubt)
 {
     struct block address;
     bool is_ip = visitor_address(visitor->address, &address);
-    *failed = false;
+    *doubt = HBA_SURE;
     for (const struct rule *rule = hba->rules; rule; rule = rule->next) {
         if (!fits_type(rule, is_ip, visitor->tls) || (is_ip && !fits_address(hba, rule, &address)))
             continue;
-        enum pattern_answer fits = fits_names(rule, visitor);
-        *failed = fits == PATTERN_FAILED;
-        if (fits != PATTERN_NO)
+        enum fit fit = fits_names(rule, visitor);
+        if (fit == FIT_TOO_LONG)
+            *doubt = HBA_TOO_LONG;
+        if (fit == FIT_NEEDS_ROLES)
+            *doubt = HBA_NEEDS_ROLES;
+        if (fit != FIT_NO)
             return &rule->public;
     }
     return NULL;

@@ -21,18 +21,22 @@ void looked_up_release(struct looked_up *found)
 
 /* ---- entries, under the lock ---- */
 
-static struct entry *entry_get(struct auth_query *query, const char *database, const char *user)
+static struct entry *entry_get(struct auth_query *query, enum look_up_kind kind,
+                               const char *database, const char *user)
 {
-    size_t head = strlen(database) + 1, size = head + strlen(user) + 1;
-    struct entry *fresh = mem_alloc(sizeof *fresh + size), *entry;
+    size_t head = strlen(database) + 1, length = strlen(user) + 1,
+           size = head + length + (kind == LOOK_UP_ROLES);
+    struct entry *fresh = mem_alloc(sizeof *fresh + head + length + 1), *entry;
     memcpy(fresh->key, database, head);
-    memcpy(fresh->key + head, user, size - head);
+    memcpy(fresh->key + head, user, length);
+    fresh->key[head + length] = '+';
     HASH_FIND(hh, query->entries, fresh->key, size, entry);
     if (entry) {
         free(fresh);
         return entry;
     }
     fresh->user = fresh->key + head;
+    fresh->kind = kind;
     fresh->outcome = LOOK_UP_FAILED;
     HASH_ADD(hh, query->entries, key, size, fresh);
     return fresh;
@@ -175,12 +179,12 @@ static void ask_thread(struct auth_query *query, struct entry *entry)
 }
 
 void auth_query_find(struct auth_query *query, struct worker *worker, int32_t client,
-                     uint64_t ticket, const char *database, const char *user, int64_t newer_than,
-                     struct looked_up *found)
+                     uint64_t ticket, enum look_up_kind kind, const char *database,
+                     const char *user, int64_t newer_than, struct looked_up *found)
 {
     *found = (struct looked_up){.outcome = LOOK_UP_WAITING};
     pthread_mutex_lock(&query->lock);
-    struct entry *entry = entry_get(query, database, user);
+    struct entry *entry = entry_get(query, kind, database, user);
     if (is_good(entry, newer_than)) {
         fill(entry, found);
     } else {
@@ -194,7 +198,7 @@ void auth_query_find(struct auth_query *query, struct worker *worker, int32_t cl
 void auth_query_forget(struct auth_query *query, const char *database, const char *user)
 {
     pthread_mutex_lock(&query->lock);
-    struct entry *entry = entry_get(query, database, user);
+    struct entry *entry = entry_get(query, LOOK_UP_SECRET, database, user);
     if (entry->pending)
         entry->stale = true;
     else

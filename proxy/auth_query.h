@@ -1,5 +1,5 @@
 /*
- * auth_query.h: looks up users' secrets in the servers' catalogs (auth.query), on a thread and on
+ * auth_query.h: looks up users' secrets (auth.query) and roles in the servers' catalogs, on a thread and on
  * connections of its own: one per database, to its first shard, with a fixed search_path. Nothing that
  * a client says reaches such a connection but the name to look for, as a parameter.
  *
@@ -22,16 +22,22 @@
 struct auth_query;
 struct worker;
 
+enum look_up_kind {
+    LOOK_UP_SECRET,
+    LOOK_UP_ROLES, /* all that the user is a member of, as struct hba_visitor has them */
+};
+
 enum look_up {
     LOOK_UP_FOUND,
-    LOOK_UP_ABSENT,  /* no such user, or one without a valid password */
+    LOOK_UP_ABSENT,  /* no such user; SECRET: or one without a valid password */
     LOOK_UP_FAILED,  /* nobody could be asked */
     LOOK_UP_WAITING, /* client_auth_looked_up() follows */
 };
 
 struct looked_up {
     enum look_up outcome;
-    char *secret;       /* FOUND: owned by whoever has the struct; see looked_up_release() */
+    char *
+        secret; /* FOUND: it, or the roles; owned by whoever has the struct, see looked_up_release() */
     int64_t fetched_at; /* clock_us() when the answer came */
 };
 
@@ -45,13 +51,13 @@ void auth_query_set_topology(struct auth_query *query, struct topology *topology
 /* Whether users of this database are looked up at all. `database` NULL: unknown to the configuration. */
 bool auth_query_applies(const struct config *config, const struct database_config *database);
 /*
- * The secret of a user. `newer_than`: an answer that came at or before this time is not good enough.
+ * The secret or the roles of a user. `newer_than`: an answer that came at or before this time is not good enough.
  * WAITING: the client of `worker` with this cancel pid will be told, with `ticket`.
  */
 void auth_query_find(struct auth_query *query, struct worker *worker, int32_t client,
-                     uint64_t ticket, const char *database, const char *user, int64_t newer_than,
-                     struct looked_up *found);
-/* What is known of a user may be wrong: the next who asks has it looked up anew. */
+                     uint64_t ticket, enum look_up_kind kind, const char *database,
+                     const char *user, int64_t newer_than, struct looked_up *found);
+/* What is known of a user's secret may be wrong: the next who asks has it looked up anew. */
 void auth_query_forget(struct auth_query *query, const char *database, const char *user);
 
 #endif

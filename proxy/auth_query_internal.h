@@ -16,10 +16,11 @@ struct waiter {
     uint64_t ticket;
 };
 
-/* What is known of one user of one database. */
+/* What is known of one user of one database: the secret or the roles. */
 struct entry {
     struct entry *next; /* queue to the thread, then of the seat */
     const char *user;   /* into key */
+    enum look_up_kind kind;
     enum look_up outcome;
     char *secret; /* owned; NULL unless FOUND */
     int64_t fetched_at, expires_at;
@@ -27,7 +28,7 @@ struct entry {
     bool stale;             /* pending: the answer is for those who wait now, and not to be kept */
     struct waiter *waiters; /* owned */
     UT_hash_handle hh;      /* query->entries, by key */
-    char key[];             /* "database\0user\0" */
+    char key[];             /* "database\0user\0", with ROLES "database\0user\0+" */
 };
 
 struct seat;

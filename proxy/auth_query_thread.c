@@ -1,5 +1,5 @@
 /*
- * auth_query_thread.c: the thread that asks servers for users' secrets.
+ * auth_query_thread.c: the thread that asks servers for users' secrets and roles.
  *
  *   seat (one per database):  OFF --an entry to look up--> CONNECTING --> IDLE <--> ASKING
  *                              ^                               |            |        |
@@ -26,6 +26,14 @@ static const char default_query[] =
     "SELECT rolname, CASE WHEN rolvaliduntil <= now() THEN NULL ELSE rolpassword END,"
     " CASE WHEN isfinite(rolvaliduntil) THEN extract(epoch FROM rolvaliduntil - now()) END"
     " FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin";
+
+/* All roles that one is a member of, its own first among them, however the membership is granted: what
+ * Postgres' +role asks for. Superusers are members of what they were made members of, and no more. */
+static const char roles_query[] =
+    "WITH RECURSIVE member(oid) AS (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1::text"
+    " UNION SELECT roleid FROM pg_catalog.pg_auth_members m JOIN member ON m.member = member.oid)"
+    " SELECT $1::text, ',' || pg_catalog.string_agg(pg_catalog.encode(pg_catalog.convert_to("
+    "rolname, 'UTF8'), 'hex'), ',') || ',' FROM pg_catalog.pg_roles JOIN member USING (oid)";
 
 enum seat_state {
     SEAT_OFF,        /* no connection */
@@ -69,6 +77,8 @@ static const struct database *database_of(const struct seat *seat)
 
 static const char *query_text(const struct seat *seat)
 {
+    if (seat->current->kind == LOOK_UP_ROLES)
+        return roles_query;
     const struct config *config = seat->query->topology->config;
     return either(either(database_of(seat)->config->auth_query, config->auth_query), default_query);
 }

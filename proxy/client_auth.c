@@ -21,6 +21,7 @@
 
 static void ask_for_password(struct client *client);
 static void check_answer(struct client *client, const char *answer);
+static void begin(struct client *client, const char *roles);
 
 static const struct config *config_of(const struct client *client)
 {
@@ -146,8 +147,8 @@ static void say_look_up_failed(struct client *client)
 {
     char message[256];
     snprintf(message, sizeof message,
-             "cannot check the password of user \"%.100s\": the look-up of users failed",
-             client->user);
+             "cannot check the %s of user \"%.100s\": the look-up of users failed",
+             client->auth->wants_roles ? "roles" : "password", client->user);
     client_fatal(client, "08006", message,
                  "The servers that auth.query is sent to do not answer or refuse it; pgshunt's log "
                  "tells why. Users in auth.users_file can log in meanwhile.");
@@ -171,6 +172,11 @@ static void go_on(struct client *client, const struct looked_up *found)
         say_look_up_failed(client);
         return;
     }
+    if (auth->wants_roles) {
+        auth->wants_roles = auth->waiting = false;
+        begin(client, found->outcome == LOOK_UP_FOUND ? found->secret : "");
+        return;
+    }
     take_secret(client, found);
     if (!auth->answer) {
         ask_for_password(client);
@@ -189,7 +195,8 @@ static void look_up(struct client *client, int64_t newer_than)
     struct looked_up found;
     auth->ticket = atomic_fetch_add(&tickets, 1) + 1;
     auth_query_find(client->worker->daemon->auth_query, client->worker, client->cancel_pid,
-                    auth->ticket, auth->database, client->user, newer_than, &found);
+                    auth->ticket, auth->wants_roles ? LOOK_UP_ROLES : LOOK_UP_SECRET,
+                    auth->database, client->user, newer_than, &found);
     if (found.outcome == LOOK_UP_WAITING)
         auth->waiting = true;
     else
@@ -208,15 +215,23 @@ void client_auth_looked_up(struct worker *worker, int32_t pid, uint64_t ticket,
     client_login_resume(client);
 }
 
+/* False: the user is looked up nowhere. */
+static bool find_look_up(struct client *client)
+{
+    struct client_auth *auth = client->auth;
+    const struct database_config *database = look_up_database(client);
+    free(auth->database);
+    auth->database = database ? mem_strdup(database->name) : NULL;
+    return database;
+}
+
 static void find_secret(struct client *client)
 {
     const struct user_config *user = config_user(config_of(client), client->user);
-    const struct database_config *database = look_up_database(client);
     if (user && user->secret[0]) {
         client->auth->secret = mem_strdup(user->secret);
         ask_for_password(client);
-    } else if (database) {
-        client->auth->database = mem_strdup(database->name);
+    } else if (find_look_up(client)) {
         look_up(client, 0);
     } else {
         ask_for_password(client);
@@ -239,26 +254,34 @@ static void ask_for_password(struct client *client)
     }
 }
 
-/* False: the client was refused. */
-static bool choose_method(struct client *client, enum auth_method *method)
+/* The servers know which roles the user is a member of. */
+static void find_roles(struct client *client)
 {
-    *method = config_of(client)->auth_method;
-    if (client->replication && !replication_find_database(client))
-        return false;
-    return *method != AUTH_HBA || client_hba_method(client, method);
+    client->auth->wants_roles = true;
+    if (find_look_up(client))
+        look_up(client, 0);
+    else
+        say_look_up_failed(client); /* this database has no auth_user */
 }
 
-void client_auth_begin(struct client *client)
+/* False: the client was refused, or waits. */
+static bool choose_method(struct client *client, const char *roles, enum auth_method *method)
+{
+    *method = config_of(client)->auth_method;
+    if (*method != AUTH_HBA)
+        return true;
+    enum hba_outcome outcome = client_hba_method(client, roles, method);
+    if (outcome == HBA_WANTS_ROLES)
+        find_roles(client);
+    return outcome == HBA_CHOSEN;
+}
+
+static void begin(struct client *client, const char *roles)
 {
     enum auth_method method;
-    if (!choose_method(client, &method))
+    if (!choose_method(client, roles, &method))
         return;
-    struct client_auth *auth = mem_alloc(sizeof *auth);
-    client->auth = auth;
-    client->state = CLIENT_AUTH;
-    auth->client = client;
-    auth->method = method;
-    list_init(&auth->refused);
+    client->auth->method = method;
     if (method == AUTH_TRUST)
         accept_client(client);
     else if (method == AUTH_CERT && client_tls_proves_user(client))
@@ -267,6 +290,19 @@ void client_auth_begin(struct client *client)
         client_tls_refuse(client);
     else
         find_secret(client);
+}
+
+void client_auth_begin(struct client *client)
+{
+    if (client->replication && !replication_find_database(client))
+        return;
+    struct client_auth *auth = mem_alloc(sizeof *auth);
+    client->auth = auth;
+    client->state = CLIENT_AUTH;
+    auth->client = client;
+    auth->method = AUTH_HBA;
+    list_init(&auth->refused);
+    begin(client, NULL);
 }
 
 /* ---- answers ---- */

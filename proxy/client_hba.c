@@ -154,9 +154,17 @@ static bool check_mapped_certificate(struct client *client, const struct hba_rul
     return false;
 }
 
-bool client_hba_method(struct client *client, enum auth_method *method)
+static bool passes_checks(struct client *client, const struct hba_rule *rule)
+{
+    return check_peer(client, rule) && check_mapped_certificate(client, rule) &&
+           check_certificate(client, rule);
+}
+
+enum hba_outcome client_hba_method(struct client *client, const char *roles,
+                                   enum auth_method *method)
 {
     struct sockaddr_storage address;
+    enum hba_doubt doubt;
     peer_address(&client->peer, &address);
     struct hba_visitor visitor = {
         .user = client->user,
@@ -164,18 +172,19 @@ bool client_hba_method(struct client *client, enum auth_method *method)
         .address = (const struct sockaddr *)&address,
         .tls = is_encrypted(client),
         .replication = is_physical(client),
+        .roles = roles,
     };
-    bool failed;
     const struct hba_rule *rule =
-        hba_match(client->worker->topology->config->hba, &visitor, &failed);
-    if (failed)
+        hba_match(client->worker->topology->config->hba, &visitor, &doubt);
+    if (doubt == HBA_NEEDS_ROLES)
+        return HBA_WANTS_ROLES;
+    if (doubt == HBA_TOO_LONG)
         log_event(LOG_WARNING, "a pattern of auth.hba_file takes too long, which refuses a client",
                   LOG_S("file", rule->file), LOG_I("line", rule->line));
-    if (failed || !rule || rule->method == HBA_REJECT) {
+    if (doubt == HBA_TOO_LONG || !rule || rule->method == HBA_REJECT) {
         refuse(client, rule);
-        return false;
+        return HBA_REFUSED;
     }
     *method = method_of(rule);
-    return check_peer(client, rule) && check_mapped_certificate(client, rule) &&
-           check_certificate(client, rule);
+    return passes_checks(client, rule) ? HBA_CHOSEN : HBA_REFUSED;
 }

@@ -4,7 +4,14 @@
 
 #include "proxy/client.h"
 
-/* False: the rules do not let the client in; it was told so, in Postgres' words. */
-MUST_CHECK bool client_hba_method(struct client *client, enum auth_method *method);
+enum hba_outcome {
+    HBA_CHOSEN,
+    HBA_REFUSED,    /* the rules do not let the client in; it was told so, in Postgres' words */
+    HBA_WANTS_ROLES /* they speak of members of roles, and `roles` is NULL */
+};
+
+/* `roles`: as struct hba_visitor has them; NULL: not known yet. */
+enum hba_outcome client_hba_method(struct client *client, const char *roles,
+                                   enum auth_method *method);
 
 #endif

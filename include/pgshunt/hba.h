@@ -3,7 +3,7 @@
  * PostgreSQL's ("The pg_hba.conf File" in its documentation); what pgshunt cannot do is refused when
  * the file is read, with file and line, never ignored.
  *
- * Not taken: roles (+name, samerole), host names, the methods that need a directory's help, ident over the
+ * Not taken: host names, the methods that need a directory's help, ident over the
  * network, and options but clientcert and map. "replication" stands for physical replication.
  * samehost and samenet are the addresses this machine has when the file is read.
  */
@@ -32,6 +32,9 @@ struct hba_visitor {
     const struct sockaddr *address; /* AF_UNIX: local */
     bool tls;
     bool replication; /* physical: no database */
+    const char *
+        roles; /* those it is a member of, itself among them: ",HEX,HEX,", each name's bytes in lower
+                        * case, "" if the user does not exist; NULL: not known yet */
 };
 
 struct hba_rule {
@@ -47,12 +50,21 @@ struct hba *hba_load(struct arena *arena, const char *path, char *error, size_t 
 /* The same from memory, as if it stood in `path`. */
 struct hba *hba_parse(struct arena *arena, const char *path, const char *text, size_t length,
                       char *error, size_t size);
-/* The first rule that fits; NULL: none does, which means no. `failed`: the rule has a regular expression that
- * takes too long with these names, so nobody knows whether it fits: that, too, means no. */
+/* Why nobody knows whether a rule fits. */
+enum hba_doubt {
+    HBA_SURE,
+    HBA_TOO_LONG,    /* a regular expression takes too long with these names: that means no */
+    HBA_NEEDS_ROLES, /* visitor.roles is NULL, and a rule has +role or samerole */
+};
+
+/* The first rule that fits; NULL: none does, which means no. Unless `doubt` is HBA_SURE, the rule that the
+ * doubt is about. */
 const struct hba_rule *hba_match(const struct hba *hba, const struct hba_visitor *visitor,
-                                 bool *failed);
+                                 enum hba_doubt *doubt);
 /* The first rule that asks for a client's certificate, NULL if none does. */
 const struct hba_rule *hba_wants_certificates(const struct hba *hba);
+/* The first rule that speaks of members of roles, NULL if none does. */
+const struct hba_rule *hba_wants_roles(const struct hba *hba);
 /* The first rule with a map that has no line in `ident` (NULL: there is no such file), NULL if none does. */
 const struct hba_rule *hba_without_map(const struct hba *hba, const struct ident *ident);
 const char *hba_method_name(enum hba_method method);

@@ -15,8 +15,12 @@ static void visit(const struct hba *hba, const struct sockaddr *address, int fla
                                   .address = address,
                                   .tls = flags & 1,
                                   .replication = flags & 2};
-    bool failed;
-    const struct hba_rule *rule = hba_match(hba, &visitor, &failed);
+    enum hba_doubt doubt;
+    const struct hba_rule *rule = hba_match(hba, &visitor, &doubt);
+    visitor.roles = ",626f62,6d,";
+    rule = doubt == HBA_NEEDS_ROLES ? hba_match(hba, &visitor, &doubt) : rule;
+    if (doubt == HBA_NEEDS_ROLES)
+        abort();
     if (rule && (!rule->line || hba_method_name(rule->method)[0] == '?'))
         abort();
     if (rule && rule->method == HBA_CERT && !visitor.tls)

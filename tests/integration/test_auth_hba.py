@@ -26,8 +26,8 @@ local   all       all                      trust
 
 
 class HbaProxy(Proxy):
-    def __init__(self, cluster, rules=RULES, tls=None, maps=None):
-        options = {"auth": {"method": "hba", "hba_file": "pg_hba.conf"}}
+    def __init__(self, cluster, rules=RULES, tls=None, maps=None, auth=None):
+        options = {"auth": auth or {"method": "hba", "hba_file": "pg_hba.conf"}}
         if maps:
             options["auth"]["ident_file"] = "pg_ident.conf"
         if tls:
@@ -146,6 +146,59 @@ def test_patterns_and_maps(cluster, hba):
         assert outcome(proxy, "plain", chief) == "plain"
         assert outcome(proxy, "plain", sslmode="disable") == "plain"
         assert "no pg_hba.conf entry" in outcome(proxy, "banned", sslmode="disable")
+
+
+MEMBERS = """
+host  all       +banished            all  reject
+host  pgshunt   +staff               all  trust
+host  samerole  "+staff",app         all  trust
+host  app       postgres,+staff      all  trust
+host  app       +typists             all  scram-sha-256
+"""
+
+
+@pytest.fixture
+def roles(cluster, hba):
+    primary = cluster.shards[0].primary
+    primary.sql("CREATE ROLE staff; CREATE ROLE chiefs IN ROLE staff; CREATE ROLE banished; CREATE ROLE typists;"
+                "CREATE ROLE typist LOGIN PASSWORD 'type''s' IN ROLE typists;"
+                "CREATE ROLE \"Chief, \"\"C\"\"\" LOGIN NOINHERIT IN ROLE chiefs; CREATE ROLE root_user LOGIN SUPERUSER")
+    cluster.sync()
+    yield primary
+    primary.sql("DROP ROLE \"Chief, \"\"C\"\"\", root_user, chiefs, staff, banished, typist, typists")
+    cluster.sync()
+
+
+def test_members_of_roles(cluster, roles):
+    """As in Postgres: through other roles, whether or not it inherits, and superusers only where they were made members."""
+    options = {"method": "hba", "hba_file": "pg_hba.conf", "query_user": "postgres", "query_cache": "0s"}
+    with HbaProxy(cluster, MEMBERS, auth=options) as proxy:
+        assert asked(proxy, user='Chief, "C"') == 0
+        with closing(proxy.connect(user='Chief, "C"')) as connection:
+            assert one(connection, "SELECT current_user::text") == 'Chief, "C"'
+        for user in ("root_user", "other", "plain", "nobody_knows"):
+            assert "no pg_hba.conf entry" in asked(proxy, user=user)["M"], user
+        assert asked(proxy, user="postgres") == 0
+        roles.sql("GRANT staff TO plain; GRANT app TO other")
+        assert asked(proxy, user="plain") == 0
+        assert "no pg_hba.conf entry" in asked(proxy, user="other")["M"]  # samerole, but not "+staff" nor app
+        with closing(proxy.connect(user="typist", password="type's")) as connection:  # two look-ups
+            assert one(connection, "SELECT current_user::text") == "typist"
+        assert "password authentication failed" in connect_error(proxy.dsn(user="typist", password="wrong"))
+        roles.sql("GRANT banished TO chiefs; REVOKE staff FROM plain; REVOKE app FROM other")
+        assert asked(proxy, user='Chief, "C"')["M"].startswith("pg_hba.conf rejects connection")
+        assert "no pg_hba.conf entry" in asked(proxy, user="plain")["M"]
+        assert asked(proxy, user="app") == 0  # database app: a member of itself
+
+
+def test_nobody_to_ask_about_roles(cluster, hba):
+    with pytest.raises(Exception) as caught:
+        HbaProxy(cluster, MEMBERS)
+    assert "pg_hba.conf:2: found a rule for members of a role, without auth.query_user" in str(caught.value)
+    options = {"method": "hba", "hba_file": "pg_hba.conf", "query_user": "nobody_knows"}
+    with HbaProxy(cluster, MEMBERS, auth=options) as proxy:
+        error = asked(proxy, user="plain")
+        assert error["C"] == "08006" and error["M"].startswith('cannot check the roles of user "plain"')
 
 
 def test_a_pattern_that_takes_too_long_refuses(cluster):

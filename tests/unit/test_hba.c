@@ -30,9 +30,9 @@ static const struct hba_rule *match(const struct hba *hba, const char *user, con
         address.ss_family = AF_INET;
     else if (inet_pton(AF_INET6, from, &six->sin6_addr) == 1)
         address.ss_family = AF_INET6;
-    bool failed;
-    const struct hba_rule *rule = hba_match(hba, &visitor, &failed);
-    assert_false(failed);
+    enum hba_doubt doubt;
+    const struct hba_rule *rule = hba_match(hba, &visitor, &doubt);
+    assert_int_equal(doubt, HBA_SURE);
     return rule;
 }
 
@@ -153,13 +153,66 @@ static void test_too_long(void **state)
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         struct arena arena;
         char error[1024];
-        bool failed;
+        enum hba_doubt doubt;
         arena_init(&arena);
         struct hba *hba = hba_parse(&arena, "hba", files[i], strlen(files[i]), error, sizeof error);
         assert_non_null(hba);
-        const struct hba_rule *rule = hba_match(hba, &visitor, &failed);
-        assert_true(failed);
+        const struct hba_rule *rule = hba_match(hba, &visitor, &doubt);
+        assert_int_equal(doubt, HBA_TOO_LONG);
         assert_int_equal(rule->line, 1);
+        arena_free(&arena);
+    }
+}
+
+static const struct {
+    const char *text, *user, *database, *roles;
+    int line;
+} roles[] = {
+    {"local all +staff trust\n", "ann", "app", ",616e6e,7374616666,", 1},
+    {"local all +staff trust\n", "ann", "app", ",7374616666,616e6e,", 1},
+    {"local all +staff trust\n", "ann", "app", ",616e6e,", 0},
+    {"local all +staff trust\n", "ann", "app", "", 0},
+    {"local all +staff trust\n", "ann", "app", ",73746166,", 0},
+    {"local all +staff trust\n", "ann", "app", ",737461666666,", 0},
+    {"local all + trust\n", "ann", "app", ",616e6e,", 0},
+    {"local all + trust\n", "ann", "app", "", 0},
+    {"local all bob,+staff reject\nlocal all all trust\n", "ann", "app", ",7374616666,", 1},
+    {"local all bob,+staff reject\nlocal all all trust\n", "ann", "app", ",616e6e,", 2},
+    {"local samerole all trust\n", "ann", "staff", ",7374616666,", 1},
+    {"local samegroup all trust\n", "ann", "staff", ",7374616666,", 1},
+    {"local samerole all trust\n", "ann", "app", ",7374616666,", 0},
+    {"local \"samerole\" all trust\n", "ann", "samerole", NULL, 1},
+    {"local all samerole trust\n", "samerole", "app", NULL, 1},
+    {"local replication +staff trust\n", "ann", NULL, ",7374616666,", 1},
+    {"local all +\xc3\xb6 trust\n", "ann", "app", ",c3b6,", 1},
+    /* whom it does not concern */
+    {"local all ann,+staff trust\n", "ann", "app", NULL, 1},
+    {"local web +staff reject\nlocal all all trust\n", "ann", "app", NULL, 2},
+    {"host all +staff all reject\nlocal all all trust\n", "ann", "app", NULL, 2},
+};
+
+static void test_roles(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof roles / sizeof roles[0]; i++) {
+        struct arena arena;
+        char error[1024];
+        enum hba_doubt doubt;
+        arena_init(&arena);
+        struct hba *hba =
+            hba_parse(&arena, "hba", roles[i].text, strlen(roles[i].text), error, sizeof error);
+        assert_non_null(hba);
+        struct hba_visitor visitor = {.user = roles[i].user,
+                                      .database = roles[i].database,
+                                      .replication = !roles[i].database,
+                                      .roles = roles[i].roles};
+        const struct hba_rule *rule = hba_match(hba, &visitor, &doubt);
+        assert_int_equal(doubt, HBA_SURE);
+        if ((rule ? rule->line : 0) != roles[i].line)
+            fail_msg("case %zu: %s", i, roles[i].text);
+        visitor.roles = NULL;
+        hba_match(hba, &visitor, &doubt);
+        assert_int_equal(doubt, roles[i].roles ? HBA_NEEDS_ROLES : HBA_SURE);
         arena_free(&arena);
     }
 }
@@ -224,13 +277,9 @@ static const struct {
                        "USER ADDRESS METHOD (no ADDRESS with local)"},
     {"local all all # trust\n", "hba:1: found the end of the line before a method; allowed: TYPE "
                                 "DATABASE USER ADDRESS METHOD (no ADDRESS with local)"},
-    {"local all +staff trust\n",
-     "hba:1: found a user \"+staff\", but pgshunt does not know who is a "
-     "member of which role; allowed: names, all, @FILE"},
-    {"local samerole all trust\n",
-     "hba:1: found a database \"samerole\", but pgshunt does not know "
-     "who is a member of which role; allowed: names, all, sameuser, "
-     "replication, @FILE"},
+    {"local +staff all trust\n",
+     "hba:1: found database \"+staff\"; allowed: names, all, sameuser, samerole, "
+     "replication, /PATTERN, @FILE"},
     {"local all /^(a trust\n",
      "hba:1: found a user \"/^(a\" (unmatched (); allowed: a regular expression"},
     {"local all /a) trust\n",
@@ -527,10 +576,15 @@ static int remove_folder(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_too_long),     cmocka_unit_test(test_a_long_pattern),
-        cmocka_unit_test(test_matches),      cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_certificates), cmocka_unit_test(test_nul),
-        cmocka_unit_test(test_files),        cmocka_unit_test(test_broken_files),
+        cmocka_unit_test(test_too_long),
+        cmocka_unit_test(test_roles),
+        cmocka_unit_test(test_a_long_pattern),
+        cmocka_unit_test(test_matches),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_certificates),
+        cmocka_unit_test(test_nul),
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_broken_files),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
