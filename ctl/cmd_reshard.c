@@ -122,6 +122,21 @@ static enum reshard_outcome do_rollback(struct call *call)
     return reshard_rollback(&call->request, &call->turn);
 }
 
+static enum reshard_outcome do_cancel(struct call *call)
+{
+    return reshard_cancel(&call->request);
+}
+
+static enum reshard_outcome do_complete(struct call *call)
+{
+    return reshard_complete(&call->request, call->run.rate);
+}
+
+static enum reshard_outcome do_gc(struct call *call)
+{
+    return reshard_gc(&call->request);
+}
+
 #define BIT(option) (1u << (option))
 #define ALWAYS (BIT(DATABASE) | BIT(USER))
 #define WISHES (BIT(ADD) | BIT(DRAIN) | BIT(WEIGHTS) | BIT(MOVE) | BIT(KEYSPACES))
@@ -142,6 +157,9 @@ static const struct verb {
     {"switch", do_switch, NAME, TURNS, true,
      "Switched. reshard run keeps the way back open; reshard complete ends the job."},
     {"rollback", do_rollback, NAME, TURNS, true, "Traffic is where it was before the switch."},
+    {"complete", do_complete, NAME, BIT(RATE), true, "Completed."},
+    {"cancel", do_cancel, NAME, 0, true, "Cancelled."},
+    {"gc", do_gc, NO_NAME, 0, true, "Looked at every shard."},
 };
 
 static const struct verb *find_verb(const char *name)
