@@ -12,14 +12,14 @@
 
 /* ---- one thing ---- */
 
-static bool run_named(struct db *db, struct db_error *error, const char *format_sql,
-                      const char *name)
+/* `sql`, with the name as an identifier behind. */
+static bool run_named(struct db *db, struct db_error *error, const char *sql, const char *name)
 {
-    char sql[512];
+    char whole[512];
     char *quoted = PQescapeIdentifier(db_connection(db), name, strlen(name));
-    snprintf(sql, sizeof sql, format_sql, quoted);
+    snprintf(whole, sizeof whole, "%s %s", sql, quoted);
     PQfreemem(quoted);
-    return db_run(db, RESHARD_QUERY_MS, error, sql, 0);
+    return db_run(db, RESHARD_QUERY_MS, error, whole, 0);
 }
 
 bool clean_slot(struct db *db, const char *name, struct db_error *error)
@@ -78,7 +78,7 @@ bool clean_object(struct reshard *reshard, const struct job *job, const struct j
     if (strcmp(object->kind, "slot") == 0)
         gone = clean_slot(db, object->name, error);
     else if (strcmp(object->kind, "publication") == 0)
-        gone = run_named(db, error, "DROP PUBLICATION IF EXISTS %s", object->name);
+        gone = run_named(db, error, "DROP PUBLICATION IF EXISTS", object->name);
     else if (strcmp(object->kind, "origin") == 0)
         gone = remove_origin(db, object->name, error);
     else if (strcmp(object->kind, "identity") == 0)
