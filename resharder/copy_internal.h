@@ -1,0 +1,91 @@
+/* copy_internal.h: a copy at work, shared by its threads (copy.c) and what each does with a chunk (copy_chunk.c). */
+#ifndef PGSHUNT_RESHARDER_COPY_INTERNAL_H
+#define PGSHUNT_RESHARDER_COPY_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "resharder/copy.h"
+#include "resharder/copyghosts.h"
+#include "resharder/copyio.h"
+#include "resharder/copyplan.h"
+#include "resharder/copyrow.h"
+
+/* What is left to do for a chunk at a target. */
+enum copy_need {
+    COPY_NEED_NOTHING,
+    COPY_NEED_NEWER, /* row versions written since the first snapshot */
+    COPY_NEED_ALL,
+};
+
+/* How far a table is, for people; written by many threads. */
+struct copy_progress {
+    _Atomic int64_t rows, pages;
+    int64_t pages_all;
+    double rows_all;
+};
+
+/* A source's chunks, given out one by one. */
+struct copy_queue {
+    const struct copy_source *source;
+    const char *name; /* of the source's shard */
+    struct copy_plan plan;
+    struct copy_columns *columns;   /* by table */
+    const char **ghosts;            /* by table: the keyspace's table of ghost keys */
+    const char **files;             /* by chunk: relfilenode of its leaf, as the snapshot has it */
+    unsigned char *needs;           /* enum copy_need, by chunk and target */
+    struct copy_progress *progress; /* by table */
+    atomic_int next;
+};
+
+struct copy_run {
+    struct reshard *reshard;
+    const struct copy_options *options;
+    struct copy_queue *queues;
+    int nqueues;
+    volatile sig_atomic_t halt; /* threads end */
+    atomic_bool wait;           /* threads rest: paused, or replicas lag */
+    atomic_int running;
+    pthread_mutex_t lock;   /* of what follows */
+    int64_t allowed_at;     /* microseconds: when the rate lets the next bytes be read */
+    struct db_error error;  /* of what failed first */
+    const char *error_name; /* its shard */
+};
+
+/* What a thread writes to one target. */
+struct copy_sink {
+    struct db *db, *ghosts; /* two sessions; owned */
+    struct copyio io;
+    const char *name; /* of the shard */
+    enum copy_need need;
+    bool open; /* within a transaction and its COPY */
+    struct buffer out;
+    struct copyghosts keys;
+    int64_t rows, bytes; /* of this chunk */
+};
+
+struct copier {
+    struct copy_run *run;
+    struct copy_queue *queue;
+    struct db *read, *ghosts; /* sessions with the source; owned */
+    struct copyio io;
+    struct copy_sink *sinks; /* one for each target */
+    pthread_t thread;
+    bool started;
+    const struct keyspace *routed;   /* whose buckets `route` is about */
+    int16_t route[SHARDKEY_BUCKETS]; /* sink, or COPYROW_NOBODY */
+    /* the chunk at work */
+    int chunk;
+    const struct copy_chunk *at;
+    const struct move_table *table;
+    const struct copy_columns *columns;
+    struct db_error error;
+    const char *error_name; /* shard */
+};
+
+/* Copies one chunk to all targets that lack it. False: copier->error; its sessions are of no more use. */
+bool copy_chunk(struct copier *copier, int chunk);
+/* Rests as the rate and `wait` want it, `bytes` having been read. False: halted. */
+bool copy_rest(struct copy_run *run, int64_t bytes);
+
+#endif
