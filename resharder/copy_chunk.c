@@ -270,6 +270,8 @@ static bool read_rows(struct copier *copier, struct copyrow *row)
     }
     if (length < 0)
         return source_fails(copier, NULL);
+    if (!copy_rest(copier->run, unrested))
+        return source_fails(copier, "interrupted");
     return copyrow_finish(row) || source_fails(copier, row->error);
 }
 

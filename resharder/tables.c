@@ -40,11 +40,12 @@ static const char index_query[] =
     " unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) WITH ORDINALITY k(attnum, place)"
     " JOIN pg_attribute a ON a.attrelid = $1::oid AND a.attnum = k.attnum ORDER BY k.place";
 
+/* pg_partition_tree() has nothing for a table that is neither a partition nor partitioned. */
 static const char leaves_query[] =
     "SELECT c.oid, format('%I.%I', n.nspname, c.relname),"
     " pg_relation_size(c.oid) / current_setting('block_size')::int, pg_table_size(c.oid)"
-    " FROM pg_partition_tree($1::oid::regclass) t JOIN pg_class c ON c.oid = t.relid"
-    " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE t.isleaf AND c.relkind = 'r'"
+    " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND"
+    " (c.oid = $1::oid OR c.oid IN (SELECT t.relid FROM pg_partition_tree($1::oid::regclass) t))"
     " ORDER BY c.oid";
 
 static const char sequences_query[] =

@@ -1,0 +1,99 @@
+"""What tests of resharding share: buckets told by an independent hash, jobs, and the tools that call the engine's parts."""
+import os
+import signal
+import subprocess
+
+from harness.proxy import binary, to_libconfig
+
+MASK = (1 << 64) - 1
+P1, P2, P3, P4, P5 = (0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5)
+
+
+def rotate(value, bits):
+    return ((value << bits) | (value >> (64 - bits))) & MASK
+
+
+def xxh64(data):
+    """XXH64 with seed 0, of fewer than 32 bytes: written from its specification, to tell buckets without the engine."""
+    assert len(data) < 32
+    hashed = (P5 + len(data)) & MASK
+    while len(data) >= 8:
+        lane = rotate(int.from_bytes(data[:8], "little") * P2 & MASK, 31) * P1 & MASK
+        hashed = (rotate(hashed ^ lane, 27) * P1 + P4) & MASK
+        data = data[8:]
+    if len(data) >= 4:
+        hashed = (rotate(hashed ^ (int.from_bytes(data[:4], "little") * P1 & MASK), 23) * P2 + P3) & MASK
+        data = data[4:]
+    for byte in data:
+        hashed = rotate(hashed ^ (byte * P5 & MASK), 11) * P1 & MASK
+    for shift, factor in ((33, P2), (29, P3)):
+        hashed = (hashed ^ (hashed >> shift)) * factor & MASK
+    return hashed ^ (hashed >> 32)
+
+
+def bucket(key):
+    """Of a bigint, or a text."""
+    return xxh64(key.to_bytes(8, "big", signed=True) if isinstance(key, int) else key.encode()) >> 50
+
+
+def in_ranges(key, *ranges):
+    return any(first <= bucket(key) <= last for first, last in ranges)
+
+
+def config(folder, cluster, keyspaces, weights):
+    shards = [{"name": f"s{i}", "dbname": cluster.dbname, "weight": weight,
+               "nodes": [{"host": "127.0.0.1", "port": cluster.shards[i].primary.port}]}
+              for i, weight in enumerate(weights)]
+    path = folder / "pgshunt.conf"
+    path.write_text('auth = { method = "trust"; };\nmonitor = { user = "postgres"; };\n' +
+                    "databases = " + to_libconfig([{"name": "app", "shards": shards, "keyspaces": keyspaces}]) + ";\n")
+    return str(path)
+
+
+def tool(name):
+    return os.path.join(os.path.dirname(binary()), "tests", "tools", name)
+
+
+def ctl(config_path, *args, check=True, timeout=120):
+    ran = subprocess.run([os.path.join(os.path.dirname(binary()), "pgshuntctl"), "-c", config_path, "reshard", *map(str, args)],
+                         capture_output=True, text=True, timeout=timeout)
+    if check:
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran
+
+
+def record_job(config_path, catalog, name, moves, state="created"):
+    """A job's rows, as `create` leaves them. moves: (keyspace, first, last, source, target)."""
+    ctl(config_path, "status", check=False)  # makes the catalog's tables
+    catalog.sql("INSERT INTO pgshunt.job (name, database, kind, state, options, created_at, changed_at) "
+                "VALUES (%s, 'app', 'move', %s, '{}', now(), now())", (name, state))
+    for move in moves:
+        catalog.sql("INSERT INTO pgshunt.job_move VALUES (%s, %s, %s, %s, %s, %s)", (name, *move))
+
+
+class Copy:
+    """The copy of a job alone; it waits behind its snapshots until `go`."""
+
+    def __init__(self, config_path, job, jobs=2, rate=0, pages=8, later=1, oldest="0"):
+        self.process = subprocess.Popen([tool("reshard_copy"), config_path, "app", job, *map(str, (jobs, rate, pages, later, oldest))],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.first = self.process.stdout.readline()
+
+    def go(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def finish(self, timeout=60):
+        """What it printed; its end has to be a good one."""
+        out, err = self.process.communicate("\n" if self.process.stdin and not self.process.stdin.closed else None, timeout=timeout)
+        assert self.process.returncode == 0, self.first + out + err
+        return self.first + out
+
+    def fail(self, timeout=60):
+        out, err = self.process.communicate(timeout=timeout)
+        assert self.process.returncode == 1, self.first + out
+        return err
+
+    def kill9(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.communicate(timeout=20)
