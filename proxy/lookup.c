@@ -67,14 +67,51 @@ static bool ask(struct lookup_question *question, unsigned shard)
     return probe_ask(client->worker->lookups, client->database, shard, one);
 }
 
+static const struct shardmap *map_of(const struct lookup_question *question)
+{
+    return question->request->client->database->map;
+}
+
+/* NULL: a table of the map that is there no more. */
+static const struct keyspace *keyspace_of(const struct lookup_question *question)
+{
+    const struct lookup_rule *lookup = question->answer.lookup;
+    return shardmap_table(map_of(question), lookup->schema, lookup->relation)->keyspace;
+}
+
+/* One that owns nothing may not even have the table. */
+static bool may_have(const struct keyspace *keyspace, unsigned shard)
+{
+    return !keyspace || keyspace->map != MAP_HASH || shardmap_owns(keyspace, shard);
+}
+
 static bool ask_all(struct lookup_question *question)
 {
+    const struct keyspace *keyspace = keyspace_of(question);
     question->state = QUESTION_ASKING;
-    unsigned nshards = shardmap_shards(question->request->client->database->map);
+    unsigned nshards = shardmap_shards(map_of(question));
     for (unsigned s = 0; s < nshards; s++)
-        if (!ask(question, s))
+        if (may_have(keyspace, s) && !ask(question, s))
             return false;
     return true;
+}
+
+/* Whether the shard has rows that it does not own: see docs/internals/resharding.md. */
+static bool has_ghosts(const struct lookup_question *question, unsigned shard)
+{
+    const struct keyspace *keyspace = keyspace_of(question);
+    return keyspace && keyspace_has_ghosts(keyspace, shard);
+}
+
+/* Of a unique value: all its rows have this key. Of another the shard may have rows of its own, too. */
+static bool is_ghost(const struct lookup_question *question, unsigned shard, const char *key)
+{
+    struct shardkey value;
+    if (!question->answer.lookup->unique || !key || !has_ghosts(question, shard))
+        return false;
+    const struct keyspace *keyspace = keyspace_of(question);
+    return shardkey_from_text(keyspace->type, key, strlen(key), &value) &&
+           shardmap_shard_of(map_of(question), keyspace, &value) != shard;
 }
 
 /* The shard where it was seen last, if that is still one; -1: not known. */
@@ -86,7 +123,9 @@ static int remembered(const struct lookup_question *question, bool *guess)
     if (answer->lookup->unique)
         shard = lookup_cache_get(client->worker->lookups, client->database->name, answer->lookup,
                                  answer->value, guess);
-    return shard < (int)shardmap_shards(client->database->map) ? shard : -1;
+    if (shard < 0 || shard >= (int)shardmap_shards(map_of(question)))
+        return -1;
+    return has_ghosts(question, (unsigned)shard) ? -1 : shard;
 }
 
 static struct lookup_stats *stats_of(const struct lookup_question *question)
@@ -220,6 +259,7 @@ void lookup_answered(struct lookup_ask *ask, bool found, const char *key)
     struct lookup_request *request = question->request;
     ask->probe = NULL;
     question->open--;
+    found = found && !is_ghost(question, ask->shard, key);
     if (found)
         question->shards[ask->shard] = true;
     if (found && key && !question->answer.key)
