@@ -318,18 +318,29 @@ const char *tables_ghost(const struct keyspace *keyspace, struct arena *arena)
     return quoted;
 }
 
-const char *tables_ghost_create(const struct keyspace *keyspace, struct arena *arena)
+/* Of text by its bytes: keys of columns with any collation are compared with it. */
+static const char *const ghost_types[] = {"bigint", "uuid", "text COLLATE \"C\""};
+
+static const char *ghost_columns(const struct keyspace *keyspace, struct arena *arena)
 {
-    static const char *const types[] = {"bigint", "uuid", "text"};
-    const char *table = tables_ghost(keyspace, arena);
-    if (!keyspace->nparts)
-        return arena_printf(arena, "CREATE TABLE IF NOT EXISTS %s (key %s PRIMARY KEY)", table,
-                            types[keyspace->type]);
     const char *columns = "", *key = "";
+    if (!keyspace->nparts)
+        return arena_printf(arena, "key %s PRIMARY KEY", ghost_types[keyspace->type]);
     for (unsigned i = 0; i < keyspace->nparts; i++) {
-        columns = arena_printf(arena, "%skey%u %s, ", columns, i + 1, types[keyspace->types[i]]);
+        columns =
+            arena_printf(arena, "%skey%u %s, ", columns, i + 1, ghost_types[keyspace->types[i]]);
         key = arena_printf(arena, "%s%skey%u", key, i ? ", " : "", i + 1);
     }
-    return arena_printf(arena, "CREATE TABLE IF NOT EXISTS %s (%sPRIMARY KEY (%s))", table, columns,
-                        key);
+    return arena_printf(arena, "%sPRIMARY KEY (%s)", columns, key);
+}
+
+/* Every user's statements read it through the proxy. */
+const char *tables_ghost_create(const struct keyspace *keyspace, struct arena *arena)
+{
+    const char *table = tables_ghost(keyspace, arena);
+    return arena_printf(arena,
+                        "DO $pgshunt_ghost$ BEGIN CREATE TABLE IF NOT EXISTS %s (%s);"
+                        " GRANT USAGE ON SCHEMA pgshunt TO PUBLIC; GRANT SELECT ON %s TO PUBLIC;"
+                        " END $pgshunt_ghost$",
+                        table, ghost_columns(keyspace, arena), table);
 }
