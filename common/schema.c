@@ -264,6 +264,19 @@ void schema_add_part(struct schema *schema, const char *schema_name, const char 
     entry->odd = true;
 }
 
+void schema_set_default(struct schema *schema, const char *schema_name, const char *name,
+                        const char *column, const char *sql, char identity)
+{
+    const struct relation_entry *entry = find_relation(schema, schema_name, name);
+    for (int i = 0; entry && i < entry->chain->ncolumns; i++) {
+        struct schema_column *at = &entry->chain->columns[i];
+        if (strcmp(at->name, column) != 0)
+            continue;
+        at->default_sql = arena_strdup(&schema->arena, sql);
+        at->identity = identity;
+    }
+}
+
 void schema_set_definition(struct schema *schema, const char *schema_name, const char *name,
                            const char *definition, bool invoker)
 {

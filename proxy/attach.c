@@ -8,6 +8,7 @@
 #include "pgshunt/session_function.h"
 #include "pgshunt/wire.h"
 #include "proxy/balance.h"
+#include "proxy/draw.h"
 #include "proxy/control.h"
 #include "proxy/listen_points.h"
 #include "proxy/hold.h"
@@ -96,6 +97,7 @@ void attach_route_session(const struct client *client, struct route_session *ses
         .sequence_shard = client->sequence_shard,
         .temp_tables = (pins >> PIN_TEMPORARY & 1) != 0,
         .gather_home = gather_home(client),
+        .schema_changes = client->tx && client->tx->changed_schema,
         .changed_views = client->tx ? (const char *const *)client->tx->changed_views : NULL,
     };
     if (shardmap_has_schemas(client->database->map)) {
@@ -117,6 +119,7 @@ static void fill_input(struct client *client, struct route_session *session,
         .schema = client->schema ? client->schema->schema : NULL,
         .session = session,
         .lookups = lookup_answers(client),
+        .drawn = draw_values(client),
     };
 }
 

@@ -149,6 +149,7 @@ struct request {
     bool schema_waited;      /* ... and has done so */
     bool guess; /* it was sent where a value was last seen, and that is to be shown by its rows */
     struct lookup_request *lookups; /* values looked up for it (lookup.h); NULL: none */
+    struct draw *draw;              /* what defaults have given for it (draw.h); NULL: nothing */
     struct node_wait node_wait;
     int attempts;
     bool attaching;      /* attach.c is at it: what fails now it tries elsewhere itself */

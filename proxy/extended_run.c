@@ -332,6 +332,10 @@ static bool execute_scatter(struct client *client, struct portal *portal, int32_
                               .result_formats = bind.results,
                               .result_formats_len = bind.results_len};
     *(struct params *)ask.params = params;
+    if (plan->mode == SCATTER_DRAW) { /* the message comes again when the values are there */
+        ask.describe = false;
+        return batch_scatter(client, &ask) && is_refused(client);
+    }
     bool rows = answers_rows(plan, ask.statement), in_parts = max_rows > 0 && rows;
     bool used =
         in_parts ? start_portal(client, portal, &ask, max_rows) : batch_scatter(client, &ask);

@@ -22,6 +22,7 @@
 #include "proxy/cancel.h"
 #include "proxy/change.h"
 #include "proxy/cursor.h"
+#include "proxy/draw.h"
 #include "proxy/extended.h"
 #include "proxy/gather.h"
 #include "proxy/keyless.h"
@@ -45,6 +46,11 @@ static int hidden_columns(const struct scatter *scatter)
     return scatter->plan->merge ? scatter->plan->merge->hidden : 0;
 }
 
+static bool draws(const struct scatter *scatter)
+{
+    return scatter->plan->mode == SCATTER_DRAW;
+}
+
 void scatter_await(struct scatter *scatter, struct part *part)
 {
     server_expect(part->server, EXPECT_QUERY);
@@ -61,6 +67,8 @@ static void put_part(struct scatter *scatter, struct part *part, const struct sh
     if (scatter->encode && scatter->plan->copy->format == COPY_BINARY)
         form.formats = SHARD_BINARY;
     if (scatter->copy || scatter->encode) /* a Query: a Sync would be lost among its rows */
+        ask.prepared = NULL;
+    if (draws(scatter))
         ask.prepared = NULL;
     if (scatter->named)
         form.name = scatter_name_part(scatter, part, query, out);
@@ -131,6 +139,7 @@ void scatter_start(struct client *client, const struct scatter_ask *ask)
     struct scatter *scatter = new_scatter(client, ask);
     const struct plan *plan = scatter->plan;
     client->scatter = scatter;
+    draw_drop(client); /* what is there is in the plan's texts */
     keyless_planned(client, plan, ask->statement);
     if (plan->mode == SCATTER_GATHER) {
         client->stats->gather++;
@@ -275,17 +284,9 @@ static void pace(struct scatter *scatter)
     }
 }
 
-/* The client asked for a description ahead of it: there are no rows as a SELECT has them. */
-static void put_no_data(struct scatter *scatter)
-{
-    if (scatter->ask.prepared && scatter->ask.describe && !scatter->described)
-        wire_put_simple(&scatter->out, 'n');
-    scatter->described = true;
-}
-
 static void put_copy(struct scatter *scatter)
 {
-    put_no_data(scatter);
+    scatter_put_no_data(scatter);
     copy_encode_put(scatter->encode, &scatter->merged, &scatter->out);
 }
 
@@ -478,10 +479,26 @@ static void note_completion(struct scatter *scatter)
     server->wrote = false; /* counted in follow_transaction */
 }
 
+/* The statement itself comes next: what was to be told ahead of its answer is. */
+static void finish_drawing(struct scatter *scatter)
+{
+    struct client *client = scatter->client;
+    bool silent = scatter->ask.silent;
+    note_completion(scatter);
+    follow_transaction(scatter);
+    flush(scatter);
+    scatter_free(client);
+    draw_done(client, silent);
+}
+
 static void finish(struct scatter *scatter)
 {
     struct client *client = scatter->client;
     bool failed = scatter->failed, silent = scatter->ask.silent, corks = !client->conn.corked;
+    if (draws(scatter) && !failed) {
+        finish_drawing(scatter);
+        return;
+    }
     if (corks)
         conn_cork(&client->conn); /* until it is ready */
     if (failed)
@@ -636,12 +653,21 @@ static void copy_message(struct buffer *out, char type, const char *body, size_t
     wire_end(out, begin);
 }
 
+static void fail_malformed(struct scatter *scatter, const struct part *part)
+{
+    struct pg_error error = {.sqlstate = "08P01", .message = "a shard sent a malformed row"};
+    scatter_fail(scatter, &error, part->shard_name);
+}
+
 static void row_message(struct scatter *scatter, struct part *part, int index, char type,
                         const char *body, size_t len)
 {
     if (part->complete) {
         if (type == 'D')
             commit_took_check(part, body, len);
+    } else if (draws(scatter)) {
+        if (type == 'D' && !draw_take_row(scatter->client, body, len))
+            fail_malformed(scatter, part);
     } else if (is_explain(scatter)) {
         if (type == 'D')
             copy_message(&part->rows, type, body, len);
@@ -654,118 +680,6 @@ static void row_message(struct scatter *scatter, struct part *part, int index, c
         if (!merge_feed(scatter->merge, index, type, body, len))
             scatter_fail(scatter, merge_error(scatter->merge), NULL);
     }
-}
-
-/* ---- COPY ---- */
-
-static void copying_message(struct scatter *scatter, struct part *part, int index, char type,
-                            const char *body, size_t len)
-{
-    if (!scatter->copy || scatter->failed || part->cancelled)
-        return;
-    bool out = scatter_copy_is_out(scatter->copy);
-    if (out != (type == 'H' || type == 'd'))
-        return;
-    put_no_data(scatter);
-    if (out)
-        scatter_copy_out(scatter->copy, index, type, body, len, &scatter->out);
-    else if (scatter_copy_opened(scatter->copy, body, len, &scatter->out))
-        flush(scatter);
-}
-
-bool scatter_takes_copy(const struct client *client)
-{
-    const struct scatter *scatter = client->scatter;
-    return scatter && scatter->copy && scatter_copy_streams(scatter->copy);
-}
-
-/* Deferred constraints are checked everywhere before anything is committed anywhere. */
-static void copy_done(struct scatter *scatter)
-{
-    const struct pg_error *error = NULL;
-    struct buffer out = {0};
-    if (!scatter_copy_done(scatter->copy, &error)) {
-        scatter_fail(scatter, error, NULL);
-        return;
-    }
-    if (scatter->ends_itself)
-        wire_put_query(&out, COMMIT_CHECK);
-    for (int i = 0; scatter->ends_itself && i < scatter->nparts; i++) {
-        struct part *part = &scatter->parts[i];
-        if (!part->server)
-            continue;
-        scatter_await(scatter, part);
-        conn_send(&part->server->conn, buffer_head(&out), buffer_length(&out));
-    }
-    buffer_release(&out);
-}
-
-static void copy_given_up(struct scatter *scatter, const char *reason, size_t len)
-{
-    struct pg_error error = {
-        .sqlstate = "57014",
-        .message = arena_printf(&scatter->arena, "COPY from stdin failed: %.*s",
-                                (int)strnlen(reason, len), reason),
-    };
-    scatter_fail(scatter, &error, NULL);
-}
-
-static void copy_rows(struct client *client, const char *bytes, size_t len)
-{
-    struct scatter *scatter = client->scatter;
-    const struct pg_error *error = NULL;
-    client->copy_left -= len;
-    if (!scatter_copy_rows(scatter->copy, bytes, len, &error))
-        scatter_fail(scatter, error, NULL);
-}
-
-/* One whole message that is no CopyData. */
-static void copy_control(struct client *client, char type, const char *body, size_t len)
-{
-    switch (type) {
-    case 'c':
-        copy_done(client->scatter);
-        break;
-    case 'f':
-        copy_given_up(client->scatter, body, len);
-        break;
-    case 'H': /* Postgres ignores Flush and Sync while it copies in */
-    case 'S':
-        break;
-    default:
-        session_copy_refuse(client, type);
-        break;
-    }
-}
-
-size_t scatter_copy_input(struct client *client, const char *data, size_t len)
-{
-    size_t used = 0;
-    while (used < len && scatter_takes_copy(client) && !client->terminate) {
-        const char *at = data + used;
-        size_t left = len - used;
-        if (client->copy_left) {
-            left = left < client->copy_left ? left : client->copy_left;
-            copy_rows(client, at, left);
-            used += left;
-            continue;
-        }
-        uint32_t length = left < WIRE_HEADER ? 0 : wire_get32(at + 1);
-        if (left < WIRE_HEADER || session_refuse_length(client, at[0], length))
-            break;
-        if (at[0] == 'd') {
-            client->copy_left = length - 4;
-            used += WIRE_HEADER;
-            continue;
-        }
-        if (left < 1 + (size_t)length)
-            break;
-        copy_control(client, at[0], at + WIRE_HEADER, length - 4);
-        used += 1 + (size_t)length;
-    }
-    if (client->scatter && client->scatter->copy)
-        scatter_copy_send(client->scatter->copy);
-    return used;
 }
 
 static void notice_message(struct scatter *scatter, int index, const char *body, size_t len)
@@ -824,7 +738,7 @@ void scatter_message(struct server *server, char type, const char *body, size_t 
     case 'G':
     case 'H':
     case 'd':
-        copying_message(scatter, part, index, type, body, len);
+        scatter_copying_message(scatter, part, index, type, body, len);
         break;
     case 'S': {
         struct wire_reader reader = wire_reader(body, len);

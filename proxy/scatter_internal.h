@@ -93,6 +93,14 @@ void scatter_advance(struct scatter *scatter);
 /* It is COMMIT or ROLLBACK AND CHAIN. */
 bool scatter_chains(const struct scatter *scatter);
 
+/* ---- scatter_copying.c ---- */
+
+/* The client asked for a description ahead of it: there are no rows as a SELECT has them. */
+void scatter_put_no_data(struct scatter *scatter);
+/* A shard's message of a COPY. */
+void scatter_copying_message(struct scatter *scatter, struct part *part, int index, char type,
+                             const char *body, size_t len);
+
 /* ---- scatter_named.c ---- */
 
 /* Whether its parts are to run under names. Once for each fan-out. */

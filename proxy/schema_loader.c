@@ -115,7 +115,27 @@ static const char parts_sql[] =
     " ORDER BY p.oid, p.what, p.id";
 
 /*
- * What views are made of, with every name in full, which takes an empty search_path. The server locks the
+ * What columns get where nothing is said, with every name in full, which takes an empty search_path.
+ */
+static const char defaults_sql[] =
+    "SELECT n.nspname, c.relname, a.attname, CASE WHEN a.attidentity <> '' THEN"
+    " format('pg_catalog.nextval(%L::pg_catalog.regclass)', format('%I.%I', sn.nspname, s.relname))"
+    " ELSE pg_get_expr(d.adbin, d.adrelid) END, a.attidentity"
+    " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+    " JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+    " AND a.attgenerated = '' AND (a.atthasdef OR a.attidentity <> '')"
+    " LEFT JOIN pg_attrdef AS d ON d.adrelid = c.oid AND d.adnum = a.attnum"
+    " LEFT JOIN pg_depend AS p ON a.attidentity <> '' AND p.refclassid = 'pg_class'::regclass"
+    " AND p.refobjid = c.oid AND p.refobjsubid = a.attnum AND p.classid = 'pg_class'::regclass"
+    " AND p.deptype = 'i'"
+    " LEFT JOIN pg_class AS s ON s.oid = p.objid AND s.relkind = 'S'"
+    " LEFT JOIN pg_namespace AS sn ON sn.oid = s.relnamespace"
+    " WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema')"
+    " AND n.nspname !~ '^pg_(toast|temp|toast_temp)(_|$)'"
+    " AND (a.attidentity = '' OR s.oid IS NOT NULL) ORDER BY c.oid, a.attnum";
+
+/*
+ * What views are made of, likewise. The server locks the
  * tables behind a view while it writes it down: one that something else has locked makes the statement
  * fail after a while, so it comes last, and those before it are known.
  */
@@ -167,6 +187,7 @@ static void add_path_row(struct schema_load *load, const PGresult *row);
 static void add_function_row(struct schema_load *load, const PGresult *row);
 static void add_collation_row(struct schema_load *load, const PGresult *row);
 static void add_part_row(struct schema_load *load, const PGresult *row);
+static void add_default_row(struct schema_load *load, const PGresult *row);
 static void add_definition_row(struct schema_load *load, const PGresult *row);
 static void ignore_row(struct schema_load *load, const PGresult *row);
 
@@ -185,10 +206,11 @@ static const struct {
     {relations_sql, add_relation_row, false, 1},
     {parts_sql, add_part_row, false, 0},
     {search_path_sql, ignore_row, true, OF_NONE},
+    {defaults_sql, add_default_row, true, 0},
     {definitions_sql, add_definition_row, true, 0},
 };
 #define STEPS ((int)(sizeof steps / sizeof steps[0]))
-#define STEPS_OF_VIEWS 2 /* the last ones: only where statements are planned through views */
+#define STEPS_OF_SHARDS 3 /* the last ones: only where there are shards to plan for */
 
 /* ---- rows ---- */
 
@@ -284,6 +306,14 @@ static void add_part_row(struct schema_load *load, const PGresult *row)
     finish_relation(load);
     part.kind = what == 'r' ? PART_RELATION : what == 'f' ? PART_FUNCTION : PART_LOCK;
     schema_add_part(load->schema, field(row, 0), field(row, 1), what == 'v' ? NULL : &part);
+}
+
+static void add_default_row(struct schema_load *load, const PGresult *row)
+{
+    finish_relation(load);
+    if (field(row, 3))
+        schema_set_default(load->schema, field(row, 0), field(row, 1), field(row, 2), field(row, 3),
+                           *field(row, 4));
 }
 
 static void add_definition_row(struct schema_load *load, const PGresult *row)
@@ -405,7 +435,7 @@ struct schema_load *schema_load_start(uv_loop_t *loop, struct node *node,
                                       void *arg)
 {
     struct schema_load *load = mem_alloc(sizeof *load);
-    load->nsteps = shardmap_is_sharded(what->map) ? STEPS : STEPS - STEPS_OF_VIEWS;
+    load->nsteps = shardmap_is_sharded(what->map) ? STEPS : STEPS - STEPS_OF_SHARDS;
     struct monitor_login login = monitor_login(config, "pgshunt schema");
     load->schema = what->into ? what->into : schema_new();
     load->what = *what;

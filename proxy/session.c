@@ -19,6 +19,7 @@
 #include "pgshunt/shape.h"
 #include "pgshunt/wire.h"
 #include "proxy/console.h"
+#include "proxy/draw.h"
 #include "proxy/lookup.h"
 #include "proxy/monitor.h"
 #include "proxy/pins.h"
@@ -74,6 +75,8 @@ void session_drop_request(struct client *client)
     struct request *request = &client->request;
     if (request->lookups)
         lookup_drop(client);
+    if (request->draw)
+        draw_drop(client);
     if (request->shape)
         shape_give(client->worker->shapes, request->shape);
     if (request->arena)

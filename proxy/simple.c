@@ -182,6 +182,8 @@ static void start_scatter(struct client *client)
         ask.statement = request->statements.items[0];
     if (request->plan.node == NODE_CLASS_REPLICA && !client->tx)
         keep_for_retry(client);
+    if (request->plan.mode == SCATTER_DRAW)
+        keep_sql(client);
     if (request->plan.mode == SCATTER_CURSOR ||
         (request->plan.gather && request->plan.gather->cursor))
         cursor_declare(client, &ask);

@@ -215,6 +215,7 @@ static void explain_scatter(const struct plan *plan, const struct shardmap *map,
         [SCATTER_CURSOR] = "a portal for each part of a scatter-merge over",
         [SCATTER_COPY_IN] = "rows to",
         [SCATTER_COPY_OUT] = "rows of",
+        [SCATTER_DRAW] = "first, from",
     };
     struct arena *arena = lines->arena;
     if (plan->mode == SCATTER_GATHER) {

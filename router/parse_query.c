@@ -429,6 +429,7 @@ static void parse_insert(struct convert *c, struct query *q, const InsertStmt *s
     q->kind = QUERY_INSERT;
     parse_target_table(c, q, s->relation);
     q->ntargets = parse_targets(c, s->cols, &q->targets);
+    q->overriding_user = s->override == OVERRIDING_USER_VALUE;
     if (s->selectStmt)
         q->source = parse_query(c, s->selectStmt);
     if (s->onConflictClause)

@@ -564,6 +564,8 @@ void plan_query(struct planner *p, const struct query *query)
         plan_gather(p, query);
     if (p->plan->kind == PLAN_REFUSE)
         plan_change(p, query);
+    if (p->plan->kind == PLAN_REFUSE)
+        plan_draw(p, query);
     plan_hide_ghosts(p);
     forget_idle_wants(p->plan);
 }
@@ -701,6 +703,21 @@ bool plan_inner_statement(const struct planner *p, const struct statement *state
     return inner.ninstances > 0;
 }
 
+/* What defaults were to give is there: the statement that has it is planned instead. False: it is not. */
+static bool plan_filled(struct planner *p, struct route_input *input, struct arena *arena)
+{
+    const struct statement *filled = plan_fill(p, p->statement->query);
+    if (!filled)
+        return false;
+    *input = *p->input;
+    input->statement = filled;
+    input->drawn = NULL;
+    plan_init(p, input, p->hints, arena, p->plan);
+    plan_query(p, filled->query);
+    plan_send_filled(p, filled->query);
+    return true;
+}
+
 void router_plan(const struct route_input *input, struct arena *arena, struct plan *plan)
 {
     const struct statement *statement = input->statement;
@@ -716,6 +733,7 @@ void router_plan(const struct route_input *input, struct arena *arena, struct pl
         return;
     }
     struct planner p;
+    struct route_input filled;
     long work = 0;
     struct views views = {NULL, 0};
     bool touches_held = false;
@@ -728,6 +746,8 @@ void router_plan(const struct route_input *input, struct arena *arena, struct pl
         use_said_shard(&p, shard);
     else if (statement->syntax_error)
         plan_unknown(&p);
+    else if (input->drawn && plan_filled(&p, &filled, arena))
+        ;
     else if (statement->kind == STMT_QUERY && statement->query)
         plan_query(&p, statement->query);
     else

@@ -47,8 +47,9 @@ static void fail_without_key(struct planner *p, const struct instance *target)
          arena_printf(
              p->arena,
              "Name the column \"%s\" in the column list and give each row a value: it decides "
-             "on which shard the row lives. A default cannot: ask for its value first, with "
-             "SELECT nextval('...') or SELECT pgshunt.next_id().",
+             "on which shard the row lives. A default is asked for by a plain INSERT of VALUES "
+             "alone; else get its value first, with SELECT nextval('...') or SELECT "
+             "pgshunt.next_id().",
              key));
 }
 
@@ -65,6 +66,26 @@ static int schema_position(struct planner *p, const struct instance *target)
     return POSITION_UNKNOWN;
 }
 
+/* OVERRIDING USER VALUE: what is given for an identity column does not count. */
+static bool is_overridden(struct planner *p, const struct query *query,
+                          const struct instance *target)
+{
+    const struct from_item *item = target->item;
+    const struct schema_relation *relation =
+        query->overriding_user ? plan_relation(p, item->schema, item->name) : NULL;
+    if (!relation && query->overriding_user)
+        plan_needs_schema(p, item->schema, item->name);
+    bool overridden = query->overriding_user && !relation;
+    for (int i = 0; relation && i < relation->ncolumns; i++) {
+        const struct schema_column *column = &relation->columns[i];
+        bool part = same_name(column->name, target->rule->key);
+        for (unsigned k = 0; k < target->rule->nparts; k++)
+            part |= same_name(column->name, target->rule->parts[k]);
+        overridden |= part && column->identity;
+    }
+    return overridden;
+}
+
 int insert_key_position(struct planner *p, const struct query *query, const struct instance *target)
 {
     int position = POSITION_MISSING;
@@ -75,6 +96,8 @@ int insert_key_position(struct planner *p, const struct query *query, const stru
         position = schema_position(p, target);
     if (query->source && query->source->kind == QUERY_VALUES &&
         position >= query->source->row_width)
+        position = POSITION_MISSING;
+    if (is_overridden(p, query, target))
         position = POSITION_MISSING;
     if (position == POSITION_MISSING)
         fail_without_key(p, target);
@@ -150,6 +173,8 @@ void insert_pin(struct planner *p, const struct query *query, int target)
 {
     struct instance *instance = &p->instances[target];
     const struct query *values = query->source;
+    if (instance->rule->nparts && is_overridden(p, query, instance))
+        fail_without_key(p, instance);
     if (!values || values->kind != QUERY_VALUES)
         return;
     int position = instance->rule->nparts ? 0 : insert_key_position(p, query, instance);

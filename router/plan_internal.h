@@ -517,6 +517,12 @@ bool plan_inner_statement(const struct planner *p, const struct statement *state
                           const struct params *params, struct plan *plan, bool gather,
                           const struct schema_relation *identify);
 void plan_insert(struct planner *p, const struct query *query);
+/* An INSERT that was refused, as it leaves to defaults what has to be known: asks a server for them first. */
+void plan_draw(struct planner *p, const struct query *query);
+/* ... and with the values it has given: the statement that has them; NULL: it cannot be had. */
+const struct statement *plan_fill(struct planner *p, const struct query *query);
+/* ... which is not what the client has sent, wherever it goes. */
+void plan_send_filled(struct planner *p, const struct query *query);
 /* UPDATE, DELETE, MERGE on sharded tables, over several shards. */
 void plan_write(struct planner *p, const struct query *query);
 /* False if an assignment could move a row to another shard than `shard` (-1: several); refused then. */

@@ -49,6 +49,25 @@ struct rewrite_rows {
 bool rewrite_insert(const char *text, const struct rewrite_rows *rows, struct arena *arena,
                     struct shard_query *out, bool *whole);
 
+/* An INSERT of VALUES, or DEFAULT VALUES, whose rows get values in the place of defaults. */
+struct rewrite_fill_column {
+    const char *name;
+    int position;              /* among the values of a row; -1: it is not there, and is added */
+    const char *const *values; /* one for each row, used where it says DEFAULT; NULL: null */
+};
+
+struct rewrite_fill {
+    const struct schema_relation *relation;
+    const struct rewrite_fill_column *columns;
+    int ncolumns, nrows;
+    bool always;      /* identity columns would not take them unasked */
+    bool user_values; /* OVERRIDING USER VALUE: what rows have there is not to be used */
+};
+
+/* Parameters keep their numbers (out->params is NULL), unless some of them were not used before. */
+bool rewrite_fill(const char *text, const struct rewrite_fill *fill, struct arena *arena,
+                  struct shard_query *out);
+
 /* A table whose rows are brought together on one server for a query, and what of it that needs. */
 struct rewrite_gather_table {
     const struct schema_relation *relation;

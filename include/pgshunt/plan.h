@@ -68,6 +68,7 @@ struct route_session {
     const char *search_path; /* as SHOW has it; NULL: not known, or it does not matter */
     const char *user;        /* what "$user" means there */
     bool schema_is_stale;    /* DDL has been seen since it was read */
+    bool schema_changes;     /* the transaction has changed it, unseen by others */
 };
 
 /* Where the rows with a value of a lookup's column are, as the shards have said. */
@@ -92,6 +93,12 @@ struct lookup_want {
     const char *value;
 };
 
+/* What the defaults of an INSERT's columns have given, see SCATTER_DRAW: row by row. NULL: SQL NULL. */
+struct drawn_values {
+    const char *const *items;
+    int count;
+};
+
 struct route_input {
     const struct statement *statement;
     const struct shardmap *map;
@@ -100,6 +107,7 @@ struct route_input {
     const struct params *params;          /* NULL: not known (Parse, Describe): see needs_params */
     const struct route_session *session;  /* NULL: defaults */
     const struct lookup_answers *lookups; /* NULL: lookups are not used */
+    const struct drawn_values *drawn;     /* NULL: nothing was drawn yet */
 };
 
 /* How new the schema has to be that a plan is made by. */
@@ -121,6 +129,7 @@ enum scatter_mode {
     SCATTER_COPY_OUT, /* COPY TO STDOUT: one shard's rows and the other's */
     SCATTER_GATHER,   /* the rows it needs are brought to one server, which answers: `gather` */
     SCATTER_CHANGE,   /* rows go from shard to shard: `change` */
+    SCATTER_DRAW, /* the only query gives what defaults decide the shards by: then it is planned anew */
 };
 
 struct shard_query {

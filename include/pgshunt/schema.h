@@ -31,6 +31,9 @@ struct schema_column {
     bool primary_key;       /* is, or is part of, the primary key */
     bool generated;         /* GENERATED ALWAYS AS (expression): nobody gives it a value */
     bool default_differs;   /* its default, or identity, gives another value each time or place */
+    char identity;          /* GENERATED a ALWAYS, d BY DEFAULT AS IDENTITY; 0: neither */
+    const char
+        *default_sql; /* what that value is, as SQL with every name in full; NULL: not known */
 };
 
 /* What a view is made of, or a row-level policy of a table: named by the server, so that no search_path is
@@ -73,6 +76,9 @@ void schema_add_relation(struct schema *schema, const struct schema_relation *re
 /* A part of a relation added before; NULL: it has no more than are told of. Copies everything. */
 void schema_add_part(struct schema *schema, const char *schema_name, const char *name,
                      const struct schema_part *part);
+/* What a column of a relation added before gets where nothing is said. Copies. */
+void schema_set_default(struct schema *schema, const char *schema_name, const char *name,
+                        const char *column, const char *sql, char identity);
 /* What a view added before is made of: a SELECT, copied. */
 void schema_set_definition(struct schema *schema, const char *schema_name, const char *name,
                            const char *definition, bool invoker);

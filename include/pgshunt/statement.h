@@ -164,6 +164,7 @@ struct query {
     int nrows;
     int row_width;
     struct query *source; /* INSERT: VALUES or SELECT; NULL with DEFAULT VALUES */
+    bool overriding_user; /* INSERT ... OVERRIDING USER VALUE: identity columns get their own */
     bool on_conflict;
     bool on_conflict_update;
     struct target *conflict_set; /* ON CONFLICT DO UPDATE SET; also MERGE's actions, flattened */

@@ -28,9 +28,9 @@ static struct shardmap *map;
 
 static void add_table(const char *name, char kind, char persistence)
 {
-    struct schema_column columns[] = {{"id", 20, true, NULL, false, false, false},
-                                      {"user_id", 20, true, NULL, false, false, false},
-                                      {"name", 25, true, NULL, false, false, false}};
+    struct schema_column columns[] = {{"id", 20, true, NULL, false, false, false, 0, NULL},
+                                      {"user_id", 20, true, NULL, false, false, false, 0, NULL},
+                                      {"name", 25, true, NULL, false, false, false, 0, NULL}};
     struct schema_relation relation = {.schema = "public",
                                        .name = name,
                                        .kind = kind,
@@ -81,6 +81,9 @@ static void make_cluster(void)
              "FROM public.orders JOIN public.local_view ON orders.id = local_view.id");
     add_view("itself", "SELECT itself.id, whole_view.user_id, itself.name FROM public.itself, "
                        "public.whole_view");
+    schema_set_default(schema, "public", "orders", "user_id", "nextval('ids'::regclass)", 'a');
+    schema_set_default(schema, "public", "pairs", "id", "7", 0);
+    schema_set_default(schema, "public", "pairs", "name", "'it''s'::text", 0);
     schema_add_function(schema, "public", "f", VOLATILITY_STABLE);
     schema_add_function(schema, "public", "bump", VOLATILITY_VOLATILE);
 }
@@ -277,6 +280,19 @@ static void check_plan(const struct plan *plan, bool claimed)
            claimed);
 }
 
+/* As many values as rows have defaults, whichever that is. */
+static void check_drawn(struct route_input input, struct arena *arena)
+{
+    static const char *const items[] = {"42", "7", NULL, "x"};
+    for (int count = 1; count <= 4; count++) {
+        struct drawn_values drawn = {items, count};
+        struct plan plan = {0};
+        input.drawn = &drawn;
+        router_plan(&input, arena, &plan);
+        check_plan(&plan, true);
+    }
+}
+
 static void check_plans(const struct statement_list *list, struct arena *arena)
 {
     static const struct param items[] = {{"42", 2, false, 0},
@@ -313,6 +329,8 @@ static void check_plans(const struct statement_list *list, struct arena *arena)
             router_plan(&input, arena, &plan);
             check_plan(&plan, list->items[i]->nhints > 0);
             expect(router_explain(&plan, map, arena, &lines) > 0);
+            if (plan.kind == PLAN_SCATTER && plan.mode == SCATTER_DRAW)
+                check_drawn(input, arena);
         }
         input.schema = schema;
         memset(&plan, 0, sizeof plan);

@@ -277,12 +277,8 @@ def test_defaults_that_would_make_copies_differ(cluster, proxy):
             cursor = connection.cursor()
             good = "INSERT INTO coins (id, at, since) VALUES (1, '2026-01-01', '2026-01-01')"
             for column, text in [
-                    ("id", "INSERT INTO coins (at, since) VALUES ('2026-01-01', '2026-01-01')"),
-                    ("id", "INSERT INTO coins (id, at, since) VALUES (1, '2026-01-01', '2026-01-01'), (DEFAULT, '2026-01-01', '2026-01-01')"),
-                    ("at", "INSERT INTO coins (id, since) VALUES (1, '2026-01-01')"),
-                    ("since", "INSERT INTO coins VALUES (1, 'y', '2026-01-01')"),
-                    ("id", "INSERT INTO coins DEFAULT VALUES"),
                     ("at", "UPDATE coins SET at = DEFAULT"),
+                    ("id", "INSERT INTO coins (at, since) SELECT '2026-01-01', '2026-01-01'"),
                     ("id", "WITH new AS (INSERT INTO coins (at, since) VALUES ('2026-01-01', '2026-01-01') RETURNING *) SELECT 1")]:
                 with refused("0A000", f'the default of "{column}" would differ'):
                     cursor.execute(text)
@@ -291,6 +287,13 @@ def test_defaults_that_would_make_copies_differ(cluster, proxy):
             cursor.execute("UPDATE coins SET n = DEFAULT, code = DEFAULT WHERE id = 2")
             copies = [node.sql("SELECT * FROM coins ORDER BY id") for node in cluster.primaries[:2]]
             assert copies[0] == copies[1] and len(copies[0]) == 2 and copies[0][1][1] == "xy"
+            cursor.execute("DELETE FROM coins")
+            for text in ("(at, since) VALUES ('2026-01-01', '2026-01-01')", "(id) VALUES (1001), (DEFAULT), (DEFAULT)",
+                         "(id, since) VALUES (1002, '2026-01-01')", "VALUES (1003, 'y', '2026-01-01')", "DEFAULT VALUES"):
+                cursor.execute(f"INSERT INTO coins {text} RETURNING id, at, since")
+            copies = [node.sql("SELECT * FROM coins ORDER BY id") for node in cluster.primaries[:2]]
+            assert copies[0] == copies[1] and len(copies[0]) == 7 and len({row[0] for row in copies[0]}) == 7
+            assert all(None not in row for row in copies[0])
 
 
 def test_anybody_may_take_ids(cluster, proxy):

@@ -44,47 +44,48 @@ static struct fixture fix;
 
 static void add_relations(void)
 {
-    TABLE("users", 'r', {"id", OID_INT8, true, NULL, false, false, false},
-          {"name", OID_TEXT, true, NULL, false, false, false},
-          {"email", OID_TEXT, false, "C", false, false, false},
-          {"nick", OID_TEXT, false, "de_DE", false, false, false},
-          {"age", OID_INT4, true, NULL, false, false, false},
-          {"country", OID_TEXT, true, NULL, false, false, false});
-    TABLE("orders", 'r', {"id", OID_INT8, true, NULL, false, false, false},
-          {"user_id", OID_INT8, true, NULL, false, false, false},
-          {"total", OID_NUMERIC, true, NULL, false, false, false},
-          {"note", OID_TEXT, true, NULL, false, false, false});
-    TABLE("files", 'r', {"doc", OID_UUID, true, NULL, false, false, false},
-          {"size", OID_INT8, true, NULL, false, false, false});
-    TABLE("tenants", 'r', {"slug", OID_VARCHAR, true, NULL, false, false, false},
-          {"plan", OID_TEXT, true, NULL, false, false, false});
-    TABLE("codes", 'r', {"code", OID_BPCHAR, true, NULL, false, false, false},
-          {"what", OID_TEXT, true, NULL, false, false, false});
-    TABLE("countries", 'r', {"code", OID_TEXT, true, NULL, false, false, false},
-          {"title", OID_TEXT, true, NULL, false, false, false});
-    TABLE("logs", 'r', {"id", OID_INT8, true, NULL, false, false, false},
-          {"uid", OID_INT8, true, NULL, false, false, false},
-          {"msg", OID_TEXT, true, NULL, false, false, false});
-    TABLE("samples", 'r', {"at", OID_INT8, true, NULL, false, false, false},
-          {"value", OID_INT4, true, NULL, false, false, false});
-    TABLE("towns", 'r', {"region", OID_TEXT, true, NULL, false, false, false},
-          {"name", OID_TEXT, true, NULL, false, false, false});
-    TABLE("active_users", 'v', {"id", OID_INT8, true, NULL, false, false, false});
-    TABLE("view_of_logs", 'v', {"id", OID_INT8, true, NULL, false, false, false});
-    TABLE("view_of_countries", 'v', {"code", OID_TEXT, true, NULL, false, false, false});
-    TABLE("view_of_both", 'v', {"id", OID_INT8, true, NULL, false, false, false});
-    TABLE("view_of_users", 'v', {"id", OID_INT8, true, NULL, false, false, false});
-    TABLE("view_of_a_part", 'v', {"id", OID_INT8, true, NULL, false, false, false});
-    TABLE("view_of_views", 'v', {"id", OID_INT8, true, NULL, false, false, false});
-    TABLE("view_of_nothing", 'v', {"id", OID_INT8, true, NULL, false, false, false});
-    TABLE("log_seq", 'S', {"last_value", OID_INT8, true, NULL, false, false, false});
+    TABLE("users", 'r', {"id", OID_INT8, true, NULL, false, false, false, 0, NULL},
+          {"name", OID_TEXT, true, NULL, false, false, false, 0, NULL},
+          {"email", OID_TEXT, false, "C", false, false, false, 0, NULL},
+          {"nick", OID_TEXT, false, "de_DE", false, false, false, 0, NULL},
+          {"age", OID_INT4, true, NULL, false, false, false, 0, NULL},
+          {"country", OID_TEXT, true, NULL, false, false, false, 0, NULL});
+    TABLE("orders", 'r', {"id", OID_INT8, true, NULL, false, false, false, 0, NULL},
+          {"user_id", OID_INT8, true, NULL, false, false, false, 0, NULL},
+          {"total", OID_NUMERIC, true, NULL, false, false, false, 0, NULL},
+          {"note", OID_TEXT, true, NULL, false, false, false, 0, NULL});
+    TABLE("files", 'r', {"doc", OID_UUID, true, NULL, false, false, false, 0, NULL},
+          {"size", OID_INT8, true, NULL, false, false, false, 0, NULL});
+    TABLE("tenants", 'r', {"slug", OID_VARCHAR, true, NULL, false, false, false, 0, NULL},
+          {"plan", OID_TEXT, true, NULL, false, false, false, 0, NULL});
+    TABLE("codes", 'r', {"code", OID_BPCHAR, true, NULL, false, false, false, 0, NULL},
+          {"what", OID_TEXT, true, NULL, false, false, false, 0, NULL});
+    TABLE("countries", 'r', {"code", OID_TEXT, true, NULL, false, false, false, 0, NULL},
+          {"title", OID_TEXT, true, NULL, false, false, false, 0, NULL});
+    TABLE("logs", 'r', {"id", OID_INT8, true, NULL, false, false, false, 0, NULL},
+          {"uid", OID_INT8, true, NULL, false, false, false, 0, NULL},
+          {"msg", OID_TEXT, true, NULL, false, false, false, 0, NULL});
+    TABLE("samples", 'r', {"at", OID_INT8, true, NULL, false, false, false, 0, NULL},
+          {"value", OID_INT4, true, NULL, false, false, false, 0, NULL});
+    TABLE("towns", 'r', {"region", OID_TEXT, true, NULL, false, false, false, 0, NULL},
+          {"name", OID_TEXT, true, NULL, false, false, false, 0, NULL});
+    TABLE("active_users", 'v', {"id", OID_INT8, true, NULL, false, false, false, 0, NULL});
+    TABLE("view_of_logs", 'v', {"id", OID_INT8, true, NULL, false, false, false, 0, NULL});
+    TABLE("view_of_countries", 'v', {"code", OID_TEXT, true, NULL, false, false, false, 0, NULL});
+    TABLE("view_of_both", 'v', {"id", OID_INT8, true, NULL, false, false, false, 0, NULL});
+    TABLE("view_of_users", 'v', {"id", OID_INT8, true, NULL, false, false, false, 0, NULL});
+    TABLE("view_of_a_part", 'v', {"id", OID_INT8, true, NULL, false, false, false, 0, NULL});
+    TABLE("view_of_views", 'v', {"id", OID_INT8, true, NULL, false, false, false, 0, NULL});
+    TABLE("view_of_nothing", 'v', {"id", OID_INT8, true, NULL, false, false, false, 0, NULL});
+    TABLE("log_seq", 'S', {"last_value", OID_INT8, true, NULL, false, false, false, 0, NULL});
 }
 
 /* A partition of a partition of orders, and children of an unsharded and of a reference table. */
 static void add_children(void)
 {
-    static struct schema_column columns[] = {{"user_id", OID_INT8, true, NULL, false, false, false},
-                                             {"id", OID_INT8, true, NULL, false, false, false}};
+    static struct schema_column columns[] = {
+        {"user_id", OID_INT8, true, NULL, false, false, false, 0, NULL},
+        {"id", OID_INT8, true, NULL, false, false, false, 0, NULL}};
     static const char *const children[][4] = {{"public", "orders_2024", "public", "orders"},
                                               {"parts", "orders_2024_01", "public", "orders_2024"},
                                               {"public", "logs_1", "public", "logs"},
@@ -255,6 +256,10 @@ static inline void render(const struct plan *plan, struct text *out)
     }
     if (plan->kind == PLAN_SCATTER && plan->mode == SCATTER_GATHER) {
         put(out, "gather");
+        return;
+    }
+    if (plan->kind == PLAN_SCATTER && plan->mode == SCATTER_DRAW) {
+        put(out, "draw s%u: %s", plan->queries[0].shard, plan->queries[0].sql);
         return;
     }
     if (plan->kind == PLAN_SCATTER && plan->mode == SCATTER_CHANGE) {

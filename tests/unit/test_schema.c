@@ -83,8 +83,8 @@ static void test_columns_are_copied(void **state)
 {
     (void)state;
     char name[] = "id", other[] = "label", collation[] = "C";
-    struct schema_column columns[] = {{name, 20, true, NULL, false, false, false},
-                                      {other, 25, false, collation, false, false, false}};
+    struct schema_column columns[] = {{name, 20, true, NULL, false, false, false, 0, NULL},
+                                      {other, 25, false, collation, false, false, false, 0, NULL}};
     struct schema_relation relation = {.schema = "public",
                                        .name = "t",
                                        .kind = 'r',
