@@ -51,18 +51,31 @@ static bool read_part(enum key_type type, const struct move_value *value, uint32
     return shardkey_from_text(type, value->bytes, value->length, key);
 }
 
-bool move_bucket(const struct keyspace *keyspace, const struct move_value *parts,
-                 const uint32_t *oids, unsigned *bucket)
+bool move_keys(const struct keyspace *keyspace, const struct move_value *parts,
+               const uint32_t *oids, struct shardkey keys[SHARDMAP_MAX_PARTS])
 {
-    struct shardkey keys[SHARDMAP_MAX_PARTS];
     unsigned count = keyspace->nparts ? keyspace->nparts : 1;
     for (unsigned i = 0; i < count; i++) {
         enum key_type type = keyspace->nparts ? keyspace->types[i] : keyspace->type;
         if (!read_part(type, &parts[i], oids[i], &keys[i]))
             return false;
     }
-    *bucket = keyspace->nparts ? shardkey_parts_bucket(keyspace->types, keys, count)
-                               : shardkey_bucket(&keys[0]);
+    return true;
+}
+
+unsigned move_keys_bucket(const struct keyspace *keyspace, const struct shardkey *keys)
+{
+    return keyspace->nparts ? shardkey_parts_bucket(keyspace->types, keys, keyspace->nparts)
+                            : shardkey_bucket(&keys[0]);
+}
+
+bool move_bucket(const struct keyspace *keyspace, const struct move_value *parts,
+                 const uint32_t *oids, unsigned *bucket)
+{
+    struct shardkey keys[SHARDMAP_MAX_PARTS];
+    if (!move_keys(keyspace, parts, oids, keys))
+        return false;
+    *bucket = move_keys_bucket(keyspace, keys);
     return true;
 }
 

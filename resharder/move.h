@@ -51,6 +51,10 @@ bool moves_touch(const struct moves *moves, const struct keyspace *keyspace, uns
  */
 MUST_CHECK bool move_bucket(const struct keyspace *keyspace, const struct move_value *parts,
                             const uint32_t *oids, unsigned *bucket);
+/* The same in two steps: the canonical values (texts point into `parts`), and their bucket. */
+MUST_CHECK bool move_keys(const struct keyspace *keyspace, const struct move_value *parts,
+                          const uint32_t *oids, struct shardkey keys[SHARDMAP_MAX_PARTS]);
+unsigned move_keys_bucket(const struct keyspace *keyspace, const struct shardkey *keys);
 /* The moves the other way round, of the map after the switch (for the reverse stream), in `arena`. */
 struct moves moves_reversed(const struct moves *moves, const struct shardmap *after,
                             struct arena *arena);
