@@ -1,0 +1,97 @@
+/*
+ * apply.h: changes of a source carried out on a target, in commit order, several transactions in one.
+ *
+ *   apply_begin --apply_change*--> apply_end --...--> apply_commit (or another apply_begin)
+ *
+ * Only rows of buckets that the link moves are touched. In each transaction on the target go with the data: the keys
+ * of rows that are new there (ghost keys), the position (replication origin), the newest marker. The keys of
+ * such rows are in the *source's* table of ghost keys before it commits. So what apply_progress() says is complete on both sides.
+ *
+ * Until `consistent_after` the target may have newer rows than the position (chunks copied under a later snapshot): changes
+ * are carried out so that the rows are right when that position is passed. Behind it a change of a row that is
+ * not there is counted as missed: something is wrong.
+ */
+#ifndef PGSHUNT_RESHARDER_APPLY_H
+#define PGSHUNT_RESHARDER_APPLY_H
+
+#include "pgshunt/db.h"
+#include "resharder/move.h"
+#include "resharder/pgoutput.h"
+#include "resharder/tables.h"
+
+/* Logical messages with this prefix are markers. */
+#define APPLY_MARKER_PREFIX "pgshunt"
+
+struct apply;
+
+struct apply_options {
+    const struct move_tables *tables; /* as the source has them */
+    const struct moves *moves;
+    struct link link;
+    const char *job;
+    const char *source; /* the shard's name, for pgshunt.applied */
+    const char *origin; /* on the target; made by the caller */
+    uint64_t consistent_after;
+    void *arg;
+    void (*attend)(void *arg);         /* at least every 250 ms while a call waits */
+    const volatile sig_atomic_t *stop; /* what waits fails */
+};
+
+struct apply_progress {
+    uint64_t applied; /* all up to here is on the target, committed; 0: nothing since the start */
+    int64_t inserted, updated, deleted;     /* rows */
+    int64_t left_out;                       /* rows that do not move */
+    int64_t missed_updates, missed_deletes; /* rows that were not there: the sides differ */
+    int64_t transactions, commits;          /* of the source; on the target */
+    char marker[128];                       /* the newest applied; "": none since the start */
+    int64_t markers;                        /* how many */
+    uint64_t source_end;                    /* end of the source's WAL ... */
+    int64_t source_asked_ms; /* ... when it was asked (db_clock_ms); 0: not known yet */
+};
+
+struct apply_failure {
+    struct db_error error;
+    char mend[256]; /* what to do; "": nothing is known */
+    bool passing;   /* worth another try */
+};
+
+/*
+ * Both sessions are taken over, whatever comes of it. *position: where to go on, 0: where the slot is. NULL: `failure` says
+ * why.
+ */
+struct apply *apply_open(const struct apply_options *options, struct db *source, struct db *target,
+                         uint64_t *position, struct apply_failure *failure);
+void apply_close(struct apply *apply); /* NULL is ignored; what is not committed is undone */
+
+/* A transaction whose commit is at `lsn` begins. */
+MUST_CHECK bool apply_begin(struct apply *apply, uint64_t lsn);
+/* A RELATION or TYPE (at any time), or a change within a transaction. */
+MUST_CHECK bool apply_change(struct apply *apply, const struct pgoutput_message *message);
+/* It is complete; `end`: behind its commit. */
+MUST_CHECK bool apply_end(struct apply *apply, uint64_t end, int64_t time);
+/* Sends all complete transactions for commit; not within one. */
+MUST_CHECK bool apply_commit(struct apply *apply);
+/* Whether there is so much, or a marker, that apply_commit() should not wait for more. */
+bool apply_is_due(const struct apply *apply);
+/* The marker that the next commit has; NULL: none. */
+const char *apply_marker(const struct apply *apply);
+/* Complete transactions that are not sent for commit. */
+bool apply_has_pending(const struct apply *apply);
+/* Commits that the target has not answered. */
+int apply_commits_under_way(const struct apply *apply);
+/* Takes what the servers have answered. */
+MUST_CHECK bool apply_take(struct apply *apply);
+/* Waits until the target has answered all. */
+MUST_CHECK bool apply_wait(struct apply *apply);
+/* Asks the source for the end of its WAL, unless it is being asked; the answer goes into the progress. */
+MUST_CHECK bool apply_ask_source(struct apply *apply);
+int apply_socket(const struct apply *apply);        /* the target's, to be polled for reading */
+int apply_source_socket(const struct apply *apply); /* the source's */
+
+const struct apply_progress *apply_progress(const struct apply *apply);
+/* Why a call has failed. */
+const struct apply_failure *apply_failure(const struct apply *apply);
+/* Whether an SQLSTATE ("": the connection) is of a kind that goes away. */
+bool apply_is_passing(const char *sqlstate);
+
+#endif
