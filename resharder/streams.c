@@ -1,0 +1,297 @@
+/* streams.c: both streams of all links of a job. */
+#include "resharder/streams.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "resharder/slot.h"
+
+#define SLOT_WAIT_MS 600000
+#define TELL_EVERY_MS 1000
+#define AGAIN_FIRST_MS 500
+#define AGAIN_MOST_MS 15000
+
+/* One direction of a link. */
+struct one {
+    struct stream_options options;
+    struct stream *stream; /* NULL: to be started at again_at */
+    int64_t again_at, again_ms;
+    bool finished, reverse;
+    const char *source, *target; /* shards, for people */
+};
+
+struct streams {
+    struct reshard *reshard;
+    struct moves reversed;
+    struct one *items;
+    int count;
+    int64_t told_at;
+};
+
+/* ---- names ---- */
+
+/* A shard's name in the alphabet of slots. */
+static const char *folded(struct reshard *reshard, unsigned shard)
+{
+    char *name = arena_strdup(&reshard->arena, shardmap_shard_name(reshard->map, shard));
+    for (char *at = name; *at; at++)
+        *at = isalnum((unsigned char)*at) ? (char)tolower((unsigned char)*at) : '_';
+    return name;
+}
+
+static const char *slot_name(struct reshard *reshard, const struct job *job, unsigned target,
+                             bool reverse)
+{
+    return RESHARD_TEXT(reshard, "pgshunt_%s_%s%s", job->name, reverse ? "r_" : "",
+                        folded(reshard, target));
+}
+
+static const char *origin_name(struct reshard *reshard, const struct job *job, unsigned source,
+                               bool reverse)
+{
+    return RESHARD_TEXT(reshard, "pgshunt_%s_%s%s", job->name, reverse ? "r_" : "",
+                        folded(reshard, source));
+}
+
+static const char *publication_name(struct reshard *reshard, const struct job *job, bool reverse)
+{
+    return RESHARD_TEXT(reshard, "pgshunt_%s%s", job->name, reverse ? "_r" : "");
+}
+
+/* ---- what a stream is made of ---- */
+
+static bool is_there(struct reshard *reshard, unsigned shard, const char *query, const char *name,
+                     bool *there)
+{
+    struct db *db = reshard_primary(reshard, shard);
+    PGresult *rows = db ? db_query(db, RESHARD_QUERY_MS, &reshard->error, query, 1, name) : NULL;
+    *there = rows && PQntuples(rows) > 0;
+    PQclear(rows);
+    return rows != NULL;
+}
+
+static bool make_publication(struct reshard *reshard, const struct job *job, unsigned shard,
+                             const char *name, const struct move_tables *tables)
+{
+    bool there;
+    return job_will_make(reshard, job, shard, "publication", name, NULL) &&
+           is_there(reshard, shard, "SELECT FROM pg_publication WHERE pubname = $1", name,
+                    &there) &&
+           (there || slot_publish(reshard, shard, name, tables));
+}
+
+static bool make_slot(struct reshard *reshard, const struct job *job, unsigned shard,
+                      const char *name)
+{
+    struct slot_snapshot snapshot;
+    bool there;
+    if (!job_will_make(reshard, job, shard, "slot", name, NULL) ||
+        !is_there(reshard, shard, "SELECT FROM pg_replication_slots WHERE slot_name = $1", name,
+                  &there))
+        return false;
+    if (there)
+        return true;
+    if (!slot_create(reshard, shard, name, SLOT_WAIT_MS, &snapshot))
+        return false;
+    slot_release_snapshot(&snapshot);
+    return true;
+}
+
+static const char applied_table[] =
+    "CREATE SCHEMA IF NOT EXISTS pgshunt; CREATE TABLE IF NOT EXISTS pgshunt.applied (job text,"
+    " source text, lsn pg_lsn, marker text, PRIMARY KEY (job, source))";
+
+/* The stream from `source` to `target`. */
+static bool make_stream(struct reshard *reshard, const struct job *job, const struct moves *moves,
+                        struct link link, bool reverse)
+{
+    struct move_tables tables;
+    struct db *source = reshard_primary(reshard, link.source);
+    struct db *target = source ? reshard_primary(reshard, link.target) : NULL;
+    const char *origin = origin_name(reshard, job, link.source, reverse);
+    return target && tables_read(source, moves, &reshard->arena, &tables, &reshard->error) &&
+           db_run(target, RESHARD_QUERY_MS, &reshard->error, applied_table, 0) &&
+           make_publication(reshard, job, link.source, publication_name(reshard, job, reverse),
+                            &tables) &&
+           job_will_make(reshard, job, link.target, "origin", origin, NULL) &&
+           slot_create_origin(reshard, link.target, origin) &&
+           make_slot(reshard, job, link.source, slot_name(reshard, job, link.target, reverse));
+}
+
+bool streams_make(struct reshard *reshard, const struct job *job)
+{
+    struct moves reversed = moves_reversed(&reshard->moves, reshard->map, &reshard->arena);
+    int count;
+    const struct link *links = moves_links(&reshard->moves, &reshard->arena, &count);
+    for (int i = 0; i < count; i++)
+        if (!make_stream(reshard, job, &reshard->moves, links[i], false) ||
+            !make_stream(reshard, job, &reversed, (struct link){links[i].target, links[i].source},
+                         true))
+            return false;
+    return true;
+}
+
+/* ---- starting ---- */
+
+static bool describe(struct streams *streams, const struct job *job, struct one *one,
+                     struct link link, bool reverse, const struct streams_options *options)
+{
+    struct reshard *reshard = streams->reshard;
+    const struct moves *moves = reverse ? &streams->reversed : &reshard->moves;
+    struct move_tables *tables = arena_new(&reshard->arena, struct move_tables);
+    struct db *source = reshard_primary(reshard, link.source);
+    if (!source || !tables_read(source, moves, &reshard->arena, tables, &reshard->error))
+        return false;
+    *one = (struct one){
+        .options = {.tables = tables,
+                    .moves = moves,
+                    .link = link,
+                    .job = job->name,
+                    .slot = slot_name(reshard, job, link.target, reverse),
+                    .publication = publication_name(reshard, job, reverse),
+                    .origin = origin_name(reshard, job, link.source, reverse),
+                    /* what came the other way is at home here: */
+                    .skip_origin = origin_name(reshard, job, link.target, !reverse),
+                    .consistent_after =
+                        reverse || !options->consistent ? 0 : options->consistent[link.source],
+                    .until = options->until ? options->until[link.source] : 0},
+        .reverse = reverse,
+        .source = shardmap_shard_name(reshard->map, link.source),
+        .target = shardmap_shard_name(reshard->map, link.target),
+    };
+    return true;
+}
+
+/* False: reshard->error, and nothing to hope for. */
+static bool start(struct streams *streams, struct one *one)
+{
+    struct apply_failure failure;
+    one->stream = stream_start(streams->reshard, &one->options, &failure);
+    if (one->stream) {
+        one->again_ms = AGAIN_FIRST_MS;
+        return true;
+    }
+    streams->reshard->error = failure.error;
+    one->again_ms = one->again_ms ? one->again_ms * 2 : AGAIN_FIRST_MS;
+    if (one->again_ms > AGAIN_MOST_MS)
+        one->again_ms = AGAIN_MOST_MS;
+    one->again_at = db_clock_ms() + one->again_ms;
+    if (failure.passing)
+        reshard_tell(streams->reshard, RESHARD_NOTE, one->source, one->options.slot,
+                     RESHARD_TEXT(streams->reshard, "tried again soon: %s", failure.error.text),
+                     NULL);
+    return failure.passing;
+}
+
+struct streams *streams_start(struct reshard *reshard, const struct job *job,
+                              const struct streams_options *options)
+{
+    struct streams *streams = mem_alloc(sizeof *streams);
+    int count;
+    const struct link *links = moves_links(&reshard->moves, &reshard->arena, &count);
+    streams->reshard = reshard;
+    streams->reversed = moves_reversed(&reshard->moves, reshard->map, &reshard->arena);
+    streams->items = arena_array(&reshard->arena, struct one, 2 * (size_t)count + 1);
+    bool good = true;
+    for (int i = 0; good && i < count; i++) {
+        struct link back = {links[i].target, links[i].source};
+        good = describe(streams, job, &streams->items[streams->count++], links[i], false, options);
+        if (good && !options->until)
+            good = describe(streams, job, &streams->items[streams->count++], back, true, options);
+    }
+    for (int i = 0; good && i < streams->count; i++)
+        good = start(streams, &streams->items[i]);
+    if (good)
+        return streams;
+    streams_stop(streams);
+    return NULL;
+}
+
+void streams_stop(struct streams *streams)
+{
+    if (!streams)
+        return;
+    for (int i = 0; i < streams->count; i++)
+        stream_stop(streams->items[i].stream);
+    free(streams);
+}
+
+/* ---- looking ---- */
+
+static void tell_progress(struct streams *streams, const struct one *one,
+                          const struct stream_state *state)
+{
+    const struct apply_progress *done = &state->progress;
+    struct reshard_progress progress = {
+        .phase = RESHARD_PHASE_STREAM,
+        .source = one->source,
+        .target = one->target,
+        .rows = done->inserted + done->updated + done->deleted,
+        .rows_expected = -1,
+        .bytes_expected = -1,
+        .lag_bytes = state->lag_bytes,
+        .lag_seconds = state->lag_seconds,
+    };
+    struct reshard_event event = {.kind = RESHARD_PROGRESS, .text = "", .progress = &progress};
+    streams->reshard->request->tell(streams->reshard->request->arg, &event);
+}
+
+/* What it failed of, when it comes to nothing by waiting: false. */
+static bool fall_over(struct streams *streams, struct one *one, const struct stream_state *state)
+{
+    struct reshard *reshard = streams->reshard;
+    stream_stop(one->stream);
+    one->stream = NULL;
+    one->again_at = db_clock_ms() + one->again_ms;
+    reshard->error = state->failure.error;
+    if (state->failure.mend[0] && !reshard->error.hint[0])
+        snprintf(reshard->error.hint, sizeof reshard->error.hint, "%s", state->failure.mend);
+    if (state->failure.passing)
+        reshard_tell(
+            reshard, RESHARD_NOTE, one->source, one->options.slot,
+            RESHARD_TEXT(reshard, "interrupted, goes on soon: %s", state->failure.error.text),
+            NULL);
+    return state->failure.passing;
+}
+
+static bool tend(struct streams *streams, struct one *one, bool tells)
+{
+    struct stream_state state;
+    if (one->finished)
+        return true;
+    if (!one->stream)
+        return db_clock_ms() < one->again_at || start(streams, one);
+    stream_state(one->stream, &state);
+    if (tells)
+        tell_progress(streams, one, &state);
+    one->finished = state.finished;
+    return state.running || state.finished || fall_over(streams, one, &state);
+}
+
+enum streams_health streams_tend(struct streams *streams)
+{
+    int64_t now = db_clock_ms();
+    bool tells = now - streams->told_at >= TELL_EVERY_MS, all = streams->count > 0;
+    if (tells)
+        streams->told_at = now;
+    for (int i = 0; i < streams->count; i++) {
+        if (!tend(streams, &streams->items[i], tells))
+            return STREAMS_FAILED;
+        all = all && streams->items[i].finished;
+    }
+    return all ? STREAMS_FINISHED : STREAMS_RUNNING;
+}
+
+bool streams_are_close(struct streams *streams, int64_t ms)
+{
+    for (int i = 0; i < streams->count; i++) {
+        struct stream_state state;
+        if (!streams->items[i].stream)
+            return false;
+        stream_state(streams->items[i].stream, &state);
+        if (state.lag_seconds < 0 || state.lag_seconds * 1000 >= (double)ms)
+            return false;
+    }
+    return true;
+}
