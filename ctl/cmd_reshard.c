@@ -137,6 +137,11 @@ static enum reshard_outcome do_gc(struct call *call)
     return reshard_gc(&call->request);
 }
 
+static enum reshard_outcome do_run(struct call *call)
+{
+    return reshard_run(&call->request, &call->run);
+}
+
 #define BIT(option) (1u << (option))
 #define ALWAYS (BIT(DATABASE) | BIT(USER))
 #define WISHES (BIT(ADD) | BIT(DRAIN) | BIT(WEIGHTS) | BIT(MOVE) | BIT(KEYSPACES))
@@ -150,6 +155,8 @@ static const struct verb {
     bool dry_run;
     const char *done;
 } verbs[] = {
+    {"run", do_run, NAME, BIT(JOBS) | BIT(RATE) | BIT(MAX_LAG) | BIT(UNTIL_CAUGHT_UP), true,
+     "The target is up to date. Next: reshard verify, reshard switch."},
     {"status", do_status, MAY_NAME, BIT(WATCH), false, ""},
     {"list", do_status, NO_NAME, 0, false, ""},
     {"pause", do_pause, NAME, 0, false, "Paused."},
