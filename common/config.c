@@ -146,6 +146,9 @@ static bool load_main(struct config_reader *reader)
         return false;
     if (config->workers == 0)
         config->workers = available_cores();
+    if (config->catalog_state_file[0])
+        config->catalog_state_file =
+            config_relative_path(&config->arena, config->path, config->catalog_state_file);
     if (config->pid_file[0])
         config->pid_file = config_relative_path(&config->arena, config->path, config->pid_file);
     if (has_passwords(config))

@@ -11,6 +11,7 @@
 
 #include "pgshunt/log.h"
 #include "proxy/auth_query.h"
+#include "proxy/catalog_watch.h"
 #include "proxy/http.h"
 #include "proxy/monitor.h"
 #include "proxy/notify.h"
@@ -21,6 +22,8 @@
 #include "proxy/worker.h"
 
 #define SIGNAL_HANDED_OVER SIGRTMIN /* from our own thread */
+#define FIRST_MAP_MS 3000           /* ... and which shard has which buckets */
+#define RELOAD_CATALOG_MS 1500      /* likewise for databases that a reload brings */
 #define RECOVERY_MS 1000            /* ... for the first look at what is left prepared */
 #define FIRST_ROUND_MS 3000         /* how long the start waits to know who is primary */
 
@@ -83,6 +86,35 @@ static struct config *load_all(const char *path, struct tls_setup **tls, char *e
     return NULL;
 }
 
+/* Monitor and look-ups know no buckets; they keep what they have. */
+bool daemon_use_map(struct daemon *daemon, const char *database, struct recorded_map *recorded,
+                    struct db_error *error)
+{
+    pthread_mutex_lock(&daemon->start_lock); /* workers: all of them, or none yet */
+    pthread_mutex_lock(&daemon->topology_lock);
+    struct topology *old = daemon->topology;
+    struct topology *topology = topology_with_map(old, database, recorded, error);
+    if (topology) {
+        daemon->topology = topology;
+        topology_unref(old);
+        for (int i = 0; i < daemon->nworkers; i++)
+            worker_set_topology(&daemon->workers[i], topology);
+    }
+    pthread_mutex_unlock(&daemon->topology_lock);
+    pthread_mutex_unlock(&daemon->start_lock);
+    return topology != NULL;
+}
+
+/* A configuration without a shard that has buckets would send their statements elsewhere. */
+static bool maps_fit(struct daemon *daemon, const struct config *config, char *error, size_t size)
+{
+    struct db_error problem;
+    bool fit = topology_maps_fit(daemon->topology, config, &problem);
+    if (!fit)
+        snprintf(error, size, "%s: %s %s", config->path, problem.text, problem.hint);
+    return fit;
+}
+
 static bool reload(struct daemon *daemon, char *error, size_t size)
 {
     char names[512];
@@ -97,6 +129,14 @@ static bool reload(struct daemon *daemon, char *error, size_t size)
     }
     tls_setup_warn(tls);
     pthread_mutex_lock(&daemon->topology_lock);
+    if (!maps_fit(daemon, config, error, size)) {
+        pthread_mutex_unlock(&daemon->topology_lock);
+        tls_setup_unref(tls);
+        config_free(config);
+        atomic_store(&daemon->reload_ok, false);
+        log_event(LOG_ERROR, "reload failed, the old configuration stays", LOG_S("reason", error));
+        return false;
+    }
     config_restart_needed(daemon->topology->config, config, names, sizeof names);
     publish(daemon, config, tls);
     log_event(LOG_INFO, "configuration reloaded", LOG_S("file", config->path));
@@ -104,6 +144,7 @@ static bool reload(struct daemon *daemon, char *error, size_t size)
     if (names[0])
         log_event(LOG_WARNING, "settings that need a restart were not changed",
                   LOG_S("settings", names));
+    catalog_watch_follow(daemon->catalog, RELOAD_CATALOG_MS);
     return true;
 }
 
@@ -272,6 +313,7 @@ static void end(struct daemon *daemon)
         worker_join(&daemon->workers[i]);
     auth_query_stop(daemon->auth_query);
     shard_deadlocks_stop(daemon->shard_deadlocks);
+    catalog_watch_stop(daemon->catalog);
     recovery_stop(daemon->recovery);
     monitor_stop(daemon->monitor);
     budgets_free(daemon);
@@ -347,7 +389,12 @@ int daemon_run(struct config *config, bool takeover)
                   LOG_S("reason", "no thread for recovery or deadlocks"));
         return 1;
     }
-    bool started = start_serving(&daemon, &inheritance.http);
+    daemon.catalog = catalog_watch_start(&daemon, FIRST_MAP_MS, error, sizeof error);
+    if (!daemon.catalog) {
+        log_event(LOG_ERROR, "cannot start", LOG_S("reason", error));
+        http_sockets_close(&inheritance.http);
+    }
+    bool started = daemon.catalog && start_serving(&daemon, &inheritance.http);
     if (started)
         say_started(&daemon);
     serve_signals(&daemon, &set);

@@ -11,6 +11,8 @@
 #include "pgshunt/error.h"
 
 struct daemon;
+struct recorded_map;
+struct db_error;
 
 /* Runs until a signal ends it. Takes over `config`. `takeover`: where another process listens, goes on in its
  * place (takeover.h). Returns the exit code. */
@@ -20,6 +22,12 @@ int daemon_run(struct config *config, bool takeover);
  * the old one. False: the file is bad, nothing has changed, and `error` says why. Any thread.
  */
 MUST_CHECK bool daemon_reload(struct daemon *daemon, char *error, size_t size);
+/*
+ * All workers use this map of a database, as soon as they have taken their messages up to here. False: it does not
+ * fit the configuration, and nothing has changed; `error` says why. Any thread.
+ */
+MUST_CHECK bool daemon_use_map(struct daemon *daemon, const char *database,
+                               struct recorded_map *recorded, struct db_error *error);
 enum shutdown_mode {
     SHUTDOWN_NOW,          /* SIGQUIT */
     SHUTDOWN_FAST,         /* SIGINT: clients are told so, transactions are rolled back */

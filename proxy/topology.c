@@ -282,6 +282,66 @@ void schema_unref(struct schema_ref *ref)
     free(ref);
 }
 
+/* ---- maps ---- */
+
+struct recorded_map *recorded_map_new(void)
+{
+    struct recorded_map *recorded = mem_alloc(sizeof *recorded);
+    atomic_init(&recorded->references, 1);
+    arena_init(&recorded->arena);
+    return recorded;
+}
+
+struct recorded_map *recorded_map_ref(struct recorded_map *recorded)
+{
+    if (recorded)
+        atomic_fetch_add(&recorded->references, 1);
+    return recorded;
+}
+
+void recorded_map_unref(struct recorded_map *recorded)
+{
+    if (!recorded || atomic_fetch_sub(&recorded->references, 1) != 1)
+        return;
+    recorded_map_unref(recorded->base);
+    arena_free(&recorded->arena);
+    free(recorded);
+}
+
+static bool uses_recorded(const struct config *config, const struct database_config *database)
+{
+    return config->catalog_map == CATALOG_RECORDED && catalog_is_for(database);
+}
+
+bool topology_maps_fit(const struct topology *topology, const struct config *config,
+                       struct db_error *error)
+{
+    for (int d = 0; d < config->ndatabases; d++) {
+        const struct database_config *next = &config->databases[d];
+        const struct database *database = topology_database(topology, next->name);
+        if (!database || !database->recorded || !uses_recorded(config, next))
+            continue;
+        struct shardmap *map = catalog_lay(next, &database->recorded->map, error);
+        if (!map)
+            return false;
+        shardmap_free(map);
+    }
+    return true;
+}
+
+/* `recorded` fits: it has been tried. */
+static void build_map(struct database *database, const struct config *config,
+                      struct recorded_map *recorded)
+{
+    struct db_error error;
+    if (recorded && uses_recorded(config, database->config))
+        database->map = catalog_lay(database->config, &recorded->map, &error);
+    if (database->map)
+        database->recorded = recorded_map_ref(recorded);
+    else
+        database->map = shardmap_of_config(database->config);
+}
+
 /* ---- the whole ---- */
 
 static void build_shard(struct shard *shard, int index, const struct shard_config *config,
@@ -305,9 +365,8 @@ static void build_database(struct database *database, const struct database_conf
     database->nshards = config->nshards;
     for (int s = 0; s < config->nshards; s++)
         build_shard(&database->shards[s], s, &config->shards[s], topology, old);
-    database->map = shardmap_of_config(config);
-
     const struct database *before = old ? topology_database(old, config->name) : NULL;
+    build_map(database, topology->config, before ? before->recorded : NULL);
     if (before) {
         database->schema = before->schema;
         atomic_fetch_add(&database->schema->references, 1);
@@ -316,16 +375,41 @@ static void build_database(struct database *database, const struct database_conf
     }
 }
 
-struct topology *topology_new(struct config *config, struct topology *old)
+static struct topology *build(struct config *config, const struct topology *old)
 {
     struct topology *topology = mem_alloc(sizeof *topology);
     atomic_init(&topology->references, 1);
     topology->config = config;
-    topology->version = old ? old->version + 1 : 1;
     topology->databases = mem_alloc(sizeof *topology->databases * (size_t)config->ndatabases);
     topology->ndatabases = config->ndatabases;
     for (int d = 0; d < config->ndatabases; d++)
         build_database(&topology->databases[d], &config->databases[d], topology, old);
+    return topology;
+}
+
+struct topology *topology_new(struct config *config, struct topology *old)
+{
+    struct topology *topology = build(config, old);
+    topology->version = old ? old->version + 1 : 1;
+    return topology;
+}
+
+struct topology *topology_with_map(struct topology *old, const char *name,
+                                   struct recorded_map *recorded, struct db_error *error)
+{
+    const struct database *before = topology_database(old, name);
+    struct shardmap *map = before ? catalog_lay(before->config, &recorded->map, error) : NULL;
+    if (!map)
+        return NULL;
+    struct topology *topology = build(old->config, old);
+    struct database *database = (struct database *)topology_database(topology, name);
+    topology->version = old->version;
+    topology->owner = topology_ref(old->owner ? old->owner : old);
+    topology->tls = old->tls;
+    shardmap_free(database->map);
+    database->map = map;
+    recorded_map_unref(database->recorded);
+    database->recorded = recorded_map_ref(recorded);
     return topology;
 }
 
@@ -347,6 +431,7 @@ static void free_database(struct database *database)
     }
     free(database->shards);
     shardmap_free(database->map);
+    recorded_map_unref(database->recorded);
     slot_unref(database->schema);
     free(database->name);
 }
@@ -358,8 +443,12 @@ void topology_unref(struct topology *topology)
     for (int d = 0; d < topology->ndatabases; d++)
         free_database(&topology->databases[d]);
     free(topology->databases);
-    tls_setup_unref(topology->tls);
-    config_free(topology->config);
+    if (topology->owner) {
+        topology_unref(topology->owner);
+    } else {
+        tls_setup_unref(topology->tls);
+        config_free(topology->config);
+    }
     free(topology);
 }
 

@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "pgshunt/catalog.h"
 #include "pgshunt/config.h"
 #include "pgshunt/schema.h"
 #include "pgshunt/shardmap.h"
@@ -100,26 +101,48 @@ struct schema_ref {
     uint64_t version;
 };
 
+/* What is recorded of a database's map; immutable, shared by reference count. */
+struct recorded_map {
+    atomic_int references;
+    struct recorded_map *base; /* reference: what `map` shares with it; NULL: nothing */
+    struct arena arena;        /* has the rest of `map` */
+    struct catalog_map map;
+};
+
 struct database {
     char *name;
     const struct database_config *config; /* points into topology->config */
     struct shard *shards;
     int nshards;
     struct shardmap *map;
+    struct recorded_map
+        *recorded;              /* reference: laid over the configuration's map; NULL: nothing is */
     struct schema_slot *schema; /* shared between topologies of the same database name */
 };
 
 struct topology {
     atomic_int references;
+    struct topology
+        *owner; /* reference: of config and tls, where only a map has changed since; NULL: itself */
     struct config *config; /* owned */
     struct tls_setup *tls; /* reference; made of config; NULL: no TLS at all */
     struct database *databases;
     int ndatabases;
-    uint64_t version;
+    uint64_t version; /* of the configuration */
 };
 
 /* Takes over `config` (its `tls` is for the caller to set). `old` may be NULL; nodes and schemas that stay are taken over from it. */
 struct topology *topology_new(struct config *config, struct topology *old);
+/* The same with another map of one database. NULL: `error` says why the map does not fit the configuration. */
+struct topology *topology_with_map(struct topology *old, const char *database,
+                                   struct recorded_map *recorded, struct db_error *error);
+/* Whether the maps in use fit another configuration, so that topology_new() may lay them over it. */
+MUST_CHECK bool topology_maps_fit(const struct topology *topology, const struct config *config,
+                                  struct db_error *error);
+/* With one reference, the caller's; its arena is empty. */
+struct recorded_map *recorded_map_new(void);
+struct recorded_map *recorded_map_ref(struct recorded_map *recorded);
+void recorded_map_unref(struct recorded_map *recorded); /* NULL is ignored */
 struct topology *topology_ref(struct topology *topology);
 void topology_unref(struct topology *topology);
 struct node *node_ref(struct node *node);

@@ -153,6 +153,7 @@ struct daemon {
     struct auth_query *auth_query;           /* looks users up */
     struct recovery *recovery;               /* finishes what two-phase commits left */
     struct shard_deadlocks *shard_deadlocks; /* finds them; NULL: not started yet */
+    struct catalog_watches *catalog; /* which shard has which buckets; NULL: not started yet */
     atomic_int clients;
     atomic_int replications;       /* replication sessions: limits.max_replication */
     unsigned char cancel_seed[32]; /* clients' cancel keys are made from it */

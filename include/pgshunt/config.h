@@ -24,6 +24,7 @@ enum auth_method { AUTH_TRUST, AUTH_MD5, AUTH_SCRAM, AUTH_PASSWORD, AUTH_HBA, AU
 enum listen_lost { LISTEN_LOST_WARN, LISTEN_LOST_CLOSE };
 /* A commit on several shards that were written to. */
 enum multi_shard_commit { COMMIT_ATOMIC, COMMIT_ONE_BY_ONE };
+enum catalog_source { CATALOG_RECORDED, CATALOG_CONFIGURED };
 enum pool_mode { POOL_TRANSACTION, POOL_SESSION, POOL_STATEMENT };
 
 /*
@@ -288,8 +289,11 @@ struct config {
     int64_t breaker_open;
     int64_t breaker_reset;
     int64_t dns_ttl;
-    const char *monitor_user;     /* whom the monitor logs in as */
-    const char *monitor_password; /* "": from the users file */
+    enum catalog_source catalog_map; /* which map of the buckets counts */
+    int64_t catalog_interval;
+    const char *catalog_state_file; /* "": none */
+    const char *monitor_user;       /* whom the monitor logs in as */
+    const char *monitor_password;   /* "": from the users file */
     int max_clients;
     int64_t max_server_connections;   /* in all; 0: no limit */
     int64_t max_node_connections;     /* to one server (host and port); 0: no limit */

@@ -1,0 +1,411 @@
+/* catalog_round.c: one look at a database's catalog: its session, what has changed there, what it is told. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "pgshunt/log.h"
+#include "proxy/catalog_state.h"
+#include "proxy/catalog_watch_internal.h"
+#include "proxy/monitor_conn.h"
+#include "proxy/worker.h"
+
+#define CONNECT_MS 3000
+#define HOLD_MS 30  /* between looks while a hold stands */
+#define AWAY_MS 200 /* ... while the catalog is not reached */
+#define NO_RIGHTS_MS 60000
+#define PATIENCE_MS 5000  /* and three intervals: a proxy not seen for so long is gone */
+#define HOLD_TOUCH_MS 500 /* the row is touched so often while a hold stands */
+
+/* ---- the session ---- */
+
+static void leave(struct map_watch *watch)
+{
+    db_close(watch->db);
+    watch->db = NULL;
+    node_unref(watch->node);
+    watch->node = NULL;
+    watch->written_at = 0;
+    pthread_mutex_lock(&watch->watches->lock);
+    watch->primary[0] = '\0';
+    pthread_mutex_unlock(&watch->watches->lock);
+}
+
+static const struct shard *catalog_shard(const struct database *database)
+{
+    for (int i = 0; i < database->nshards; i++)
+        if (strcmp(database->shards[i].name, database->config->catalog) == 0)
+            return &database->shards[i];
+    return &database->shards[0];
+}
+
+static void reach(struct map_watch *watch, const struct config *config, struct node *node)
+{
+    struct monitor_login login = monitor_login(config, "pgshunt catalog");
+    struct db_error error;
+    struct db_target target = {
+        .host = node->host,
+        .port = node->port,
+        .dbname = node->dbname,
+        .user = login.user,
+        .password = login.password,
+        .application = login.application,
+        .tls = config_server_tls(config, NULL, node->host, node->port, node->dbname),
+        .stop = &watch->stop,
+    };
+    watch->db = db_open(&target, CONNECT_MS, &error);
+    if (watch->db && db_run(watch->db, CONNECT_MS, &error, "LISTEN pgshunt_map", 0)) {
+        watch->node = node_ref(node);
+        watch->no_rights_until = 0;
+        return;
+    }
+    watch_complain(watch, "the catalog cannot be reached: the map stays as it is", error.text,
+                   error.hint);
+    leave(watch);
+}
+
+/* With whoever is the primary now. */
+static bool connect_catalog(struct map_watch *watch, const struct config *config,
+                            const struct database *database)
+{
+    struct node *node = shard_primary(catalog_shard(database));
+    if (watch->db && (!db_is_open(watch->db) || (node && node != watch->node)))
+        leave(watch);
+    if (watch->db)
+        return true;
+    watch->tried_at = db_clock_ms();
+    if (!node)
+        watch_complain(watch, "the catalog cannot be reached: the map stays as it is",
+                       "its shard has no primary", "");
+    else
+        reach(watch, config, node);
+    return watch->db != NULL;
+}
+
+static void forget_notifications(struct map_watch *watch)
+{
+    PGnotify *notify;
+    PQconsumeInput(db_connection(watch->db));
+    while ((notify = PQnotifies(db_connection(watch->db))))
+        PQfreemem(notify);
+}
+
+/* ---- what has changed ---- */
+
+static bool same_range(const struct catalog_range *a, const struct catalog_range *b)
+{
+    return a->first == b->first && a->last == b->last && strcmp(a->keyspace, b->keyspace) == 0;
+}
+
+static bool same_hold(const struct catalog_hold *a, const struct catalog_hold *b)
+{
+    if (a->id != b->id || a->force != b->force || a->nranges != b->nranges)
+        return false;
+    for (int i = 0; i < a->nranges; i++)
+        if (!same_range(&a->ranges[i], &b->ranges[i]))
+            return false;
+    return true;
+}
+
+static bool same_map(const struct catalog_map *a, const struct catalog_map *b)
+{
+    if (a->epoch != b->epoch || a->nowners != b->nowners || a->nghosts != b->nghosts ||
+        a->nholds != b->nholds)
+        return false;
+    for (int i = 0; i < a->nowners; i++)
+        if (!same_range(&a->owners[i].range, &b->owners[i].range) ||
+            strcmp(a->owners[i].shard, b->owners[i].shard) != 0)
+            return false;
+    for (int i = 0; i < a->nghosts; i++)
+        if (strcmp(a->ghosts[i].keyspace, b->ghosts[i].keyspace) != 0 ||
+            strcmp(a->ghosts[i].shard, b->ghosts[i].shard) != 0)
+            return false;
+    for (int i = 0; i < a->nholds; i++)
+        if (!same_hold(&a->holds[i], &b->holds[i]))
+            return false;
+    return true;
+}
+
+static bool lacks_keyspace(const struct database_config *database, const struct catalog_map *map)
+{
+    for (int i = 0; i < database->nkeyspaces; i++) {
+        const struct keyspace_config *keyspace = &database->keyspaces[i];
+        if (keyspace->map == MAP_HASH && keyspace->hash == HASH_XXH64 &&
+            !catalog_has_keyspace(map, keyspace->name))
+            return true;
+    }
+    return false;
+}
+
+/* What was in use is not there any more: somebody has removed it, or a failover has lost the newest change. */
+static bool is_older(const struct map_watch *watch, const struct catalog_map *map)
+{
+    return watch->recorded && map->epoch < watch->recorded->map.epoch;
+}
+
+static void keep_state(struct map_watch *watch)
+{
+    char why[256];
+    struct topology *topology = daemon_topology(watch->watches->daemon);
+    const char *path = topology->config->catalog_state_file;
+    if (path[0] && !catalog_state_write(path, topology, why, sizeof why))
+        watch_complain(watch, "cannot write catalog.state_file", why, path);
+    topology_unref(topology);
+}
+
+/* Weights that would give another map are not an error, but somebody may expect that they do something. */
+void catalog_compare(const char *database, const struct database_config *config,
+                     const struct catalog_map *recorded)
+{
+    struct db_error error;
+    struct shardmap *said = shardmap_of_config(config), *is = catalog_lay(config, recorded, &error);
+    bool differs = false;
+    for (unsigned k = 0; is && k < shardmap_keyspaces(is); k++)
+        differs |=
+            memcmp(shardmap_keyspace(is, k)->bucket_shard, shardmap_keyspace(said, k)->bucket_shard,
+                   sizeof shardmap_keyspace(is, k)->bucket_shard) != 0;
+    if (differs) /* that is as it should be once buckets have been moved */
+        log_event(recorded->epoch == 1 ? LOG_WARNING : LOG_INFO,
+                  "the recorded map of the buckets counts: shards and weights of the configuration "
+                  "would give another one",
+                  LOG_S("database", database), LOG_I("epoch", recorded->epoch),
+                  LOG_S("hint", "\"pgshuntctl map show\" shows it, \"pgshuntctl reshard\" moves "
+                                "buckets"));
+    shardmap_free(said);
+    if (is)
+        shardmap_free(is);
+}
+
+/* Under the lock: leases may have been prolonged, whether or not anything else has changed. */
+static void take(struct map_watch *watch, struct recorded_map *fresh, bool *changed,
+                 struct db_error *error)
+{
+    int64_t now = db_clock_ms();
+    const struct catalog_map *map = &fresh->map;
+    int64_t *until = mem_alloc(sizeof *until * (size_t)map->nholds + 1);
+    for (int i = 0; i < map->nholds; i++)
+        until[i] = now + map->holds[i].left_ms;
+    *changed = !(watch->recorded ? same_map(&watch->recorded->map, map)
+                                 : map->epoch == 0 && map->nholds == 0);
+    if (!*changed && map->nholds)
+        memcpy(watch->until, until, sizeof *until * (size_t)map->nholds);
+    watch->misfit[0] = '\0';
+    if (*changed && !watch_use(watch, fresh, until, error)) {
+        memcpy(watch->misfit, error->text, sizeof watch->misfit);
+        *changed = false;
+    }
+    watch->read_at = clock_us();
+    free(until);
+}
+
+static void follow(struct map_watch *watch, const struct database *database,
+                   struct recorded_map *fresh)
+{
+    struct db_error error = {.text = ""};
+    bool changed, first = !watch->recorded;
+    pthread_mutex_lock(&watch->watches->lock);
+    take(watch, fresh, &changed, &error);
+    bool misfit = watch->misfit[0];
+    pthread_mutex_unlock(&watch->watches->lock);
+    if (misfit)
+        watch_complain(watch, error.text, "the map in use stays", error.hint);
+    if (!changed)
+        return;
+    if (first)
+        catalog_compare(watch->database, database->config, &fresh->map);
+    log_event(LOG_INFO, "the map of the buckets has changed", LOG_S("database", watch->database),
+              LOG_I("epoch", fresh->map.epoch), LOG_I("holds", fresh->map.nholds));
+    keep_state(watch);
+}
+
+/* ---- reading and recording ---- */
+
+static void no_rights(struct map_watch *watch, const struct config *config, const char *what,
+                      const struct db_error *error)
+{
+    struct arena arena;
+    arena_init(&arena);
+    watch->no_rights_until = db_clock_ms() + NO_RIGHTS_MS;
+    watch_complain(watch, what, error->text,
+                   arena_printf(&arena, "run as the database's owner: %s",
+                                catalog_prepare_sql(&arena, config->monitor_user)));
+    arena_free(&arena);
+}
+
+static bool may_write(const struct map_watch *watch)
+{
+    return db_clock_ms() >= watch->no_rights_until;
+}
+
+/* False: the session is lost, or may not read. */
+static bool read_catalog(struct map_watch *watch, const struct config *config,
+                         const struct database *database, struct recorded_map **fresh)
+{
+    struct db_error error;
+    *fresh = recorded_map_new();
+    if (catalog_read(watch->db, watch->database, &(*fresh)->arena, &(*fresh)->map, &error))
+        return true;
+    if (error.sqlstate[0])
+        no_rights(watch, config, "the recorded map cannot be read", &error);
+    else
+        watch_complain(watch, "the catalog cannot be reached: the map stays as it is", error.text,
+                       error.hint);
+    recorded_map_unref(*fresh);
+    *fresh = NULL;
+    (void)database;
+    return false;
+}
+
+/* True: something was recorded, so it has to be read again. */
+static bool record(struct map_watch *watch, const struct config *config,
+                   const struct database *database)
+{
+    struct db_error error;
+    if (!may_write(watch))
+        return false;
+    if (catalog_record_map(watch->db, database->config, &error)) {
+        log_event(LOG_INFO, "recorded the map of the buckets in the catalog",
+                  LOG_S("database", watch->database));
+        return true;
+    }
+    if (error.sqlstate[0])
+        no_rights(watch, config,
+                  "the map of the buckets cannot be recorded: the configuration's is used", &error);
+    return false;
+}
+
+static void look(struct map_watch *watch, const struct config *config,
+                 const struct database *database)
+{
+    struct recorded_map *fresh;
+    if (!read_catalog(watch, config, database, &fresh))
+        return;
+    if (is_older(watch, &fresh->map)) {
+        watch_complain(watch,
+                       "the catalog has an older map of the buckets than is in use, which stays",
+                       "it was restored or removed, or a failover has lost the last change",
+                       "\"pgshuntctl map show\" shows it; a restart takes it");
+        recorded_map_unref(fresh);
+        return;
+    }
+    if (lacks_keyspace(database->config, &fresh->map) && record(watch, config, database)) {
+        recorded_map_unref(fresh);
+        if (!read_catalog(watch, config, database, &fresh))
+            return;
+    }
+    follow(watch, database, fresh);
+    recorded_map_unref(fresh);
+}
+
+/* ---- saying ---- */
+
+static bool is_due(const struct map_watch *watch, const struct map_use *use, bool holds,
+                   int64_t interval)
+{
+    int64_t age = db_clock_ms() - watch->written_at;
+    return !watch->written_at || memcmp(use, &watch->written, sizeof *use) != 0 ||
+           age >= (holds ? HOLD_TOUCH_MS : interval);
+}
+
+static void say(struct map_watch *watch, const struct config *config)
+{
+    struct db_error error;
+    pthread_mutex_lock(&watch->watches->lock);
+    struct map_use use = watch->used;
+    bool holds = watch_holds(watch);
+    pthread_mutex_unlock(&watch->watches->lock);
+    if (!may_write(watch) || !is_due(watch, &use, holds, config->catalog_interval))
+        return;
+    struct catalog_proxy self = {
+        .id = watch->watches->id,
+        .host = watch->watches->host,
+        .version = PGSHUNT_VERSION,
+        .pid = (int)getpid(),
+        .epoch = use.epoch,
+        .hold = use.hold,
+        .busy = use.busy,
+        .held = use.held,
+        .patience_ms = 3 * config->catalog_interval + PATIENCE_MS,
+    };
+    if (catalog_proxy_seen(watch->db, watch->database, &self, &error)) {
+        watch->written = use;
+        watch->written_at = db_clock_ms();
+    } else if (error.sqlstate[0]) {
+        no_rights(watch, config,
+                  "this proxy cannot say in pgshunt.proxy that it is there: nothing can be "
+                  "resharded",
+                  &error);
+    }
+}
+
+/* ---- a round ---- */
+
+static void note_reached(struct map_watch *watch)
+{
+    pthread_mutex_lock(&watch->watches->lock);
+    bool was_away = !watch->primary[0];
+    if (db_is_open(watch->db))
+        snprintf(watch->primary, sizeof watch->primary, "%s:%d", watch->node->host,
+                 watch->node->port);
+    else
+        watch->primary[0] = '\0';
+    bool back = was_away && watch->primary[0] && watch->said[0] && !watch->misfit[0];
+    if (watch->primary[0])
+        watch->looked = true;
+    pthread_cond_broadcast(&watch->watches->tell);
+    pthread_mutex_unlock(&watch->watches->lock);
+    if (back && may_write(watch)) {
+        log_event(LOG_INFO, "the catalog is reached again", LOG_S("database", watch->database));
+        watch->said[0] = '\0';
+    }
+}
+
+static void go_round(struct map_watch *watch, const struct config *config,
+                     const struct database *database)
+{
+    if (connect_catalog(watch, config, database)) {
+        forget_notifications(watch);
+        look(watch, config, database);
+    }
+    note_reached(watch);
+    pthread_mutex_lock(&watch->watches->lock);
+    watch_visit(watch);
+    pthread_mutex_unlock(&watch->watches->lock);
+    if (db_is_open(watch->db))
+        say(watch, config);
+}
+
+void catalog_round(struct map_watch *watch)
+{
+    struct topology *topology = daemon_topology(watch->watches->daemon);
+    const struct database *database = topology_database(topology, watch->database);
+    if (database)
+        go_round(watch, topology->config, database);
+    topology_unref(topology);
+}
+
+int64_t catalog_round_pause(struct map_watch *watch)
+{
+    struct topology *topology = daemon_topology(watch->watches->daemon);
+    int64_t interval = topology->config->catalog_interval;
+    topology_unref(topology);
+    pthread_mutex_lock(&watch->watches->lock);
+    bool holds = watch_holds(watch);
+    pthread_mutex_unlock(&watch->watches->lock);
+    if (!db_is_open(watch->db))
+        return AWAY_MS;
+    return holds ? HOLD_MS : interval;
+}
+
+void catalog_round_end(struct map_watch *watch)
+{
+    struct db_error error;
+    if (db_is_open(watch->db)) {
+        db_set_stop(watch->db, NULL);
+        if (watch->written_at &&
+            !catalog_proxy_leaves(watch->db, watch->database, watch->watches->id, &error))
+            log_event(LOG_INFO, "could not take this proxy's row away",
+                      LOG_S("database", watch->database), LOG_S("reason", error.text));
+    }
+    leave(watch);
+}
