@@ -56,7 +56,7 @@ static const struct bad_case bad_files[] = {
     {TRUST "listne = { port = 1; };\n" DATABASE,
      "test.conf:2: found unknown setting listne (did you mean \"listen\"?); allowed here: listen, "
      "tcp, http, workers, shutdown_timeout, pid_file, restart, auth, client_tls, server_tls, pool, "
-     "timeouts, routing, health, "
+     "timeouts, routing, health, catalog, "
      "monitor, "
      "limits, log, databases"},
     {TRUST "listen = {\n  address = \"x\";\n  prot = 1;\n};\n" DATABASE,
@@ -66,7 +66,7 @@ static const struct bad_case bad_files[] = {
     {TRUST "zzz = 1;\n" DATABASE,
      "test.conf:2: found unknown setting zzz; allowed here: listen, tcp, http, workers, "
      "shutdown_timeout, pid_file, restart, auth, client_tls, server_tls, pool, timeouts, routing, "
-     "health, monitor, limits, "
+     "health, catalog, monitor, limits, "
      "log, "
      "databases"},
     {TRUST "pool = { max_clients = 5; };\n",
