@@ -22,8 +22,8 @@ enum name_kind {
 };
 
 /* Whether something fits a visitor. */
-enum fit { FIT_NO, FIT_YES, FIT_TOO_LONG, FIT_NEEDS_ROLES };
-enum address_kind { ADDRESS_ALL, ADDRESS_BLOCK, ADDRESS_SAMEHOST, ADDRESS_SAMENET };
+enum fit { FIT_NO, FIT_YES, FIT_TOO_LONG, FIT_NEEDS_ROLES, FIT_NEEDS_HOST };
+enum address_kind { ADDRESS_ALL, ADDRESS_BLOCK, ADDRESS_SAMEHOST, ADDRESS_SAMENET, ADDRESS_HOST };
 
 struct name {
     struct name *next;
@@ -47,7 +47,8 @@ struct rule {
     struct name *databases;
     struct name *users;
     enum address_kind address;
-    struct block block;
+    struct block block; /* BLOCK */
+    const char *host;   /* HOST: a name, or the end of names: ".example.com" */
 };
 
 struct hba {
@@ -257,27 +258,39 @@ static bool parse_mask(struct parse *parse, const char *address, struct block *b
     return true;
 }
 
+/* What has no letter is an IP address with a slip in it. */
+static bool is_host_name(const char *text)
+{
+    static const char digits[] = ".-_0123456789",
+                      letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    size_t length = strlen(text);
+    while (*text && (strchr(digits, *text) || strchr(letters, *text)))
+        text++;
+    return !*text && length > 1 && length < 254 && strpbrk(text - length, letters);
+}
+
 static bool parse_address(struct parse *parse, struct rule *rule)
 {
     const struct hba_token *word;
     if (!next_word(parse, "an address", &word))
         return false;
-    rule->address = ADDRESS_BLOCK;
-    if (is_keyword(word, "all"))
-        rule->address = ADDRESS_ALL;
-    else if (is_keyword(word, "samehost"))
-        rule->address = ADDRESS_SAMEHOST;
-    else if (is_keyword(word, "samenet"))
-        rule->address = ADDRESS_SAMENET;
-    else if (strchr(word->text, '/'))
+    rule->address = is_keyword(word, "all")        ? ADDRESS_ALL
+                    : is_keyword(word, "samehost") ? ADDRESS_SAMEHOST
+                    : is_keyword(word, "samenet")  ? ADDRESS_SAMENET
+                                                   : ADDRESS_BLOCK;
+    if (rule->address != ADDRESS_BLOCK)
+        return true;
+    if (strchr(word->text, '/'))
         return parse_cidr(parse, word->text, &rule->block);
-    else if (parse_ip(word->text, &rule->block))
+    if (parse_ip(word->text, &rule->block))
         return parse_mask(parse, word->text, &rule->block);
-    else
+    if (!is_host_name(word->text))
         return REFUSE(parse,
-                      "found address \"%.80s\", a host name, which is not supported; allowed: "
-                      "all, samehost, samenet, an IP address with its mask (10.0.0.0/8)",
+                      "found address \"%.80s\"; allowed: all, samehost, samenet, an IP address "
+                      "with its mask (10.0.0.0/8), a host's name, .example.com",
                       word->text);
+    rule->address = ADDRESS_HOST;
+    rule->host = word->text;
     return true;
 }
 
@@ -505,6 +518,8 @@ static bool fits_address(const struct hba *hba, const struct rule *rule,
         return is_own(hba, visitor, true);
     case ADDRESS_SAMENET:
         return is_own(hba, visitor, false);
+    case ADDRESS_HOST:
+        return true; /* fits_host() tells */
     }
     return false;
 }
@@ -595,9 +610,27 @@ static enum fit fits_names(const struct rule *rule, const struct hba_visitor *vi
     return user;
 }
 
+/* ".example.com" is the end of a host's name. */
+static enum fit fits_host(const struct rule *rule, const struct hba_visitor *visitor)
+{
+    if (rule->address != ADDRESS_HOST)
+        return FIT_YES;
+    if (!visitor->host)
+        return FIT_NEEDS_HOST;
+    size_t wanted = strlen(rule->host), length = strlen(visitor->host);
+    if (rule->host[0] == '.' ? length <= wanted : length != wanted)
+        return FIT_NO;
+    return strcasecmp(rule->host, visitor->host + length - wanted) == 0 ? FIT_YES : FIT_NO;
+}
+
 const struct hba_rule *hba_match(const struct hba *hba, const struct hba_visitor *visitor,
                                  enum hba_doubt *doubt)
 {
+    static const enum hba_doubt doubts[] = {[FIT_NO] = HBA_SURE,
+                                            [FIT_YES] = HBA_SURE,
+                                            [FIT_TOO_LONG] = HBA_TOO_LONG,
+                                            [FIT_NEEDS_ROLES] = HBA_NEEDS_ROLES,
+                                            [FIT_NEEDS_HOST] = HBA_NEEDS_HOST};
     struct block address;
     bool is_ip = visitor_address(visitor->address, &address);
     *doubt = HBA_SURE;
@@ -605,10 +638,9 @@ const struct hba_rule *hba_match(const struct hba *hba, const struct hba_visitor
         if (!fits_type(rule, is_ip, visitor->tls) || (is_ip && !fits_address(hba, rule, &address)))
             continue;
         enum fit fit = fits_names(rule, visitor);
-        if (fit == FIT_TOO_LONG)
-            *doubt = HBA_TOO_LONG;
-        if (fit == FIT_NEEDS_ROLES)
-            *doubt = HBA_NEEDS_ROLES;
+        if (fit == FIT_YES)
+            fit = fits_host(rule, visitor);
+        *doubt = doubts[fit];
         if (fit != FIT_NO)
             return &rule->public;
     }

@@ -118,7 +118,9 @@ static int64_t believed_for(const struct entry *entry, int64_t valid_us, int64_t
     if (entry->outcome == LOOK_UP_FAILED)
         return FAILED_US;
     if (entry->outcome == LOOK_UP_ABSENT)
-        return ABSENT_US < cache_us ? ABSENT_US : cache_us;
+        return ABSENT_US < cache_us || entry->kind == LOOK_UP_HOST ? ABSENT_US : cache_us;
+    if (entry->kind == LOOK_UP_HOST)
+        return valid_us;
     return valid_us >= 0 && valid_us < cache_us ? valid_us : cache_us;
 }
 

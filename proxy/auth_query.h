@@ -1,7 +1,8 @@
 /*
  * auth_query.h: looks up users' secrets (auth.query) and roles in the servers' catalogs, on a thread and on
  * connections of its own: one per database, to its first shard, with a fixed search_path. Nothing that
- * a client says reaches such a connection but the name to look for, as a parameter.
+ * a client says reaches such a connection but the name to look for, as a parameter. The same thread looks
+ * for the names of clients' hosts.
  *
  *   worker --auth_query_find--> known? answer now
  *                               else the entry is PENDING, the client is noted as one who waits
@@ -25,19 +26,19 @@ struct worker;
 enum look_up_kind {
     LOOK_UP_SECRET,
     LOOK_UP_ROLES, /* all that the user is a member of, as struct hba_visitor has them */
+    LOOK_UP_HOST, /* the name of an address: `database` is "", `user` the address; believed for health.dns_ttl */
 };
 
 enum look_up {
     LOOK_UP_FOUND,
-    LOOK_UP_ABSENT,  /* no such user; SECRET: or one without a valid password */
+    LOOK_UP_ABSENT,  /* no such user or host; SECRET: or one without a valid password */
     LOOK_UP_FAILED,  /* nobody could be asked */
     LOOK_UP_WAITING, /* client_auth_looked_up() follows */
 };
 
 struct looked_up {
     enum look_up outcome;
-    char *
-        secret; /* FOUND: it, or the roles; owned by whoever has the struct, see looked_up_release() */
+    char *secret;       /* FOUND: it, the roles, the host's name; see looked_up_release() */
     int64_t fetched_at; /* clock_us() when the answer came */
 };
 

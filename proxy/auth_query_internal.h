@@ -16,7 +16,7 @@ struct waiter {
     uint64_t ticket;
 };
 
-/* What is known of one user of one database: the secret or the roles. */
+/* What is known of one user of one database, or of one address. */
 struct entry {
     struct entry *next; /* queue to the thread, then of the seat */
     const char *user;   /* into key */
@@ -28,7 +28,7 @@ struct entry {
     bool stale;             /* pending: the answer is for those who wait now, and not to be kept */
     struct waiter *waiters; /* owned */
     UT_hash_handle hh;      /* query->entries, by key */
-    char key[];             /* "database\0user\0", with ROLES "database\0user\0+" */
+    char key[]; /* "database\0user\0", with ROLES "database\0user\0+", HOST "\0address\0" */
 };
 
 struct seat;
@@ -40,6 +40,7 @@ struct auth_query {
     uv_timer_t tick;           /* closes connections that are not used */
     struct topology *topology; /* a reference; the thread's */
     struct seat *seats;        /* the thread's */
+    bool stopped;              /* the thread's: nobody wants answers any more */
 
     pthread_mutex_t lock; /* guards the rest */
     struct entry *entries;
@@ -51,10 +52,12 @@ struct auth_query {
 
 bool auth_query_thread_start(struct auth_query *query);
 void auth_query_thread_stop(struct auth_query *query); /* joins */
-/* The thread has an answer. `valid_us`: how long the password is valid, -1: for ever. */
+/* The thread has an answer. `valid_us`: how long it is valid, -1: for ever. */
 void auth_query_answer(struct auth_query *query, struct entry *entry, enum look_up outcome,
                        const char *secret, int64_t valid_us);
 
+/* Begins to look for the name of an address; auth_query_answer() follows. */
+void auth_query_find_host(struct auth_query *query, struct entry *entry);
 /* Drops what is not believed any more. */
 void auth_query_sweep(struct auth_query *query, int64_t now);
 

@@ -362,8 +362,12 @@ static struct entry *free_seats(struct auth_query *query)
 
 static void enqueue(struct auth_query *query, struct entry *entry)
 {
-    struct seat *seat = seat_get(query, entry->key);
     entry->next = NULL;
+    if (entry->kind == LOOK_UP_HOST) {
+        auth_query_find_host(query, entry);
+        return;
+    }
+    struct seat *seat = seat_get(query, entry->key);
     if (seat->last)
         seat->last->next = entry;
     else
@@ -408,6 +412,7 @@ static void on_wake(uv_async_t *wake)
         enqueue_all(query, asked);
         return;
     }
+    query->stopped = true;
     free_seats(query); /* nobody waits any more */
     uv_close((uv_handle_t *)&query->wake, NULL);
     uv_close((uv_handle_t *)&query->tick, NULL);

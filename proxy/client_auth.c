@@ -1,6 +1,7 @@
 /* client_auth.c: methods, secrets and answers of clients that log in. */
 #include "proxy/client_auth.h"
 
+#include <netdb.h>
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
 #include <stdatomic.h>
@@ -21,7 +22,7 @@
 
 static void ask_for_password(struct client *client);
 static void check_answer(struct client *client, const char *answer);
-static void begin(struct client *client, const char *roles);
+static void begin(struct client *client);
 
 static const struct config *config_of(const struct client *client)
 {
@@ -43,6 +44,8 @@ void client_auth_free(struct client *client)
     client->auth = NULL;
     list_remove(&auth->refused);
     free(auth->database);
+    free(auth->roles);
+    free(auth->host);
     credential_free_secret(auth->secret);
     credential_free_secret(auth->answer);
     free(auth);
@@ -148,7 +151,7 @@ static void say_look_up_failed(struct client *client)
     char message[256];
     snprintf(message, sizeof message,
              "cannot check the %s of user \"%.100s\": the look-up of users failed",
-             client->auth->wants_roles ? "roles" : "password", client->user);
+             client->auth->wants == LOOK_UP_ROLES ? "roles" : "password", client->user);
     client_fatal(client, "08006", message,
                  "The servers that auth.query is sent to do not answer or refuse it; pgshunt's log "
                  "tells why. Users in auth.users_file can log in meanwhile.");
@@ -164,6 +167,15 @@ static void take_secret(struct client *client, const struct looked_up *found)
     auth->waiting = false;
 }
 
+/* What the rules of a pg_hba.conf ask for. */
+static void take_fact(struct client_auth *auth, const struct looked_up *found)
+{
+    char **fact = auth->wants == LOOK_UP_ROLES ? &auth->roles : &auth->host;
+    free(*fact);
+    *fact = mem_strdup(found->outcome == LOOK_UP_FOUND ? found->secret : "");
+    auth->waiting = false;
+}
+
 /* The look-up has an outcome. */
 static void go_on(struct client *client, const struct looked_up *found)
 {
@@ -172,9 +184,9 @@ static void go_on(struct client *client, const struct looked_up *found)
         say_look_up_failed(client);
         return;
     }
-    if (auth->wants_roles) {
-        auth->wants_roles = auth->waiting = false;
-        begin(client, found->outcome == LOOK_UP_FOUND ? found->secret : "");
+    if (auth->wants != LOOK_UP_SECRET) {
+        take_fact(auth, found);
+        begin(client);
         return;
     }
     take_secret(client, found);
@@ -188,15 +200,18 @@ static void go_on(struct client *client, const struct looked_up *found)
     credential_free_secret(answer);
 }
 
-static void look_up(struct client *client, int64_t newer_than)
+static void look_up(struct client *client, enum look_up_kind kind, int64_t newer_than)
 {
+    char address[NI_MAXHOST];
     static atomic_uint_fast64_t tickets;
     struct client_auth *auth = client->auth;
     struct looked_up found;
+    auth->wants = kind;
+    client_hba_address(client, address, sizeof address);
     auth->ticket = atomic_fetch_add(&tickets, 1) + 1;
     auth_query_find(client->worker->daemon->auth_query, client->worker, client->cancel_pid,
-                    auth->ticket, auth->wants_roles ? LOOK_UP_ROLES : LOOK_UP_SECRET,
-                    auth->database, client->user, newer_than, &found);
+                    auth->ticket, kind, kind == LOOK_UP_HOST ? "" : auth->database,
+                    kind == LOOK_UP_HOST ? address : client->user, newer_than, &found);
     if (found.outcome == LOOK_UP_WAITING)
         auth->waiting = true;
     else
@@ -232,7 +247,7 @@ static void find_secret(struct client *client)
         client->auth->secret = mem_strdup(user->secret);
         ask_for_password(client);
     } else if (find_look_up(client)) {
-        look_up(client, 0);
+        look_up(client, LOOK_UP_SECRET, 0);
     } else {
         ask_for_password(client);
     }
@@ -257,29 +272,32 @@ static void ask_for_password(struct client *client)
 /* The servers know which roles the user is a member of. */
 static void find_roles(struct client *client)
 {
-    client->auth->wants_roles = true;
+    client->auth->wants = LOOK_UP_ROLES;
     if (find_look_up(client))
-        look_up(client, 0);
+        look_up(client, LOOK_UP_ROLES, 0);
     else
         say_look_up_failed(client); /* this database has no auth_user */
 }
 
 /* False: the client was refused, or waits. */
-static bool choose_method(struct client *client, const char *roles, enum auth_method *method)
+static bool choose_method(struct client *client, enum auth_method *method)
 {
     *method = config_of(client)->auth_method;
     if (*method != AUTH_HBA)
         return true;
-    enum hba_outcome outcome = client_hba_method(client, roles, method);
+    const struct client_auth *auth = client->auth;
+    enum hba_outcome outcome = client_hba_method(client, auth->roles, auth->host, method);
     if (outcome == HBA_WANTS_ROLES)
         find_roles(client);
+    if (outcome == HBA_WANTS_HOST)
+        look_up(client, LOOK_UP_HOST, 0);
     return outcome == HBA_CHOSEN;
 }
 
-static void begin(struct client *client, const char *roles)
+static void begin(struct client *client)
 {
     enum auth_method method;
-    if (!choose_method(client, roles, &method))
+    if (!choose_method(client, &method))
         return;
     client->auth->method = method;
     if (method == AUTH_TRUST)
@@ -302,7 +320,7 @@ void client_auth_begin(struct client *client)
     auth->client = client;
     auth->method = AUTH_HBA;
     list_init(&auth->refused);
-    begin(client, NULL);
+    begin(client);
 }
 
 /* ---- answers ---- */
@@ -322,7 +340,7 @@ static void refuse_or_look_again(struct client *client, const char *answer)
     }
     auth->looked_up_anew = true;
     auth->answer = mem_strdup(answer);
-    look_up(client, auth->fetched_at);
+    look_up(client, LOOK_UP_SECRET, auth->fetched_at);
 }
 
 static bool same_text(const char *a, const char *b)

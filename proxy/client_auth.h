@@ -2,7 +2,7 @@
  * client_auth.h: who a client is: which method applies to it, where its secret comes from, and what
  * follows from its answer.
  *
- *   begin --rules of a pg_hba.conf that speak of roles --> look-up (waiting) --> begin
+ *   begin --rules of a pg_hba.conf speak of roles or hosts --> look-up (waiting) --> begin
  *     |  '--trust, cert----------------------------------------------------> accepted
  *     '--> secret: users file, else look-up (waiting) --> asked --> answer --> accepted
  *                                                            |          '----> looked up anew, once
@@ -19,18 +19,19 @@
 /* Exists from the startup packet to the end of the authentication. */
 struct client_auth {
     struct client *client;
-    enum auth_method
-        method;          /* HBA only until a rule is chosen: then it has become one of the others */
-    char *database;      /* owned: where the user is looked up; NULL: nowhere */
-    char *secret;        /* owned; NULL: the user has none */
-    bool looked_up;      /* it came from auth.query */
-    bool looked_up_anew; /* ... a second time, because the answer did not fit */
-    bool wants_roles;    /* what is looked up is not the secret */
-    bool waiting;        /* for a look-up: nothing is read meanwhile */
-    uint64_t ticket;     /* of that look-up */
-    int64_t fetched_at;  /* when the server was asked */
-    char *answer;        /* owned: the client's, while its secret is looked up anew */
-    int64_t refuse_at;   /* clock_us; 0: is not being refused */
+    enum auth_method method;  /* HBA until a rule is chosen */
+    char *database;           /* owned: where the user is looked up; NULL: nowhere */
+    char *secret;             /* owned; NULL: the user has none */
+    bool looked_up;           /* it came from auth.query */
+    bool looked_up_anew;      /* ... a second time, because the answer did not fit */
+    enum look_up_kind wants;  /* what is looked up */
+    char *roles;              /* owned: as struct hba_visitor has it; NULL: not asked for so far */
+    char *host;               /* owned: likewise */
+    bool waiting;             /* for a look-up: nothing is read meanwhile */
+    uint64_t ticket;          /* of that look-up */
+    int64_t fetched_at;       /* when the server was asked */
+    char *answer;             /* owned: the client's, while its secret is looked up anew */
+    int64_t refuse_at;        /* clock_us; 0: is not being refused */
     struct list_node refused; /* worker->refused */
 };
 

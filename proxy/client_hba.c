@@ -23,7 +23,7 @@ static bool is_physical(const struct client *client)
     return client->replication && strcmp(replication_name(client), "physical") == 0;
 }
 
-static void name_host(const struct client *client, char *out, size_t size)
+void client_hba_address(const struct client *client, char *out, size_t size)
 {
     struct sockaddr_storage address;
     socklen_t length = peer_address(&client->peer, &address);
@@ -45,7 +45,7 @@ static void refuse(struct client *client, const struct hba_rule *rule)
     else
         snprintf(begin, sizeof begin, "no pg_hba.conf entry for%s",
                  is_physical(client) ? " replication connection from" : "");
-    name_host(client, host, sizeof host);
+    client_hba_address(client, host, sizeof host);
     if (!is_physical(client))
         snprintf(database, sizeof database, "database \"%.100s\", ", client->database_name);
     snprintf(message, sizeof message, "%s host \"%s\", user \"%.100s\", %s%s", begin, host,
@@ -160,7 +160,7 @@ static bool passes_checks(struct client *client, const struct hba_rule *rule)
            check_certificate(client, rule);
 }
 
-enum hba_outcome client_hba_method(struct client *client, const char *roles,
+enum hba_outcome client_hba_method(struct client *client, const char *roles, const char *host,
                                    enum auth_method *method)
 {
     struct sockaddr_storage address;
@@ -173,11 +173,14 @@ enum hba_outcome client_hba_method(struct client *client, const char *roles,
         .tls = is_encrypted(client),
         .replication = is_physical(client),
         .roles = roles,
+        .host = host,
     };
     const struct hba_rule *rule =
         hba_match(client->worker->topology->config->hba, &visitor, &doubt);
     if (doubt == HBA_NEEDS_ROLES)
         return HBA_WANTS_ROLES;
+    if (doubt == HBA_NEEDS_HOST)
+        return HBA_WANTS_HOST;
     if (doubt == HBA_TOO_LONG)
         log_event(LOG_WARNING, "a pattern of auth.hba_file takes too long, which refuses a client",
                   LOG_S("file", rule->file), LOG_I("line", rule->line));

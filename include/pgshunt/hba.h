@@ -3,7 +3,7 @@
  * PostgreSQL's ("The pg_hba.conf File" in its documentation); what pgshunt cannot do is refused when
  * the file is read, with file and line, never ignored.
  *
- * Not taken: host names, the methods that need a directory's help, ident over the
+ * Not taken: the methods that need a directory's help, ident over the
  * network, and options but clientcert and map. "replication" stands for physical replication.
  * samehost and samenet are the addresses this machine has when the file is read.
  */
@@ -35,6 +35,8 @@ struct hba_visitor {
     const char *
         roles; /* those it is a member of, itself among them: ",HEX,HEX,", each name's bytes in lower
                         * case, "" if the user does not exist; NULL: not known yet */
+    const char *
+        host; /* the name of its address, which has this address, too; "": none; NULL: not known yet */
 };
 
 struct hba_rule {
@@ -55,6 +57,7 @@ enum hba_doubt {
     HBA_SURE,
     HBA_TOO_LONG,    /* a regular expression takes too long with these names: that means no */
     HBA_NEEDS_ROLES, /* visitor.roles is NULL, and a rule has +role or samerole */
+    HBA_NEEDS_HOST,  /* visitor.host is NULL, and a rule has a host's name */
 };
 
 /* The first rule that fits; NULL: none does, which means no. Unless `doubt` is HBA_SURE, the rule that the

@@ -18,8 +18,9 @@ static void visit(const struct hba *hba, const struct sockaddr *address, int fla
     enum hba_doubt doubt;
     const struct hba_rule *rule = hba_match(hba, &visitor, &doubt);
     visitor.roles = ",626f62,6d,";
-    rule = doubt == HBA_NEEDS_ROLES ? hba_match(hba, &visitor, &doubt) : rule;
-    if (doubt == HBA_NEEDS_ROLES)
+    visitor.host = "db.x";
+    rule = doubt == HBA_SURE ? rule : hba_match(hba, &visitor, &doubt);
+    if (doubt == HBA_NEEDS_ROLES || doubt == HBA_NEEDS_HOST)
         abort();
     if (rule && (!rule->line || hba_method_name(rule->method)[0] == '?'))
         abort();

@@ -1,5 +1,9 @@
 """Rules of a pg_hba.conf: the method of each client, refusals in Postgres' words, reloads."""
 import os
+import shutil
+import socket
+import subprocess
+import tempfile
 from contextlib import closing
 
 import psycopg2
@@ -26,13 +30,14 @@ local   all       all                      trust
 
 
 class HbaProxy(Proxy):
-    def __init__(self, cluster, rules=RULES, tls=None, maps=None, auth=None):
+    def __init__(self, cluster, rules=RULES, tls=None, maps=None, auth=None, environment=None):
         options = {"auth": auth or {"method": "hba", "hba_file": "pg_hba.conf"}}
         if maps:
             options["auth"]["ident_file"] = "pg_ident.conf"
         if tls:
             options["client_tls"] = tls
-        super().__init__(cluster, options=options, users=USERS, start=False)
+        super().__init__(cluster, options=options, users=USERS, start=False,
+                         environment=environment)
         self.write("plains", "plain # those whose driver knows nothing better\n")
         self.write("pg_hba.conf", rules)
         self.write("pg_ident.conf", maps or "")
@@ -41,6 +46,11 @@ class HbaProxy(Proxy):
     def write(self, name, text):
         with open(os.path.join(self.folder, name), "w") as file:
             file.write(text)
+
+
+def read_message(connection):
+    head = connection.recv(5, socket.MSG_WAITALL)
+    return head[:1], connection.recv(int.from_bytes(head[1:], "big") - 4, socket.MSG_WAITALL)
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +100,9 @@ def test_refusals_in_the_words_of_postgres(hba):
 def test_a_broken_file_keeps_the_old_rules(cluster):
     with HbaProxy(cluster, "host all all all trust\n") as proxy:
         assert proxy.value("SELECT 1") == 1
-        proxy.write("pg_hba.conf", "host all all all trust\nhost all all everywhere reject\n")
+        proxy.write("pg_hba.conf", "host all all all trust\nhost all all 10.0.0.300 reject\n")
         lines = "\n".join(proxy.reload())
-        assert "pg_hba.conf:2: found address" in lines and "everywhere" in lines and "allowed" in lines
+        assert "pg_hba.conf:2: found address" in lines and "10.0.0.300" in lines and "allowed" in lines
         assert proxy.value("SELECT 1") == 1
         proxy.write("pg_hba.conf", "host pgshunt all all trust\nhost all all all reject\n")
         proxy.reload()
@@ -199,6 +209,64 @@ def test_nobody_to_ask_about_roles(cluster, hba):
     with HbaProxy(cluster, MEMBERS, auth=options) as proxy:
         error = asked(proxy, user="plain")
         assert error["C"] == "08006" and error["M"].startswith('cannot check the roles of user "plain"')
+
+
+HOSTS = """
+127.0.0.2 app1.shop.test
+127.0.0.3 app2.shop.test
+127.0.0.4 db.test
+"""
+
+# A name server of somebody who would like to be another.
+LIAR = """
+#include <arpa/inet.h>
+#include <dlfcn.h>
+#include <netdb.h>
+#include <stdio.h>
+int getnameinfo(const struct sockaddr *address, socklen_t length, char *host, socklen_t hostlen, char *service,
+                socklen_t servicelen, int flags)
+{
+    int (*real)(const struct sockaddr *, socklen_t, char *, socklen_t, char *, socklen_t, int) =
+        dlsym(RTLD_NEXT, "getnameinfo");
+    if (!(flags & NI_NAMEREQD) || ((const struct sockaddr_in *)address)->sin_addr.s_addr != inet_addr("127.0.0.5"))
+        return real(address, length, host, hostlen, service, servicelen, flags);
+    snprintf(host, hostlen, "app1.shop.test");
+    return 0;
+}
+"""
+
+
+def test_names_of_hosts(cluster, hba):
+    """The name of the client's address, which must have that address, too. 127.0.0.5 says that it is another's name."""
+    folder = tempfile.mkdtemp(prefix="pgshunt-hosts-")
+    hosts = os.path.join(folder, "hosts")
+    with open(hosts, "w") as file:
+        file.write(HOSTS)
+    with open(os.path.join(folder, "liar.c"), "w") as file:
+        file.write(LIAR)
+    liar = os.path.join(folder, "liar.so")
+    subprocess.run(["gcc", "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", liar, file.name], check=True)
+    environment = {"LD_PRELOAD": f"{liar} libnss_wrapper.so", "NSS_WRAPPER_HOSTS": hosts,
+                   "NSS_WRAPPER_DISABLE_DEEPBIND": "1"}
+    if "asan" in os.environ.get("PGSHUNT", ""):
+        environment["ASAN_OPTIONS"] = os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
+    rules = ("host pgshunt all all trust\nhost all other .shop.test reject\nhost all all APP1.Shop.test trust\n"
+             "host all all .shop.test md5\n")
+    with HbaProxy(cluster, rules, environment=environment) as proxy:
+        def at(address, user="app"):
+            with socket.create_connection((proxy.host, proxy.port), 20, source_address=(address, 0)) as connection:
+                connection.sendall(startup(user=user))
+                kind, body = read_message(connection)
+                return int.from_bytes(body[:4], "big") if kind == b"R" else fields(body)["M"]
+
+        for _ in range(2):  # asked, then known
+            assert at("127.0.0.2") == 0
+            assert at("127.0.0.3") == 5
+            for address in ("127.0.0.4", "127.0.0.5", "127.0.0.6"):
+                assert at(address).startswith(f'no pg_hba.conf entry for host "{address}"'), address
+            for address in ("127.0.0.2", "127.0.0.3"):
+                assert at(address, "other").startswith("pg_hba.conf rejects connection"), address
+    shutil.rmtree(folder)
 
 
 def test_a_pattern_that_takes_too_long_refuses(cluster):

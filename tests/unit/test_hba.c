@@ -217,6 +217,52 @@ static void test_roles(void **state)
     }
 }
 
+static const struct {
+    const char *rule, *host;
+    bool fits;
+} hosts[] = {
+    {"db.example.com", "db.example.com", true},
+    {"db.example.com", "DB.Example.COM", true},
+    {"db.example.com", "xdb.example.com", false},
+    {"db.example.com", "db.example.co", false},
+    {"db.example.com", "", false},
+    {".example.com", "db.example.com", true},
+    {".example.com", "a.db.example.com", true},
+    {".example.com", "example.com", false},
+    {".example.com", ".example.com", false},
+    {".example.com", "badexample.com", false},
+    {"\"all\"", "all", true},
+};
+
+static void test_hosts(void **state)
+{
+    const struct sockaddr_in four = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x0a000001)};
+    (void)state;
+    for (size_t i = 0; i < sizeof hosts / sizeof hosts[0]; i++) {
+        struct arena arena;
+        char error[1024], text[200];
+        enum hba_doubt doubt;
+        arena_init(&arena);
+        snprintf(text, sizeof text, "host app ann %s trust\n", hosts[i].rule);
+        struct hba *hba = hba_parse(&arena, "hba", text, strlen(text), error, sizeof error);
+        assert_non_null(hba);
+        struct hba_visitor visitor = {.user = "ann", .database = "app"};
+        assert_null(hba_match(hba, &visitor, &doubt)); /* local */
+        assert_int_equal(doubt, HBA_SURE);
+        visitor.address = (const struct sockaddr *)&four;
+        assert_non_null(hba_match(hba, &visitor, &doubt));
+        assert_int_equal(doubt, HBA_NEEDS_HOST);
+        visitor.host = hosts[i].host;
+        assert_int_equal(hba_match(hba, &visitor, &doubt) != NULL, hosts[i].fits);
+        assert_int_equal(doubt, HBA_SURE);
+        visitor.host = NULL;
+        visitor.user = "bob"; /* no look-up for those whom the rule does not concern */
+        assert_null(hba_match(hba, &visitor, &doubt));
+        assert_int_equal(doubt, HBA_SURE);
+        arena_free(&arena);
+    }
+}
+
 static void test_a_long_pattern(void **state)
 {
     struct arena arena;
@@ -374,10 +420,16 @@ static const struct {
      "hba:1: found a database \"/+\" (+ repeats nothing); allowed: a regular expression"},
     {"local all all md5 map=x\n", "hba:1: found map with method md5; allowed: with cert and peer"},
     {"local all all peer map=\n", "hba:1: found map without a name; allowed: map=NAME"},
-    {"host all all db.example.com trust\n",
-     "hba:1: found address \"db.example.com\", a host name, "
-     "which is not supported; allowed: all, samehost, samenet, "
-     "an IP address with its mask (10.0.0.0/8)"},
+    {"host all all db,example trust\n",
+     "hba:1: found several values for an address, beginning with \"db\"; allowed: one"},
+    {"host all all db!example trust\n",
+     "hba:1: found address \"db!example\"; allowed: all, samehost, samenet, an IP address "
+     "with its mask (10.0.0.0/8), a host's name, .example.com"},
+    {"host all all 10.0.0.256 trust\n",
+     "hba:1: found address \"10.0.0.256\"; allowed: all, samehost, samenet, an IP address "
+     "with its mask (10.0.0.0/8), a host's name, .example.com"},
+    {"host all all db.example.com/24 trust\n",
+     "hba:1: found address \"db.example.com/24\"; allowed: an IP address before the slash"},
     {"host all all 10.0.0.1 trust\n",
      "hba:1: found \"trust\" behind address 10.0.0.1; allowed: its "
      "mask, or 10.0.0.1/32"},
@@ -576,15 +628,11 @@ static int remove_folder(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_too_long),
-        cmocka_unit_test(test_roles),
-        cmocka_unit_test(test_a_long_pattern),
-        cmocka_unit_test(test_matches),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_certificates),
-        cmocka_unit_test(test_nul),
-        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_broken_files),
+        cmocka_unit_test(test_too_long),     cmocka_unit_test(test_roles),
+        cmocka_unit_test(test_hosts),        cmocka_unit_test(test_a_long_pattern),
+        cmocka_unit_test(test_matches),      cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_certificates), cmocka_unit_test(test_nul),
+        cmocka_unit_test(test_files),        cmocka_unit_test(test_broken_files),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
