@@ -22,6 +22,8 @@ static const struct command commands[] = {
      cmd_failover_help, cmd_failover, true},
     {"lookup", "VERB DATABASE [TABLE.COLUMN]", "find shards by other columns than the key",
      cmd_lookup_help, cmd_lookup, true},
+    {"map", "show|record [DB]", "which shard has which buckets, and which proxies know",
+     cmd_map_help, cmd_map, true},
     {"reference", "check|repair DB [TABLE]", "copies of reference tables: alike, and made so",
      cmd_reference_help, cmd_reference, true},
     {"reshard", "VERB [NAME]", "move live data between shards, and back",

@@ -5,6 +5,7 @@ from contextlib import closing
 import pytest
 
 from catalog_support import catalog, epoch, ghosts, move, owners
+from ctl_support import ctl
 from harness import Cluster, Proxy, wait_until
 from harness.proxy import ProxyFailed
 
@@ -294,3 +295,42 @@ def test_failover_of_the_catalog(cluster, proxy):
     after = move_all(cluster)
     wait_epoch(cluster, 1, after)
     assert finds_all(proxy)
+
+
+def test_pgshuntctl_map(cluster, proxy):
+    catalog_node = cluster.shards[0].primary
+    wait_epoch(cluster, 1, 1)
+    said = ctl(proxy, "map", "show", "--json").json
+    assert said["epoch"] == 1 and said["holds"] == []
+    assert [(row["shard"], row["buckets"], row["ranges"]) for row in said["buckets"]] == [
+        ("s0", 8192, "0-8191"), ("s1", 8192, "8192-16383")]
+    assert [(row["pid"], row["epoch"]) for row in said["proxies"]] == [(proxy.pid, 1)]
+    move(catalog_node, "j", [("users/0-0", "s0", "s1")])
+    catalog(catalog_node, "hold", "app", "k", 30000, "users/5-9")
+    text = ctl(proxy, "map", "show", "app").out
+    assert "Map 2 of database app" in text and "0-0,8192-16383" in text and "Holds:" in text
+    assert "all keyspaces are recorded" in ctl(proxy, "map", "record").out
+    catalog_node.sql("UPDATE pgshunt.bucket SET shard = 's9' WHERE first = 0")
+    assert "s9" in ctl(proxy, "map", "show", code=5).err
+    ctl(proxy, "map", "show", "nope", code=2)
+    ctl(proxy, "map", code=2)
+
+
+def test_pgshuntctl_explains_with_the_recorded_map(cluster, proxy):
+    fill(proxy)
+    key = min(on(cluster, 1))
+    move_all(cluster)
+    sql = f"SELECT * FROM users WHERE id = {key}"
+    assert "s1" in ctl(proxy, "explain", sql).out and "s0" in ctl(proxy, "explain", "--recorded", sql).out
+
+
+def test_pgshuntctl_records(cluster):
+    """Before any proxy does."""
+    proxy = proxy_of(cluster, weights=[3, 1], start=False)
+    node = cluster.shards[0].primary
+    assert "Nothing is recorded yet" in ctl(proxy, "map", "show").out
+    assert "would record" in ctl(proxy, "map", "record", "--dry-run").out
+    assert node.value("SELECT to_regclass('pgshunt.bucket') IS NULL")
+    assert "recording the buckets of keyspace users" in ctl(proxy, "map", "record").out
+    assert owners(node) == [(0, 12287, "s0"), (12288, 16383, "s1")]
+    proxy.close()
