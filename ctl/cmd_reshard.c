@@ -156,7 +156,7 @@ static const struct verb {
     const char *done;
 } verbs[] = {
     {"run", do_run, NAME, BIT(JOBS) | BIT(RATE) | BIT(MAX_LAG) | BIT(UNTIL_CAUGHT_UP), true,
-     "The target is up to date. Next: reshard verify, reshard switch."},
+     "Done."},
     {"status", do_status, MAY_NAME, BIT(WATCH), false, ""},
     {"list", do_status, NO_NAME, 0, false, ""},
     {"pause", do_pause, NAME, 0, false, "Paused."},

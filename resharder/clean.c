@@ -85,6 +85,8 @@ bool clean_object(struct reshard *reshard, const struct job *job, const struct j
         gone = restore_identity(db, object, error);
     else if (strcmp(object->kind, "guard") == 0)
         gone = remove_guards(reshard, (unsigned)shard);
+    else if (strcmp(object->kind, "snapshot") == 0 || strcmp(object->kind, "first_snapshot") == 0)
+        gone = true; /* of the copy: a note only */
     else
         return true;
     return gone && job_has_removed(reshard, job, object);
@@ -106,7 +108,8 @@ bool clean_objects(struct reshard *reshard, const struct job *job, const char *c
 /* ---- what both ends share ---- */
 
 /* What streams are made of: nothing runs any more that needs it. */
-static const char *const stream_kinds[] = {"slot", "publication", "origin", "identity", NULL};
+static const char *const stream_kinds[] = {"slot",     "publication",    "origin", "identity",
+                                           "snapshot", "first_snapshot", NULL};
 static const char *const guard_kinds[] = {"guard", NULL};
 
 /* The runner sees the job's new state and ends; then the lock is ours. */

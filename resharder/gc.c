@@ -4,7 +4,8 @@
 #include "resharder/clean.h"
 
 /* Kinds in the order in which they go: slots keep WAL. */
-static const char *const all_kinds[] = {"slot", "publication", "origin", "identity", "guard", NULL};
+static const char *const all_kinds[] = {"slot",  "publication", "origin",         "identity",
+                                        "guard", "snapshot",    "first_snapshot", NULL};
 
 /* ---- of jobs that are over ---- */
 

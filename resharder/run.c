@@ -215,7 +215,7 @@ static bool prepare(struct run *run)
         if (!copy_prepare(reshard_primary(reshard, both[1]), &reshard->error))
             return false;
     }
-    return ghosts_on(run) && wait_for_proxies(run) && streams_make(reshard, run->job) &&
+    return ghosts_on(run) && wait_for_proxies(run) && streams_make(reshard, run->job, false) &&
            job_set_state(reshard, run->job, JOB_BIT(JOB_CREATED), JOB_COPYING);
 }
 
@@ -375,6 +375,13 @@ static bool copy(struct run *run)
     return good && job_set_state(run->reshard, run->job, JOB_BIT(JOB_COPYING), JOB_INDEXING);
 }
 
+/* All rows are there: what comes behind them, and the way back. */
+static bool finish_targets(struct run *run)
+{
+    return streams_make(run->reshard, run->job, true) &&
+           job_set_state(run->reshard, run->job, JOB_BIT(JOB_INDEXING), JOB_STREAMING);
+}
+
 /* ---- streaming ---- */
 
 #define STREAMING_STATES                                                                           \
@@ -469,9 +476,8 @@ static enum reshard_outcome go(struct run *run)
         return reshard_fails(reshard, NULL, "cannot prepare");
     if (job->state == JOB_COPYING && !copy(run))
         return reshard_fails(reshard, NULL, "cannot copy");
-    if (job->state == JOB_INDEXING &&
-        !job_set_state(reshard, job, JOB_BIT(JOB_INDEXING), JOB_STREAMING))
-        return reshard_fails(reshard, NULL, "cannot go on");
+    if (job->state == JOB_INDEXING && !finish_targets(run))
+        return reshard_fails(reshard, NULL, "cannot finish the targets");
     if (!(STREAMING_STATES & JOB_BIT(job->state)))
         return refuse_state(run);
     if (!read_consistent(run))

@@ -143,7 +143,9 @@ static bool tend(struct stream *stream)
 
 static void attend(void *arg)
 {
-    (void)tend(arg); /* a failure is found again */
+    struct stream *stream = arg;
+    if (stream->apply)      /* else it is being opened */
+        (void)tend(stream); /* a failure is found again */
 }
 
 /* ---- transactions ---- */

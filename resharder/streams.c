@@ -119,15 +119,14 @@ static bool make_stream(struct reshard *reshard, const struct job *job, const st
            make_slot(reshard, job, link.source, slot_name(reshard, job, link.target, reverse));
 }
 
-bool streams_make(struct reshard *reshard, const struct job *job)
+bool streams_make(struct reshard *reshard, const struct job *job, bool reverse)
 {
     struct moves reversed = moves_reversed(&reshard->moves, reshard->map, &reshard->arena);
+    const struct moves *moves = reverse ? &reversed : &reshard->moves;
     int count;
-    const struct link *links = moves_links(&reshard->moves, &reshard->arena, &count);
+    const struct link *links = moves_links(moves, &reshard->arena, &count);
     for (int i = 0; i < count; i++)
-        if (!make_stream(reshard, job, &reshard->moves, links[i], false) ||
-            !make_stream(reshard, job, &reversed, (struct link){links[i].target, links[i].source},
-                         true))
+        if (!make_stream(reshard, job, moves, links[i], reverse))
             return false;
     return true;
 }

@@ -12,8 +12,12 @@
 
 struct streams;
 
-/* Tables of the streams' progress, publications, slots and origins, where they are missing: each recorded first. */
-MUST_CHECK bool streams_make(struct reshard *reshard, const struct job *job);
+/*
+ * Table of the streams' progress, publications, slots and origins, where they are missing: each recorded first. The
+ * forward ones before the copy, which is what they begin with; the reverse ones behind it, for it is none of their
+ * business: rows of the copy would come back as they were.
+ */
+MUST_CHECK bool streams_make(struct reshard *reshard, const struct job *job, bool reverse);
 
 /*
  * Starts them: all, or only the forward ones up to where `until` says (by shard's number, positions; for a copy that is
