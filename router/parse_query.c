@@ -463,12 +463,15 @@ static void parse_merge_action(struct convert *c, struct query *q, const MergeWh
     int count = parse_targets(c, when->targetList, &targets);
     parse_discard(c, when->condition);
     int nvalues = list_length(when->values);
+    if (when->commandType == CMD_INSERT)
+        q->nmerge_inserts++;
     for (int i = 0; i < count || i < nvalues; i++) {
         struct target target = {.location = -1};
         if (i < count)
             target = targets[i];
         if (i < nvalues)
             target.expr = parse_expr(c, list_nth(when->values, i));
+        target.merge_insert = when->commandType == CMD_INSERT ? q->nmerge_inserts : 0;
         q->conflict_set =
             parse_grow(c->arena, q->conflict_set, q->nconflict_set, sizeof *q->conflict_set);
         q->conflict_set[q->nconflict_set++] = target;

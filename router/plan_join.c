@@ -520,8 +520,8 @@ void join_conditions(struct planner *p, const struct scope *scope)
                           .pin_first = scope->first,
                           .pin_end = scope->end,
                           .where = query->kind == QUERY_SELECT};
-    /* Source rows of a MERGE that match nothing still count: its ON is as that of an outer join. */
-    if (query->kind == QUERY_MERGE)
+    /* Source rows that match nothing still count if a MERGE inserts: its ON is as that of an outer join. */
+    if (query->kind == QUERY_MERGE && query->nmerge_inserts)
         place.pin_end =
             scope->first + (scope->end > scope->first && p->instances[scope->first].target);
     if (query->where) {

@@ -8,8 +8,8 @@ static const char *wrong_shape(const struct query *q)
 {
     if (q->nctes)
         return "WITH over several shards";
-    if (q->locking)
-        return "FOR UPDATE or FOR SHARE over several shards";
+    if (q->locking && (q->limit || q->offset))
+        return "FOR UPDATE or FOR SHARE with LIMIT over several shards";
     if (q->windows)
         return "A window function over several shards";
     if (q->grouping_sets)
@@ -33,6 +33,8 @@ static bool is_refused_shape(struct planner *p, const struct query *q)
     }
     const char *apart = join_not_colocated(p);
     const char *shape = wrong_shape(q);
+    if (!shape && q->locking && p->input->statement->kind == STMT_DECLARE_CURSOR)
+        shape = "a cursor FOR UPDATE or FOR SHARE over several shards";
     if (shape)
         plan_refuse_shape(p, "%s", shape);
     else if (apart)

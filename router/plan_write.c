@@ -80,6 +80,19 @@ static void refuse_part_change(struct planner *p, const struct instance *target,
         part, target->rule->name);
 }
 
+/* A row that a MERGE adds for one of a table which is joined by key is on that one's shard. */
+static bool is_source_key(struct planner *p, const struct instance *target,
+                          const struct target *set)
+{
+    const struct level *level = &p->levels[target->level];
+    const struct scope scope = {
+        .query = level->query, .level = target->level, .first = level->first, .end = level->end};
+    if (!set->merge_insert || !set->expr)
+        return false;
+    int found = scope_resolve(p, &scope, set->expr);
+    return found >= 0 && &p->instances[found] != target && !p->instances[found].nullable;
+}
+
 static bool assignments_stay(struct planner *p, const struct instance *target,
                              const struct target *list, int count, int shard)
 {
@@ -89,6 +102,8 @@ static bool assignments_stay(struct planner *p, const struct instance *target,
             return false;
         }
         if (!list[i].alias || !same_name(list[i].alias, target->rule->key))
+            continue;
+        if (shard < 0 && is_source_key(p, target, &list[i]))
             continue;
         if (stays(p, target, list[i].expr, shard))
             continue;
@@ -106,18 +121,23 @@ static bool mentions(const char *text, const char *word)
     return strcasestr(text, word) != NULL;
 }
 
-/* MERGE's inserts must name the key and give it a value of this shard; its text tells if there are any. */
+static bool inserts_name_key(const struct query *query, const struct table_rule *rule)
+{
+    int named = 0;
+    for (int i = 0; i < query->nconflict_set; i++)
+        named += query->conflict_set[i].merge_insert && query->conflict_set[i].alias &&
+                 same_name(query->conflict_set[i].alias, rule->key);
+    return named == query->nmerge_inserts;
+}
+
+/* MERGE's inserts must name the key and give it a value of this shard. */
 static bool merge_stays(struct planner *p, const struct query *query, const struct instance *target,
                         int shard)
 {
     const char *text = p->statement->text;
-    bool named = target->rule->class == TABLE_PINNED;
-    if (named)
+    if (target->rule->class == TABLE_PINNED)
         return true; /* wherever its rows go, they stay in the schema */
-    for (int i = 0; i < query->nconflict_set; i++)
-        named |= query->conflict_set[i].alias &&
-                 same_name(query->conflict_set[i].alias, target->rule->key);
-    if (mentions(text, "by source") || (mentions(text, "insert") && !named)) {
+    if (mentions(text, "by source") || !inserts_name_key(query, target->rule)) {
         plan_refuse_shape(p, "MERGE into sharded table \"%s\" of this form", target->rule->name);
         return false;
     }
@@ -162,11 +182,11 @@ bool plan_keeps_key(struct planner *p, const struct query *query, int shard)
 void plan_write(struct planner *p, const struct query *query)
 {
     const char *name = p->instances[0].rule->name;
-    if (query->kind == QUERY_MERGE) {
+    const char *apart = join_not_colocated(p);
+    if (query->kind == QUERY_MERGE && (apart || query->nctes || !p->instances[0].target)) {
         plan_refuse_shape(p, "MERGE into sharded table \"%s\" over several shards", name);
         return;
     }
-    const char *apart = join_not_colocated(p);
     if (apart || query->nctes) {
         plan_refuse_shape(p, "%s over several shards with %s", p->statement->tag,
                           apart ? apart : "WITH");
@@ -175,6 +195,8 @@ void plan_write(struct planner *p, const struct query *query)
     if (!plan_keeps_key(p, query, -1))
         return;
     struct shard_set reach = plan_top_reach(p);
+    if (query->nmerge_inserts) /* rows of the source that match nothing count, too */
+        reach = (struct shard_set){.kind = SHARDS_ALL};
     plan_scatter(p, SCATTER_WRITE, &reach, NULL);
     plan_split_lists(p, query);
     plan_append_rows(p, query);

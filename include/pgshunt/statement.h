@@ -109,6 +109,7 @@ struct from_item {
 struct target {
     struct expr *expr;
     const char *alias; /* AS name; in INSERT/UPDATE: the column assigned */
+    int merge_insert;  /* which of a MERGE's INSERTs it is of, counted from 1; 0: of none */
     int location;
 };
 
@@ -169,6 +170,7 @@ struct query {
     bool on_conflict_update;
     struct target *conflict_set; /* ON CONFLICT DO UPDATE SET; also MERGE's actions, flattened */
     int nconflict_set;
+    int nmerge_inserts;
     struct target *returning;
     int nreturning;
     int where_location; /* leftmost known byte of the WHERE condition, -1 if there is none */

@@ -72,7 +72,7 @@ const cases = {
   },
 
   async "refusal has a hint"(client) {
-    await assert.rejects(client.query("SELECT * FROM users FOR UPDATE"),
+    await assert.rejects(client.query("SELECT * FROM users LIMIT 5 FOR UPDATE"),
       (error) => error.code === "0A000" && error.hint.length > 0);
   },
 

@@ -273,6 +273,11 @@ SELECT id, row_to_json(u) FROM (SELECT id, name, prefs FROM users) u ORDER BY id
 SELECT id, encode(photo, 'hex'), md5(name), octet_length(photo), family(ip), host(ip) FROM users ORDER BY id
 SELECT id, mood::text, mood = 'ok', enum_range(mood) IS NULL FROM users ORDER BY id
 SELECT name FROM users WHERE id = 5 FOR UPDATE
+SELECT id, name FROM users ORDER BY name, id FOR UPDATE
+SELECT id FROM users WHERE num > 10 FOR NO KEY UPDATE NOWAIT
+SELECT u.name, o.amount, o.id FROM users u JOIN orders o ON o.user_id = u.id WHERE o.qty > 2 ORDER BY o.id FOR SHARE OF o SKIP LOCKED
+SELECT u.*, c.name FROM users u JOIN countries c ON c.code = u.country ORDER BY u.id FOR KEY SHARE OF u
+SELECT id FROM users WHERE id IN (3, 4, 5, 6, 7) ORDER BY id DESC FOR UPDATE
 SELECT 1 AS one WHERE EXISTS (SELECT FROM users WHERE id = 60)
 SELECT public.users.id, users.name FROM public.users WHERE public.users.id < 5 ORDER BY users.id
 SELECT DISTINCT u.country, c.name FROM users u LEFT JOIN countries c ON c.code = u.country ORDER BY 1, 2
@@ -443,6 +448,14 @@ UPDATE users SET small = 100000 WHERE id IN (SELECT id FROM orders)
 UPDATE users SET nothing = 1 WHERE id IN (SELECT id FROM orders)
 UPDATE users SET num = num / (SELECT 0 * count(*) FROM orders)
 UPDATE users SET num = 1 WHERE id IN (SELECT id FROM orders WHERE qty > 100)
+MERGE INTO users u USING orders o ON o.user_id = u.id AND o.id < 5 WHEN MATCHED THEN UPDATE SET num = 1
+MERGE INTO orders o USING users u ON u.id = o.user_id WHEN MATCHED AND u.active THEN DELETE WHEN MATCHED AND o.qty > 2 THEN UPDATE SET item = coalesce(u.name, $$x$$) || o.id
+MERGE INTO empties e USING users u ON u.id = e.id WHEN NOT MATCHED AND u.num > 9 THEN INSERT (v, id) VALUES (u.num, u.id) WHEN NOT MATCHED THEN INSERT (id, t) VALUES (u.id, u.name)
+MERGE INTO empties AS e USING users AS u ON u.id = e.id AND u.num > 5 WHEN NOT MATCHED THEN INSERT (id, t) VALUES (id, name)
+MERGE INTO members m USING tenants t ON t.slug = m.slug WHEN MATCHED AND m.nr % 2 = 0 THEN UPDATE SET who = t.plan WHEN MATCHED THEN DO NOTHING WHEN NOT MATCHED THEN INSERT (slug, nr) VALUES (t.slug, 99)
+MERGE INTO users u USING countries c ON c.code = u.country AND c.area > 100 WHEN MATCHED THEN UPDATE SET balance = c.area
+MERGE INTO users u USING orders o ON o.user_id = u.id WHEN MATCHED THEN UPDATE SET num = 1
+MERGE INTO orders o USING users u ON u.id = o.user_id AND u.id IN (3, 4, 5) WHEN MATCHED THEN DELETE
 UPDATE users SET tags = ARRAY(SELECT item FROM orders ORDER BY id LIMIT 3), prefs = (SELECT jsonb_agg(id ORDER BY id) FROM orders WHERE qty = 5)
 """.strip().splitlines()
 
@@ -451,7 +464,8 @@ PERHAPS = """
 SELECT u FROM users u WHERE id < 4 ORDER BY id
 INSERT INTO users VALUES (130, 'all'), (131, 'of', 'them@x')
 SELECT id FROM users ORDER BY id USING >
-SELECT id FROM users ORDER BY id FOR UPDATE
+SELECT id FROM users ORDER BY id LIMIT 4 FOR UPDATE
+SELECT DISTINCT country FROM users FOR UPDATE
 SELECT u.id FROM users u JOIN orders o ON o.id = u.id FOR SHARE OF u
 SELECT id, ctid IS NULL, row_number() OVER (ORDER BY id) FROM users ORDER BY id
 WITH orders AS (SELECT 1 AS id) SELECT u.id, count(*) OVER () FROM users u JOIN orders USING (id)
@@ -466,7 +480,7 @@ INSERT INTO users (id, name) VALUES (DEFAULT, 'x')
 INSERT INTO notes SELECT id + 100, id, name FROM users
 WITH x AS (UPDATE users SET num = 1 RETURNING id) SELECT count(*) FROM x
 WITH x AS (DELETE FROM orders WHERE user_id = 1 RETURNING *) SELECT count(*) FROM x
-MERGE INTO users u USING orders o ON o.user_id = u.id AND o.id < 5 WHEN MATCHED THEN UPDATE SET num = 1
+MERGE INTO users u USING orders o ON o.id = u.id WHEN MATCHED THEN UPDATE SET num = 1
 MERGE INTO users u USING (VALUES (1, 'm'), (700, 'n')) AS v (id, name) ON v.id = u.id WHEN MATCHED THEN UPDATE SET name = v.name WHEN NOT MATCHED THEN INSERT (id, name) VALUES (v.id, v.name)
 UPDATE countries SET area = (SELECT count(*) FROM users)
 UPDATE notes SET body = u.name FROM users u WHERE u.id = notes.user_id

@@ -240,7 +240,7 @@ REFUSED = [
     "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY amount) FROM orders",
     "SELECT name FROM users WHERE id IN (SELECT user_id FROM orders WHERE amount > 400)",
     "INSERT INTO users (name) VALUES ('no key')",
-    "SELECT * FROM users FOR UPDATE",
+    "SELECT * FROM users ORDER BY id LIMIT 3 FOR UPDATE",
 ]
 
 
@@ -293,7 +293,7 @@ def test_refusal_leaves_no_trace_in_a_transaction(data):
     with data.connect3(autocommit=False) as connection:
         connection.execute("SELECT count(*) FROM users WHERE id = 1")
         with refused("0A000"):
-            connection.execute("SELECT * FROM users FOR UPDATE")
+            connection.execute("SELECT * FROM users LIMIT 5 FOR UPDATE")
         with refused("25P02", hint=False):
             connection.execute("SELECT 1")
         connection.rollback()

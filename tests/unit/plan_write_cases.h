@@ -112,7 +112,33 @@ static const struct plan_case write_cases[] = {
      "('x')",
      "0A000", "MERGE"},
     {"MERGE INTO users t USING orders o ON t.id = o.user_id AND t.id = 42 WHEN MATCHED THEN DELETE",
-     "0A000", "MERGE"},
+     "s1 P", NULL},
+    {"MERGE INTO users t USING orders o ON t.id = o.user_id WHEN MATCHED THEN DELETE",
+     "write s0 s1 s2 P", NULL},
+    {"MERGE INTO users t USING orders o ON t.id = o.user_id AND t.id = 42 WHEN NOT MATCHED THEN "
+     "INSERT (id) VALUES (o.user_id)",
+     "write s0 s1 s2 P", NULL},
+    {"MERGE INTO users t USING orders o ON t.id = o.user_id WHEN NOT MATCHED THEN INSERT (id) "
+     "VALUES (user_id) WHEN MATCHED THEN UPDATE SET name = o.note",
+     "write s0 s1 s2 P", NULL},
+    {"MERGE INTO users t USING orders o ON t.id = o.user_id WHEN NOT MATCHED THEN INSERT (id) "
+     "VALUES (o.id)",
+     "0A000", "would move"},
+    {"MERGE INTO users t USING orders o ON t.id = o.user_id WHEN NOT MATCHED AND o.id > 3 THEN "
+     "INSERT (id) VALUES (o.user_id) WHEN NOT MATCHED THEN INSERT (name) VALUES ('x')",
+     "0A000", "of this form"},
+    {"MERGE INTO users t USING orders o ON t.id = o.user_id WHEN NOT MATCHED THEN INSERT VALUES "
+     "(o.user_id)",
+     "0A000", "of this form"},
+    {"MERGE INTO users t USING orders o ON t.id = o.id WHEN MATCHED THEN DELETE", "0A000", "MERGE"},
+    {"MERGE INTO users t USING countries c ON t.country = c.code WHEN MATCHED THEN DELETE",
+     "write s0 s1 s2 P", NULL},
+    {"MERGE INTO users t USING countries c ON t.country = c.code WHEN NOT MATCHED THEN INSERT (id) "
+     "VALUES (1)",
+     "0A000", "would move"},
+    {"MERGE INTO users t USING orders o ON t.id = o.user_id WHEN MATCHED THEN UPDATE SET id = 7",
+     "0A000", "would move"},
+    {"MERGE INTO users t USING logs l ON t.id = l.id WHEN MATCHED THEN DELETE", "0A000", "logs"},
     {"MERGE INTO users t USING (SELECT * FROM orders WHERE user_id = 42) o ON t.id = 42 WHEN "
      "MATCHED THEN "
      "DELETE",
