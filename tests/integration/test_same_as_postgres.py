@@ -144,6 +144,63 @@ SEQUENCES = {
     "two phases": [step(query("BEGIN")), step(query("INSERT INTO t VALUES (66)")),
                    step(query("PREPARE TRANSACTION 'same_as_postgres'")),
                    step(query("ROLLBACK PREPARED 'same_as_postgres' /* pgshunt: shard=s0 */"))],
+    "two phases in a failed block": [
+        step(query("BEGIN")), step(query("SELECT 1/0")), step(query("PREPARE TRANSACTION 'failed_block'")),
+        step(query("SELECT 1")), step(query("ROLLBACK PREPARED 'failed_block' /* pgshunt: shard=s0 */"))],
+    "two phases in a block that failed at once": [
+        step(query("BEGIN")), step(query("SELEKT")), step(query("PREPARE TRANSACTION 'failed_block'")),
+        step(query("COMMIT"))],
+    "two phases in a failed block, extended": [
+        step(run("BEGIN"), SYNC), step(run("SELECT 1/0"), SYNC), step(run("PREPARE TRANSACTION 'failed_block'"), SYNC),
+        step(run("SELECT 1"), SYNC)],
+    "two phases outside a transaction": [step(query("PREPARE TRANSACTION 'no_block'")), step(query("SELECT 1"))],
+    "two phases of nothing": [
+        step(query("BEGIN")), step(query("PREPARE TRANSACTION 'same_as_postgres'")), step(query("SELECT 1")),
+        step(query("ROLLBACK PREPARED 'same_as_postgres' /* pgshunt: shard=s0 */"))],
+    "a savepoint that is not there": [
+        step(query("BEGIN")), step(query("ROLLBACK TO nothing")), step(query("ROLLBACK TO nothing")),
+        step(query("RELEASE nothing")), step(query("COMMIT"))],
+    "a savepoint that is not there, after a statement": [
+        step(query("BEGIN")), step(query("SELECT 1")), step(query("SAVEPOINT a")), step(query("ROLLBACK TO nothing")),
+        step(query("ROLLBACK TO nothing")), step(query("ROLLBACK TO a")), step(query("RELEASE nothing")),
+        step(query("ROLLBACK TO a")), step(query("COMMIT"))],
+    "a savepoint that is not there, extended": [
+        step(run("BEGIN"), SYNC), step(run("ROLLBACK TO nothing"), SYNC), step(run("ROLLBACK TO nothing"), SYNC),
+        step(run("COMMIT"), SYNC)],
+    "a savepoint that is not there, executed twice": [
+        step(run("BEGIN"), SYNC), step(parse("r", "ROLLBACK TO nothing"), SYNC),
+        step(bind("", "r"), execute(), SYNC), step(bind("", "r"), execute(), SYNC), step(run("COMMIT"), SYNC)],
+    "a savepoint that is not there, executed twice after a statement": [
+        step(run("BEGIN"), run("SAVEPOINT a"), run("SELECT 1"), SYNC), step(parse("r", "ROLLBACK TO nothing"), SYNC),
+        step(bind("", "r"), execute(), SYNC), step(bind("", "r"), execute(), SYNC), step(run("ROLLBACK TO a"), SYNC),
+        step(run("SELECT 1"), SYNC), step(run("COMMIT"), SYNC)],
+    "a savepoint, executed twice in a portal": [
+        step(run("BEGIN"), SYNC), step(parse("", "SAVEPOINT a"), bind("", ""), execute(), execute(), SYNC),
+        step(run("COMMIT"), SYNC)],
+    "ROLLBACK TO, a portal executed twice": [
+        step(run("BEGIN"), run("SAVEPOINT a"), SYNC),
+        step(parse("", "ROLLBACK TO a"), bind("", ""), execute(), execute(), SYNC), step(run("COMMIT"), SYNC)],
+    "ROLLBACK TO nothing, a portal executed twice": [
+        step(run("BEGIN"), run("SELECT 1"), SYNC),
+        step(parse("", "ROLLBACK TO nothing"), bind("", ""), execute(), execute(), SYNC),
+        step(parse("", "ROLLBACK TO nothing"), bind("", ""), execute(), execute(), SYNC), step(run("COMMIT"), SYNC)],
+    "statements in a failed block, extended": [
+        step(run("BEGIN"), SYNC), step(run("SELECT 1/0"), SYNC), step(run("SAVEPOINT a"), SYNC),
+        step(run("RELEASE a"), SYNC), step(run("SET work_mem = '2MB'"), SYNC), step(run("SHOW work_mem"), SYNC),
+        step(run("BEGIN"), SYNC), step(run("LISTEN x"), SYNC), step(run("DEALLOCATE ALL"), SYNC),
+        step(run("DISCARD ALL"), SYNC), step(run("EXECUTE nothing"), SYNC), step(run("PREPARE p AS SELECT 1"), SYNC),
+        step(run("FETCH c"), SYNC), step(run("CLOSE c"), SYNC), step(run("COMMIT AND CHAIN"), SYNC),
+        step(run("SELECT 1"), SYNC), step(run("COMMIT"), SYNC)],
+    "Describe of FETCH": [
+        step(run("BEGIN"), run("DECLARE c CURSOR FOR SELECT id, body FROM t ORDER BY id"), SYNC),
+        step(parse("f", "FETCH 2 FROM c"), describe("S", "f"), SYNC),
+        step(bind("", "f"), describe("P", ""), execute(), SYNC),
+        step(bind("", "f"), describe("P", ""), execute(), SYNC),
+        step(parse("", "MOVE 1 FROM c"), describe("S", ""), bind("", ""), describe("P", ""), execute(), SYNC),
+        step(parse("", "FETCH 2 FROM nothing"), describe("S", ""), SYNC), step(run("COMMIT"), SYNC)],
+    "FETCH of a cursor that fails": [
+        step(run("BEGIN"), run("DECLARE c CURSOR FOR SELECT 1 / (3 - id) FROM t ORDER BY id"), SYNC),
+        step(query("FETCH 2 FROM c")), step(query("FETCH 2 FROM c")), step(query("COMMIT"))],
     # ---- settings ----
     "SET": [step(query("SET application_name = 'Some App'")), step(query("SHOW application_name")),
             step(query("RESET application_name")), step(query("SET datestyle = 'German, DMY'")),
@@ -200,6 +257,11 @@ SEQUENCES = {
     # ---- session state ----
     "SQL PREPARE": [step(query("PREPARE p AS SELECT $1::int + 1")), step(query("EXECUTE p(1)")),
                     step(query("DEALLOCATE p")), step(query("EXECUTE p(2)"))],
+    "SQL EXECUTE with a wrong number of values": [
+        step(query("PREPARE p AS SELECT $1::int + 1")), step(query("EXECUTE p(1, 2)")), step(query("EXECUTE p")),
+        step(query("EXECUTE p(3)"))],
+    "SQL EXECUTE of what is not there, extended": [
+        step(parse("", "EXECUTE none(1)"), SYNC), step(bind("", ""), execute(), SYNC), step(run("EXECUTE none"), SYNC)],
     "DEALLOCATE": [step(parse("p", "SELECT 1"), SYNC), step(query("DEALLOCATE p")),
                    step(bind("", "p"), execute(), SYNC), step(query("DEALLOCATE p")),
                    step(query("DEALLOCATE ALL"))],
