@@ -77,6 +77,9 @@ struct apply_relation {
     int nalways;   /* columns that are `always` and no locator */
     bool
         only_key; /* no other unique index: rows of different locators do not get in each other's way */
+    uint64_t
+        *owed; /* locators (hashes) of rows that are ours and not on the target yet, see enter() */
+    int nowed, owed_room;
     struct apply_shape *shapes;
     struct apply_batch batches[3]; /* APPLY_INSERT, APPLY_UPDATE, APPLY_DELETE */
 };
@@ -139,6 +142,8 @@ void apply_sql_types(const struct apply_relation *relation, const struct apply_s
 MUST_CHECK bool apply_put(struct apply *apply, struct apply_relation *relation,
                           enum apply_kind kind, const struct pgoutput_tuple *row,
                           const struct pgoutput_tuple *located);
+uint64_t apply_locator_hash(const struct apply_relation *relation,
+                            const struct pgoutput_tuple *located);
 MUST_CHECK bool apply_send_relation(struct apply *apply, struct apply_relation *relation);
 MUST_CHECK bool apply_send_all(struct apply *apply);
 /* Plans are made again now and then: tables grow. */

@@ -49,6 +49,7 @@ static void free_relation(struct apply_relation *relation)
         buffer_release(&relation->batches[i].bytes);
         free(relation->batches[i].values);
     }
+    free(relation->owed);
     arena_free(&relation->arena);
     free(relation);
 }
@@ -82,8 +83,15 @@ static bool forget(struct apply *apply, uint32_t oid)
         link = &(*link)->next;
     *link = old->next;
     apply->last = NULL;
+    bool whole = !old->nowed ||
+                 apply_problem(apply,
+                               "ALTER TABLE ... REPLICA IDENTITY FULL on the source, then cancel "
+                               "the job and create it again.",
+                               "%s.%s was altered while rows whose sharding key was changed were "
+                               "not whole yet",
+                               old->schema, old->name);
     free_relation(old);
-    return true;
+    return whole;
 }
 
 static int column_of(const struct apply_relation *relation, const char *name)
@@ -117,22 +125,25 @@ static struct apply_relation *new_relation(struct apply *apply,
 
 /* ---- the target's side ---- */
 
-/* The operator is that of the type's default B-tree class: the one its indexes find rows by, wherever it is. */
+/* Of a domain, the stream tells what it is made of. The operator is that of the type's default B-tree class: the one its indexes find rows by, wherever it is. */
 static const char columns_query[] =
     "SELECT a.attname, quote_ident(a.attname), a.atttypid, a.atttypmod, a.attgenerated <> '',"
-    " a.attidentity = 'a', tn.nspname, t.typname, coalesce((SELECT format('OPERATOR(%I.%s)',"
+    " a.attidentity = 'a', tn.nspname, b.typname, coalesce((SELECT format('OPERATOR(%I.%s)',"
     "   n.nspname, o.oprname) FROM pg_opclass c JOIN pg_amop p ON p.amopfamily = c.opcfamily"
     "   AND p.amoplefttype = c.opcintype AND p.amoprighttype = c.opcintype AND p.amopstrategy = 3"
     "   JOIN pg_operator o ON o.oid = p.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace"
     "   JOIN pg_am m ON m.oid = c.opcmethod WHERE m.amname = 'btree' AND c.opcdefault"
-    "   AND c.opcintype = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END LIMIT 1), '='),"
+    "   AND c.opcintype = b.oid LIMIT 1), '='),"
     " format('%I.%I', rn.nspname, r.relname),"
     " (SELECT count(*) FROM pg_index i WHERE i.indrelid IN (SELECT r.oid UNION"
     "   SELECT p.relid FROM pg_partition_tree(r.oid) p) AND (i.indisunique OR i.indisexclusion)"
     "   AND NOT i.indisprimary)"
     " FROM pg_class r JOIN pg_namespace rn ON rn.oid = r.relnamespace"
     " JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped"
-    " JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace tn ON tn.oid = t.typnamespace"
+    " JOIN pg_type b ON b.oid = (WITH RECURSIVE base(oid) AS (SELECT a.atttypid UNION ALL"
+    "   SELECT t.typbasetype FROM base JOIN pg_type t ON t.oid = base.oid WHERE t.typtype = 'd')"
+    "   SELECT base.oid FROM base JOIN pg_type t ON t.oid = base.oid WHERE t.typtype <> 'd')"
+    " JOIN pg_namespace tn ON tn.oid = b.typnamespace"
     " WHERE rn.nspname = $1 AND r.relname = $2";
 
 enum {

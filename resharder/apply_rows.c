@@ -2,7 +2,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pgshunt/arena.h"
 #include "resharder/apply_internal.h"
+
+#define OWED_MAX 10000
 
 /* ---- whose row it is ---- */
 
@@ -145,6 +148,43 @@ static bool has_unchanged(const struct pgoutput_tuple *row)
     return false;
 }
 
+/*
+ * The row is not on the source any more: it was deleted since, or its locator was changed. That is still to come; until then
+ * the row is owed to the target, and whatever comes for it makes it whole, or needless.
+ */
+static bool owe(struct apply *apply, struct apply_relation *relation,
+                const struct pgoutput_tuple *row)
+{
+    if (relation->nowed == OWED_MAX)
+        return apply_problem(apply,
+                             "ALTER TABLE ... REPLICA IDENTITY FULL on the source, then cancel the "
+                             "job and create it again.",
+                             "too many rows of %s.%s whose sharding key was changed are gone "
+                             "already, and the changes did not carry their long values",
+                             relation->schema, relation->name);
+    if (relation->nowed == relation->owed_room) {
+        relation->owed_room = relation->owed_room ? 2 * relation->owed_room : 16;
+        relation->owed =
+            mem_realloc(relation->owed, (size_t)relation->owed_room * sizeof *relation->owed);
+    }
+    relation->owed[relation->nowed++] = apply_locator_hash(relation, row);
+    return true;
+}
+
+/* Whether it was owed; it is not any more. */
+static bool was_owed(struct apply_relation *relation, const struct pgoutput_tuple *located)
+{
+    if (!relation->nowed)
+        return false;
+    uint64_t hash = apply_locator_hash(relation, located);
+    for (int i = 0; i < relation->nowed; i++)
+        if (relation->owed[i] == hash) {
+            relation->owed[i] = relation->owed[--relation->nowed];
+            return true;
+        }
+    return false;
+}
+
 /* An UPDATE has brought the row into the moving set: it is new on the target. */
 static bool enter(struct apply *apply, struct apply_relation *relation,
                   struct pgoutput_message *message, const struct shardkey *keys)
@@ -158,14 +198,7 @@ static bool enter(struct apply *apply, struct apply_relation *relation,
             return false;
         if (PQntuples(rows) != 1) {
             PQclear(rows);
-            if (!apply->strict)
-                return true; /* its end is still to come, and lies ahead of consistent_after */
-            return apply_problem(apply,
-                                 "ALTER TABLE ... REPLICA IDENTITY FULL on the source, then cancel "
-                                 "the job and create it again.",
-                                 "a row of %s.%s whose sharding key was changed is gone already, "
-                                 "and the change did not carry its long values",
-                                 relation->schema, relation->name);
+            return owe(apply, relation, &message->new);
         }
         fill_from_rows(&message->new, rows);
     }
@@ -274,6 +307,8 @@ static bool delete_row(struct apply *apply, struct apply_relation *relation,
     apply->progress.deleted++;
     if (!relation->nlocators)
         return apply_put(apply, relation, APPLY_DELETE_FULL, old, old);
+    if (was_owed(relation, old))
+        return true;
     return has_locator(apply, relation, old) && apply_put(apply, relation, APPLY_DELETE, old, old);
 }
 
@@ -286,6 +321,8 @@ static bool update(struct apply *apply, struct apply_relation *relation,
     enum whose before = old ? whose_row(apply, relation, old, NULL, old_keys) : after;
     if (before == UNKNOWN || after == UNKNOWN)
         return false;
+    if (before == OURS && after == OURS && was_owed(relation, old ? old : &message->new))
+        return enter(apply, relation, message, new_keys);
     if (before == OURS && after == OURS) {
         /* Another key of the same buckets is a new one for those who filter. */
         return (!old || collect_key(apply, relation, new_keys)) &&

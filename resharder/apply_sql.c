@@ -143,11 +143,12 @@ static void put_found_full(const struct apply_relation *relation, const struct a
     for (int i = 0, listed = 0; i < relation->ncolumns; i++)
         if (finds(relation, shape, i))
             buffer_printf(out, "%sx.%s", listed++ ? ", " : "ROW(", relation->columns[i].quoted);
-    buffer_printf(out, ") *= ROW(");
+    buffer_printf(out,
+                  ")::record *= ROW("); /* as images: bare ROWs would be compared part by part */
     for (int i = 0, listed = 0; i < relation->ncolumns; i++)
         if (finds(relation, shape, i))
             buffer_printf(out, "%s$%d", listed++ ? ", " : "", first++);
-    buffer_printf(out, ") LIMIT 1)");
+    buffer_printf(out, ")::record LIMIT 1)");
 }
 
 /* ... and nothing is where the row is to go. */

@@ -19,8 +19,10 @@ static const char *declare(struct apply *apply, struct apply_relation *relation)
     for (unsigned i = 0; i < relation->nkey; i++) {
         const char *quoted = relation->columns[relation->key[i]].quoted;
         const char *number = keyspace->nparts ? arena_printf(arena, "%u", i + 1) : "";
+        enum key_type type = keyspace->nparts ? keyspace->types[i] : keyspace->type;
         keys = arena_printf(arena, "%s, t.%s::text", keys, quoted);
-        same = arena_printf(arena, "%s%sg.key%s = t.%s", same, i ? " AND " : "", number, quoted);
+        same = arena_printf(arena, "%s%sg.key%s = t.%s%s", same, i ? " AND " : "", number, quoted,
+                            type == KEY_TEXT ? "::text COLLATE \"C\"" : "");
     }
     (void)apply;
     return arena_printf(arena,

@@ -167,9 +167,18 @@ static bool wait_once(struct pipe *pipe)
     return pipe_take(pipe);
 }
 
+/* Until it is asked to, the server sends answers only when it has a buffer full of them. */
+static bool ask_for_answers(struct pipe *pipe)
+{
+    if (!pipe->unasked)
+        return true;
+    pipe->unasked = false;
+    return PQsendFlushRequest(pipe->pg) || lost(pipe);
+}
+
 bool pipe_wait(struct pipe *pipe, size_t left)
 {
-    if (!pipe_take(pipe))
+    if (!pipe_take(pipe) || (pipe->count > left && !ask_for_answers(pipe)))
         return false;
     while (pipe->count > left)
         if (!wait_once(pipe))
@@ -206,6 +215,7 @@ static bool expect(struct pipe *pipe, int sent, const struct pipe_expected *expe
     pipe->ring[(pipe->head + pipe->count++) % pipe->room] =
         expected ? *expected : (struct pipe_expected){.take = NULL};
     pipe->unsent += bytes + 32;
+    pipe->unasked = true;
     return make_room(pipe);
 }
 
@@ -258,7 +268,9 @@ bool pipe_sync(struct pipe *pipe, const struct pipe_expected *expected)
 {
     if (pipe->failed)
         return false;
-    return expect(pipe, PQpipelineSync(pipe->pg), expected, 5) && send_some(pipe);
+    bool sent = expect(pipe, PQpipelineSync(pipe->pg), expected, 5);
+    pipe->unasked = false;
+    return sent && send_some(pipe);
 }
 
 static void keep_rows(void *arg, const struct pipe_expected *expected, const PGresult *result)
@@ -273,8 +285,7 @@ PGresult *pipe_ask(struct pipe *pipe, const char *sql, const struct pipe_paramet
     const struct pipe_parameters none = {.count = 0};
     PGresult *kept = NULL;
     struct pipe_expected expected = {.take = keep_rows, .object = &kept};
-    if (!pipe_query(pipe, sql, parameters ? parameters : &none, &expected) ||
-        (!PQsendFlushRequest(pipe->pg) && !lost(pipe)) || !pipe_wait(pipe, 0)) {
+    if (!pipe_query(pipe, sql, parameters ? parameters : &none, &expected) || !pipe_wait(pipe, 0)) {
         PQclear(kept);
         return NULL;
     }

@@ -25,6 +25,7 @@ struct pipe {
     PGconn *pg;    /* db's */
     struct pipe_expected *ring;
     size_t head, count, room;
+    bool unasked; /* the server may keep answers to itself: no sync or flush is behind the newest */
     size_t unsent;   /* bytes given to libpq since it had sent all */
     bool has_result; /* of the first expected one a result has come */
     bool waiting;    /* for its server: only answers may be taken */

@@ -144,8 +144,8 @@ static bool tend(struct stream *stream)
 static void attend(void *arg)
 {
     struct stream *stream = arg;
-    if (stream->apply)      /* else it is being opened */
-        (void)tend(stream); /* a failure is found again */
+    if (stream->replication && !tend(stream)) /* not while the sessions are set up */
+        return;                               /* a failure stays, and is found later */
 }
 
 /* ---- transactions ---- */

@@ -1,9 +1,15 @@
 """What tests of resharding share: buckets told by an independent hash, jobs, and the tools that call the engine's parts."""
+import itertools
+import json
 import os
 import signal
 import subprocess
+import time
 
+from harness.process import wait_until
 from harness.proxy import binary, to_libconfig
+
+numbers = itertools.count(1)
 
 MASK = (1 << 64) - 1
 P1, P2, P3, P4, P5 = (0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5)
@@ -97,3 +103,63 @@ class Copy:
     def kill9(self):
         self.process.send_signal(signal.SIGKILL)
         self.process.communicate(timeout=20)
+
+
+class Stream:
+    """One stream of a job alone, in a process of its own."""
+
+    def __init__(self, config_path, job, source, target, *options, patience=20):
+        until = time.monotonic() + patience
+        while True:  # the sessions of one that was killed live on for a moment
+            self.process = subprocess.Popen([tool("reshard_stream"), config_path, "app", job, source, target, "--prepare", *options],
+                                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            if self.process.stdout.readline() == "started\n":
+                return
+            error = self.process.communicate()[1]
+            if "(passing)" not in error or time.monotonic() > until:
+                raise RuntimeError(f"exit code {self.process.returncode}: {error}")
+            time.sleep(0.2)
+
+    def ask(self, command):
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def state(self):
+        return self.ask("state")
+
+    def error(self, timeout=30):
+        """Why it has failed, when it has."""
+        wait_until(lambda: not self.state()["running"], timeout, "the stream to fail")
+        return self.state()["error"]
+
+    def follow(self, source, timeout=60, marker=None):
+        """Waits until all that was committed on the source is applied."""
+        marker = marker or f"marker {next(numbers)}"
+        source.sql("SELECT pg_logical_emit_message(true, 'pgshunt', %s)", (marker,))
+
+        def there():
+            state = self.state()
+            assert state["running"], state["error"]
+            return state["marker"] == marker
+
+        wait_until(there, timeout, "the marker to be applied")
+        return self.state()
+
+    def kill9(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.communicate(timeout=20)
+
+    def stop(self):
+        if self.process.poll() is None:
+            out, err = self.process.communicate("stop\n", timeout=30)
+            assert self.process.returncode == 0, out + err
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind:
+            self.kill9()
+        else:
+            self.stop()
