@@ -33,7 +33,7 @@ struct run {
     int nlinks;
     struct run_source *sources;
     int nsources;
-    uint64_t *consistent; /* by shard: the newest snapshot that was copied under */
+    uint64_t *snapshots; /* by shard: positions */
 };
 
 static void pause_ms(int64_t ms)
@@ -61,7 +61,7 @@ static bool find_sources(struct run *run)
     run->links = moves_links(&reshard->moves, &reshard->arena, &run->nlinks);
     run->sources =
         arena_array(&reshard->arena, struct run_source, shardmap_shards(reshard->map) + 1);
-    run->consistent = arena_array(&reshard->arena, uint64_t, shardmap_shards(reshard->map) + 1);
+    run->snapshots = arena_array(&reshard->arena, uint64_t, shardmap_shards(reshard->map) + 1);
     for (int i = 0; i < run->nlinks; i++) {
         struct run_source *source = source_of(run, run->links[i].source);
         source->targets[source->ntargets++] = run->links[i].target;
@@ -221,46 +221,24 @@ static bool prepare(struct run *run)
 
 /* ---- snapshots, as they are remembered ---- */
 
-/* Kind `snapshot`: "LSN", of the newest; `first_snapshot`: its oldest transaction, of the first. */
-static const char *remembered(struct run *run, unsigned shard, const char *kind, bool *good)
+/* The oldest transaction of the first one; NULL: there was none yet. */
+static const char *first_oldest(struct run *run, unsigned shard, bool *good)
 {
     struct job_object *objects;
     int count;
     const char *name = shardmap_shard_name(run->reshard->map, shard), *found = NULL;
     *good = job_objects(run->reshard, run->job, &objects, &count);
     for (int i = 0; *good && i < count; i++)
-        if (strcmp(objects[i].kind, kind) == 0 && strcmp(objects[i].shard, name) == 0)
+        if (strcmp(objects[i].kind, "first_snapshot") == 0 && strcmp(objects[i].shard, name) == 0)
             found = objects[i].detail;
     return found;
 }
 
 static bool remember(struct run *run, const struct run_source *source)
 {
-    struct reshard *reshard = run->reshard;
-    struct job_object newest = {
-        .shard = shardmap_shard_name(reshard->map, source->shard),
-        .kind = "snapshot",
-        .name = "newest",
-    };
-    return job_has_removed(reshard, run->job, &newest) &&
-           job_will_make(reshard, run->job, source->shard, "snapshot", "newest",
-                         source->snapshot.lsn) &&
-           job_will_make(reshard, run->job, source->shard, "first_snapshot", "first",
+    return streams_remember(run->reshard, run->job, source->shard, source->snapshot.lsn) &&
+           job_will_make(run->reshard, run->job, source->shard, "first_snapshot", "first",
                          source->oldest);
-}
-
-static bool read_consistent(struct run *run)
-{
-    for (int i = 0; i < run->nsources; i++) {
-        unsigned high, low;
-        bool good;
-        const char *lsn = remembered(run, run->sources[i].shard, "snapshot", &good);
-        if (!good)
-            return false;
-        if (lsn && sscanf(lsn, "%X/%X", &high, &low) == 2)
-            run->consistent[run->sources[i].shard] = (uint64_t)high << 32 | low;
-    }
-    return true;
 }
 
 /* ---- the copy ---- */
@@ -283,7 +261,7 @@ static bool read_oldest(struct run *run, struct run_source *source)
 {
     struct reshard *reshard = run->reshard;
     bool good;
-    source->oldest = remembered(run, source->shard, "first_snapshot", &good);
+    source->oldest = first_oldest(run, source->shard, &good);
     if (!good || (source->oldest && source->begun))
         return good;
     struct db *db = reshard_primary(reshard, source->shard);
@@ -306,7 +284,9 @@ static bool take_snapshots(struct run *run)
             !snapshot_take(reshard, source->shard, "copy", &source->snapshot, &reshard->error) ||
             !read_oldest(run, source))
             return false;
-        run->consistent[source->shard] = source->snapshot.position;
+        run->snapshots[source->shard] = source->snapshot.position;
+        if (!remember(run, source))
+            return false;
     }
     return true;
 }
@@ -326,8 +306,7 @@ static bool catch_up(struct run *run)
         needed = needed || run->sources[i].begun;
     if (!needed)
         return true;
-    struct streams_options options = {.until = run->consistent, .consistent = run->consistent};
-    struct streams *streams = streams_start(reshard, run->job, &options);
+    struct streams *streams = streams_start(reshard, run->job, run->snapshots);
     enum streams_health health = streams ? STREAMS_RUNNING : STREAMS_FAILED;
     while (health == STREAMS_RUNNING && !reshard_stopped(reshard)) {
         pause_ms(LOOK_EVERY_MS / 10);
@@ -357,8 +336,6 @@ static bool copy_all(struct run *run)
                                           .snapshot = source->snapshot.name,
                                           .pass = source->begun ? 2 : 1,
                                           .oldest = source->oldest};
-        if (!remember(run, source))
-            return false;
     }
     struct copy_options options = {.jobs = run->options->jobs,
                                    .rate = run->options->rate,
@@ -419,9 +396,8 @@ static enum reshard_outcome stands_still(struct run *run)
 
 static struct streams *begin_streams(struct run *run)
 {
-    struct streams_options options = {.consistent = run->consistent};
     job_set_error(run->reshard, run->job, NULL);
-    return streams_start(run->reshard, run->job, &options);
+    return streams_start(run->reshard, run->job, NULL);
 }
 
 static enum reshard_outcome stream(struct run *run)
@@ -480,8 +456,6 @@ static enum reshard_outcome go(struct run *run)
         return reshard_fails(reshard, NULL, "cannot finish the targets");
     if (!(STREAMING_STATES & JOB_BIT(job->state)))
         return refuse_state(run);
-    if (!read_consistent(run))
-        return reshard_fails(reshard, NULL, "cannot read the job");
     return stream(run);
 }
 

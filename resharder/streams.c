@@ -2,6 +2,7 @@
 #include "resharder/streams.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -133,14 +134,44 @@ bool streams_make(struct reshard *reshard, const struct job *job, bool reverse)
 
 /* ---- starting ---- */
 
+bool streams_remember(struct reshard *reshard, const struct job *job, unsigned source,
+                      const char *lsn)
+{
+    struct job_object newest = {
+        .shard = shardmap_shard_name(reshard->map, source), .kind = "snapshot", .name = "newest"};
+    return job_has_removed(reshard, job, &newest) &&
+           job_will_make(reshard, job, source, newest.kind, newest.name, lsn);
+}
+
+/* 0: nothing was copied from there yet. */
+static bool read_consistent(struct reshard *reshard, const struct job *job, unsigned source,
+                            uint64_t *position)
+{
+    struct job_object *objects;
+    const char *name = shardmap_shard_name(reshard->map, source);
+    int count;
+    *position = 0;
+    if (!job_objects(reshard, job, &objects, &count))
+        return false;
+    for (int i = 0; i < count; i++) {
+        unsigned high, low;
+        if (strcmp(objects[i].kind, "snapshot") == 0 && strcmp(objects[i].shard, name) == 0 &&
+            objects[i].detail && sscanf(objects[i].detail, "%X/%X", &high, &low) == 2)
+            *position = (uint64_t)high << 32 | low;
+    }
+    return true;
+}
+
 static bool describe(struct streams *streams, const struct job *job, struct one *one,
-                     struct link link, bool reverse, const struct streams_options *options)
+                     struct link link, bool reverse, const uint64_t *until)
 {
     struct reshard *reshard = streams->reshard;
     const struct moves *moves = reverse ? &streams->reversed : &reshard->moves;
     struct move_tables *tables = arena_new(&reshard->arena, struct move_tables);
     struct db *source = reshard_primary(reshard, link.source);
-    if (!source || !tables_read(source, moves, &reshard->arena, tables, &reshard->error))
+    uint64_t consistent = 0;
+    if (!source || !tables_read(source, moves, &reshard->arena, tables, &reshard->error) ||
+        (!reverse && !read_consistent(reshard, job, link.source, &consistent)))
         return false;
     *one = (struct one){
         .options = {.tables = tables,
@@ -152,9 +183,8 @@ static bool describe(struct streams *streams, const struct job *job, struct one 
                     .origin = origin_name(reshard, job, link.source, reverse),
                     /* what came the other way is at home here: */
                     .skip_origin = origin_name(reshard, job, link.target, !reverse),
-                    .consistent_after =
-                        reverse || !options->consistent ? 0 : options->consistent[link.source],
-                    .until = options->until ? options->until[link.source] : 0},
+                    .consistent_after = consistent,
+                    .until = until ? until[link.source] : 0},
         .reverse = reverse,
         .source = shardmap_shard_name(reshard->map, link.source),
         .target = shardmap_shard_name(reshard->map, link.target),
@@ -183,8 +213,7 @@ static bool start(struct streams *streams, struct one *one)
     return failure.passing;
 }
 
-struct streams *streams_start(struct reshard *reshard, const struct job *job,
-                              const struct streams_options *options)
+struct streams *streams_start(struct reshard *reshard, const struct job *job, const uint64_t *until)
 {
     struct streams *streams = mem_alloc(sizeof *streams);
     int count;
@@ -195,9 +224,9 @@ struct streams *streams_start(struct reshard *reshard, const struct job *job,
     bool good = true;
     for (int i = 0; good && i < count; i++) {
         struct link back = {links[i].target, links[i].source};
-        good = describe(streams, job, &streams->items[streams->count++], links[i], false, options);
-        if (good && !options->until)
-            good = describe(streams, job, &streams->items[streams->count++], back, true, options);
+        good = describe(streams, job, &streams->items[streams->count++], links[i], false, until);
+        if (good && !until)
+            good = describe(streams, job, &streams->items[streams->count++], back, true, until);
     }
     for (int i = 0; good && i < streams->count; i++)
         good = start(streams, &streams->items[i]);

@@ -20,16 +20,17 @@ struct streams;
 MUST_CHECK bool streams_make(struct reshard *reshard, const struct job *job, bool reverse);
 
 /*
- * Starts them: all, or only the forward ones up to where `until` says (by shard's number, positions; for a copy that is
- * done in several passes). Until `consistent` (by source) the forward ones may meet rows that are newer or missing. NULL: reshard->error.
+ * Starts them: all, or (`until`, by shard's number) only the forward ones up to these positions, for a copy that is
+ * done in several passes. Up to the newest snapshot that was copied under (see streams_remember()) the forward ones may meet
+ * rows that are newer or missing. NULL: reshard->error.
  */
-struct streams_options {
-    const uint64_t *until;      /* NULL: for ever, both ways */
-    const uint64_t *consistent; /* by shard's number */
-};
 struct streams *streams_start(struct reshard *reshard, const struct job *job,
-                              const struct streams_options *options);
+                              const uint64_t *until);
 void streams_stop(struct streams *streams); /* NULL is ignored */
+
+/* The position ("0/16B3748") of the snapshot that rows of `source` are copied under now. */
+MUST_CHECK bool streams_remember(struct reshard *reshard, const struct job *job, unsigned source,
+                                 const char *lsn);
 
 enum streams_health {
     STREAMS_RUNNING,

@@ -38,6 +38,17 @@ static bool read_map_again(struct turn *turn)
     return true;
 }
 
+/* Somebody has to stream: another process that runs the job, or else this one. */
+static bool have_streams(struct turn *turn)
+{
+    struct reshard *reshard = turn->reshard;
+    turn->lock = job_lock(reshard, turn->job);
+    if (!turn->lock)
+        return strcmp(reshard->error.sqlstate, "55P03") == 0;
+    turn->streams = streams_start(reshard, turn->job, NULL);
+    return turn->streams != NULL;
+}
+
 /* Markers, while everybody works, until one comes through quickly: so will the one that all wait for. */
 static bool be_ready(struct turn *turn)
 {
@@ -146,7 +157,7 @@ static enum reshard_outcome take_turn(struct turn *turn)
 {
     struct reshard *reshard = turn->reshard;
     struct job *job = turn->job;
-    if (!turn_prepare(turn))
+    if (!have_streams(turn) || !turn_prepare(turn))
         return fails(turn, "cannot prepare");
     if (!be_ready(turn)) {
         fails(turn, "not caught up");
@@ -227,6 +238,8 @@ static enum reshard_outcome run_turn(const struct reshard_request *request,
         };
         outcome = begin_turn(&turn);
         turn_unlock(&turn);
+        streams_stop(turn.streams);
+        job_unlock(turn.lock);
         job_free(&job);
     }
     reshard_end(&reshard);

@@ -11,6 +11,7 @@
 
 #include "resharder/fence.h"
 #include "resharder/job.h"
+#include "resharder/streams.h"
 
 /* A shard that loses buckets. */
 struct turn_source {
@@ -37,9 +38,10 @@ struct turn {
     struct turn_source *sources;
     int nsources;
     struct turn_sequences *sequences; /* one per link */
+    struct job_lock *lock;            /* where nobody runs the job: then it is us, */
+    struct streams *streams;          /* ... and these are its streams */
     int64_t hold;                     /* 0: none */
     int64_t held_at;                  /* db_clock_ms() */
-    bool attempting;                  /* the job has our attempt */
     bool guarded;                     /* a guard is committed somewhere */
 };
 

@@ -173,6 +173,8 @@ bool turn_mark(struct turn *turn, const char *marker, int64_t until)
             i++;
             continue;
         }
+        if (turn->streams && streams_tend(turn->streams) == STREAMS_FAILED)
+            return false;
         if (db_clock_ms() >= until || reshard_stopped(turn->reshard))
             return came_too_late(turn, &turn->links[i]);
         pause_ms(LOOK_MS);
