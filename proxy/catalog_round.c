@@ -338,6 +338,27 @@ static void say(struct map_watch *watch, const struct config *config)
     }
 }
 
+/* Who else is there, for SHOW PROXIES. */
+static void read_proxies(struct map_watch *watch)
+{
+    struct catalog_proxy *proxies;
+    struct db_error ignored;
+    int count = 0;
+    struct arena *arena = mem_alloc(sizeof *arena);
+    arena_init(arena);
+    if (!catalog_proxies(watch->db, watch->database, arena, &proxies, &count, &ignored)) {
+        watch_free_arena(arena);
+        return;
+    }
+    pthread_mutex_lock(&watch->watches->lock);
+    struct arena *old = watch->others;
+    watch->others = arena;
+    watch->proxies = proxies;
+    watch->nproxies = count;
+    pthread_mutex_unlock(&watch->watches->lock);
+    watch_free_arena(old);
+}
+
 /* ---- a round ---- */
 
 static void note_reached(struct map_watch *watch)
@@ -369,10 +390,13 @@ static void go_round(struct map_watch *watch, const struct config *config,
     }
     note_reached(watch);
     pthread_mutex_lock(&watch->watches->lock);
+    bool holds = watch_holds(watch);
     watch_visit(watch);
     pthread_mutex_unlock(&watch->watches->lock);
     if (db_is_open(watch->db))
         say(watch, config);
+    if (!holds && watch->written_at && db_is_open(watch->db))
+        read_proxies(watch);
 }
 
 void catalog_round(struct map_watch *watch)

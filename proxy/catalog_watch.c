@@ -122,6 +122,13 @@ static void *keep(void *arg)
     return NULL;
 }
 
+void watch_free_arena(struct arena *arena)
+{
+    if (arena)
+        arena_free(arena);
+    free(arena);
+}
+
 /* ---- what workers use ---- */
 
 /* Under the lock. */
@@ -131,6 +138,7 @@ static void forget(struct map_watch *watch)
         return;
     recorded_map_unref(watch->recorded);
     free(watch->until);
+    watch_free_arena(watch->others);
     close(watch->wake);
     free(watch->database);
     free(watch);
@@ -438,13 +446,23 @@ void catalog_watch_stop(struct catalog_watches *watches)
 
 /* ---- telling ---- */
 
-const char *catalog_watch_id(const struct catalog_watches *watches)
+static void copy_proxies(const struct map_watch *watch, struct arena *arena,
+                         struct catalog_watch_report *report)
 {
-    return watches->id;
+    struct catalog_proxy *copies = arena_array(arena, struct catalog_proxy, watch->nproxies);
+    for (int i = 0; i < watch->nproxies; i++) {
+        copies[i] = watch->proxies[i];
+        copies[i].id = arena_strdup(arena, copies[i].id);
+        copies[i].host = arena_strdup(arena, copies[i].host);
+        copies[i].version = arena_strdup(arena, copies[i].version);
+    }
+    report->proxies = copies;
+    report->nproxies = watch->nproxies;
+    report->self = watch->watches->id;
 }
 
 void catalog_watch_report(struct catalog_watches *watches, const char *database,
-                          struct catalog_watch_report *report)
+                          struct arena *arena, struct catalog_watch_report *report)
 {
     *report = (struct catalog_watch_report){.watched = false};
     if (!watches)
@@ -460,6 +478,7 @@ void catalog_watch_report(struct catalog_watches *watches, const char *database,
         report->held = watch->used.held;
         report->changes = watch->changes;
         report->read_at = watch->read_at;
+        copy_proxies(watch, arena, report);
         snprintf(report->primary, sizeof report->primary, "%s", watch->primary);
     }
     pthread_mutex_unlock(&watches->lock);

@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "pgshunt/catalog.h"
 #include "pgshunt/error.h"
 
 struct daemon;
@@ -34,18 +35,20 @@ void catalog_watch_stop(struct catalog_watches *watches);
 
 /* What SHOW and metrics tell; any thread. */
 struct catalog_watch_report {
-    bool watched;      /* the database's map is recorded in a catalog */
-    bool reached;      /* its session is well */
-    int64_t epoch;     /* of the map that all workers use */
-    int64_t hold;      /* the newest hold that they keep; 0: none */
-    int busy, held;    /* see pgshunt.proxy */
-    int64_t changes;   /* maps published since the start */
-    int64_t read_at;   /* clock_us() of the last reading; 0: none */
+    bool watched;    /* the database's map is recorded in a catalog */
+    bool reached;    /* its session is well */
+    int64_t epoch;   /* of the map that all workers use */
+    int64_t hold;    /* the newest hold that they keep; 0: none */
+    int busy, held;  /* see pgshunt.proxy */
+    int64_t changes; /* maps published since the start */
+    int64_t read_at; /* clock_us() of the last reading; 0: none */
+    const struct catalog_proxy
+        *proxies; /* alive when it was last read, this one too; in the arena */
+    int nproxies;
+    const char *self;  /* this process among them */
     char primary[300]; /* host:port the session is with; "": none */
 };
 void catalog_watch_report(struct catalog_watches *watches, const char *database,
-                          struct catalog_watch_report *report);
-/* This process in pgshunt.proxy. */
-const char *catalog_watch_id(const struct catalog_watches *watches);
+                          struct arena *arena, struct catalog_watch_report *report);
 
 #endif

@@ -42,7 +42,10 @@ struct map_watch {
     bool changed;                  /* `recorded`, since the last such round began */
     struct map_use used;
     int64_t changes, read_at;
-    char primary[300]; /* "": it is not reached */
+    char primary[300];    /* "": it is not reached */
+    struct arena *others; /* has `proxies`; owned; NULL: not read yet */
+    struct catalog_proxy *proxies;
+    int nproxies;
 };
 
 struct catalog_watches {
@@ -70,6 +73,7 @@ MUST_CHECK bool watch_use(struct map_watch *watch, struct recorded_map *recorded
                           const int64_t *until, struct db_error *error);
 /* Under the lock: what the workers use is asked for, if need be. */
 void watch_visit(struct map_watch *watch);
+void watch_free_arena(struct arena *arena);      /* NULL is ignored */
 bool watch_holds(const struct map_watch *watch); /* under the lock */
 /* Says so where shards and weights of the configuration would give another map than is recorded. */
 void catalog_compare(const char *database, const struct database_config *config,

@@ -105,6 +105,16 @@ static const struct console_column shards[] = {
     I("replicas_fresh"), I("weight"), I("buckets"), S("keyspaces"), I("sv_active"), I("sv_idle"),
 };
 
+static const struct console_column maps[] = {
+    S("database"), Q("epoch"), Q("hold"), I("busy"), I("held"), S("catalog"), Q("read_ms_ago"),
+    Q("changes"),
+};
+
+static const struct console_column proxies[] = {
+    S("database"), S("id"), S("host"), I("pid"), S("version"), B("self"), Q("epoch"), Q("hold"),
+    I("busy"), I("held"), Q("seen_ms_ago"),
+};
+
 static const struct console_column prepared[] = {
     S("name"), S("statement"), Q("references"), I("servers"), I("workers"),
 };
@@ -138,6 +148,10 @@ static const struct console_command commands[] = {
          "every node of every shard: role, state, lag"),
     SHOW("SHOW SHARDS", shards, REPORT_SUMS, console_show_shards,
          "every shard: its primary, nodes that answer, share of the keys"),
+    SHOW("SHOW MAPS", maps, 0, console_show_maps,
+         "which map of the buckets all workers use, per database"),
+    SHOW("SHOW PROXIES", proxies, 0, console_show_proxies,
+         "every pgshunt that serves a database, as its catalog has them"),
     SHOW("SHOW DATABASES", databases, REPORT_SUMS, console_show_databases,
          "what clients may connect to"),
     SHOW("SHOW USERS", users, REPORT_SUMS, console_show_users, "users and their connections"),

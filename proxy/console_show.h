@@ -25,6 +25,8 @@ void console_show_sums(struct console_table *table, const struct report *report)
 
 /* console_state.c: the process and the cluster */
 void console_show_nodes(struct console_table *table, const struct report *report);
+void console_show_maps(struct console_table *table, const struct report *report);
+void console_show_proxies(struct console_table *table, const struct report *report);
 void console_show_shards(struct console_table *table, const struct report *report);
 void console_show_config(struct console_table *table, const struct report *report);
 void console_show_state(struct console_table *table, const struct report *report);

@@ -191,6 +191,30 @@ static void put_recovery(struct buffer *out, const struct report *report)
                (double)report->recovery.in_doubt);
 }
 
+/* One family after the other: each sample is of one database whose map is recorded. */
+static void put_maps(struct buffer *out, const struct report *report)
+{
+    static const struct {
+        const char *name, *type, *help;
+    } families[] = {
+        {"map_epoch", "gauge", "Number of the map of buckets that all workers use."},
+        {"map_changes_total", "counter", "Maps of buckets published, holds included."},
+        {"map_held_clients", "gauge", "Clients kept waiting while buckets are switched."},
+        {"catalog_up", "gauge", "1 while the catalog with the map of buckets is reached."},
+    };
+    for (size_t f = 0; f < sizeof families / sizeof *families; f++) {
+        metrics_family(out, families[f].name, families[f].type, families[f].help);
+        for (int i = 0; i < report->topology->ndatabases; i++) {
+            const struct catalog_watch_report *map = &report->maps[i];
+            const double values[] = {(double)map->epoch, (double)map->changes, map->held,
+                                     map->reached};
+            if (map->watched)
+                SAMPLE(out, families[f].name, values[f],
+                       {"database", report->topology->databases[i].name});
+        }
+    }
+}
+
 static void put_workers(struct buffer *out, const struct report *report)
 {
     char index[16];
@@ -340,6 +364,7 @@ void metrics_write(const struct report *report, struct buffer *out)
     put_process(out, report);
     put_tls(out, report);
     put_recovery(out, report);
+    put_maps(out, report);
     put_workers(out, report);
     put_pins(out, report);
     put_counters(out, report);

@@ -357,6 +357,14 @@ static void take_handshakes(struct report_handshakes *row, struct tls_counters *
     row->failed = atomic_load(&counters->failures);
 }
 
+static void take_maps(struct report *report, struct catalog_watches *watches)
+{
+    int count = report->topology->ndatabases;
+    for (int i = 0; i < count; i++)
+        catalog_watch_report(watches, report->topology->databases[i].name, &report->arena,
+                             &report->maps[i]);
+}
+
 struct report *report_static(struct daemon *daemon)
 {
     struct timespec wall;
@@ -371,6 +379,7 @@ struct report *report_static(struct daemon *daemon)
     report->reload_ok = atomic_load(&daemon->reload_ok);
     report->accepted = atomic_load(&daemon->connections);
     recovery_counts(daemon->recovery, &report->recovery);
+    take_maps(report, daemon->catalog);
     take_handshakes(&report->handshakes[0], &daemon->tls_clients);
     take_handshakes(&report->handshakes[1], &daemon->tls_servers);
     return report;

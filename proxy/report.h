@@ -17,6 +17,7 @@
 #include <uthash.h>
 
 #include "pgshunt/arena.h"
+#include "proxy/catalog_watch.h"
 #include "proxy/recovery.h"
 #include "proxy/topology.h"
 #include "proxy/worker.h"
@@ -159,6 +160,7 @@ struct report {
     int tls_clients, tls_servers;           /* connections on TLS */
     struct report_handshakes handshakes[2]; /* clients, servers */
     struct recovery_counts recovery;
+    struct catalog_watch_report *maps; /* by the topology's database */
     struct report_account *accounts;
     struct report_pool *pools;
     struct report_stats *stats;

@@ -15,6 +15,7 @@ struct report *report_new(struct topology *topology, unsigned parts)
     report->parts = parts;
     report->topology = topology_ref(topology);
     report->closed = arena_array(&report->arena, unsigned char, topology->ndatabases);
+    report->maps = arena_array(&report->arena, struct catalog_watch_report, topology->ndatabases);
     return report;
 }
 

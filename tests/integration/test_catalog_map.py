@@ -1,5 +1,6 @@
 """Proxies follow the map of the buckets that is recorded in Postgres: at once, all of them, and across restarts."""
 import time
+import urllib.request
 from contextlib import closing
 
 import pytest
@@ -295,6 +296,27 @@ def test_failover_of_the_catalog(cluster, proxy):
     after = move_all(cluster)
     wait_epoch(cluster, 1, after)
     assert finds_all(proxy)
+
+
+def test_shown(cluster, proxy):
+    """On the console and in the metrics."""
+    catalog_node = cluster.shards[0].primary
+    with proxy_of(cluster) as other:
+        hold = int(catalog(catalog_node, "hold", "app", "j", 30000, "users/0-0"))
+        wait_epoch(cluster, 2, 1, hold)
+        found, = proxy.show("MAPS")
+        assert (found["database"], int(found["epoch"]), int(found["hold"])) == ("app", 1, hold)
+        assert found["catalog"] == f"127.0.0.1:{catalog_node.port}" and int(found["read_ms_ago"]) < 20000
+        catalog(catalog_node, "release", hold)
+        wait_epoch(cluster, 2, 1)
+        wait_until(lambda: len(proxy.show("PROXIES")) == 2, 20.0, "both proxies are shown")
+        rows_shown = proxy.show("PROXIES")
+        assert {int(row["pid"]) for row in rows_shown} == {proxy.pid, other.pid}
+        assert [int(row["pid"]) for row in rows_shown if row["self"] in (True, "t")] == [proxy.pid]
+        with urllib.request.urlopen(f"http://{proxy.host}:{proxy.http_port}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        assert 'pgshunt_map_epoch{database="app"} 1\n' in text and 'pgshunt_catalog_up{database="app"} 1\n' in text
+        assert 'pgshunt_map_held_clients{database="app"} 0\n' in text
 
 
 def test_pgshuntctl_map(cluster, proxy):

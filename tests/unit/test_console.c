@@ -553,6 +553,34 @@ static void test_nodes_and_shards(void **state)
     report_free(report);
 }
 
+static void test_maps_and_proxies(void **state)
+{
+    struct report *report = new_report();
+    const struct catalog_proxy proxies[] = {
+        {"a-1", "px1", "1.0", 11, 3, 7, 2, 5, 11000, 0.25},
+        {"b-2", "px2", "1.0", 12, 2, 0, 0, 0, 11000, 1.5},
+    };
+    (void)state;
+    check_show("SHOW MAPS", report, "");
+    check_show("SHOW PROXIES", report, "");
+    report->maps[0] = (struct catalog_watch_report){.watched = true,
+                                                    .epoch = 3,
+                                                    .hold = 7,
+                                                    .busy = 2,
+                                                    .held = 5,
+                                                    .changes = 4,
+                                                    .self = "b-2",
+                                                    .proxies = proxies,
+                                                    .nproxies = 2};
+    check_show("SHOW MAPS", report, "app|3|7|2|5|~|~|4\n");
+    check_show("SHOW PROXIES", report,
+               "app|a-1|px1|11|1.0|f|3|7|2|5|250\napp|b-2|px2|12|1.0|t|2|0|0|0|1500\n");
+    report->maps[0].read_at = report->now - 2000000;
+    snprintf(report->maps[0].primary, sizeof report->maps[0].primary, "10.0.0.1:5501");
+    check_show("SHOW MAPS", report, "app|3|7|2|5|10.0.0.1:5501|2000|4\n");
+    report_free(report);
+}
+
 static void test_config_and_state(void **state)
 {
     struct report *report = new_report();
@@ -675,6 +703,7 @@ int main(void)
         cmocka_unit_test(test_users_and_lists),
         cmocka_unit_test(test_connections),
         cmocka_unit_test(test_stats),
+        cmocka_unit_test(test_maps_and_proxies),
         cmocka_unit_test(test_nodes_and_shards),
         cmocka_unit_test(test_config_and_state),
         cmocka_unit_test(test_texts),
