@@ -1,0 +1,248 @@
+/* test_reshard_plan.c: the fewest buckets move, to exact shares, and what is asked for wrongly is told. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "resharder/plan.h"
+
+#define MAX_SHARDS 9
+
+static struct shardmap *new_map(unsigned nshards, const unsigned *weights)
+{
+    static const char *names[MAX_SHARDS] = {"s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8"};
+    return shardmap_new(&(struct shardmap_builder){names, weights, nshards});
+}
+
+/* Two shards own half each, of `users` and `docs`; s2 nothing. */
+static struct shardmap *two_of_three(void)
+{
+    struct shardmap *map = new_map(3, (const unsigned[]){1, 1, 0});
+    shardmap_add_keyspace(map, "users", KEY_BIGINT, HASH_XXH64);
+    shardmap_add_keyspace(map, "docs", KEY_UUID, HASH_XXH64);
+    shardmap_add_keyspace(map, "old", KEY_BIGINT, HASH_POSTGRES);
+    return map;
+}
+
+/* "users 0-2730 s0>s2, ..." */
+static const char *words(const struct moves *moves, struct arena *arena)
+{
+    const char *out = "";
+    for (int i = 0; i < moves->count; i++) {
+        const struct move *move = &moves->items[i];
+        out = arena_printf(arena, "%s%s%s %u-%u s%u>s%u", out, i ? ", " : "", move->keyspace->name,
+                           move->first, move->last, move->source, move->target);
+    }
+    return out;
+}
+
+struct wish_case {
+    struct reshard_wish wish;
+    const char *moves; /* NULL: it is wrong, */
+    const char *error; /* ... and this is told */
+};
+
+static const struct wish_case wishes[] = {
+    {{.add = "s2", .keyspaces = "users"}, "users 5462-8191 s0>s2, users 8192-10922 s1>s2", NULL},
+    {{.drain = "s1", .keyspaces = "users"}, "users 8192-16383 s1>s0", NULL},
+    {{.drain = "s1", .add = "s2", .keyspaces = "docs"}, "docs 8192-16383 s1>s2", NULL},
+    {{.weights = "s0=3, s1=1", .keyspaces = "users"}, "users 8192-12287 s1>s0", NULL},
+    {{.weights = "s2=2", .keyspaces = "users"},
+     "users 4096-8191 s0>s2, users 8192-12287 s1>s2",
+     NULL},
+    {{.weights = "s0=1,s1=1"}, "", NULL},
+    {{.move = "0-4095:s2"}, "users 0-4095 s0>s2, docs 0-4095 s0>s2", NULL},
+    {{.move = "users/8190-8193:s2,docs/7:s1"},
+     "users 8190-8191 s0>s2, users 8192-8193 s1>s2, docs 7-7 s0>s1",
+     NULL},
+    {{.move = "0-8192:s1", .keyspaces = "users"}, "users 0-8191 s0>s1", NULL},
+    {{.drain = "s1", .move = "16383:s2", .keyspaces = "users"},
+     "users 8192-16382 s1>s0, users 16383-16383 s1>s2",
+     NULL},
+    {{.add = NULL}, NULL, "nothing is to be moved"},
+    {{.add = ""}, NULL, "nothing is to be moved"},
+    {{.add = "s7"}, NULL, "there is no shard \"s7\""},
+    {{.add = "s2,,s1"}, NULL, "there is no shard \"\""},
+    {{.drain = "s0,s1"}, NULL, "no shard with a weight is left for keyspace \"users\""},
+    {{.drain = "s0", .add = "s0"}, NULL, "shard \"s0\" is to be added and drained"},
+    {{.drain = "s0", .weights = "s0=1"}, NULL, "shard \"s0\" is to be drained, and has a weight"},
+    {{.weights = "s0"}, NULL, "\"s0\" is no weight of a shard"},
+    {{.weights = "s0=-1"}, NULL, "\"s0=-1\" is no weight of a shard"},
+    {{.weights = "s0=99999999999999999999"},
+     NULL,
+     "\"s0=99999999999999999999\" is no weight of a shard"},
+    {{.weights = "s0=1,s0=2"}, NULL, "the weight of shard \"s0\" is said twice"},
+    {{.weights = "s0=0,s1=0"}, NULL, "no shard with a weight is left for keyspace \"users\""},
+    {{.move = "0-4095"}, NULL, "\"0-4095\" is no move"},
+    {{.move = "5-4:s1"}, NULL, "\"5-4:s1\" is no move"},
+    {{.move = "0-16384:s1"}, NULL, "\"0-16384:s1\" is no move"},
+    {{.move = "-1:s1"}, NULL, "\"-1:s1\" is no move"},
+    {{.move = "1-:s1"}, NULL, "\"1-:s1\" is no move"},
+    {{.move = ":s1"}, NULL, "\":s1\" is no move"},
+    {{.move = "0:s9"}, NULL, "there is no shard \"s9\""},
+    {{.move = "x/0:s1"}, NULL, "there is no keyspace \"x\""},
+    {{.move = "old/0:s1"}, NULL, "keyspace \"old\" is not among those that can or are to be moved"},
+    {{.move = "docs/0:s1", .keyspaces = "users"},
+     NULL,
+     "keyspace \"docs\" is not among those that can or are to be moved"},
+    {{.move = "0-9:s1,5:s2"}, NULL, "\"5:s2\": bucket 5 of users is named before"},
+    {{.move = "0-9:s0"}, NULL, "\"0-9:s0\": these buckets are on shard s0 already"},
+    {{.add = "s2", .keyspaces = "x"}, NULL, "there is no keyspace \"x\""},
+    {{.add = "s2", .keyspaces = "old"},
+     NULL,
+     "keyspace \"old\" cannot be moved: its hash is Postgres' own, by which the number of shards "
+     "decides who owns a row"},
+};
+
+static void test_wishes(void **state)
+{
+    const unsigned weights[] = {1, 1, 1};
+    (void)state;
+    for (size_t i = 0; i < sizeof wishes / sizeof wishes[0]; i++) {
+        const struct wish_case *c = &wishes[i];
+        struct arena arena;
+        struct moves moves = {.count = 0};
+        struct db_error error = {.text = ""};
+        arena_init(&arena);
+        struct shardmap *map = two_of_three();
+        bool ok = plan_moves(map, weights, &c->wish, &arena, &moves, &error);
+        if (c->moves) {
+            if (!ok)
+                fail_msg("case %zu: %s", i, error.text);
+            assert_string_equal(words(&moves, &arena), c->moves);
+        } else {
+            assert_false(ok);
+            assert_string_equal(error.text, c->error);
+            assert_true(error.hint[0]);
+        }
+        shardmap_free(map);
+        arena_free(&arena);
+    }
+}
+
+/* A shard that is configured with weight 0 has no share. */
+static void test_weightless(void **state)
+{
+    struct arena arena;
+    struct moves moves;
+    struct db_error error = {.text = ""};
+    (void)state;
+    arena_init(&arena);
+    struct shardmap *map = two_of_three();
+    const unsigned weights[] = {1, 1, 0};
+    assert_false(
+        plan_moves(map, weights, &(struct reshard_wish){.add = "s2"}, &arena, &moves, &error));
+    assert_non_null(strstr(error.text, "weight 0"));
+    assert_true(plan_moves(map, weights, &(struct reshard_wish){.add = "s2", .weights = "s2=1"},
+                           &arena, &moves, &error));
+    assert_int_equal(moves.count, 4);
+    shardmap_free(map);
+    arena_free(&arena);
+}
+
+/* ---- properties ---- */
+
+static unsigned random_below(unsigned *seed, unsigned below)
+{
+    *seed = *seed * 1103515245u + 12345u;
+    return (*seed >> 16) % below;
+}
+
+/* A map that many jobs have changed. */
+static struct shardmap *random_map(unsigned *seed, unsigned nshards, unsigned *weights)
+{
+    unsigned equal[MAX_SHARDS];
+    for (unsigned s = 0; s < nshards; s++) {
+        equal[s] = 1;
+        weights[s] = 1 + random_below(seed, 5);
+    }
+    struct shardmap *map = new_map(nshards, equal);
+    shardmap_add_keyspace(map, "users", KEY_BIGINT, HASH_XXH64);
+    for (unsigned i = random_below(seed, 12); i > 0; i--) {
+        unsigned first = random_below(seed, SHARDKEY_BUCKETS);
+        unsigned last = first + random_below(seed, SHARDKEY_BUCKETS - first);
+        shardmap_set_buckets(map, 0, first, last, random_below(seed, nshards));
+    }
+    return map;
+}
+
+/* What each shard is to have, as a new map of these weights gives it out. */
+static const unsigned *fresh_shares(const struct shardmap *fresh)
+{
+    return shardmap_keyspace(fresh, 0)->owned;
+}
+
+static void check_moves(const struct shardmap *map, const struct moves *moves,
+                        const unsigned *shares, unsigned nshards)
+{
+    const struct keyspace *users = shardmap_keyspace(map, 0);
+    unsigned counts[MAX_SHARDS], moved = 0, surplus = 0, next = 0;
+    memcpy(counts, users->owned, sizeof *counts * nshards);
+    for (int i = 0; i < moves->count; i++) {
+        const struct move *move = &moves->items[i];
+        assert_true(move->first >= next && move->last >= move->first &&
+                    move->last < SHARDKEY_BUCKETS);
+        assert_int_not_equal(move->source, move->target);
+        for (unsigned b = move->first; b <= move->last; b++)
+            assert_int_equal(users->bucket_shard[b], move->source);
+        next = move->last + 1;
+        counts[move->source] -= next - move->first;
+        counts[move->target] += next - move->first;
+        moved += next - move->first;
+        assert_true(users->owned[move->source] > shares[move->source]);
+        assert_true(users->owned[move->target] < shares[move->target]);
+    }
+    for (unsigned s = 0; s < nshards; s++) {
+        assert_int_equal(counts[s], shares[s]);
+        if (users->owned[s] > shares[s])
+            surplus += users->owned[s] - shares[s];
+    }
+    assert_int_equal(moved, surplus);
+}
+
+static void test_fewest(void **state)
+{
+    unsigned seed = 42, most = 0;
+    (void)state;
+    for (int round = 0; round < 3000; round++) {
+        unsigned nshards = 2 + random_below(&seed, MAX_SHARDS - 1), weights[MAX_SHARDS];
+        struct arena arena;
+        struct moves moves;
+        struct db_error error = {.text = ""};
+        arena_init(&arena);
+        struct shardmap *map = random_map(&seed, nshards, weights);
+        const char *said = "";
+        for (unsigned s = 0; s < nshards; s++) {
+            if (random_below(&seed, 6) == 0 && s)
+                weights[s] = 0;
+            said = arena_printf(&arena, "%s%ss%u=%u", said, s ? "," : "", s, weights[s]);
+        }
+        struct shardmap *fresh = new_map(nshards, weights);
+        shardmap_add_keyspace(fresh, "users", KEY_BIGINT, HASH_XXH64);
+        if (!plan_moves(map, weights, &(struct reshard_wish){.weights = said}, &arena, &moves,
+                        &error))
+            fail_msg("%s: %s", said, error.text);
+        check_moves(map, &moves, fresh_shares(fresh), nshards);
+        if ((unsigned)moves.count > most)
+            most = (unsigned)moves.count;
+        shardmap_free(map);
+        shardmap_free(fresh);
+        arena_free(&arena);
+    }
+    assert_in_range(most, 2, 40); /* not bucket by bucket */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_wishes),
+        cmocka_unit_test(test_weightless),
+        cmocka_unit_test(test_fewest),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
