@@ -97,6 +97,16 @@ struct call {
     unsigned given;    /* bits of options */
 };
 
+static enum reshard_outcome do_plan(struct call *call)
+{
+    return reshard_plan(&call->request, &call->wish);
+}
+
+static enum reshard_outcome do_create(struct call *call)
+{
+    return reshard_create(&call->request, &call->wish, call->prepare_schema);
+}
+
 static enum reshard_outcome do_pause(struct call *call)
 {
     return reshard_pause(&call->request, true);
@@ -157,6 +167,8 @@ static const struct verb {
 } verbs[] = {
     {"run", do_run, NAME, BIT(JOBS) | BIT(RATE) | BIT(MAX_LAG) | BIT(UNTIL_CAUGHT_UP), true,
      "Done."},
+    {"plan", do_plan, NO_NAME, WISHES, true, "Nothing is in the way."},
+    {"create", do_create, NAME, WISHES, true, "Created. reshard run begins to copy."},
     {"status", do_status, MAY_NAME, BIT(WATCH), false, ""},
     {"list", do_status, NO_NAME, 0, false, ""},
     {"pause", do_pause, NAME, 0, false, "Paused."},

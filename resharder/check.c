@@ -1,0 +1,187 @@
+/* check.c: everything that would stop a job: which shards are looked at, other jobs, what is told. */
+#include "resharder/check.h"
+
+#include <string.h>
+
+#include "resharder/plan.h"
+
+#define uthash_malloc(size) mem_alloc(size)
+#include <uthash.h>
+
+/* ---- telling ---- */
+
+struct check_told {
+    const char *words;
+    UT_hash_handle hh;
+};
+
+static bool is_told(struct check *check, const char *shard, const char *object, const char *text)
+{
+    struct check_told *told;
+    const char *words =
+        RESHARD_TEXT(check->reshard, "%s|%s|%s", shard ? shard : "", object ? object : "", text);
+    HASH_FIND(hh, check->told, words, strlen(words), told);
+    if (told)
+        return true;
+    told = arena_new(&check->reshard->arena, struct check_told);
+    told->words = words;
+    HASH_ADD_KEYPTR(hh, check->told, told->words, strlen(told->words), told);
+    return false;
+}
+
+void check_problem(struct check *check, const char *shard, const char *object, const char *text,
+                   const char *mend)
+{
+    if (is_told(check, shard, object, text))
+        return;
+    check->problems++;
+    reshard_tell(check->reshard, RESHARD_PROBLEM, shard, object, text, mend);
+}
+
+void check_note(struct check *check, const char *shard, const char *object, const char *text,
+                const char *mend)
+{
+    if (!is_told(check, shard, object, text))
+        reshard_tell(check->reshard, RESHARD_NOTE, shard, object, text, mend);
+}
+
+bool check_fails(struct check *check, unsigned shard, const char *what)
+{
+    (void)reshard_fails(check->reshard, shardmap_shard_name(check->reshard->map, shard), what);
+    return false;
+}
+
+static const char *cell(const PGresult *rows, int row, int column)
+{
+    return PQgetisnull(rows, row, column) ? NULL : PQgetvalue(rows, row, column);
+}
+
+bool check_ask(struct check *check, unsigned shard, const char *what, const char *sql,
+               const char *first, const char *second)
+{
+    struct reshard *reshard = check->reshard;
+    struct db *db = reshard_primary(reshard, shard);
+    int nparams = (first != NULL) + (second != NULL);
+    PGresult *rows =
+        db ? db_query(db, RESHARD_QUERY_MS, &reshard->error, sql, nparams, first, second) : NULL;
+    const char *name = shardmap_shard_name(reshard->map, shard);
+    if (!rows && strcmp(reshard->error.sqlstate, "42501") == 0) {
+        check_problem(check, name, NULL, RESHARD_TEXT(reshard, "%s", reshard->error.text),
+                      "GRANT the role what it lacks, or use a superuser");
+        return true;
+    }
+    if (!rows)
+        return check_fails(check, shard, what);
+    for (int i = 0; i < PQntuples(rows); i++) {
+        bool problem = strcmp(PQgetvalue(rows, i, 0), "problem") == 0;
+        (problem ? check_problem : check_note)(check, name, cell(rows, i, 1),
+                                               PQgetvalue(rows, i, 2), cell(rows, i, 3));
+    }
+    PQclear(rows);
+    return true;
+}
+
+/* ---- the shards ---- */
+
+bool check_is_source(const struct check *check, unsigned shard)
+{
+    for (int i = 0; i < check->nlinks; i++)
+        if (check->links[i].source == shard)
+            return true;
+    return false;
+}
+
+bool check_is_target(const struct check *check, unsigned shard)
+{
+    for (int i = 0; i < check->nlinks; i++)
+        if (check->links[i].target == shard)
+            return true;
+    return false;
+}
+
+static bool read_tables(struct check *check, unsigned shard)
+{
+    struct reshard *reshard = check->reshard;
+    struct db *db = reshard_primary(reshard, shard);
+    return (db && tables_read(db, &reshard->moves, &reshard->arena, &check->tables[shard],
+                              &reshard->error)) ||
+           check_fails(check, shard, "cannot read the tables");
+}
+
+static bool check_shard(struct check *check, unsigned shard)
+{
+    return check_server(check, shard) && read_tables(check, shard) && check_tables(check, shard);
+}
+
+/* ---- other jobs ---- */
+
+static bool has_jobs(struct reshard *reshard, bool *has)
+{
+    PGresult *rows = db_query(reshard_catalog(reshard), RESHARD_QUERY_MS, &reshard->error,
+                              "SELECT FROM pg_tables WHERE schemaname = 'pgshunt' AND tablename"
+                              " = 'job_move'",
+                              0);
+    *has = rows && PQntuples(rows) > 0;
+    PQclear(rows);
+    return rows != NULL;
+}
+
+static const char jobs_query[] =
+    "SELECT 'problem', j.name, format('moves buckets of keyspace %s too, and is %s: one job at a "
+    "time"
+    " may move a keyspace', m.keyspace, j.state),"
+    " CASE WHEN j.state IN ('created', 'copying', 'indexing', 'streaming')"
+    " THEN format('pgshuntctl reshard cancel %s, or finish it', j.name)"
+    " ELSE format('pgshuntctl reshard complete %s', j.name) END"
+    " FROM pgshunt.job j JOIN pgshunt.job_move m ON m.job = j.name"
+    " WHERE j.database = $1 AND j.state NOT IN ('completed', 'cancelled') AND m.keyspace = $2"
+    " GROUP BY 1, j.name, m.keyspace, j.state";
+
+static bool check_jobs(struct check *check)
+{
+    struct reshard *reshard = check->reshard;
+    bool has = false;
+    if (!has_jobs(reshard, &has))
+        return check_fails(check, reshard->catalog, "cannot read the jobs");
+    for (unsigned k = 0; k < shardmap_keyspaces(reshard->map) && has; k++) {
+        const struct keyspace *keyspace = shardmap_keyspace(reshard->map, k);
+        bool moves = false;
+        for (int i = 0; i < reshard->moves.count; i++)
+            moves |= reshard->moves.items[i].keyspace == keyspace;
+        if (moves && !check_ask(check, reshard->catalog, "cannot read the jobs", jobs_query,
+                                reshard->request->database, keyspace->name))
+            return false;
+    }
+    return true;
+}
+
+/* What stays behind on a shard that is to own nothing. */
+static void check_staying(struct check *check)
+{
+    struct reshard *reshard = check->reshard;
+    for (unsigned k = 0; k < shardmap_keyspaces(reshard->map); k++) {
+        const struct keyspace *keyspace = shardmap_keyspace(reshard->map, k);
+        const char *obstacle = plan_obstacle(keyspace);
+        if (obstacle)
+            check_note(check, NULL, keyspace->name,
+                       RESHARD_TEXT(reshard, "this keyspace is not moved: %s", obstacle), NULL);
+    }
+}
+
+bool check_all(struct check *check)
+{
+    struct reshard *reshard = check->reshard;
+    unsigned nshards = shardmap_shards(reshard->map);
+    bool good = true;
+    check->links = moves_links(&reshard->moves, &reshard->arena, &check->nlinks);
+    check->tables = arena_array(&reshard->arena, struct move_tables, nshards);
+    check_staying(check);
+    for (unsigned s = 0; s < nshards; s++)
+        if (check_is_source(check, s) || check_is_target(check, s))
+            good &= check_shard(check, s);
+    for (int i = 0; i < check->nlinks && good; i++)
+        good &= check_schema(check, &check->links[i]);
+    good = check_jobs(check) && good;
+    HASH_CLEAR(hh, check->told);
+    return good;
+}

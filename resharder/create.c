@@ -1,0 +1,294 @@
+/* create.c: what a job would move, how much that is, and its checks; recording it. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "resharder/check.h"
+#include "resharder/job.h"
+#include "resharder/plan.h"
+
+#define USUAL_RATE (50 * 1024 * 1024) /* bytes a second, for the time that is expected */
+
+/* ---- what moves ---- */
+
+static enum reshard_outcome refuse(struct reshard *reshard, const char *text, const char *mend)
+{
+    reshard_tell(reshard, RESHARD_FAILED, NULL, NULL, text, mend);
+    return RESHARD_REFUSED;
+}
+
+static bool find_moves(struct reshard *reshard, const struct reshard_wish *wish)
+{
+    const struct database_config *database = reshard->database;
+    unsigned *weights = arena_array(&reshard->arena, unsigned, database->nshards);
+    for (int i = 0; i < database->nshards; i++)
+        weights[i] = (unsigned)database->shards[i].weight;
+    if (plan_moves(reshard->map, weights, wish, &reshard->arena, &reshard->moves, &reshard->error))
+        return true;
+    (void)refuse(reshard, RESHARD_TEXT(reshard, "%s", reshard->error.text),
+                 RESHARD_TEXT(reshard, "%s", reshard->error.hint));
+    return false;
+}
+
+/* Of the keyspace, from one shard to the other. */
+static unsigned count_buckets(const struct reshard *reshard, const struct keyspace *keyspace,
+                              unsigned source, unsigned target)
+{
+    unsigned count = 0;
+    for (int i = 0; i < reshard->moves.count; i++) {
+        const struct move *move = &reshard->moves.items[i];
+        if (move->keyspace == keyspace && move->source == source && move->target == target)
+            count += move->last - move->first + 1;
+    }
+    return count;
+}
+
+static void tell_move(struct reshard *reshard, const struct move *move)
+{
+    const char *range = move->first == move->last
+                            ? RESHARD_TEXT(reshard, "bucket %u", move->first)
+                            : RESHARD_TEXT(reshard, "buckets %u-%u (%u)", move->first, move->last,
+                                           move->last - move->first + 1);
+    reshard_tell(
+        reshard, RESHARD_PLANNED, shardmap_shard_name(reshard->map, move->source),
+        move->keyspace->name,
+        RESHARD_TEXT(reshard, "%s to %s", range, shardmap_shard_name(reshard->map, move->target)),
+        NULL);
+}
+
+/* ---- how much it is ---- */
+
+/* What comes to each shard, summed up. */
+struct amounts {
+    int64_t *bytes; /* by target */
+    int64_t all;
+};
+
+static const char *size_text(struct reshard *reshard, int64_t bytes)
+{
+    static const char *const units[] = {"bytes", "kB", "MB", "GB", "TB"};
+    double size = (double)bytes;
+    size_t unit = 0;
+    while (size >= 10000 && unit + 1 < sizeof units / sizeof units[0]) {
+        size /= 1024;
+        unit++;
+    }
+    return RESHARD_TEXT(reshard, "%.0f %s", size, units[unit]);
+}
+
+static const char *time_text(struct reshard *reshard, int64_t seconds)
+{
+    if (seconds < 120)
+        return RESHARD_TEXT(reshard, "%lld s", (long long)(seconds ? seconds : 1));
+    if (seconds < 7200)
+        return RESHARD_TEXT(reshard, "%lld min", (long long)(seconds / 60));
+    return RESHARD_TEXT(reshard, "%lld h %lld min", (long long)(seconds / 3600),
+                        (long long)(seconds / 60 % 60));
+}
+
+/* The leaves' statistics, where the root has none. -1: nobody knows. */
+static bool read_rows(struct reshard *reshard, unsigned shard, struct move_table *table)
+{
+    PGresult *rows =
+        db_query(reshard_primary(reshard, shard), RESHARD_QUERY_MS, &reshard->error,
+                 "SELECT coalesce(sum(c.reltuples) FILTER (WHERE c.reltuples >= 0), -1)"
+                 " FROM pg_class c WHERE c.relkind = 'r' AND (c.oid = $1::oid OR c.oid IN"
+                 " (SELECT relid FROM pg_partition_tree($1::oid)))",
+                 1, RESHARD_TEXT(reshard, "%u", table->oid));
+    if (!rows)
+        return false;
+    table->rows = strtod(PQgetvalue(rows, 0, 0), NULL);
+    PQclear(rows);
+    return true;
+}
+
+static int64_t bytes_of(const struct move_table *table)
+{
+    int64_t bytes = 0;
+    for (int i = 0; i < table->nleaves; i++)
+        bytes += table->leaves[i].bytes;
+    return bytes;
+}
+
+/* The part of a shard's rows that goes over a link: as of its buckets. */
+static void tell_table(struct reshard *reshard, const struct link *link,
+                       const struct move_table *table, struct amounts *amounts)
+{
+    const struct keyspace *keyspace = table->rule->keyspace;
+    unsigned owned = keyspace->owned[link->source],
+             moving = count_buckets(reshard, keyspace, link->source, link->target);
+    if (!moving || !owned)
+        return;
+    double part = (double)moving / owned;
+    int64_t bytes = (int64_t)((double)bytes_of(table) * part);
+    amounts->bytes[link->target] += bytes;
+    amounts->all += bytes;
+    reshard_tell(
+        reshard, RESHARD_FACT, shardmap_shard_name(reshard->map, link->source), table->relation,
+        RESHARD_TEXT(reshard, "%s, %s to %s (%.0f %% of its rows)",
+                     table->rows < 0 ? "rows not known (never analyzed)"
+                                     : RESHARD_TEXT(reshard, "about %.0f rows", table->rows * part),
+                     size_text(reshard, bytes), shardmap_shard_name(reshard->map, link->target),
+                     part * 100),
+        NULL);
+}
+
+static bool tell_link(struct check *check, const struct link *link, struct amounts *amounts)
+{
+    struct move_tables *tables = &check->tables[link->source];
+    for (int i = 0; i < tables->count; i++) {
+        if (!read_rows(check->reshard, link->source, &tables->items[i]))
+            return check_fails(check, link->source, "cannot read the statistics");
+        tell_table(check->reshard, link, &tables->items[i], amounts);
+    }
+    return true;
+}
+
+static bool tell_room(struct check *check, unsigned shard, int64_t bytes)
+{
+    struct reshard *reshard = check->reshard;
+    PGresult *rows = db_query(reshard_primary(reshard, shard), RESHARD_QUERY_MS, &reshard->error,
+                              "SELECT pg_database_size(current_database())", 0);
+    if (!rows)
+        return check_fails(check, shard, "cannot read the database's size");
+    int64_t size = strtoll(PQgetvalue(rows, 0, 0), NULL, 10);
+    PQclear(rows);
+    check_note(
+        check, shardmap_shard_name(reshard->map, shard), "disk",
+        RESHARD_TEXT(reshard,
+                     "%s will come to a database of %s, and its indexes. A server does not tell "
+                     "how much of its disk is free",
+                     size_text(reshard, bytes), size_text(reshard, size)),
+        NULL);
+    return true;
+}
+
+static bool tell_amounts(struct check *check)
+{
+    struct reshard *reshard = check->reshard;
+    unsigned nshards = shardmap_shards(reshard->map);
+    struct amounts amounts = {.bytes = arena_array(&reshard->arena, int64_t, nshards)};
+    for (int i = 0; i < check->nlinks; i++)
+        if (!tell_link(check, &check->links[i], &amounts))
+            return false;
+    for (unsigned s = 0; s < nshards; s++)
+        if (check_is_target(check, s) && !tell_room(check, s, amounts.bytes[s]))
+            return false;
+    reshard_tell(reshard, RESHARD_FACT, NULL, "in all",
+                 RESHARD_TEXT(reshard, "%s, copied in %s at 50 MB/s",
+                              size_text(reshard, amounts.all),
+                              time_text(reshard, amounts.all / USUAL_RATE)),
+                 NULL);
+    return true;
+}
+
+/* ---- plan ---- */
+
+/* Looks, and tells all of it. `check` has what was found. */
+static enum reshard_outcome look(struct check *check)
+{
+    struct reshard *reshard = check->reshard;
+    for (int i = 0; i < reshard->moves.count; i++)
+        tell_move(reshard, &reshard->moves.items[i]);
+    if (!check_all(check) || !tell_amounts(check))
+        return reshard_stopped(reshard) ? RESHARD_STOPPED : RESHARD_UNFINISHED;
+    return check->problems ? RESHARD_DIFFERENT : RESHARD_DONE;
+}
+
+static enum reshard_outcome plan(struct reshard *reshard, const struct reshard_wish *wish)
+{
+    struct check check = {.reshard = reshard};
+    if (!find_moves(reshard, wish))
+        return RESHARD_REFUSED;
+    if (reshard->moves.count)
+        return look(&check);
+    reshard_tell(reshard, RESHARD_FACT, NULL, NULL, "nothing has to move: it is so already", NULL);
+    return RESHARD_DONE;
+}
+
+enum reshard_outcome reshard_plan(const struct reshard_request *request,
+                                  const struct reshard_wish *wish)
+{
+    struct reshard_request looking = *request;
+    struct reshard reshard;
+    looking.dry_run = true; /* nothing is written, not even the catalog's tables */
+    enum reshard_outcome outcome =
+        reshard_begin(&reshard, &looking) ? plan(&reshard, wish) : RESHARD_UNFINISHED;
+    reshard_end(&reshard);
+    return outcome;
+}
+
+/* ---- create ---- */
+
+static json_t *options_of(const struct reshard_wish *wish, bool prepare_schema)
+{
+    const struct {
+        const char *name, *value;
+    } said[] = {{"add", wish->add},
+                {"drain", wish->drain},
+                {"weights", wish->weights},
+                {"move", wish->move},
+                {"keyspaces", wish->keyspaces}};
+    json_t *options = json_object();
+    for (size_t i = 0; i < sizeof said / sizeof said[0]; i++)
+        if (said[i].value)
+            json_object_set_new(options, said[i].name, json_string(said[i].value));
+    json_object_set_new(options, "prepare_schema", json_boolean(prepare_schema));
+    return options;
+}
+
+/* One at a time makes jobs of a database, until its session ends. */
+static bool take_turn(struct reshard *reshard)
+{
+    return db_run(reshard_catalog(reshard), RESHARD_QUERY_MS, &reshard->error,
+                  "SELECT pg_advisory_lock(hashtext('pgshunt reshard create'), hashtext($1))", 1,
+                  reshard->request->database);
+}
+
+static enum reshard_outcome record(struct reshard *reshard, const struct reshard_wish *wish,
+                                   bool prepare_schema)
+{
+    const char *name = reshard->request->job;
+    json_t *options = options_of(wish, prepare_schema);
+    bool made = job_create(reshard, name, &reshard->moves, options);
+    json_decref(options);
+    if (made) {
+        reshard_tell(reshard, RESHARD_STEP, NULL, name, "created", NULL);
+        return RESHARD_DONE;
+    }
+    if (strcmp(reshard->error.sqlstate, "23505") == 0)
+        return refuse(reshard, RESHARD_TEXT(reshard, "there is a job \"%s\" already", name),
+                      "Give it another name; pgshuntctl reshard list shows those there are.");
+    return reshard_fails(reshard, NULL, "cannot record the job");
+}
+
+static enum reshard_outcome create(struct reshard *reshard, const struct reshard_wish *wish,
+                                   bool prepare_schema)
+{
+    struct check check = {.reshard = reshard, .prepare_schema = prepare_schema};
+    if (!reshard->request->dry_run && !take_turn(reshard))
+        return reshard_fails(reshard, NULL, "cannot lock the catalog");
+    if (!find_moves(reshard, wish))
+        return RESHARD_REFUSED;
+    if (!reshard->moves.count)
+        return refuse(reshard, "nothing has to move: it is so already", NULL);
+    enum reshard_outcome outcome = look(&check);
+    if (outcome != RESHARD_DONE || reshard->request->dry_run)
+        return outcome;
+    return record(reshard, wish, prepare_schema);
+}
+
+enum reshard_outcome reshard_create(const struct reshard_request *request,
+                                    const struct reshard_wish *wish, bool prepare_schema)
+{
+    struct reshard reshard;
+    enum reshard_outcome outcome = RESHARD_UNFINISHED;
+    if (reshard_begin(&reshard, request))
+        outcome =
+            job_name_is_valid(request->job)
+                ? create(&reshard, wish, prepare_schema)
+                : refuse(&reshard,
+                         "a job's name has up to 21 characters: a-z, 0-9 and _, a letter first",
+                         NULL);
+    reshard_end(&reshard);
+    return outcome;
+}

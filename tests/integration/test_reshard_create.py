@@ -1,0 +1,235 @@
+"""Planning and creating a reshard job: what moves, and that everything in the way is found at once, and mended as told."""
+import json
+import os
+import subprocess
+from contextlib import closing
+
+import psycopg2
+import pytest
+
+from harness import Cluster
+from harness.proxy import binary, to_libconfig
+
+pytestmark = [pytest.mark.core, pytest.mark.slow]
+
+KEYSPACES = [{"name": "users", "type": "bigint",
+              "tables": [{"name": "users", "key": "id"}, {"name": "orders", "key": "user_id"}]},
+             {"name": "towns", "type": "text", "map": "list", "lists": [{"values": ["de"], "shard": "s0"}, {"values": ["us"], "shard": "s1"}],
+              "tables": [{"name": "towns", "key": "country"}]}]
+TABLES = """
+CREATE TABLE users (id bigint PRIMARY KEY, name text NOT NULL, age int CHECK (age > 0));
+CREATE TABLE orders (user_id bigint REFERENCES users (id), id bigint, total int, PRIMARY KEY (user_id, id)) PARTITION BY RANGE (id);
+CREATE TABLE orders_1 PARTITION OF orders FOR VALUES FROM (0) TO (1000);
+CREATE TABLE orders_2 PARTITION OF orders DEFAULT;
+CREATE TABLE countries (code text PRIMARY KEY);
+INSERT INTO countries VALUES ('de')
+"""
+
+
+def make_config(folder, cluster, user="postgres"):
+    shards = [{"name": f"s{i}", "dbname": "app", "nodes": [{"host": "127.0.0.1", "port": shard.primary.port}]}
+              for i, shard in enumerate(cluster.shards)]
+    path = folder / f"{user}.conf"
+    path.write_text('auth = { method = "trust"; };\nmonitor = { user = "%s"; };\n' % user + "databases = " + to_libconfig(
+        [{"name": "app", "shards": shards, "keyspaces": KEYSPACES, "reference": ["countries"]}]) + ";\n")
+    return str(path)
+
+
+def ctl(path, *args, expect=0):
+    """The events that are told, each an object; the last line, of the outcome, is left out."""
+    ran = subprocess.run([os.path.join(os.path.dirname(binary()), "pgshuntctl"), "-c", path, "--json", "reshard", *args],
+                         capture_output=True, text=True, timeout=120)
+    assert ran.returncode == expect, (args, ran.returncode, ran.stdout, ran.stderr)
+    return [event for event in map(json.loads, ran.stdout.splitlines()) if "kind" in event]
+
+
+def problems(events, shard=None):
+    return {(event.get("shard"), event.get("object")): event for event in events
+            if event.get("kind") == "problem" and shard in (None, event.get("shard"))}
+
+
+def several(node, sql):
+    with closing(node.connect()) as link:
+        link.autocommit = True
+        link.cursor().execute(sql)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with Cluster(shards=3, replicas=0) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def fresh(cluster):
+    """Three shards, alike; all are owners of a third."""
+    for node in cluster.primaries:
+        several(node, "DROP SCHEMA IF EXISTS pgshunt CASCADE; DROP SCHEMA public CASCADE; CREATE SCHEMA public; "
+                      "GRANT ALL ON SCHEMA public TO PUBLIC;" + TABLES)
+
+
+@pytest.fixture(scope="module")
+def conf(cluster, tmp_path_factory):
+    return make_config(tmp_path_factory.mktemp("conf"), cluster)
+
+
+MOVE = ["--move", "0-99:s1"]
+
+
+def plan(conf, *wish, expect=0):
+    return ctl(conf, "plan", *(wish or MOVE), expect=expect)
+
+
+def test_what_moves_and_how_much(conf, cluster):
+    cluster.primaries[0].sql("INSERT INTO users SELECT g, 'n' FROM generate_series(1, 3000) g")
+    cluster.primaries[0].sql("ANALYZE")
+    events = plan(conf, "--drain", "s2")
+    planned = [event["text"] for event in events if event["kind"] == "planned"]
+    assert sum(int(text.split("(")[1].split(")")[0]) for text in planned) == 5461
+    events = plan(conf, "--move", "0-5461:s1")
+    users = [event for event in events if event.get("object") == "public.users" and event["kind"] == "fact"]
+    assert "about 3000 rows" in users[0]["text"] and "100 %" in users[0]["text"]
+    assert [event for event in events if event.get("object") == "towns" and "list" in event["text"]]
+    assert [event for event in events if event.get("object") == "in all"]
+    assert not cluster.primaries[0].value("SELECT count(*) FROM pg_namespace WHERE nspname = 'pgshunt'")
+
+
+@pytest.mark.parametrize("wish, words", [
+    (["--add", "s9"], "no shard \"s9\""), (["--move", "0-9:s0"], "on shard s0 already"), ([], "nothing is to be moved"),
+    (["--move", "towns/1:s0"], "towns"), (["--drain", "s0,s1,s2"], "no shard with a weight")])
+def test_wrong_wishes(conf, wish, words):
+    ran = subprocess.run([os.path.join(os.path.dirname(binary()), "pgshuntctl"), "-c", conf, "reshard", "plan", *wish],
+                         capture_output=True, text=True, timeout=60)
+    assert ran.returncode not in (0, 5) and words in ran.stdout + ran.stderr
+
+
+# What is broken on a shard, the object that is told, and whether the mend that is told is SQL that mends it there.
+BROKEN = {
+    "unlogged": (0, "ALTER TABLE orders DETACH PARTITION orders_1; ALTER TABLE orders_1 SET UNLOGGED; "
+                    "ALTER TABLE orders ATTACH PARTITION orders_1 FOR VALUES FROM (0) TO (1000)", "public.orders_1", True),
+    "no key": (0, "ALTER TABLE orders DROP CONSTRAINT orders_pkey", "public.orders", False),
+    "a column too many": (0, "ALTER TABLE users ADD extra int", "public.users.extra", True),
+    "a column missing": (1, "ALTER TABLE users DROP name", "public.users.name", True),
+    "another type": (1, "ALTER TABLE users ALTER name TYPE varchar(5)", "public.users.name", True),
+    "no NOT NULL": (1, "ALTER TABLE users ALTER name DROP NOT NULL", "public.users.name", True),
+    "no constraint": (1, "ALTER TABLE users DROP CONSTRAINT users_age_check", "users_age_check of public.users", True),
+    "no partition": (1, "DROP TABLE orders_2", "public.orders_2", False),
+    "an extension": (0, "CREATE EXTENSION pg_trgm", "pg_trgm", True),
+    "children": (0, "CREATE TABLE kids () INHERITS (users)", "public.users", True),
+    "a trigger": (1, "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL_; END$$; CREATE TRIGGER t AFTER "
+                     "INSERT ON users FOR EACH ROW EXECUTE FUNCTION f(); ALTER TABLE users ENABLE ALWAYS TRIGGER t", "public.users",
+                  True),
+    "a key outwards": (0, "CREATE TABLE other (id int PRIMARY KEY); ALTER TABLE users ADD CONSTRAINT out FOREIGN KEY (age) REFERENCES "
+                          "other", "public.users", False),
+    "a key inwards": (0, "CREATE TABLE notes (id bigint CONSTRAINT inwards REFERENCES users)", "public.users", True),
+    "empty reference": (1, "DELETE FROM countries", "countries", False),
+}
+MENDED = {
+    "a key outwards": "ALTER TABLE users DROP CONSTRAINT out",
+    "no key": "ALTER TABLE orders ADD PRIMARY KEY (user_id, id)",
+    "no partition": "CREATE TABLE orders_2 PARTITION OF orders DEFAULT",
+    "empty reference": "INSERT INTO countries VALUES ('de')",
+}
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_problem_is_found_and_its_mend_mends_it(conf, cluster, name):
+    shard, sql, thing, exact = BROKEN[name]
+    several(cluster.primaries[shard], sql)
+    found = [event for event in plan(conf, expect=5) if event["kind"] == "problem"]
+    assert thing in [problem["object"] for problem in found], found
+    for problem in found:
+        assert problem.get("mend"), problem
+        if exact:
+            several(cluster.primaries[int(problem["shard"][1:])], problem["mend"])
+    if not exact:
+        several(cluster.primaries[shard], MENDED[name])
+    assert not problems(plan(conf))
+
+
+def test_all_of_them_at_once(conf, cluster):
+    several(cluster.primaries[0], "ALTER TABLE orders DROP CONSTRAINT orders_pkey")
+    several(cluster.primaries[1], "ALTER TABLE users DROP CONSTRAINT users_age_check; DELETE FROM countries")
+    things = [key[1] for key in problems(ctl(conf, "create", "job", *MOVE, expect=5))]
+    assert {"public.orders", "users_age_check of public.users", "countries"} <= set(things)
+    assert not cluster.primaries[0].sql("SELECT name FROM pgshunt.job")
+
+
+def test_prepared_transactions_are_named(conf, cluster):
+    with closing(cluster.primaries[0].connect()) as link:
+        cursor = link.cursor()
+        cursor.execute("CREATE TABLE left_behind (id int); PREPARE TRANSACTION 'forgotten'")
+    found = problems(plan(conf, expect=5))
+    assert "COMMIT PREPARED 'forgotten'" in found[("s0", "forgotten")]["mend"]
+    several(cluster.primaries[0], "ROLLBACK PREPARED 'forgotten'")
+    assert not problems(plan(conf))
+
+
+def test_settings(conf, cluster):
+    """Servers that lack what streams take: each setting with the statement that gives it."""
+    node = cluster.primaries[1]
+    wanted = {"wal_level": "replica", "max_replication_slots": "1", "max_wal_senders": "1"}
+    before = {name: node.value(f"SHOW {name}") for name in wanted}
+    try:
+        for name, value in wanted.items():
+            node.sql(f"ALTER SYSTEM SET {name} = {value}")
+        node.restart()
+        found = problems(plan(conf, "--move", "0-9:s1,16000-16009:s1", expect=5), "s1")
+        assert set(wanted) <= {key[1] for key in found}
+        for name in wanted:
+            several(node, found[("s1", name)]["mend"].split(";")[0])
+        node.restart()
+        assert not problems(plan(conf, "--move", "0-9:s1,16000-16009:s1"))
+    finally:
+        for name, value in before.items():
+            node.sql(f"ALTER SYSTEM SET {name} = {value}")
+        node.restart()
+
+
+def test_rights(cluster, tmp_path):
+    """A role without rights is told all it lacks; with what is told, it may do all of it."""
+    for node in cluster.primaries:
+        node.sql("CREATE ROLE mover LOGIN")
+    cluster.primaries[1].sql("CREATE SCHEMA pgshunt")
+    conf = make_config(tmp_path, cluster, "mover")
+    try:
+        events = [event for event in plan(conf, expect=5) if event["kind"] == "problem"]
+        found = problems(events)
+        assert {("s0", "mover"), ("s1", "mover"), ("s0", "public.users"), ("s1", "session_replication_role")} <= set(found)
+        for event in events:
+            node = cluster.primaries[int(event["shard"][1:])]
+            if event["object"] == "session_replication_role":
+                node.sql("GRANT SET ON PARAMETER session_replication_role TO mover")
+            elif event["object"] != "replication":
+                several(node, event["mend"])
+        assert not problems(plan(conf))
+    finally:
+        for node in cluster.primaries:
+            node.sql("DROP OWNED BY mover")
+            node.sql("DROP ROLE mover")
+
+
+def test_rows_where_there_can_be_none(cluster, tmp_path):
+    """A shard that owns nothing, but has rows; what is told empties it."""
+    conf = make_config(tmp_path, cluster)
+    ctl(conf, "list")
+    several(cluster.primaries[0], "UPDATE pgshunt.bucket SET shard = 's1' WHERE shard = 's2'")
+    several(cluster.primaries[2], "INSERT INTO users VALUES (1, 'x')")
+    found = problems(plan(conf, "--add", "s2", expect=5))
+    assert set(found) == {("s2", "public.users")}
+    several(cluster.primaries[2], found[("s2", "public.users")]["mend"] + " CASCADE")
+    assert not problems(plan(conf, "--add", "s2"))
+
+
+def test_create(conf, cluster):
+    catalog = cluster.primaries[0]
+    ctl(conf, "create", "Bad-Name", *MOVE, expect=3)
+    ctl(conf, "--dry-run", "create", "grow", *MOVE)
+    ctl(conf, "create", "grow", *MOVE)
+    assert catalog.sql("SELECT name, state, options ->> 'move' FROM pgshunt.job") == [("grow", "created", "0-99:s1")]
+    assert catalog.sql("SELECT keyspace, first, last, source, target FROM pgshunt.job_move") == [("users", 0, 99, "s0", "s1")]
+    # The keyspace is moving: another job has to wait.
+    found = problems(ctl(conf, "create", "more", "--move", "16000:s0", expect=5))
+    assert "reshard cancel grow" in found[("s0", "grow")]["mend"]
+    ctl(conf, "cancel", "grow")
+    assert not problems(plan(conf))
+    ran = ctl(conf, "create", "grow", *MOVE, expect=3)
+    assert [event for event in ran if "already" in event.get("text", "")]
