@@ -2,6 +2,7 @@
 "use strict";
 
 const assert = require("node:assert/strict");
+const { Connection } = require("pg");
 
 const env = (name) => process.env["PGSHUNT_" + name];
 const table = env("TABLE");
@@ -27,6 +28,17 @@ const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, mil
 const userName = (id) => "user " + String(id).padStart(4, "0");
 const numbers = (count, from = 0) => Array.from({ length: count }, (_, index) => from + index);
 
+// A cancel request, as node-postgres sends it for the client that is busy.
+function cancel(client) {
+  return new Promise((resolve, reject) => {
+    const request = new Connection();
+    request.on("connect", () => request.cancel(client.processID, client.secretKey));
+    request.on("end", resolve);
+    request.on("error", reject);
+    request.connect(client.port, client.host);
+  });
+}
+
 // Runs the cases in their order; each is given nothing and closes what it opens.
 async function main(cases) {
   for (const [name, run] of Object.entries(cases)) {
@@ -43,5 +55,5 @@ async function main(cases) {
   process.exit(0); // a pool that a failed case left open would keep the program running
 }
 
-module.exports = { CLIENTS, ROUNDS, assert, bytes, config, env, json, main, numbers, sleep, table, text, time, url,
+module.exports = { CLIENTS, ROUNDS, assert, bytes, cancel, config, env, json, main, numbers, sleep, table, text, time, url,
   userName, uuid };

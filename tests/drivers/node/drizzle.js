@@ -8,7 +8,7 @@ const overPg = require("drizzle-orm/node-postgres").drizzle;
 const overPostgres = require("drizzle-orm/postgres-js").drizzle;
 const { bigint, boolean, integer, jsonb, numeric, pgTable, serial, text: textColumn, timestamp,
   uuid: uuidColumn } = require("drizzle-orm/pg-core");
-const { CLIENTS, ROUNDS, assert, config, env, json, main, numbers, table, text, time, userName,
+const { CLIENTS, ROUNDS, assert, cancel, config, env, json, main, numbers, sleep, table, text, time, userName,
   uuid } = require("./cases");
 
 const rows = pgTable(table, { id: bigint({ mode: "number" }).primaryKey(), who: integer(), body: textColumn() });
@@ -117,6 +117,19 @@ main({
       assert.deepEqual(found.map(([row]) => row.id), numbers(100));
       assert.equal(await db.$count(rows), 2500);
       await db.delete(rows);
+    });
+  },
+
+  async cancel() {
+    await withPg(async (db) => {
+      const client = await db.$client.connect();
+      const one = overPg({ client, schema });
+      const ended = assert.rejects(one.execute(sql`SELECT pg_sleep(30)`), (error) => error.cause.code === "57014");
+      await sleep(300);
+      await cancel(client);
+      await ended;
+      assert.deepEqual((await one.execute(sql`SELECT 1 AS one`)).rows, [{ one: 1 }]);
+      client.release();
     });
   },
 

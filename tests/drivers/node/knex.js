@@ -2,7 +2,7 @@
 "use strict";
 
 const knex = require("knex");
-const { CLIENTS, ROUNDS, assert, bytes, config, env, json, main, numbers, table, text, time, userName,
+const { CLIENTS, ROUNDS, assert, bytes, cancel, config, env, json, main, numbers, table, text, time, userName,
   uuid } = require("./cases");
 
 // A pool of one connection: reads see what it wrote, as read-your-writes is kept for each client connection.
@@ -90,6 +90,17 @@ main({
         found.push(row.n);
       }
       assert.deepEqual(found, numbers(1000, 1));
+    });
+  },
+
+  async cancel() {
+    await withClient(async (db) => {
+      await assert.rejects(db.transaction(async (tx) => {
+        const client = await tx.client.acquireConnection();
+        setTimeout(() => cancel(client), 300);
+        await tx.raw("SELECT pg_sleep(30)");
+      }), { code: "57014" });
+      assert.equal(await value(db, "SELECT 1"), 1);
     });
   },
 

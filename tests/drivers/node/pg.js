@@ -7,7 +7,7 @@ const pg = require("pg");
 const Cursor = require("pg-cursor");
 const QueryStream = require("pg-query-stream");
 const copy = require("pg-copy-streams");
-const { CLIENTS, ROUNDS, assert, bytes, config, env, json, main, numbers, sleep, table, text, time, userName,
+const { CLIENTS, ROUNDS, assert, bytes, cancel, config, env, json, main, numbers, sleep, table, text, time, userName,
   uuid } = require("./cases");
 
 async function withClient(work, options = {}) {
@@ -142,13 +142,7 @@ main({
       const running = client.query("SELECT pg_sleep(30)");
       const ended = assert.rejects(running, { code: "57014" });
       await sleep(300);
-      await new Promise((resolve, reject) => {
-        const request = new pg.Connection();
-        request.on("connect", () => request.cancel(client.processID, client.secretKey));
-        request.on("end", resolve);
-        request.on("error", reject);
-        request.connect(client.port, client.host);
-      });
+      await cancel(client);
       await ended;
       assert.equal(await value(client, "SELECT 1"), 1);
     });

@@ -100,6 +100,17 @@ main({
     });
   },
 
+  // It has no cancel of its own: the server's is what ends a statement.
+  async cancel() {
+    await withClient(async (prisma) => {
+      await assert.rejects(prisma.$transaction(async (tx) => {
+        await tx.$executeRaw`SET LOCAL statement_timeout = 300`;
+        await tx.$queryRaw`SELECT 1 FROM pg_sleep(30)`;
+      }, { timeout: 20000 }), (error) => /57014/.test(JSON.stringify(error)));
+      assert.deepEqual(await prisma.$queryRaw`SELECT 1 AS one`, [{ one: 1 }]);
+    });
+  },
+
   async orm() {
     await withTables([
       "CREATE TABLE prisma_authors (id serial PRIMARY KEY, name text NOT NULL UNIQUE)",

@@ -2,7 +2,7 @@
 "use strict";
 
 const { DataTypes, QueryTypes, Sequelize } = require("sequelize");
-const { CLIENTS, ROUNDS, assert, bytes, config, env, json, main, numbers, table, text, time, userName,
+const { CLIENTS, ROUNDS, assert, bytes, cancel, config, env, json, main, numbers, table, text, time, userName,
   uuid } = require("./cases");
 
 // A pool of one connection: reads see what it wrote, as read-your-writes is kept for each client connection.
@@ -87,6 +87,16 @@ main({
       await assert.rejects(select(db, "SELECT * FROM missing_table"), (error) => error.parent.code === "42P01");
       await assert.rejects(select(db, "SELECT 1 / ?", [0]), (error) => error.parent.code === "22012");
       await assert.rejects(rowModel(db).create({ id: 1, body: "refused" }), (error) => error.parent.code === "23514");
+      assert.equal((await select(db, "SELECT 1 AS one")).one, 1);
+    });
+  },
+
+  async cancel() {
+    await withClient(async (db) => {
+      await assert.rejects(db.transaction(async (transaction) => {
+        setTimeout(() => cancel(transaction.connection), 300);
+        await select(db, "SELECT pg_sleep(30)", undefined, { transaction });
+      }), (error) => error.parent.code === "57014");
       assert.equal((await select(db, "SELECT 1 AS one")).one, 1);
     });
   },

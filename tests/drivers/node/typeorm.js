@@ -3,7 +3,7 @@
 
 require("reflect-metadata");
 const { DataSource, EntitySchema } = require("typeorm");
-const { CLIENTS, ROUNDS, assert, bytes, config, env, json, main, numbers, table, text, time, userName,
+const { CLIENTS, ROUNDS, assert, bytes, cancel, config, env, json, main, numbers, sleep, table, text, time, userName,
   uuid } = require("./cases");
 
 const Row = new EntitySchema({ name: "Row", tableName: table, columns: {
@@ -100,6 +100,19 @@ main({
       }
       assert.deepEqual(found, numbers(1000));
       await db.getRepository(Row).createQueryBuilder().delete().execute();
+    });
+  },
+
+  async cancel() {
+    await withClient(async (db) => {
+      const runner = db.createQueryRunner();
+      const client = await runner.connect();
+      const ended = assert.rejects(runner.query("SELECT pg_sleep(30)"), { code: "57014" });
+      await sleep(300);
+      await cancel(client);
+      await ended;
+      assert.deepEqual(await runner.query("SELECT 1 AS one"), [{ one: 1 }]);
+      await runner.release();
     });
   },
 

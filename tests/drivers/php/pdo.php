@@ -94,6 +94,18 @@ run([
         fails('23514', fn () => value($c, 'INSERT INTO ' . TABLE . " VALUES (?, 1, 'refused')", [1]));
         check(value($c, 'SELECT 1'), 1);
     },
+    // PDO has no cancel of its own, and waits in the statement: another process asks the server.
+    'cancel' => function () {
+        $c = connect();
+        $mark = TABLE . ' is cancelled';
+        $program = 'require "pdo_cancel.php";';
+        $other = proc_open([PHP_BINARY, '-r', $program], [], $pipes, __DIR__, ['MARK' => $mark] + getenv());
+        $c->beginTransaction(); // both on the primary
+        fails('57014', fn () => value($c, "SELECT pg_sleep(30) /* $mark */"));
+        $c->rollBack();
+        check(proc_close($other), 0);
+        check(value($c, 'SELECT 1'), 1);
+    },
     'copy' => function () {
         $c = connect();
         $lines = array_map(fn ($n) => "$n\t1\tline $n\n", range(0, 2999));

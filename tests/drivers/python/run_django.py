@@ -1,6 +1,8 @@
 """Django's ORM over psycopg2: migrations, relations, transactions, server-side cursors at their default."""
 import datetime
 import decimal
+import io
+import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -154,6 +156,28 @@ def cursor():
     with transaction.atomic():
         assert len(list(Row.objects.iterator(chunk_size=100))) == 1000
     Row.objects.all().delete()
+
+
+@case
+def copy():
+    """Of the driver beneath."""
+    with connection.cursor() as cursor:
+        cursor.copy_expert(f"COPY {TABLE} FROM STDIN", io.StringIO("".join(f"{n}\t1\tline {n}\n" for n in range(3000))))
+        out = io.StringIO()
+        cursor.copy_expert(f"COPY (SELECT id, body FROM {TABLE} ORDER BY id) TO STDOUT WITH (FORMAT csv)", out)
+    assert out.getvalue() == "".join(f"{n},line {n}\n" for n in range(3000))
+    assert Row.objects.all().delete()[0] == 3000
+
+
+@case
+def cancel():
+    execute("SELECT 1")
+    timer = threading.Timer(0.3, connection.connection.cancel)
+    timer.start()
+    error = raises(utils.OperationalError, execute, "SELECT pg_sleep(30)")
+    assert error.__cause__.pgcode == "57014"
+    timer.join()
+    assert execute("SELECT 1") == [(1,)]
 
 
 @case

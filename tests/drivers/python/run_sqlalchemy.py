@@ -2,6 +2,8 @@
 import asyncio
 import datetime
 import decimal
+import io
+import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -130,6 +132,56 @@ def cursor():
         found = c.execution_options(stream_results=True, max_row_buffer=100).execute(
             sa.text("SELECT n FROM generate_series(1, 1000) AS n"))
         assert [row[0] for row in found] == list(range(1, 1001))
+
+
+@case
+def copy():
+    """Of the driver beneath, on a connection of the engine's pool."""
+    raw = engine().raw_connection()
+    with raw.cursor() as cursor:
+        cursor.copy_expert(f"COPY {TABLE} FROM STDIN", io.StringIO("".join(f"{n}\t1\tline {n}\n" for n in range(3000))))
+        raw.commit()
+        out = io.StringIO()
+        cursor.copy_expert(f"COPY (SELECT id, body FROM {TABLE} ORDER BY id) TO STDOUT WITH (FORMAT csv)", out)
+        assert out.getvalue() == "".join(f"{n},line {n}\n" for n in range(3000))
+        cursor.execute(f"DELETE FROM {TABLE}")
+        assert cursor.rowcount == 3000
+    raw.commit()
+    raw.close()
+
+
+@case
+def cancel():
+    """psycopg2's cancel; and a task that is given up, for which asyncpg sends one."""
+    with engine().connect() as c:
+        timer = threading.Timer(0.3, c.connection.cancel)
+        timer.start()
+        error = raises(exc.OperationalError, c.execute, sa.text("SELECT pg_sleep(30)"))
+        assert error.orig.pgcode == "57014"
+        timer.join()
+        c.rollback() if hasattr(c, "rollback") else None
+        assert c.scalar(sa.text("SELECT 1")) == 1
+
+    async def work():
+        one = create_async_engine(url("asyncpg"), pool_size=1)
+        try:
+            async with one.connect() as c:
+                await asyncio.wait_for(c.execute(sa.text(f"SELECT pg_sleep(30) /* {TABLE} given up */")), 0.3)
+            raise AssertionError("slept to its end")
+        except asyncio.TimeoutError:
+            pass
+        async with one.connect() as c:
+            query = sa.text("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE :q"
+                            " AND pid <> pg_backend_pid()")
+            for _ in range(100):
+                if not await c.scalar(query, {"q": f"SELECT pg_sleep(30) /* {TABLE} given up */"}):
+                    break
+                await asyncio.sleep(0.1)
+            else:
+                raise AssertionError("it sleeps on")
+        await one.dispose()
+
+    asyncio.run(work())
 
 
 @case
