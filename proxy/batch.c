@@ -8,6 +8,7 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
+#include "proxy/bucket_hold.h"
 #include "proxy/pool.h"
 #include "proxy/schema_wait.h"
 #include "proxy/sequences.h"
@@ -278,6 +279,8 @@ void batch_refuse(struct client *client, const char *sqlstate, const char *messa
         return;
     }
     struct pg_error error = {.sqlstate = sqlstate, .message = message};
+    if (strcmp(sqlstate, "25P02") == 0)
+        bucket_hold_has_failed(client, &error);
     client->stats->refused++;
     extended_refuse(client, &error);
 }

@@ -11,6 +11,7 @@
 #include "proxy/extended.h"
 #include "proxy/client_auth.h"
 #include "proxy/client_login.h"
+#include "proxy/bucket_hold.h"
 #include "proxy/client_tls.h"
 #include "proxy/console.h"
 #include "proxy/control.h"
@@ -143,6 +144,7 @@ void client_close(struct client *client, const char *reason)
     listen_cancel(client);
     control_release(client);
     node_wait_cancel(client);
+    bucket_hold_cancel(client);
     scatter_free(client);
     abandon_servers(client);
     replication_free(client);
@@ -563,7 +565,7 @@ void client_lost_server(struct client *client, struct server *server, const char
     session_lost_server(client, server, reason);
 }
 
-static void cancel(struct client *client, const char *message, const char *hint)
+static void cancel(struct client *client, const struct pg_error *why)
 {
     if (client->state == CLIENT_WAITING) {
         pool_cancel_wait(client);
@@ -572,8 +574,9 @@ static void cancel(struct client *client, const char *message, const char *hint)
         listen_cancel(client);
         control_release(client);
         node_wait_cancel(client);
+        bucket_hold_cancel(client);
         client->request.attempts = CLIENT_ATTEMPTS_OVER;
-        client_no_server(client, "57014", message, hint);
+        client_no_server(client, why->sqlstate, why->message, why->hint);
         return;
     }
     for (int i = 0; i < client->nparticipants; i++)
@@ -586,11 +589,21 @@ void client_cancel(struct client *client)
     if (client->console)
         console_cancel(client);
     else
-        cancel(client, "canceling statement due to user request", NULL);
+        cancel(client, &(struct pg_error){.sqlstate = "57014",
+                                          .message = "canceling statement due to user request"});
 }
 
 void client_cancel_late(struct client *client)
 {
     client->request.timed_out = true;
-    cancel(client, CLIENT_LATE_MESSAGE, CLIENT_LATE_HINT);
+    cancel(client, &(struct pg_error){.sqlstate = "57014",
+                                      .message = CLIENT_LATE_MESSAGE,
+                                      .hint = CLIENT_LATE_HINT});
+}
+
+void client_cancel_moved(struct client *client)
+{
+    struct pg_error why = {.sqlstate = "57014", .message = ""};
+    bucket_hold_explain(client, &why);
+    cancel(client, &why);
 }

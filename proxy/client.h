@@ -87,6 +87,7 @@ struct transaction {
     bool
         in_query; /* begun in the Query under way, among other statements: also one may end it there */
     bool read_only;
+    bool moved; /* it was rolled back because its rows move (bucket_hold.h) */
     bool wrote;
     bool changed_schema;    /* to be announced when it commits */
     char **changed_views;   /* names of views made or changed; NULL ends them; NULL: none */
@@ -133,6 +134,7 @@ struct request {
     bool may_advance;       /* a sequence: it inserts, or calls such a function */
     bool timed_out;         /* it was cancelled for timeouts.query */
     bool deadlocked;        /* ... to end a deadlock over shards */
+    bool moved;             /* ... because its rows move, at waiting_since (bucket_hold.h) */
     bool forwarded;         /* some of the answer has reached the client */
     bool retriable;         /* an autocommit read on a replica: may be repeated elsewhere */
     bool on_primary;        /* a replica has refused it: no replica is asked again */
@@ -225,6 +227,7 @@ struct client {
     bool input_held;             /* reading is off: too much input while busy */
     bool processing;             /* in session_process: do not re-enter */
     bool held;                   /* at a paused database's gate: control.h */
+    bool bucket_held;            /* waits for buckets to have moved: bucket_hold.h */
     bool terminate;              /* close once the output is drained */
     bool long_cancel_key;        /* speaks protocol 3.2 */
     UT_hash_handle hh;           /* worker->by_id, by cancel_pid */
@@ -271,6 +274,8 @@ void client_lost_server(struct client *client, struct server *server, const char
 void client_cancel(struct client *client);
 /* ... because it takes too long (timeouts.h). */
 void client_cancel_late(struct client *client);
+/* ... because its rows are moving (bucket_hold.h). */
+void client_cancel_moved(struct client *client);
 #define CLIENT_LATE_MESSAGE "canceling statement due to query_timeout"
 #define CLIENT_LATE_HINT                                                                           \
     "Raise timeouts.query, or query_timeout of the database or user, or make it faster."

@@ -7,6 +7,7 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
+#include "proxy/bucket_hold.h"
 #include "proxy/cursor.h"
 #include "proxy/keyless.h"
 #include "proxy/lookup.h"
@@ -324,9 +325,16 @@ bool extended_bind(struct client *client, const struct incoming *message)
         batch_malformed(client);
         return true;
     }
+    if (client->topology != client->worker->topology)
+        session_follow_in_batch(client);
     batch_plan(client, prepared, &params, plan);
     if (client->extended->ahead && !pipeline_takes_plan(client, plan))
         return pipeline_stall(client->extended);
+    if (plan->touches_held) {
+        enum bucket_hold held = bucket_hold(client, plan_again, &(struct bound){prepared, &params});
+        if (held != BUCKET_HOLD_NONE)
+            return held == BUCKET_HOLD_REFUSED;
+    }
     if (plan->needs_schema && schema_wait(client, plan->needs_schema))
         return false;
     if (plan->nwants && lookup_wait(client, is_all_there_is(client, message), plan_again,

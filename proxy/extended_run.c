@@ -7,6 +7,7 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
+#include "proxy/bucket_hold.h"
 #include "proxy/cursor.h"
 #include "proxy/lookup.h"
 #include "proxy/pool.h"
@@ -287,6 +288,17 @@ static bool execute_cursor(struct client *client, struct portal *portal)
     return true;
 }
 
+struct bound {
+    const struct prepared *prepared;
+    const struct params *params;
+};
+
+static void plan_again(struct client *client, void *arg)
+{
+    const struct bound *bound = arg;
+    batch_plan(client, bound->prepared, bound->params, &client->request.plan);
+}
+
 static bool execute_scatter(struct client *client, struct portal *portal, int32_t max_rows)
 {
     struct wire_bind bind;
@@ -313,11 +325,19 @@ static bool execute_scatter(struct client *client, struct portal *portal, int32_
         batch_malformed(client);
         return true;
     }
+    if (client->topology != client->worker->topology)
+        session_follow_in_batch(client);
     batch_plan(client, portal->prepared, &params, plan);
     if (plan->kind != PLAN_SCATTER && client->request.lookups) {
         lookup_off(client, true); /* what was looked up at the Bind has changed */
         batch_plan(client, portal->prepared, &params, plan);
         lookup_off(client, false);
+    }
+    if (plan->touches_held) { /* since the Bind */
+        enum bucket_hold held =
+            bucket_hold(client, plan_again, &(struct bound){portal->prepared, &params});
+        if (held != BUCKET_HOLD_NONE)
+            return held == BUCKET_HOLD_REFUSED;
     }
     if (plan->kind != PLAN_SCATTER) { /* the map has changed since the Bind */
         batch_refuse(client, "55000", "the shard map changed between Bind and Execute");

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "proxy/bucket_hold.h"
 #include "proxy/client_login.h"
 #include "proxy/extended.h"
 #include "proxy/lookup.h"
@@ -155,7 +156,8 @@ static void mute_query_behind(struct server *server)
 static bool is_our_cancel(const struct walk *walk, const struct pg_error *error)
 {
     return walk->client && strcmp(error->sqlstate, "57014") == 0 &&
-           (walk->client->request.timed_out || walk->client->request.deadlocked);
+           (walk->client->request.timed_out || walk->client->request.deadlocked ||
+            walk->client->request.moved);
 }
 
 /* The server calls it a user's request. */
@@ -165,6 +167,7 @@ static void say_late(struct walk *walk, const char *message)
     struct pg_error error = {
         .sqlstate = "57014", .message = CLIENT_LATE_MESSAGE, .hint = CLIENT_LATE_HINT};
     shard_deadlock_explain(walk->client, &error);
+    bucket_hold_explain(walk->client, &error);
     wire_put_error(&out, &error);
     relay_insert(walk, message, &out);
     buffer_release(&out);

@@ -106,9 +106,9 @@ static void sum_servers(struct report *report, struct worker *worker)
 }
 
 /* They are in no pool's queue, but one pool per (database, user) says how long they have waited. */
-static void sum_held(struct report *report, struct worker *worker)
+static void sum_held(struct report *report, const struct list_node *held)
 {
-    list_each(at, following, &worker->held)
+    list_each(at, following, held)
     {
         const struct client *client = list_entry(at, struct client, waiting);
         struct report_account *row = report_account(report, client->database_name, client->user);
@@ -120,7 +120,8 @@ static void sum_held(struct report *report, struct worker *worker)
 
 static void sum_pools(struct report *report, struct worker *worker)
 {
-    sum_held(report, worker);
+    sum_held(report, &worker->held);
+    sum_held(report, &worker->bucket_held);
     for (struct account *account = worker->accounts; account; account = account->hh.next)
         for (struct pool *pool = account->pools; pool; pool = pool->next)
             add_pool(report, pool);
@@ -226,7 +227,7 @@ static void add_client(struct report *report, const struct client *client)
     take_addresses(report, row, &client->conn, &peer);
     row->connected_at = client->connected_at;
     row->request_at = client->request.started_at;
-    if (client->waiting_pool)
+    if (client->waiting_pool || client->bucket_held)
         row->wait_us = report->now - client->waiting_since;
     row->close_needed = client->terminate;
     row->replication = replication_name(client);

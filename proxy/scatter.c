@@ -19,6 +19,7 @@
 #include "pgshunt/log.h"
 #include "pgshunt/merge.h"
 #include "pgshunt/wire.h"
+#include "proxy/bucket_hold.h"
 #include "proxy/cancel.h"
 #include "proxy/change.h"
 #include "proxy/cursor.h"
@@ -614,8 +615,10 @@ static void error_message(struct scatter *scatter, struct part *part, const char
     bool ours = part->cancelled && strcmp(error.sqlstate, "57014") == 0;
     bool echo = strcmp(error.sqlstate, "25P02") == 0; /* of the statement behind the failed one */
     part->complete = true;
-    if (!part->cancelled)
+    if (!part->cancelled) {
         shard_deadlock_explain(scatter->client, &error);
+        bucket_hold_explain(scatter->client, &error);
+    }
     if (commit_took_error(scatter, part, &error))
         return;
     if (scatter->copy)

@@ -28,24 +28,56 @@
 
 /* ---- requests ---- */
 
-/* Between transactions a client moves on to the newest configuration. */
-static void follow_reload(struct client *client)
+/* The same shards under the same numbers, on the same nodes: only what is where has changed. */
+static bool same_places(const struct database *a, const struct database *b)
+{
+    if (a->nshards != b->nshards)
+        return false;
+    for (int s = 0; s < a->nshards; s++) {
+        const struct shard *one = &a->shards[s], *other = &b->shards[s];
+        if (one->nnodes != other->nnodes || strcmp(one->name, other->name) != 0 ||
+            memcmp(one->nodes, other->nodes, sizeof *one->nodes * (size_t)one->nnodes) != 0)
+            return false;
+    }
+    return true;
+}
+
+bool session_follow(struct client *client)
 {
     struct topology *newest = client->worker->topology;
-    if (client->topology == newest || client->tx || client->nparticipants)
-        return;
+    bool is_free = !client->tx && !client->nparticipants;
     const struct database *database = topology_database(newest, client->database_name);
-    if (!database) {
+    if (!database && is_free)
         client_fatal(client, "57P01", "the database has left pgshunt's configuration", NULL);
-        return;
-    }
-    session_saw_anything(client); /* shards may have other numbers now, and other nodes */
+    if (!database || (!is_free && !same_places(client->database, database)))
+        return false;
+    session_saw_anything(
+        client); /* shards may have other numbers now, other nodes, and other rows */
     topology_ref(newest);
     topology_unref(client->topology);
     client->topology = newest;
     client->database = database;
-    client->pool_mode = (uint8_t)client->account->settings.mode;
+    if (is_free)
+        client->pool_mode = (uint8_t)client->account->settings.mode;
     client->schema_version = 0;
+    return true;
+}
+
+void session_follow_in_batch(struct client *client)
+{
+    bool unbegun = !client->tx || client->tx->state == TX_DEFERRED;
+    if (unbegun && !client->nparticipants && !client->scatter &&
+        topology_database(client->worker->topology, client->database_name))
+        session_follow(client);
+}
+
+/* Between transactions a client moves on to the newest configuration; also where one was begun that no
+ * server knows of. */
+static void follow_reload(struct client *client)
+{
+    bool unbegun = client->tx && client->tx->state == TX_DEFERRED && !client->nparticipants;
+    if (client->topology != client->worker->topology && (!client->tx || unbegun))
+        session_follow(client);
 }
 
 void session_follow_schema(struct client *client)
@@ -248,6 +280,11 @@ static void give_up_transaction(struct client *client, bool over)
         transaction_end(client, false);
     else if (client->tx)
         client->tx->state = TX_FAILED;
+}
+
+void session_roll_back(struct client *client)
+{
+    give_up_transaction(client, false);
 }
 
 void session_lost_server(struct client *client, struct server *server, const char *reason)

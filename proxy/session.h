@@ -36,6 +36,13 @@ void session_resume(struct client *client);
 /* Starts/ends a request. The end detaches what is free, and goes on with further input. */
 void session_begin_request(struct client *client);
 void session_follow_schema(struct client *client); /* takes the newest snapshot */
+/* Takes the newest configuration and map. Where it has servers, or a transaction, only if its shards are where
+ * they were: else false, or (closed) its database is gone. */
+bool session_follow(struct client *client);
+/* The same in a batch of the extended protocol, while nothing of it is on a server. */
+void session_follow_in_batch(struct client *client);
+/* Idle in a transaction: its servers are given up, and it has failed. */
+void session_roll_back(struct client *client);
 void session_end_request(struct client *client);
 void session_count_request(struct client *client); /* for the statistics: it is answered */
 /* Servers the client does not need to keep go back to their pools. */

@@ -7,6 +7,7 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/shape.h"
 #include "pgshunt/wire.h"
+#include "proxy/bucket_hold.h"
 #include "proxy/cursor.h"
 #include "proxy/keyless.h"
 #include "proxy/lookup.h"
@@ -254,6 +255,8 @@ static void plan_query(struct client *client)
         attach_route(client, as ? as : list->items[0], NULL, request->arena, &request->plan);
         if (as && request->names->making && request->plan.kind != PLAN_DIRECT)
             anywhere(client, &request->plan);
+        if (as && request->names->making) /* nothing is run */
+            request->plan.touches_held = false;
         buffer_clear(&request->explain);
         statement_explain_rows(client, list->items[0], &request->plan, &request->explain);
     }
@@ -347,9 +350,20 @@ static void plan_again(struct client *client, void *arg)
     plan_query(client);
 }
 
+/* True: it waits, or was told why not. */
+static bool is_held(struct client *client)
+{
+    enum bucket_hold held = bucket_hold(client, plan_again, NULL);
+    if (held == BUCKET_HOLD_WAITS)
+        keep_sql(client);
+    return held != BUCKET_HOLD_NONE;
+}
+
 void simple_replan(struct client *client)
 {
     plan_query(client);
+    if (client->request.plan.touches_held && is_held(client))
+        return;
     if (client->request.plan.needs_schema &&
         schema_wait(client, client->request.plan.needs_schema)) {
         keep_sql(client);

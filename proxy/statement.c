@@ -10,6 +10,7 @@
 
 #include "pgshunt/arena.h"
 #include "pgshunt/wire.h"
+#include "proxy/bucket_hold.h"
 #include "proxy/cursor.h"
 #include "proxy/pins.h"
 #include "proxy/reported.h"
@@ -137,8 +138,10 @@ static enum local_outcome set_transaction(struct client *client, const struct st
     return done(answer, "SET");
 }
 
-static enum local_outcome failed_transaction(struct pg_error *error)
+static enum local_outcome failed_transaction(const struct client *client, struct pg_error *error)
 {
+    if (bucket_hold_has_failed(client, error))
+        return LOCAL_REFUSED;
     *error = (struct pg_error){
         .sqlstate = "25P02",
         .message =
@@ -166,12 +169,13 @@ static enum local_outcome unbegun_statement(struct client *client,
         return savepoint_unbegun(client, statement, answer, error);
     case STMT_SAVEPOINT:
     case STMT_RELEASE:
-        return failed ? failed_transaction(error)
+        return failed ? failed_transaction(client, error)
                       : savepoint_unbegun(client, statement, answer, error);
     case STMT_SET_TRANSACTION:
-        return failed ? failed_transaction(error) : set_transaction(client, statement, answer);
+        return failed ? failed_transaction(client, error)
+                      : set_transaction(client, statement, answer);
     default:
-        return failed ? failed_transaction(error) : LOCAL_NO;
+        return failed ? failed_transaction(client, error) : LOCAL_NO;
     }
 }
 
@@ -186,7 +190,7 @@ bool statement_fails(const struct client *client, const struct statement *statem
     if (!client->tx || client->tx->state != TX_FAILED || ends_failure(statement->kind) ||
         (!unbegun(client) && server_knows_failure(client)))
         return false;
-    failed_transaction(error);
+    failed_transaction(client, error);
     return true;
 }
 
@@ -210,7 +214,7 @@ static enum local_outcome listen_statement(struct client *client, const struct s
     if (client_keeps_servers(client) || pins_of(client) >> PIN_LISTEN & 1)
         return LOCAL_NO;
     if (client->tx && client->tx->state == TX_FAILED)
-        return failed_transaction(error);
+        return failed_transaction(client, error);
     switch ((int)statement->kind) {
     case STMT_LISTEN:
         return listen_to(client, statement->name) == LISTEN_WAIT ? LOCAL_WAIT
@@ -274,7 +278,7 @@ enum local_outcome statement_local(struct client *client, const struct statement
             return outcome;
     } else if (client->tx && client->tx->state == TX_FAILED && !server_knows_failure(client) &&
                !ends_failure(statement->kind)) {
-        return failed_transaction(error);
+        return failed_transaction(client, error);
     }
     if (statement->kind == STMT_LISTEN || statement->kind == STMT_UNLISTEN ||
         listen_is_question(statement)) {
@@ -296,7 +300,7 @@ enum local_outcome statement_local(struct client *client, const struct statement
     if (!statement_is_own(statement))
         return LOCAL_NO;
     if (client->tx && client->tx->state == TX_FAILED)
-        return failed_transaction(error);
+        return failed_transaction(client, error);
     return own_setting_statement(client, statement, answer, error);
 }
 

@@ -15,6 +15,7 @@
 
 #include "pgshunt/log.h"
 #include "pgshunt/shape.h"
+#include "proxy/bucket_hold.h"
 #include "proxy/cancel.h"
 #include "proxy/client.h"
 #include "proxy/client_auth.h"
@@ -258,6 +259,7 @@ static void run_set_topology(struct worker *worker, struct message *message)
     pools_reload(worker);
     pools_warm_up(worker);
     welcomes_forget(worker);
+    bucket_hold_map_changed(worker);
 }
 
 static void drop_set_topology(struct message *message)
@@ -569,6 +571,7 @@ bool worker_start(struct worker *worker, struct daemon *daemon, int index, char 
     list_init(&worker->servers);
     list_init(&worker->cancels);
     list_init(&worker->held);
+    bucket_hold_worker_init(worker);
     list_init(&worker->asks);
     list_init(&worker->refused);
     list_init(&worker->squeezed);

@@ -135,11 +135,13 @@ struct worker {
     int nspare_buffers;
     uint32_t secrets_left[64]; /* see worker_secret */
     int nsecrets_left;
-    struct list_node cancels; /* cancel requests under way */
-    struct gate *gates;       /* paused and disabled databases (control.h); NULL: none */
-    struct list_node held;    /* clients of paused databases */
-    struct list_node asks;    /* console commands that wait (console_control.c) */
-    bool suspended;           /* clients are not read */
+    struct list_node cancels;     /* cancel requests under way */
+    struct gate *gates;           /* paused and disabled databases (control.h); NULL: none */
+    struct list_node held;        /* clients of paused databases */
+    struct list_node bucket_held; /* clients that wait for buckets to have moved (bucket_hold.h) */
+    uint64_t bucket_holds;        /* how often one had to, since start */
+    struct list_node asks;        /* console commands that wait (console_control.c) */
+    bool suspended;               /* clients are not read */
     unsigned ticks;
     char *io; /* IO_BUFFER_SIZE bytes every recv goes into */
 };

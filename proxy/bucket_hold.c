@@ -1,0 +1,330 @@
+/* bucket_hold.c: keeps clients waiting whose statements touch buckets that move; counts and ends what is in the way. */
+#include "proxy/bucket_hold.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pgshunt/arena.h"
+#include "pgshunt/log.h"
+#include "proxy/control.h"
+#include "proxy/node_wait.h"
+#include "proxy/session.h"
+
+#define FORCE_GRACE_US 1000000 /* what was cancelled by force may take so long to end */
+
+static const struct pg_error moved = {
+    .sqlstate = "40001",
+    .message =
+        "the transaction was rolled back because rows it is about are moving to another shard",
+    .hint = "Run the transaction again."};
+static const struct pg_error changed = {
+    .sqlstate = "40001",
+    .message = "the shards were changed while the statement waited for rows that moved",
+    .hint = "Run the transaction again."};
+
+/* ---- held ---- */
+
+static void hold(struct client *client)
+{
+    struct worker *worker = client->worker;
+    client->bucket_held = true;
+    client->waiting_since = worker_now(worker);
+    client->state = CLIENT_WAITING;
+    list_push_back(&worker->bucket_held, &client->waiting);
+    worker->bucket_holds++;
+}
+
+/* False: it cannot go on under the newest map, and was told. */
+static bool takes_newest_map(struct client *client)
+{
+    if (client->topology == client->worker->topology || session_follow(client))
+        return true;
+    if (client->state != CLIENT_CLOSED && !client->terminate)
+        session_refuse(client, &changed);
+    return false;
+}
+
+enum bucket_hold bucket_hold(struct client *client,
+                             void (*replan)(struct client *client, void *arg), void *arg)
+{
+    if (client->topology != client->worker->topology) {
+        if (!takes_newest_map(client))
+            return BUCKET_HOLD_REFUSED;
+        session_follow_schema(client);
+        replan(client, arg);
+        if (!client->request.plan.touches_held)
+            return BUCKET_HOLD_NONE;
+    }
+    hold(client);
+    return BUCKET_HOLD_WAITS;
+}
+
+void bucket_hold_cancel(struct client *client)
+{
+    if (!client->bucket_held)
+        return;
+    client->bucket_held = false;
+    list_remove(&client->waiting);
+    client->stats->wait_us += (uint64_t)(worker_now(client->worker) - client->waiting_since);
+}
+
+/* ---- released ---- */
+
+/* Its plan is made anew, under the newest map. */
+static void route_again(struct client *client)
+{
+    client->state = CLIENT_BUSY;
+    if (!takes_newest_map(client))
+        return;
+    session_follow_schema(client);
+    if (extended_in_batch(client))
+        extended_continue(client);
+    else
+        simple_replan(client);
+    client_hold_input(client);
+}
+
+/* Those who have to go on waiting get back into the list, in the same order. */
+static void let_all_go(struct worker *worker)
+{
+    struct list_node going;
+    list_init(&going);
+    list_each(at, following, &worker->bucket_held)
+    {
+        list_move(&going, at);
+    }
+    while (!list_empty(&going)) {
+        struct client *client = list_entry(going.next, struct client, waiting);
+        int64_t since = client->waiting_since;
+        bucket_hold_cancel(client);
+        route_again(client);
+        if (client->bucket_held)
+            client->waiting_since = since;
+    }
+}
+
+/* Nothing was sent for the statement yet, and what it waits for is no answer. */
+static bool may_be_routed_again(const struct client *client)
+{
+    return client->state == CLIENT_WAITING && !client->nparticipants && client->request.planned &&
+           !client->bucket_held && !client->request.node_wait.token &&
+           (client->waiting_pool || client->held || client->request.node_wait.waits);
+}
+
+static void route_queued_again(struct worker *worker)
+{
+    struct list_node seen, *at;
+    list_init(&seen);
+    while ((at = list_visit(&worker->clients, &seen))) {
+        struct client *client = list_entry(at, struct client, all);
+        const struct database *database =
+            client->database ? topology_database(worker->topology, client->database_name) : NULL;
+        if (!database || !shardmap_holds(database->map) || !may_be_routed_again(client))
+            continue;
+        pool_cancel_wait(client);
+        control_release(client);
+        node_wait_cancel(client);
+        route_again(client);
+    }
+    list_put_back(&worker->clients, &seen);
+}
+
+static bool holds_any(const struct topology *topology)
+{
+    for (int d = 0; d < topology->ndatabases; d++)
+        if (shardmap_holds(topology->databases[d].map))
+            return true;
+    return false;
+}
+
+void bucket_hold_map_changed(struct worker *worker)
+{
+    if (holds_any(worker->topology))
+        route_queued_again(worker);
+    let_all_go(worker);
+}
+
+void bucket_hold_worker_init(struct worker *worker)
+{
+    list_init(&worker->bucket_held);
+}
+
+/* ---- who is in the way ---- */
+
+static bool covers_keyspace(const struct shardmap *map, const struct keyspace *newest)
+{
+    int index = shardmap_keyspace_by_name(map, newest->name);
+    const struct keyspace *keyspace = index < 0 ? NULL : shardmap_keyspace(map, (unsigned)index);
+    if (!keyspace || !keyspace->held)
+        return false;
+    for (size_t i = 0; i < SHARDKEY_BUCKETS / 8; i++)
+        if (newest->held[i] & ~keyspace->held[i])
+            return false;
+    return true;
+}
+
+/* What is held under the newest map was held under this one, too. */
+static bool covers(const struct shardmap *map, const struct shardmap *newest)
+{
+    for (unsigned i = 0; i < shardmap_keyspaces(newest); i++) {
+        const struct keyspace *keyspace = shardmap_keyspace(newest, i);
+        if (keyspace->held && !covers_keyspace(map, keyspace))
+            return false;
+    }
+    return true;
+}
+
+/* It has servers in a transaction, and not all that is left of it is to be rolled back. */
+static bool has_begun(const struct client *client)
+{
+    bool begun = false, failed = true;
+    for (int i = 0; client->tx && i < client->nparticipants; i++) {
+        begun |= client->participants[i]->begun;
+        failed &= !client->participants[i]->begun || client->participants[i]->tx_status == 'E';
+    }
+    return begun && !(failed && !client->tx->nsavepoints);
+}
+
+static bool is_at_work(const struct client *client)
+{
+    switch (client->state) {
+    case CLIENT_IDLE:
+        return has_begun(client);
+    case CLIENT_WAITING:
+        return client->nparticipants || client->request.planned;
+    case CLIENT_BUSY: /* a batch that is at none of its servers takes the newest map with its next Bind */
+        return client->nparticipants || client->scatter;
+    case CLIENT_STARTUP:
+    case CLIENT_AUTH:
+    case CLIENT_GREETING:
+    case CLIENT_REPLICATING:
+    case CLIENT_CANCELLING:
+    case CLIENT_CLOSED:
+        break;
+    }
+    return false;
+}
+
+/* Calls `visit` for those of the database that are at work under a map that lacks a hold. */
+static void each_busy(struct worker *worker, const char *name,
+                      void (*visit)(struct client *client, void *arg), void *arg)
+{
+    const struct database *newest = topology_database(worker->topology, name);
+    const struct shardmap *judged = NULL;
+    bool covered = true;
+    struct list_node seen, *at;
+    if (!newest || !shardmap_holds(newest->map))
+        return;
+    list_init(&seen);
+    while ((at = list_visit(&worker->clients, &seen))) {
+        struct client *client = list_entry(at, struct client, all);
+        if (!client->database || client->console || strcmp(client->database_name, name) != 0 ||
+            client->topology == worker->topology || !is_at_work(client))
+            continue;
+        if (judged != client->database->map) {
+            judged = client->database->map;
+            covered = covers(judged, newest->map);
+        }
+        if (!covered)
+            visit(client, arg);
+    }
+    list_put_back(&worker->clients, &seen);
+}
+
+struct counting {
+    const char *database;
+    struct bucket_hold_count *count;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool done;
+};
+
+static void count_busy(struct client *client, void *arg)
+{
+    (void)client;
+    ((struct bucket_hold_count *)arg)->busy++;
+}
+
+static void count_on(struct worker *worker, void *arg)
+{
+    struct counting *counting = arg;
+    each_busy(worker, counting->database, count_busy, counting->count);
+    list_each(at, following, &worker->bucket_held)
+    {
+        const struct client *client = list_entry(at, struct client, waiting);
+        counting->count->held += strcmp(client->database_name, counting->database) == 0;
+    }
+}
+
+static void counted(void *arg)
+{
+    struct counting *counting = arg;
+    pthread_mutex_lock(&counting->lock);
+    counting->done = true;
+    pthread_cond_signal(&counting->changed);
+    pthread_mutex_unlock(&counting->lock);
+}
+
+void bucket_hold_count(struct daemon *daemon, const char *database, struct bucket_hold_count *count)
+{
+    struct counting counting = {.database = database, .count = count};
+    *count = (struct bucket_hold_count){0, 0};
+    pthread_mutex_init(&counting.lock, NULL);
+    pthread_cond_init(&counting.changed, NULL);
+    daemon_visit_workers(daemon, NULL, count_on, counted, &counting);
+    pthread_mutex_lock(&counting.lock);
+    while (!counting.done)
+        pthread_cond_wait(&counting.changed, &counting.lock);
+    pthread_mutex_unlock(&counting.lock);
+    pthread_cond_destroy(&counting.changed);
+    pthread_mutex_destroy(&counting.lock);
+}
+
+/* ---- by force ---- */
+
+void bucket_hold_explain(const struct client *client, struct pg_error *error)
+{
+    if (client->request.moved && strcmp(error->sqlstate, "57014") == 0)
+        *error = moved;
+}
+
+bool bucket_hold_has_failed(const struct client *client, struct pg_error *error)
+{
+    if (!client->tx || !client->tx->moved)
+        return false;
+    *error = moved;
+    return true;
+}
+
+/* A COPY that waits for its client's rows hears of no cancel. */
+static bool is_stubborn(const struct client *client, int64_t now)
+{
+    return client->request.moved && now - client->waiting_since > FORCE_GRACE_US;
+}
+
+static void end(struct client *client, void *arg)
+{
+    int64_t now = worker_now(client->worker);
+    (void)arg;
+    if (client->state == CLIENT_IDLE) {
+        session_roll_back(client);
+        client->tx->moved = true;
+    } else if (is_stubborn(client, now)) {
+        client_kill(client, moved.sqlstate, moved.message, "Connect again.");
+    } else if (!client->request.moved) {
+        client->request.moved = true;
+        client_cancel_moved(client);
+        client->waiting_since = now;
+    }
+}
+
+static void force_on(struct worker *worker, void *arg)
+{
+    each_busy(worker, arg, end, NULL);
+}
+
+void bucket_hold_force(struct daemon *daemon, const char *database)
+{
+    daemon_visit_workers(daemon, NULL, force_on, free, mem_strdup(database));
+}
