@@ -1,8 +1,6 @@
 /* bucket_hold.c: keeps clients waiting whose statements touch buckets that move; counts and ends what is in the way. */
 #include "proxy/bucket_hold.h"
 
-#include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "pgshunt/arena.h"
@@ -232,53 +230,20 @@ static void each_busy(struct worker *worker, const char *name,
     list_put_back(&worker->clients, &seen);
 }
 
-struct counting {
-    const char *database;
-    struct bucket_hold_count *count;
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    bool done;
-};
-
 static void count_busy(struct client *client, void *arg)
 {
     (void)client;
     ((struct bucket_hold_count *)arg)->busy++;
 }
 
-static void count_on(struct worker *worker, void *arg)
+void bucket_hold_count(struct worker *worker, const char *database, struct bucket_hold_count *count)
 {
-    struct counting *counting = arg;
-    each_busy(worker, counting->database, count_busy, counting->count);
+    each_busy(worker, database, count_busy, count);
     list_each(at, following, &worker->bucket_held)
     {
         const struct client *client = list_entry(at, struct client, waiting);
-        counting->count->held += strcmp(client->database_name, counting->database) == 0;
+        count->held += strcmp(client->database_name, database) == 0;
     }
-}
-
-static void counted(void *arg)
-{
-    struct counting *counting = arg;
-    pthread_mutex_lock(&counting->lock);
-    counting->done = true;
-    pthread_cond_signal(&counting->changed);
-    pthread_mutex_unlock(&counting->lock);
-}
-
-void bucket_hold_count(struct daemon *daemon, const char *database, struct bucket_hold_count *count)
-{
-    struct counting counting = {.database = database, .count = count};
-    *count = (struct bucket_hold_count){0, 0};
-    pthread_mutex_init(&counting.lock, NULL);
-    pthread_cond_init(&counting.changed, NULL);
-    daemon_visit_workers(daemon, NULL, count_on, counted, &counting);
-    pthread_mutex_lock(&counting.lock);
-    while (!counting.done)
-        pthread_cond_wait(&counting.changed, &counting.lock);
-    pthread_mutex_unlock(&counting.lock);
-    pthread_cond_destroy(&counting.changed);
-    pthread_mutex_destroy(&counting.lock);
 }
 
 /* ---- by force ---- */
@@ -319,12 +284,7 @@ static void end(struct client *client, void *arg)
     }
 }
 
-static void force_on(struct worker *worker, void *arg)
+void bucket_hold_force(struct worker *worker, const char *database)
 {
-    each_busy(worker, arg, end, NULL);
-}
-
-void bucket_hold_force(struct daemon *daemon, const char *database)
-{
-    daemon_visit_workers(daemon, NULL, force_on, free, mem_strdup(database));
+    each_busy(worker, database, end, NULL);
 }

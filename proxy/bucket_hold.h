@@ -17,24 +17,19 @@
 #include <stdint.h>
 
 struct client;
-struct daemon;
 struct pg_error;
 struct worker;
-
-/* ---- from any thread that is no worker's ---- */
 
 struct bucket_hold_count {
     int busy; /* statements and transactions begun under a map that does not hold what the newest does */
     int held; /* clients that wait */
 };
-/* Of all workers, each at a moment when it has every topology that was given to it before the call. Waits for them. */
-void bucket_hold_count(struct daemon *daemon, const char *database,
+/* Adds this worker's. Once the worker has the map that holds, `busy` only falls. */
+void bucket_hold_count(struct worker *worker, const char *database,
                        struct bucket_hold_count *count);
-/* Ends what is busy: statements are cancelled, transactions rolled back, with 40001. Does not wait; to be called again
- * while something is. */
-void bucket_hold_force(struct daemon *daemon, const char *database);
-
-/* ---- on a worker ---- */
+/* Ends what is busy: statements are cancelled, transactions rolled back, with 40001. That takes its time; to be
+ * called again while something is. */
+void bucket_hold_force(struct worker *worker, const char *database);
 
 enum bucket_hold {
     BUCKET_HOLD_NONE,  /* it goes on, by the plan it has now */

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "pgshunt/log.h"
+#include "proxy/bucket_hold.h"
 #include "proxy/catalog_state.h"
 #include "proxy/catalog_watch_internal.h"
 #include "proxy/daemon.h"
@@ -147,12 +148,18 @@ static void forget(struct map_watch *watch)
 struct visit_workers {
     struct map_watch *watch; /* reference */
     struct map_use use;
+    bool force; /* what stands in a hold's way is ended */
 };
 
 static void visit_worker(struct worker *worker, void *arg)
 {
-    (void)worker;
-    (void)arg;
+    struct visit_workers *visit = arg;
+    struct bucket_hold_count count = {0, 0};
+    if (visit->force)
+        bucket_hold_force(worker, visit->watch->database);
+    bucket_hold_count(worker, visit->watch->database, &count);
+    visit->use.busy += count.busy;
+    visit->use.held += count.held;
 }
 
 static void visited(void *arg)
@@ -183,6 +190,8 @@ void watch_visit(struct map_watch *watch)
         const struct catalog_map *map = &watch->recorded->map;
         visit->use.epoch = map->epoch;
         visit->use.hold = map->nholds ? map->holds[map->nholds - 1].id : 0;
+        for (int i = 0; i < map->nholds; i++)
+            visit->force |= map->holds[i].force;
     }
     pthread_mutex_unlock(&watch->watches->lock); /* where there are no workers it is over at once */
     daemon_visit_workers(watch->watches->daemon, NULL, visit_worker, visited, visit);

@@ -1,5 +1,4 @@
 """Clients whose buckets move wait, all others go on; then they run on the new owner."""
-import os
 import struct
 import threading
 import time
@@ -9,6 +8,7 @@ import psycopg
 import psycopg2
 import pytest
 
+from catalog_support import ATTEMPT, catalog, epoch, job
 from harness import Proxy, wait_until
 from support import SYNC, Raw, bind, describe, error_of, execute, fetch, kinds, one, parse, query, rows, values
 
@@ -45,7 +45,7 @@ OTHERS = keys_in(LAST + 1, 16383)  # on the target
 
 @pytest.fixture(scope="module")
 def proxy(cluster):
-    with Proxy(cluster, keyspaces=KEYSPACES, environment={"HOLDFILE": "/tmp/w/holdfile"}) as proxy:
+    with Proxy(cluster, keyspaces=KEYSPACES) as proxy:
         proxy.wait_nodes()
         proxy.sql("CREATE TABLE users (id bigint PRIMARY KEY, n int DEFAULT 0, place text)")
         proxy.sql("CREATE TABLE orders (id bigint, user_id bigint, PRIMARY KEY (user_id, id))")
@@ -55,44 +55,59 @@ def proxy(cluster):
 
 
 class Moving:
-    """The map, as a resharding job changes it."""
+    """The map, as a resharding job changes it in the catalog."""
 
     def __init__(self, proxy, cluster):
-        self.proxy, self.cluster = proxy, cluster
-        self.lines = ["epoch 1"]
-        self.put()
+        self.proxy, self.source, self.target = proxy, *cluster.primaries
+        self.id = None
+        job(self.source, "moving")
 
-    def put(self):
-        with open("/tmp/w/holdfile", "w") as f:
-            f.write("\n".join(self.lines) + "\n")
-        self.proxy.reload()
-        time.sleep(0.1)
+    def seen(self):
+        """What the proxy says of itself: its epoch, hold, busy, held."""
+        return self.source.sql("SELECT epoch, hold, busy, held FROM pgshunt.proxy WHERE database = 'app' AND pid = %s",
+                               (self.proxy.pid,))[0]
 
-    def hold(self, first=FIRST, last=LAST, lease=60000):
-        self.lines.append(f"hold users {first} {last}")
-        self.put()
+    def wait_seen(self, **wanted):
+        def as_wanted():
+            return {name: value for name, value in zip(("epoch", "hold", "busy", "held"), self.seen())
+                    if name in wanted} == wanted
+        wait_until(as_wanted, 15.0, f"a proxy with {wanted}")
+
+    def hold(self, first=FIRST, last=LAST, lease=20000):
+        self.id = int(catalog(self.source, "hold", "app", "moving", lease, f"users/{first}-{last}"))
+        self.wait_seen(hold=self.id)
 
     def release(self):
-        self.lines = [line for line in self.lines if not line.startswith("hold")]
-        self.put()
+        catalog(self.source, "release", self.id)
+        self.wait_seen(hold=0)
 
     def flip(self):
-        self.lines = ["epoch 2", f"move users {FIRST} {LAST} s1"]
-        self.put()
+        after = epoch(self.source) + 1
+        catalog(self.source, "flip", "app", "moving", ATTEMPT, self.id, after, "switched",
+                f"users/{FIRST}-{LAST}", "s0", "s1")
+        self.wait_seen(epoch=after, hold=0)
+
+    def back(self):
+        """As at first."""
+        self.source.sql("DELETE FROM pgshunt.hold")
+        self.source.sql("DELETE FROM pgshunt.ghost")
+        self.source.sql("DELETE FROM pgshunt.bucket")
+        self.source.sql("INSERT INTO pgshunt.bucket VALUES ('app', 'users', 0, 8191, 's0'), ('app', 'users', 8192, 16383, 's1')")
+        self.source.sql("UPDATE pgshunt.epoch SET epoch = epoch + 1")
+        self.source.sql("NOTIFY pgshunt_map, 'app'")
+        self.wait_seen(epoch=epoch(self.source), hold=0)
 
 
 @pytest.fixture
 def moving(proxy, cluster):
-    """Every key's row is on its shard, and moving ones' are on the target, too, where they say so."""
+    """Every key's row is on its shard, and moving ones' are on the target, too; they say so."""
     for number, node in enumerate(cluster.primaries):
         node.sql("TRUNCATE users, orders")
         mine = MOVING + (STAYING if number == 0 else OTHERS)
         node.sql(f"INSERT INTO users SELECT unnest(%s::bigint[]), 0, 's{number}'", (mine,))
     moving = Moving(proxy, cluster)
     yield moving
-    moving.release()
-    moving.lines = []
-    moving.put()
+    moving.back()
 
 
 class Asking(threading.Thread):
@@ -160,7 +175,6 @@ def test_others_go_on(proxy, moving):
         for key in STAYING[:20] + OTHERS[:20]:
             connection.cursor().execute("UPDATE users SET n = n + 1 WHERE id = %s", (key,))
             assert one(connection, "SELECT n FROM users WHERE id = %s", (key,)) == 1
-        connection.cursor().execute("INSERT INTO orders SELECT 1, unnest FROM unnest(ARRAY[1]) WHERE false")
         assert one(connection, "SELECT 1") == 1
         assert one(connection, "SELECT count(*) FROM users WHERE id IN (%s, %s)" % (STAYING[0], OTHERS[0])) == 2
     with proxy.connect3() as connection:
@@ -264,7 +278,7 @@ def test_copy_in_waits(proxy, moving):
     wait_held(proxy)
     moving.flip()
     assert asking.end() is None
-    found = [node.value("SELECT count(*) FROM orders") for node in moving.cluster.primaries]
+    found = [node.value("SELECT count(*) FROM orders") for node in (moving.source, moving.target)]
     assert found == [0, 10], "all rows are on the new owner"
 
 
@@ -361,7 +375,7 @@ def test_transaction_from_after(proxy, moving):
     wait_held(proxy)
     moving.flip()
     assert asking.end() == "s1"
-    source, target = moving.cluster.primaries
+    source, target = (moving.source, moving.target)
     assert source.value(f"SELECT n FROM users WHERE id = {STAYING[0]}") == 1
     assert target.value(f"SELECT n FROM users WHERE id = {MOVING[0]}") == 1
 
@@ -408,14 +422,13 @@ def test_many_clients(proxy, moving):
     wait_held(proxy, 200)
     moving.flip()
     assert {one.end() for one in asking} == {"s1"}
-    source, target = moving.cluster.primaries
+    source, target = (moving.source, moving.target)
     assert source.value("SELECT sum(n) FROM users") == 0 and target.value("SELECT sum(n) FROM users") == 200
 
 
 def test_queued_clients_are_held(proxy, moving, cluster):
     """Who waits for a server when the hold comes has not begun: it waits for the hold, too."""
-    with Proxy(cluster, keyspaces=KEYSPACES, options={"pool": {"size": 1}, "workers": 1},
-               environment={"HOLDFILE": "/tmp/w/holdfile"}) as small:
+    with Proxy(cluster, keyspaces=KEYSPACES, options={"pool": {"size": 1}, "workers": 1}) as small:
         small.wait_nodes()
         moving.proxy = small
         with closing(small.connect(autocommit=False)) as busy:
