@@ -4,13 +4,11 @@ import threading
 import time
 from contextlib import closing
 
-import psycopg
-import psycopg2
 import pytest
 
 from catalog_support import ATTEMPT, catalog, epoch, job
 from harness import Proxy, wait_until
-from support import SYNC, Raw, bind, describe, error_of, execute, fetch, kinds, one, parse, query, rows, values
+from support import SYNC, Raw, bind, error_of, execute, fetch, one, parse, query, refused, rows
 
 pytestmark = pytest.mark.core
 
@@ -136,6 +134,10 @@ class Asking(threading.Thread):
 
 def held(proxy):
     return sum(row["state"] == "waiting" for row in proxy.show("CLIENTS"))
+
+
+def at_work(proxy):
+    return sum(row["state"] == "active" and row["database"] == "app" for row in proxy.show("CLIENTS"))
 
 
 def wait_held(proxy, count=1):
@@ -336,6 +338,94 @@ def test_transaction_from_before_goes_on(proxy, moving):
         assert asking.end() == "s1"
 
 
+def test_busy_until_it_ends(proxy, moving):
+    """What has begun before the hold is counted until it is over; what begins after it, or is held, is not."""
+    with closing(proxy.connect(autocommit=False)) as before, closing(proxy.connect()) as after:
+        one(before, place_of(STAYING[0]))
+        sleeping = Asking(proxy, lambda c: one(c, f"SELECT n FROM users, pg_sleep(3) WHERE id = {OTHERS[0]}"))
+        wait_until(lambda: at_work(proxy) >= 2, 10.0, "it at work")
+        moving.hold()
+        after.cursor().execute("BEGIN")
+        one(after, place_of(STAYING[1]))
+        asking = Asking(proxy, lambda c: one(c, place_of(MOVING[0])))
+        moving.wait_seen(busy=2, held=1)
+        assert sleeping.end() == 0
+        moving.wait_seen(busy=1, held=1)
+        assert one(before, place_of(MOVING[0])) == "s0", "and may go on"
+        before.commit()
+        moving.wait_seen(busy=0, held=1)
+        moving.release()
+        assert asking.end() == "s0"
+        moving.wait_seen(busy=0, held=0)
+
+
+def test_force(proxy, moving):
+    """What does not end is ended: told so as something to be run again."""
+    with closing(proxy.connect(autocommit=False)) as idle, closing(proxy.connect(autocommit=False)) as writing:
+        one(idle, place_of(STAYING[0]))
+        writing.cursor().execute(f"UPDATE users SET n = 77 WHERE id = {STAYING[1]}")
+        sleeping = Asking(proxy, lambda c: one(c, f"SELECT n FROM users, pg_sleep(30) WHERE id = {OTHERS[0]}"))
+        locked = Asking(proxy, lambda c: c.cursor().execute(f"UPDATE users SET n = 5 WHERE id = {STAYING[1]}"))
+        wait_until(lambda: at_work(proxy) >= 4, 10.0, "all at work")
+        moving.hold()
+        moving.wait_seen(busy=4)
+        catalog(moving.source, "extend", moving.id, 20000, 1)
+        moving.wait_seen(busy=0)
+        assert sleeping.end().pgcode == "40001"
+        answer = locked.end()  # it may have got its lock
+        assert answer is None or answer.pgcode == "40001"
+        for connection in (idle, writing):
+            with refused("40001", "moving to another shard"):
+                one(connection, place_of(STAYING[0]))
+            connection.rollback()
+            assert one(connection, place_of(STAYING[0])) == "s0"
+            connection.commit()
+        assert moving.source.value(f"SELECT n FROM users WHERE id = {STAYING[1]}") in (0, 5)
+        moving.release()
+
+
+def test_force_in_batches(proxy, moving):
+    with Raw(proxy) as raw:
+        raw.ask(query("BEGIN"))
+        raw.ask(parse("u", "SELECT place FROM users WHERE id = $1", (20,)),
+                bind("", "u", (str(STAYING[0]).encode(),)), execute(), SYNC)
+        moving.hold()
+        catalog(moving.source, "extend", moving.id, 20000, 1)
+        moving.wait_seen(busy=0)
+        found = raw.ask(bind("", "u", (str(STAYING[0]).encode(),)), execute(), SYNC)
+        assert error_of(found)["C"] == "40001", found
+        assert raw.ask(query("ROLLBACK"))[-1] == ("Z", b"I")
+        assert rows(raw.ask(bind("", "u", (str(STAYING[0]).encode(),)), execute(), SYNC)) == [[b"s0"]]
+
+
+def test_lease_ends(proxy, moving):
+    """Nobody waits for a job that has died."""
+    moving.hold(lease=2500)
+    assert proxy.value(f"UPDATE users SET n = 3 WHERE id = {MOVING[0]} RETURNING place") == "s0"
+    assert one_of(proxy, OTHERS[0]) == "s1"
+
+
+def one_of(proxy, key):
+    return proxy.value(place_of(key))
+
+
+def test_session_mode(cluster, moving):
+    """A client that keeps its servers waits between transactions, too."""
+    with Proxy(cluster, keyspaces=KEYSPACES, options={"pool": {"mode": "session"}}) as keeping:
+        keeping.wait_nodes()
+        moving.proxy = keeping
+        wait_until(lambda: moving.source.sql("SELECT FROM pgshunt.proxy WHERE pid = %s", (keeping.pid,)), 10.0, "its row")
+        with closing(keeping.connect()) as connection:
+            assert one(connection, place_of(STAYING[0])) == "s0"
+            moving.hold()
+            moving.wait_seen(busy=0)
+            assert one(connection, place_of(STAYING[1])) == "s0"
+            asking = Asking(keeping, lambda c: one(connection, place_of(MOVING[0])))
+            wait_held(keeping)
+            moving.flip()
+            assert asking.end() == "s1"
+
+
 def test_begin_alone_is_no_transaction_from_before(proxy, moving):
     def work(connection):
         cursor = connection.cursor()
@@ -433,7 +523,7 @@ def test_queued_clients_are_held(proxy, moving, cluster):
         moving.proxy = small
         with closing(small.connect(autocommit=False)) as busy:
             one(busy, place_of(STAYING[0]))
-            asking = Asking(small, lambda c: one(c, place_of(MOVING[0])))
+            asking = Asking(small, lambda c: one(c, f"UPDATE users SET n = 1 WHERE id = {MOVING[0]} RETURNING place"))
             wait_held(small)
             moving.hold()
             busy.commit()
@@ -442,4 +532,3 @@ def test_queued_clients_are_held(proxy, moving, cluster):
             assert held(small) == 1
             moving.flip()
             assert asking.end() == "s1"
-    moving.proxy = proxy
