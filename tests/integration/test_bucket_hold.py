@@ -65,6 +65,10 @@ class Moving:
         return self.source.sql("SELECT epoch, hold, busy, held FROM pgshunt.proxy WHERE database = 'app' AND pid = %s",
                                (self.proxy.pid,))[0]
 
+    def wait_known(self):
+        query = "SELECT count(*) FROM pgshunt.proxy WHERE database = 'app' AND pid = %s"
+        wait_until(lambda: self.source.value(query, (self.proxy.pid,)), 15.0, "the proxy's row")
+
     def wait_seen(self, **wanted):
         def as_wanted():
             return {name: value for name, value in zip(("epoch", "hold", "busy", "held"), self.seen())
@@ -105,6 +109,7 @@ def moving(proxy, cluster):
         node.sql(f"INSERT INTO users SELECT unnest(%s::bigint[]), 0, 's{number}'", (mine,))
     moving = Moving(proxy, cluster)
     yield moving
+    moving.proxy = proxy
     moving.back()
 
 
@@ -414,7 +419,7 @@ def test_session_mode(cluster, moving):
     with Proxy(cluster, keyspaces=KEYSPACES, options={"pool": {"mode": "session"}}) as keeping:
         keeping.wait_nodes()
         moving.proxy = keeping
-        wait_until(lambda: moving.source.sql("SELECT FROM pgshunt.proxy WHERE pid = %s", (keeping.pid,)), 10.0, "its row")
+        moving.wait_known()
         with closing(keeping.connect()) as connection:
             assert one(connection, place_of(STAYING[0])) == "s0"
             moving.hold()
