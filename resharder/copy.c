@@ -311,8 +311,10 @@ static bool any_lags(struct copy_run *run)
 
 static void look_at_brakes(struct copy_run *run)
 {
-    bool paused = run->options->paused && run->options->paused(run->options->arg);
-    run->wait = paused || any_lags(run);
+    enum copy_wish wish = run->options->wish ? run->options->wish(run->options->arg) : COPY_GO;
+    if (wish == COPY_LEAVE)
+        run->halt = 1;
+    run->wait = wish == COPY_REST || any_lags(run);
 }
 
 /* ---- telling ---- */

@@ -13,6 +13,8 @@ static bool fails(struct copier *copier, const char *name, const char *text)
     if (text) {
         copier->error = (struct db_error){.text = ""};
         snprintf(copier->error.text, sizeof copier->error.text, "%s", text);
+        if (!copier->run->halt) /* not a lost connection: it does not go away */
+            memcpy(copier->error.sqlstate, "XX000", sizeof copier->error.sqlstate);
     }
     copier->error_name = name;
     return false;
@@ -212,7 +214,7 @@ static bool commit_sink(struct copier *copier, struct copy_sink *sink)
     bool good = run_at(copier, sink, sql) && (!sink->open || run_at(copier, sink, "COMMIT"));
     free(sql);
     sink->open = false;
-    if (good)
+    if (good && sink->need == COPY_NEED_ALL)
         atomic_fetch_add(&copier->queue->progress[copier->at->table].rows, sink->rows);
     return good;
 }

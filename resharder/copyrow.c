@@ -125,7 +125,7 @@ static void read_text_field(struct copyrow *row, const char *bytes, size_t lengt
 static enum seen see_text_key(struct copyrow *row, const char *bytes, size_t length, size_t *size,
                               struct move_value *key)
 {
-    const char *ends[SHARDMAP_MAX_PARTS];
+    const char *ends[COPYROW_KEY_COLUMNS];
     *size = 0;
     for (unsigned i = 0; i < row->nkey; i++) {
         bool last = i + 1 == row->ncolumns;
@@ -255,7 +255,7 @@ static void begin_row(struct copyrow *row, const struct move_value *key)
 /* The first bytes of something whose earlier ones are held. Returns what is left of them; NULL: error. */
 static const char *go_on_held(struct copyrow *row, const char *at, const char *end)
 {
-    struct move_value key[SHARDMAP_MAX_PARTS];
+    struct move_value key[COPYROW_KEY_COLUMNS];
     size_t size;
     enum seen seen;
     for (;;) {
@@ -290,7 +290,7 @@ static const char *go_on_held(struct copyrow *row, const char *at, const char *e
 /* What begins here. Returns what is left; NULL: error. */
 static const char *go_on(struct copyrow *row, const char *at, const char *end)
 {
-    struct move_value key[SHARDMAP_MAX_PARTS];
+    struct move_value key[COPYROW_KEY_COLUMNS];
     size_t size;
     enum seen seen = see(row, at, (size_t)(end - at), &size, key);
     if (seen == SEEN_WRONG)

@@ -23,6 +23,8 @@ extern const char copyrow_header[COPYROW_HEADER_SIZE];
 extern const char copyrow_trailer[2];
 /* No key may be longer, as it came. */
 #define COPYROW_KEY_MAX (1 << 20)
+/* ... and of no more columns: a sharding key, and one more that its taker may want. */
+#define COPYROW_KEY_COLUMNS (SHARDMAP_MAX_PARTS + 1)
 
 /* What the rows' taker says and gets. `key`: one value for each column of the key, alive during the call. */
 struct copyrow_taker {

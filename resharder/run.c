@@ -6,23 +6,13 @@
 #include "pgshunt/catalog.h"
 #include "resharder/clean.h"
 #include "resharder/copy.h"
+#include "resharder/run_copy.h"
 #include "resharder/streams.h"
 
 #define LOOK_EVERY_MS 100
 #define LOOK_AT_JOB_MS 500
 #define FOLLOW_MS 30000
 #define CLOSE_MS 1000
-
-/* One source at work. */
-struct run_source {
-    unsigned shard;
-    unsigned *targets;
-    int ntargets;
-    struct move_tables tables;
-    struct snapshot snapshot; /* while it copies */
-    bool begun;               /* something was copied before: this is another pass */
-    const char *oldest;       /* of the first snapshot */
-};
 
 struct run {
     struct reshard *reshard;
@@ -31,48 +21,11 @@ struct run {
     struct job_lock *lock;
     const struct link *links;
     int nlinks;
-    struct run_source *sources;
-    int nsources;
-    uint64_t *snapshots; /* by shard: positions */
 };
 
 static void pause_ms(int64_t ms)
 {
     nanosleep(&(struct timespec){.tv_nsec = (long)ms * 1000000}, NULL);
-}
-
-/* ---- who takes part ---- */
-
-static struct run_source *source_of(struct run *run, unsigned shard)
-{
-    for (int i = 0; i < run->nsources; i++)
-        if (run->sources[i].shard == shard)
-            return &run->sources[i];
-    struct run_source *source = &run->sources[run->nsources++];
-    source->shard = shard;
-    source->targets =
-        arena_array(&run->reshard->arena, unsigned, shardmap_shards(run->reshard->map));
-    return source;
-}
-
-static bool find_sources(struct run *run)
-{
-    struct reshard *reshard = run->reshard;
-    run->links = moves_links(&reshard->moves, &reshard->arena, &run->nlinks);
-    run->sources =
-        arena_array(&reshard->arena, struct run_source, shardmap_shards(reshard->map) + 1);
-    run->snapshots = arena_array(&reshard->arena, uint64_t, shardmap_shards(reshard->map) + 1);
-    for (int i = 0; i < run->nlinks; i++) {
-        struct run_source *source = source_of(run, run->links[i].source);
-        source->targets[source->ntargets++] = run->links[i].target;
-    }
-    for (int i = 0; i < run->nsources; i++) {
-        struct db *db = reshard_primary(reshard, run->sources[i].shard);
-        if (!db || !tables_read(db, &reshard->moves, &reshard->arena, &run->sources[i].tables,
-                                &reshard->error))
-            return false;
-    }
-    return true;
 }
 
 /* ---- before the first row ---- */
@@ -219,146 +172,6 @@ static bool prepare(struct run *run)
            job_set_state(reshard, run->job, JOB_BIT(JOB_CREATED), JOB_COPYING);
 }
 
-/* ---- snapshots, as they are remembered ---- */
-
-/* The oldest transaction of the first one; NULL: there was none yet. */
-static const char *first_oldest(struct run *run, unsigned shard, bool *good)
-{
-    struct job_object *objects;
-    int count;
-    const char *name = shardmap_shard_name(run->reshard->map, shard), *found = NULL;
-    *good = job_objects(run->reshard, run->job, &objects, &count);
-    for (int i = 0; *good && i < count; i++)
-        if (strcmp(objects[i].kind, "first_snapshot") == 0 && strcmp(objects[i].shard, name) == 0)
-            found = objects[i].detail;
-    return found;
-}
-
-static bool remember(struct run *run, const struct run_source *source)
-{
-    return streams_remember(run->reshard, run->job, source->shard, source->snapshot.lsn) &&
-           job_will_make(run->reshard, run->job, source->shard, "first_snapshot", "first",
-                         source->oldest);
-}
-
-/* ---- the copy ---- */
-
-static bool has_begun(struct run *run, struct run_source *source)
-{
-    struct reshard *reshard = run->reshard;
-    source->begun = false;
-    for (int i = 0; i < source->ntargets; i++) {
-        bool begun;
-        struct db *db = reshard_primary(reshard, source->targets[i]);
-        if (!db || !copy_has_begun(reshard, db, source->shard, &begun, &reshard->error))
-            return false;
-        source->begun = source->begun || begun;
-    }
-    return true;
-}
-
-static bool read_oldest(struct run *run, struct run_source *source)
-{
-    struct reshard *reshard = run->reshard;
-    bool good;
-    source->oldest = first_oldest(run, source->shard, &good);
-    if (!good || (source->oldest && source->begun))
-        return good;
-    struct db *db = reshard_primary(reshard, source->shard);
-    if (!db || !snapshot_enter(db, source->snapshot.name, &reshard->error))
-        return false;
-    PGresult *rows = db_query(db, RESHARD_QUERY_MS, &reshard->error,
-                              "SELECT txid_snapshot_xmin(txid_current_snapshot())", 0);
-    if (rows)
-        source->oldest = RESHARD_TEXT(reshard, "%s", PQgetvalue(rows, 0, 0));
-    PQclear(rows);
-    return rows && db_run(db, RESHARD_QUERY_MS, &reshard->error, "COMMIT", 0);
-}
-
-static bool take_snapshots(struct run *run)
-{
-    struct reshard *reshard = run->reshard;
-    for (int i = 0; i < run->nsources; i++) {
-        struct run_source *source = &run->sources[i];
-        if (!has_begun(run, source) ||
-            !snapshot_take(reshard, source->shard, "copy", &source->snapshot, &reshard->error) ||
-            !read_oldest(run, source))
-            return false;
-        run->snapshots[source->shard] = source->snapshot.position;
-        if (!remember(run, source))
-            return false;
-    }
-    return true;
-}
-
-static void drop_snapshots(struct run *run)
-{
-    for (int i = 0; i < run->nsources; i++)
-        snapshot_drop(&run->sources[i].snapshot);
-}
-
-/* A later pass copies what is missing as of a new snapshot: what is there is brought up to exactly that, first. */
-static bool catch_up(struct run *run)
-{
-    struct reshard *reshard = run->reshard;
-    bool needed = false;
-    for (int i = 0; i < run->nsources; i++)
-        needed = needed || run->sources[i].begun;
-    if (!needed)
-        return true;
-    struct streams *streams = streams_start(reshard, run->job, run->snapshots);
-    enum streams_health health = streams ? STREAMS_RUNNING : STREAMS_FAILED;
-    while (health == STREAMS_RUNNING && !reshard_stopped(reshard)) {
-        pause_ms(LOOK_EVERY_MS / 10);
-        health = streams_tend(streams);
-    }
-    streams_stop(streams);
-    return health == STREAMS_FINISHED;
-}
-
-static bool is_paused(void *arg)
-{
-    struct run *run = arg;
-    return !job_look(run->reshard, run->job) || run->job->paused;
-}
-
-static bool copy_all(struct run *run)
-{
-    struct reshard *reshard = run->reshard;
-    struct copy_source *sources =
-        arena_array(&reshard->arena, struct copy_source, (size_t)run->nsources + 1);
-    for (int i = 0; i < run->nsources; i++) {
-        struct run_source *source = &run->sources[i];
-        sources[i] = (struct copy_source){.shard = source->shard,
-                                          .targets = source->targets,
-                                          .ntargets = source->ntargets,
-                                          .tables = &source->tables,
-                                          .snapshot = source->snapshot.name,
-                                          .pass = source->begun ? 2 : 1,
-                                          .oldest = source->oldest};
-    }
-    struct copy_options options = {.jobs = run->options->jobs,
-                                   .rate = run->options->rate,
-                                   .max_lag_ms = run->options->max_lag_ms,
-                                   .paused = is_paused,
-                                   .arg = run};
-    return copy_run(reshard, sources, run->nsources, &options);
-}
-
-static bool copy(struct run *run)
-{
-    bool good = take_snapshots(run) && catch_up(run) && copy_all(run);
-    drop_snapshots(run);
-    return good && job_set_state(run->reshard, run->job, JOB_BIT(JOB_COPYING), JOB_INDEXING);
-}
-
-/* All rows are there: what comes behind them, and the way back. */
-static bool finish_targets(struct run *run)
-{
-    return streams_make(run->reshard, run->job, true) &&
-           job_set_state(run->reshard, run->job, JOB_BIT(JOB_INDEXING), JOB_STREAMING);
-}
-
 /* ---- streaming ---- */
 
 #define STREAMING_STATES                                                                           \
@@ -373,12 +186,24 @@ static enum reshard_outcome is_over(struct run *run)
     return RESHARD_DONE;
 }
 
+/* The catalog may be away for a while, and the lock with it: streams go on, unless another process has taken the job. */
+static bool keeps_lock(struct run *run)
+{
+    struct reshard *reshard = run->reshard;
+    if (run->lock && job_lock_holds(run->lock))
+        return true;
+    job_unlock(run->lock);
+    run->lock = job_lock(reshard, run->job);
+    return run->lock || strcmp(reshard->error.sqlstate, "55P03") != 0;
+}
+
 /* Every half second. False: `*outcome` says how it ends. */
 static bool look_at_job(struct run *run, enum reshard_outcome *outcome)
 {
     struct reshard *reshard = run->reshard;
-    if (!job_look(reshard, run->job) || !job_lock_holds(run->lock)) {
-        *outcome = reshard_fails(reshard, NULL, "the catalog was lost");
+    bool gone = !job_look(reshard, run->job) && strcmp(reshard->error.sqlstate, "02000") == 0;
+    if (gone || !keeps_lock(run)) {
+        *outcome = reshard_fails(reshard, NULL, "the job is not ours any more");
         return false;
     }
     if (STREAMING_STATES & JOB_BIT(run->job->state))
@@ -442,21 +267,48 @@ static enum reshard_outcome refuse_state(struct run *run)
     return RESHARD_REFUSED;
 }
 
-static enum reshard_outcome go(struct run *run)
+static bool copy(struct run *run)
+{
+    return run_copy(run->reshard, run->job, run->options) &&
+           job_set_state(run->reshard, run->job, JOB_BIT(JOB_COPYING), JOB_INDEXING);
+}
+
+/* The streams back begin here: what was copied must not come back by them. */
+static bool finish(struct run *run)
+{
+    return streams_make(run->reshard, run->job, true) &&
+           job_set_state(run->reshard, run->job, JOB_BIT(JOB_INDEXING), JOB_STREAMING);
+}
+
+/* False: `*outcome`. */
+static bool reach_streaming(struct run *run, enum reshard_outcome *outcome)
 {
     struct reshard *reshard = run->reshard;
     struct job *job = run->job;
-    if (!find_sources(run))
-        return reshard_fails(reshard, NULL, "cannot read the tables");
-    if (job->state == JOB_CREATED && !prepare(run))
-        return reshard_fails(reshard, NULL, "cannot prepare");
-    if (job->state == JOB_COPYING && !copy(run))
-        return reshard_fails(reshard, NULL, "cannot copy");
-    if (job->state == JOB_INDEXING && !finish_targets(run))
-        return reshard_fails(reshard, NULL, "cannot finish the targets");
-    if (!(STREAMING_STATES & JOB_BIT(job->state)))
-        return refuse_state(run);
-    return stream(run);
+    const char *failed = job->state == JOB_CREATED && !prepare(run)   ? "cannot prepare"
+                         : job->state == JOB_COPYING && !copy(run)    ? "cannot copy"
+                         : job->state == JOB_INDEXING && !finish(run) ? "cannot go on"
+                                                                      : NULL;
+    if (!failed)
+        return true;
+    if (job->state >= JOB_COMPLETING)
+        *outcome = is_over(run);
+    else {
+        if (!reshard_stopped(reshard))
+            job_set_error(reshard, job, RESHARD_TEXT(reshard, "%s", reshard->error.text));
+        *outcome = reshard_fails(reshard, NULL, failed);
+    }
+    return false;
+}
+
+static enum reshard_outcome go(struct run *run)
+{
+    struct reshard *reshard = run->reshard;
+    enum reshard_outcome outcome;
+    run->links = moves_links(&reshard->moves, &reshard->arena, &run->nlinks);
+    if (!reach_streaming(run, &outcome))
+        return outcome;
+    return STREAMING_STATES & JOB_BIT(run->job->state) ? stream(run) : refuse_state(run);
 }
 
 static enum reshard_outcome say_plan(struct reshard *reshard)

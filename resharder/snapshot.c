@@ -131,5 +131,10 @@ bool snapshot_enter(struct db *db, const char *name, struct db_error *error)
     snprintf(sql, sizeof sql,
              "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '%s'",
              name);
-    return db_run(db, RESHARD_QUERY_MS, error, sql, 0);
+    if (db_run(db, RESHARD_QUERY_MS, error, sql, 0))
+        return true;
+    struct db_error ignored; /* so that the session can be used on */
+    bool reset = db_is_open(db) && db_run(db, RESHARD_QUERY_MS, &ignored, "ROLLBACK", 0);
+    (void)reset;
+    return false;
 }

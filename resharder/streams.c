@@ -48,8 +48,8 @@ static const char *slot_name(struct reshard *reshard, const struct job *job, uns
                         folded(reshard, target));
 }
 
-static const char *origin_name(struct reshard *reshard, const struct job *job, unsigned source,
-                               bool reverse)
+const char *streams_origin(struct reshard *reshard, const struct job *job, unsigned source,
+                           bool reverse)
 {
     return RESHARD_TEXT(reshard, "pgshunt_%s_%s%s", job->name, reverse ? "r_" : "",
                         folded(reshard, source));
@@ -110,7 +110,7 @@ static bool make_stream(struct reshard *reshard, const struct job *job, const st
     struct move_tables tables;
     struct db *source = reshard_primary(reshard, link.source);
     struct db *target = source ? reshard_primary(reshard, link.target) : NULL;
-    const char *origin = origin_name(reshard, job, link.source, reverse);
+    const char *origin = streams_origin(reshard, job, link.source, reverse);
     return target && tables_read(source, moves, &reshard->arena, &tables, &reshard->error) &&
            db_run(target, RESHARD_QUERY_MS, &reshard->error, applied_table, 0) &&
            make_publication(reshard, job, link.source, publication_name(reshard, job, reverse),
@@ -180,9 +180,9 @@ static bool describe(struct streams *streams, const struct job *job, struct one 
                     .job = job->name,
                     .slot = slot_name(reshard, job, link.target, reverse),
                     .publication = publication_name(reshard, job, reverse),
-                    .origin = origin_name(reshard, job, link.source, reverse),
+                    .origin = streams_origin(reshard, job, link.source, reverse),
                     /* what came the other way is at home here: */
-                    .skip_origin = origin_name(reshard, job, link.target, !reverse),
+                    .skip_origin = streams_origin(reshard, job, link.target, !reverse),
                     .consistent_after = consistent,
                     .until = until ? until[link.source] : 0},
         .reverse = reverse,

@@ -13,12 +13,17 @@
 struct streams;
 
 /*
- * Table of the streams' progress, publications, slots and origins, where they are missing: each recorded first. The
- * forward ones before the copy, which is what they begin with; the reverse ones behind it, for it is none of their
- * business: rows of the copy would come back as they were.
+ * Tables of the streams' progress, publications, slots and origins, where they are missing: each recorded first. The streams back
+ * (`reverse`) are made behind the copy, or else what was copied would come back by them.
  */
 MUST_CHECK bool streams_make(struct reshard *reshard, const struct job *job, bool reverse);
+/* The name of the origin that changes of shard `source` have on the shards they are applied on. In the arena. */
+const char *streams_origin(struct reshard *reshard, const struct job *job, unsigned source,
+                           bool reverse);
 
+/* The name of the origin that changes of shard `source` have on the shards they are applied on. In the arena. */
+const char *streams_origin(struct reshard *reshard, const struct job *job, unsigned source,
+                           bool reverse);
 /*
  * Starts them: all, or (`until`, by shard's number) only the forward ones up to these positions, for a copy that is
  * done in several passes. Up to the newest snapshot that was copied under (see streams_remember()) the forward ones may meet

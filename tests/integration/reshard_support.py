@@ -163,3 +163,8 @@ class Stream:
             self.kill9()
         else:
             self.stop()
+
+
+def start_ctl(config_path, *args):
+    return subprocess.Popen([os.path.join(os.path.dirname(binary()), "pgshuntctl"), "-c", config_path, "reshard", *map(str, args)],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

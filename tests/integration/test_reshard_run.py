@@ -1,0 +1,165 @@
+"""`pgshuntctl reshard run`: from a record to streams that keep both sides alike, whatever is killed on the way."""
+import random
+import signal
+import threading
+import time
+
+import psycopg2
+import pytest
+
+from harness import Cluster
+from harness.process import wait_until
+from reshard_support import config, ctl, in_ranges, record_job, start_ctl
+
+USERS = {"name": "users", "type": "bigint", "tables": [{"name": "users", "key": "id"}, {"name": "orders", "key": "user_id"}]}
+TO_S2, TO_S1 = (0, 3999), (4000, 6000)
+MOVES = [("users", *TO_S2, "s0", "s2"), ("users", *TO_S1, "s0", "s1")]
+ROWS = 6000
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with Cluster(shards=3, replicas=0) as running:
+        yield running
+
+
+def drop_job(node):
+    """Slots and origins outlive the tables."""
+    for query in ("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active",
+                  "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgshunt reshard'"):
+        node.sql(query)
+    wait_until(lambda: not node.value("SELECT count(*) FROM pg_replication_slots WHERE active") and
+               not node.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgshunt reshard'"), 20, "sessions gone")
+    node.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+    node.sql("SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin")
+    for (name,) in node.sql("SELECT pubname FROM pg_publication"):
+        node.sql(f'DROP PUBLICATION "{name}"')
+    node.sql("DROP SCHEMA IF EXISTS pgshunt CASCADE; DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+
+
+@pytest.fixture
+def nodes(cluster):
+    for node in cluster.primaries:
+        drop_job(node)
+        node.sql("CREATE TABLE users (body text, id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0, big text)")
+        node.sql("CREATE TABLE orders (id bigint, user_id bigint, amount numeric, PRIMARY KEY (user_id, id))")
+    cluster.shards[0].primary.sql(f"INSERT INTO users SELECT md5(g::text), g, 0, CASE WHEN g % 10 = 0 THEN "
+                                  f"(SELECT string_agg(md5((g * i)::text), '') FROM generate_series(1, 200) i) END FROM generate_series(1, {ROWS}) g")
+    cluster.shards[0].primary.sql(f"INSERT INTO orders SELECT g, 1 + g % {ROWS}, g FROM generate_series(1, {ROWS * 3}) g")
+    return cluster.primaries
+
+
+class Writer(threading.Thread):
+    """Inserts, updates and deletes on the source until told to end; goes on behind a restart of the server."""
+
+    def __init__(self, node):
+        super().__init__()
+        self.node, self.ending, self.random, self.done = node, threading.Event(), random.Random(7), 0
+        self.start()
+
+    def run(self):
+        while not self.ending.is_set():
+            try:
+                connection = self.node.connect()
+                connection.autocommit = True
+                with connection.cursor() as cursor:
+                    while not self.ending.is_set():
+                        self.write(cursor)
+                        self.done += 1
+                        time.sleep(0.001)
+                connection.close()
+            except psycopg2.Error:
+                time.sleep(0.1)
+
+    def write(self, cursor):
+        key = self.random.randrange(1, ROWS + 500)
+        what = self.random.random()
+        if what < 0.5:
+            cursor.execute("UPDATE users SET n = n + 1 WHERE id = %s", (key,))
+        elif what < 0.65:
+            cursor.execute("DELETE FROM users WHERE id = %s", (key,))
+        elif what < 0.85:
+            cursor.execute("INSERT INTO users VALUES ('new', %s, 1, repeat('x', 3000)) ON CONFLICT DO NOTHING", (key,))
+        else:
+            cursor.execute("UPDATE orders SET id = id + 100000 WHERE user_id = %s AND id < 100000", (key,))
+
+    def stop(self):
+        self.ending.set()
+        self.join()
+
+
+def same(nodes):
+    """Rows of moving buckets are alike on the source and the targets, which have no others."""
+    for query, key in (("SELECT id, body, n, md5(big) FROM users", 0), ("SELECT user_id, id, amount FROM orders", 0)):
+        source = nodes[0].sql(query)
+        for target, ranges in ((nodes[2], TO_S2), (nodes[1], TO_S1)):
+            wanted = sorted((row for row in source if in_ranges(row[key], ranges)), key=repr)
+            assert wanted and sorted(target.sql(query), key=repr) == wanted
+
+
+def ghosts_cover(nodes):
+    """No row of a moving bucket is without its key in the ghost table, on the targets."""
+    for node in nodes[1:]:
+        assert node.value("SELECT count(*) FROM users WHERE id NOT IN (SELECT key FROM pgshunt.ghost_users)") == 0
+        assert node.value("SELECT count(*) FROM orders WHERE user_id NOT IN (SELECT key FROM pgshunt.ghost_users)") == 0
+
+
+def state(nodes):
+    return nodes[0].value("SELECT state FROM pgshunt.job WHERE name = 'grow'")
+
+
+def chunks(node):
+    return node.value("SELECT to_regclass('pgshunt.chunk') IS NOT NULL") and \
+        node.value("SELECT count(*) FROM pgshunt.chunk WHERE relation <> ''")
+
+
+def test_until_caught_up(nodes, cluster, tmp_path):
+    path = config(tmp_path, cluster, [USERS], (1, 1, 0))
+    record_job(path, nodes[0], "grow", MOVES)
+    writer = Writer(nodes[0])
+    try:
+        ctl(path, "run", "grow", "--until-caught-up")
+    finally:
+        writer.stop()
+    assert state(nodes) == "streaming" and writer.done > 50
+    ctl(path, "run", "grow", "--until-caught-up")
+    same(nodes)
+    ghosts_cover(nodes)
+    assert nodes[0].value("SELECT count(*) FROM pgshunt.ghost WHERE job = 'grow'") == 2
+
+
+@pytest.mark.parametrize("how", ["kill", "interrupt", "restart source", "restart target"])
+def test_goes_on(nodes, cluster, tmp_path, how):
+    """The copy is broken in its middle, with writers at work: it goes on, and nothing is lost, doubled or old."""
+    path = config(tmp_path, cluster, [USERS], (1, 1, 0))
+    record_job(path, nodes[0], "grow", MOVES)
+    nodes[0].sql("UPDATE users SET n = n + 1 WHERE id % 3 = 0")  # so that pages have room, and rows move
+    nodes[0].sql("UPDATE users SET n = n + 1 WHERE id % 3 = 1")
+    process = start_ctl(path, "run", "grow", "--until-caught-up", "--rate", "700kB/s", "--jobs", "2")
+    writer = Writer(nodes[0])
+    try:
+        wait_until(lambda: (chunks(nodes[2]) or 0) >= 1, 60, "a chunk is copied")
+        if how == "kill":
+            process.send_signal(signal.SIGKILL)
+            process.communicate(timeout=30)
+        elif how == "interrupt":
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
+        elif how == "restart source":
+            nodes[0].restart()
+        else:
+            nodes[2].restart()
+        if how in ("kill", "interrupt"):
+            ctl(path, "run", "grow", "--until-caught-up")
+        else:
+            out, err = process.communicate(timeout=120)
+            assert process.returncode == 0, out + err
+    finally:
+        writer.stop()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    assert state(nodes) == "streaming"
+    ctl(path, "run", "grow", "--until-caught-up")
+    same(nodes)
+    ghosts_cover(nodes)
