@@ -34,7 +34,7 @@
 
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
-#include "proxy/failpoint.h"
+#include "pgshunt/failpoint.h"
 #include "proxy/pins.h"
 #include "proxy/recovery.h"
 #include "proxy/scatter_internal.h"

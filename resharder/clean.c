@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "pgshunt/catalog.h"
+#include "pgshunt/failpoint.h"
 
 #define RUNNER_MS 60000 /* a runner that is told to end has that long */
 #define SLOT_MS 10000
@@ -102,6 +103,7 @@ bool clean_objects(struct reshard *reshard, const struct job *job, const char *c
         for (int i = 0; i < count; i++)
             if (strcmp(objects[i].kind, *kinds) == 0 && !clean_object(reshard, job, &objects[i]))
                 return false;
+    failpoint("objects_gone");
     return true;
 }
 
@@ -176,6 +178,7 @@ static bool clear_side(struct reshard *reshard, const struct job *job, bool sour
         if (is_first(links, i, !sources) && !clear_ghost_keys(reshard, &reshard->moves, shard))
             return false;
     }
+    failpoint("cleared");
     for (int i = 0; i < count; i++)
         if (!forget_progress(reshard, job, links[i].target) ||
             !forget_progress(reshard, job, links[i].source))

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "pgshunt/catalog.h"
+#include "pgshunt/failpoint.h"
 #include "resharder/clean.h"
 #include "resharder/copy.h"
 #include "resharder/run_copy.h"
@@ -285,10 +286,15 @@ static bool reach_streaming(struct run *run, enum reshard_outcome *outcome)
 {
     struct reshard *reshard = run->reshard;
     struct job *job = run->job;
-    const char *failed = job->state == JOB_CREATED && !prepare(run)   ? "cannot prepare"
-                         : job->state == JOB_COPYING && !copy(run)    ? "cannot copy"
-                         : job->state == JOB_INDEXING && !finish(run) ? "cannot go on"
-                                                                      : NULL;
+    const char *failed = NULL;
+    if (job->state == JOB_CREATED && !prepare(run))
+        failed = "cannot prepare";
+    failpoint("run_prepared");
+    if (!failed && job->state == JOB_COPYING && !copy(run))
+        failed = "cannot copy";
+    failpoint("run_copied");
+    if (!failed && job->state == JOB_INDEXING && !finish(run))
+        failed = "cannot go on";
     if (!failed)
         return true;
     if (job->state >= JOB_COMPLETING)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "pgshunt/catalog.h"
+#include "pgshunt/failpoint.h"
 
 #define PAUSE_MS 500 /* where nothing is said */
 #define READY_MS 60000
@@ -122,26 +123,46 @@ static enum reshard_outcome undo(struct turn *turn, const char *step)
 
 /* ---- the steps ---- */
 
-/* While writers wait. NULL: done; else the step that failed. */
+/* While writers wait, in this order; a test may kill us behind each. */
+static bool lock_step(struct turn *turn)
+{
+    return turn_lock(turn) == FENCE_LOCKED;
+}
+
+static bool mark_step(struct turn *turn)
+{
+    return turn_mark(turn, turn->job->attempt, db_clock_ms() + turn->max_pause_ms);
+}
+
+static bool flip_step(struct turn *turn)
+{
+    return flip(turn) || has_flipped(turn);
+}
+
+static const struct step {
+    const char *name;
+    bool (*run)(struct turn *turn);
+} steps[] = {
+    {"hold", turn_hold},
+    {"drain", turn_drain},
+    {"lock", lock_step},
+    {"marker", mark_step},
+    {"sequences", turn_set_sequences},
+    {"guard", turn_guard},
+    {"flip", flip_step},
+};
+
+/* NULL: done; else the step that failed. */
 static const char *change_owner(struct turn *turn)
 {
-    struct reshard *reshard = turn->reshard;
-    if (!turn_hold(turn))
-        return "hold";
-    if (!turn_drain(turn))
-        return "drain";
-    if (turn_lock(turn) != FENCE_LOCKED)
-        return "lock";
-    if (!turn_mark(turn, turn->job->attempt, db_clock_ms() + turn->max_pause_ms))
-        return "marker";
-    if (!turn_set_sequences(turn))
-        return "sequences";
-    if (!turn_guard(turn))
-        return "guard";
-    if (!flip(turn) && !has_flipped(turn))
-        return "flip";
-    reshard_tell(reshard, RESHARD_STEP, NULL, "flip",
-                 RESHARD_TEXT(reshard, "epoch %lld, statements were held for %lld ms",
+    failpoint("attempt");
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        if (!steps[i].run(turn))
+            return steps[i].name;
+        failpoint(steps[i].name);
+    }
+    reshard_tell(turn->reshard, RESHARD_STEP, NULL, "flip",
+                 RESHARD_TEXT(turn->reshard, "epoch %lld, statements were held for %lld ms",
                               (long long)turn->job->epoch,
                               (long long)(db_clock_ms() - turn->held_at)),
                  NULL);
@@ -187,7 +208,7 @@ static enum reshard_outcome refuse_state(struct turn *turn)
 
 static enum reshard_outcome say_plan(struct turn *turn)
 {
-    static const char *const steps[] = {
+    static const char *const words[] = {
         "proxies hold statements on the buckets that move; transactions from before end",
         "the tables of the old owners are locked against writers",
         "the new owners apply all that was written",
@@ -195,8 +216,8 @@ static enum reshard_outcome say_plan(struct turn *turn)
         "a guard on the old owners refuses late writes",
         "the map changes; held statements go to the new owners",
     };
-    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
-        reshard_tell(turn->reshard, RESHARD_PLANNED, NULL, NULL, steps[i], NULL);
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        reshard_tell(turn->reshard, RESHARD_PLANNED, NULL, NULL, words[i], NULL);
     return RESHARD_DONE;
 }
 

@@ -4,8 +4,8 @@
  * PGSHUNT_CRASH_AT=name: it is killed there. PGSHUNT_STOP_AT=name: it is stopped there, once, until somebody
  * sends SIGCONT.
  */
-#ifndef PGSHUNT_PROXY_FAILPOINT_H
-#define PGSHUNT_PROXY_FAILPOINT_H
+#ifndef PGSHUNT_FAILPOINT_H
+#define PGSHUNT_FAILPOINT_H
 
 #ifdef NDEBUG
 #define failpoint(name) ((void)0)

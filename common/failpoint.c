@@ -1,5 +1,5 @@
 /* failpoint.c: dies or stops where a test wants it. */
-#include "proxy/failpoint.h"
+#include "pgshunt/failpoint.h"
 
 #ifndef NDEBUG
 
