@@ -167,7 +167,7 @@ static void keep_scatter(struct client *client, const struct incoming *message,
 
 /* True if the batch ends behind this one statement, run once, as far as can be seen: then it may run on
  * a replica. A later write in the same batch must find itself on the primary. */
-static bool is_last_statement(const char *data, size_t len)
+static bool ends_here(const char *data, size_t len)
 {
     bool executed = false;
     while (len >= WIRE_HEADER) {
@@ -185,8 +185,17 @@ static bool is_last_statement(const char *data, size_t len)
     return false;
 }
 
+/* Looked at once, and only where it matters. */
+enum ending { ENDING_UNKNOWN, ENDING_HERE, ENDING_LATER };
+
+static bool is_last_statement(const struct incoming *message, enum ending ending)
+{
+    return ending == ENDING_UNKNOWN ? ends_here(message->rest, message->rest_len)
+                                    : ending == ENDING_HERE;
+}
+
 /* A statement bound for one server. False: try again later. */
-static bool bind_direct(struct client *client, const struct incoming *message,
+static bool bind_direct(struct client *client, const struct incoming *message, enum ending ending,
                         const struct wire_bind *bind, struct prepared *prepared,
                         const struct params *params, const struct plan *plan)
 {
@@ -195,7 +204,7 @@ static bool bind_direct(struct client *client, const struct incoming *message,
     enum node_class class = plan->node;
     bool in_block = client->tx && !client->tx->implicit;
     if (class == NODE_CLASS_REPLICA && !ext->server && !in_block &&
-        !is_last_statement(message->rest, message->rest_len)) {
+        !is_last_statement(message, ending)) {
         class = NODE_CLASS_PRIMARY;
         client->request.writes = true; /* it may, in what follows */
     }
@@ -221,14 +230,17 @@ static bool bind_direct(struct client *client, const struct incoming *message,
 
 /* A pipeline is one transaction. Where it may come to several shards it is made one on all of them;
  * on one server Postgres does that by itself. */
-static void begin_implicit(struct client *client, const struct incoming *message,
-                           const struct plan *plan)
+static enum ending begin_implicit(struct client *client, const struct incoming *message,
+                                  const struct plan *plan)
 {
     if (client->tx || client->extended->server || client->database->nshards < 2 ||
-        plan->no_transaction || is_last_statement(message->rest, message->rest_len))
-        return;
+        plan->no_transaction)
+        return ENDING_UNKNOWN;
+    if (is_last_statement(message, ENDING_UNKNOWN))
+        return ENDING_HERE;
     transaction_begin(client, NULL);
     client->tx->implicit = true;
+    return ENDING_LATER;
 }
 
 /* FETCH and its like, of a cursor over several shards, and a DECLARE of the name of one. */
@@ -340,7 +352,7 @@ bool extended_bind(struct client *client, const struct incoming *message)
     if (plan->nwants && lookup_wait(client, is_all_there_is(client, message), plan_again,
                                     &(struct bound){prepared, &params}))
         return false;
-    begin_implicit(client, message, plan);
+    enum ending ending = begin_implicit(client, message, plan);
     switch (plan->kind) {
     case PLAN_REFUSE:
         client->stats->refused++;
@@ -354,7 +366,7 @@ bool extended_bind(struct client *client, const struct incoming *message)
         batch_answer_simple(client, '2');
         return true;
     case PLAN_DIRECT:
-        return bind_direct(client, message, &bind, prepared, &params, plan);
+        return bind_direct(client, message, ending, &bind, prepared, &params, plan);
     }
     return true;
 }
