@@ -64,8 +64,8 @@ LTO ?= 1
 HOT_SOURCES   := $(patsubst %,proxy/%.c,session simple batch batch_prepare extended extended_bind extended_run pipeline \
                    names marks prepared relay reported pins statement attach balance freshness pool client conn \
                    server worker poller guc own_settings sequences sql_prepare topology schema_wait control hold) \
-                 $(patsubst %,common/%.c,wire buffer arena shardmap schema) \
-                 $(patsubst %,router/%.c,shape session_functions)
+                 $(patsubst %,common/%.c,wire buffer arena shardkey shardmap schema) \
+                 $(patsubst %,router/%.c,keyfind plan_template shape session_functions)
 HOT_OBJECTS   := $(patsubst %.c,$(OUT)/obj/%.o,$(wildcard $(HOT_SOURCES)))
 ifeq ($(MODE)$(LTO)$(findstring clang,$(CC)),release1)
   LTO_COMPILE := -flto -ffat-lto-objects

@@ -1,6 +1,7 @@
 /* shardmap.c: buckets to shards, and table names to how they are sharded. */
 #include "pgshunt/shardmap.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,7 +39,10 @@ struct shardmap {
     struct mapped_schema *schemas;
     int64_t epoch;
     bool holds, ghosts;
+    uint64_t serial;
 };
+
+static _Atomic uint64_t next_serial = 1;
 
 static const struct table_rule unsharded_rule = {.name = "", .class = TABLE_UNSHARDED};
 
@@ -46,6 +50,7 @@ struct shardmap *shardmap_new(const struct shardmap_builder *shards)
 {
     struct shardmap *map = mem_alloc(sizeof *map);
     arena_init(&map->arena);
+    map->serial = atomic_fetch_add(&next_serial, 1);
     map->nshards = shards->nshards;
     map->shard_names = arena_array(&map->arena, const char *, shards->nshards);
     map->weights = arena_array(&map->arena, unsigned, shards->nshards);
@@ -335,6 +340,11 @@ const struct table_rule *shardmap_schema(const struct shardmap *map, const char 
     if (map->schemas)
         HASH_FIND_STR(map->schemas, schema, entry);
     return entry ? &entry->rule : NULL;
+}
+
+uint64_t shardmap_serial(const struct shardmap *map)
+{
+    return map->serial;
 }
 
 unsigned shardmap_shards(const struct shardmap *map)

@@ -180,7 +180,16 @@ static bool is_plain_read(const struct client *client, const struct statement *s
            !(statement->facts & FACT_SESSION) && !statement_may_use_sequence_state(statement);
 }
 
-static void plan_anew(struct client *client, const struct statement *statement,
+/* What the proxy's other parts want to know of the plan that was made. */
+static void note_plan(struct client *client, const struct statement *statement, struct plan *plan)
+{
+    plan->write |= client->request.on_primary; /* it did try to */
+    keep_to_replicas(client, plan);
+    sequences_planned(client, statement, plan);
+    refuse_to_prepare(client, statement, plan);
+}
+
+static void plan_anew(struct client *client, struct statement *statement,
                       const struct params *params, struct arena *arena, struct plan *plan)
 {
     struct route_session session;
@@ -188,25 +197,52 @@ static void plan_anew(struct client *client, const struct statement *statement,
     fill_input(client, &session, &input);
     input.statement = statement;
     input.params = params;
+    input.made = client->schema_version ? &statement->planned : NULL;
+    statement->planned.schema = client->schema_version;
     router_plan(&input, arena, plan);
-    plan->write |= client->request.on_primary; /* it did try to */
-    keep_to_replicas(client, plan);
-    sequences_planned(client, statement, plan);
-    refuse_to_prepare(client, statement, plan);
+    note_plan(client, statement, plan);
+}
+
+/* The statement was planned before, and that plan holds for these values, too. False: it does not. `plain`:
+ * says_nothing(). */
+static bool plan_again(struct client *client, const struct statement *statement, bool plain,
+                       const struct params *params, struct arena *arena, struct plan *plan)
+{
+    struct route_session session;
+    struct route_input input = {
+        .map = client->database->map, .statement = statement, .params = params};
+    if (!plain || guc_set_facts(client->guc) & GUC_OTHER_ENCODING) {
+        attach_route_session(client, &session);
+        input.session = &session;
+    }
+    if (!router_plan_again(&statement->planned, &input, arena, plan))
+        return false;
+    if (!plain || plan->write || statement->nfunctions) /* else there is nothing to note */
+        note_plan(client, statement, plan);
+    return true;
+}
+
+/* One shard only, and a read by the schema as it is. */
+static bool is_known_read(const struct client *client, const struct statement *statement)
+{
+    return statement->read_in && statement->read_in == client->schema_version &&
+           !shardmap_is_sharded(client->database->map);
 }
 
 void attach_route(struct client *client, struct statement *statement, const struct params *params,
                   struct arena *arena, struct plan *plan)
 {
     bool plain = says_nothing(client);
-    if (plain && statement->read_in && statement->read_in == client->schema_version &&
-        !shardmap_is_sharded(client->database->map)) {
+    if (plain && is_known_read(client, statement)) {
         *plan = (struct plan){.kind = PLAN_DIRECT,
                               .node = NODE_CLASS_REPLICA,
                               .reason = "one shard",
                               .node_reason = "read"};
         return;
     }
+    if (statement->planned.nvalues && statement->planned.schema == client->schema_version &&
+        plan_again(client, statement, plain, params, arena, plan))
+        return;
     plan_anew(client, statement, params, arena, plan);
     if (plain && is_plain_read(client, statement, plan))
         statement->read_in = client->schema_version;

@@ -1,33 +1,12 @@
 /* keyfind.c: values of key columns, from expressions and parameters, to shards. */
 #include <stdio.h>
 
-#include "pgshunt/pgtypes.h"
-#include "router/plan_internal.h"
+#include "router/keyfind_internal.h"
 
 /*
  * Rule of this file: a value is either understood exactly as the server will understand it, or it is
  * VALUE_OPAQUE, and then nothing is concluded from it.
  */
-struct value {
-    enum value_state state;
-    uint32_t oid; /* 0 or OID_UNKNOWN: takes the type of what it meets */
-    bool integer; /* the value is `number`, not bytes */
-    bool binary;
-    int64_t number;
-    const char *bytes;
-    size_t length;
-};
-
-static bool is_integer_type(uint32_t oid)
-{
-    return oid == OID_INT8 || oid == OID_INT4 || oid == OID_INT2;
-}
-
-static bool is_untyped(uint32_t oid)
-{
-    return oid == 0 || oid == OID_UNKNOWN;
-}
-
 static void constant_value(const struct expr *expr, struct value *value)
 {
     value->state = VALUE_KNOWN;
@@ -87,17 +66,20 @@ static uint32_t cast_target(const struct expr *cast)
     return 0; /* varchar(n) and char(n) may cut the value, numeric rounds: not ours to redo */
 }
 
+bool keyfind_bigint(const struct value *value, struct shardkey *key)
+{
+    uint32_t oid = is_integer_type(value->oid) ? value->oid : 0;
+    return value->binary ? shardkey_from_binary(KEY_BIGINT, oid, value->bytes, value->length, key)
+                         : shardkey_from_text(KEY_BIGINT, value->bytes, value->length, key);
+}
+
 /* The integer that the value is, as any integer type reads it. */
 static bool value_to_number(struct value *value)
 {
     if (value->integer)
         return true;
     struct shardkey key;
-    uint32_t oid = is_integer_type(value->oid) ? value->oid : 0;
-    bool ok = value->binary
-                  ? shardkey_from_binary(KEY_BIGINT, oid, value->bytes, value->length, &key)
-                  : shardkey_from_text(KEY_BIGINT, value->bytes, value->length, &key);
-    if (!ok)
+    if (!keyfind_bigint(value, &key))
         return false;
     uint64_t bits = 0;
     for (int i = 0; i < 8; i++)
@@ -156,11 +138,9 @@ static void cast_to_uuid(struct value *value)
     value->oid = OID_UUID;
 }
 
-static void value_of(struct planner *p, const struct expr *expr, struct value *value);
-
 static void cast_value(struct planner *p, const struct expr *cast, struct value *value)
 {
-    value_of(p, cast->args[0], value);
+    keyfind_evaluate(p, cast->args[0], value);
     uint32_t target = cast_target(cast);
     if (value->state == VALUE_NULL)
         return;
@@ -181,7 +161,7 @@ static void cast_value(struct planner *p, const struct expr *cast, struct value 
 /* -(42::bigint); the grammar itself folds -42 into the literal. */
 static void negative_value(struct planner *p, const struct expr *expr, struct value *value)
 {
-    value_of(p, expr->args[0], value);
+    keyfind_evaluate(p, expr->args[0], value);
     if (value->state == VALUE_PENDING || value->state == VALUE_NULL)
         return;
     if (value->state == VALUE_KNOWN && value->integer && fits(-value->number, value->oid) &&
@@ -211,8 +191,8 @@ static bool compute(char op, const struct value *a, const struct value *b, struc
 static void arithmetic_value(struct planner *p, const struct expr *expr, struct value *value)
 {
     struct value a, b;
-    value_of(p, expr->args[0], &a);
-    value_of(p, expr->args[1], &b);
+    keyfind_evaluate(p, expr->args[0], &a);
+    keyfind_evaluate(p, expr->args[1], &b);
     if (a.state == VALUE_OPAQUE || b.state == VALUE_OPAQUE)
         return;
     if (a.state == VALUE_PENDING || b.state == VALUE_PENDING) {
@@ -231,7 +211,7 @@ static bool is_arithmetic(const struct expr *expr)
            (same_name(expr->name, "+") || same_name(expr->name, "-") || same_name(expr->name, "*"));
 }
 
-static void value_of(struct planner *p, const struct expr *expr, struct value *value)
+void keyfind_evaluate(struct planner *p, const struct expr *expr, struct value *value)
 {
     *value = (struct value){.state = VALUE_OPAQUE};
     if (expr->kind == EXPR_CONST)
@@ -247,19 +227,23 @@ static void value_of(struct planner *p, const struct expr *expr, struct value *v
         arithmetic_value(p, expr, value);
 }
 
+static void value_of(struct planner *p, const struct expr *expr, struct value *value)
+{
+    p->values.read++;
+    keyfind_evaluate(p, expr, value);
+}
+
 /* ---- value to key ---- */
 
-static enum value_state integer_key(struct value *value, struct shardkey *key)
+static enum value_state integer_key(const struct value *value, struct shardkey *key)
 {
-    if (!value->integer && !is_untyped(value->oid) && !is_integer_type(value->oid))
+    if (value->integer) {
+        shardkey_of_bigint(value->number, key);
+        return VALUE_KNOWN;
+    }
+    if (!is_untyped(value->oid) && !is_integer_type(value->oid))
         return VALUE_OPAQUE;
-    if (!value_to_number(value))
-        return VALUE_INVALID;
-    unsigned char bytes[8];
-    uint64_t bits = (uint64_t)value->number;
-    for (int i = 7; i >= 0; i--, bits >>= 8)
-        bytes[i] = (unsigned char)bits;
-    return shardkey_from_binary(KEY_BIGINT, OID_INT8, bytes, 8, key) ? VALUE_KNOWN : VALUE_INVALID;
+    return keyfind_bigint(value, key) ? VALUE_KNOWN : VALUE_INVALID;
 }
 
 static enum value_state uuid_key(const struct value *value, struct shardkey *key)
@@ -343,8 +327,8 @@ static enum value_state value_key_of(struct planner *p, const struct instance *i
                               : text_key(p, instance, value, use, key);
 }
 
-static enum value_state value_shard(struct planner *p, const struct instance *instance,
-                                    struct value *value, enum value_use use, unsigned *shard)
+enum value_state keyfind_value_shard(struct planner *p, const struct instance *instance,
+                                     struct value *value, enum value_use use, unsigned *shard)
 {
     struct shardkey key;
     enum value_state state = value_key(p, instance, value, use, &key);
@@ -416,9 +400,11 @@ enum value_state keyfind_shard(struct planner *p, const struct instance *instanc
         return state;
     }
     value_of(p, value, &found);
-    enum value_state state = value_shard(p, instance, &found, use, shard);
+    enum value_state state = keyfind_value_shard(p, instance, &found, use, shard);
     if (state == VALUE_PENDING)
         p->pending = true;
+    if (state == VALUE_KNOWN)
+        template_note(p, instance, value, use, *shard);
     return state;
 }
 
@@ -561,7 +547,7 @@ static bool add_elements(struct planner *p, const struct instance *instance,
         if (cast && value.state == VALUE_KNOWN && is_untyped(value.oid))
             value.oid = cast;
         unsigned shard = 0;
-        enum value_state state = value_shard(p, instance, &value, VALUE_COMPARED, &shard);
+        enum value_state state = keyfind_value_shard(p, instance, &value, VALUE_COMPARED, &shard);
         p->pending |= state == VALUE_PENDING;
         if (!add_state(p, state, shard, set, owners))
             return false;
@@ -586,7 +572,7 @@ static bool add_array_value(struct planner *p, const struct instance *instance,
         value.bytes = bytes;
         value.length = length;
         unsigned shard = 0;
-        enum value_state state = value_shard(p, instance, &value, VALUE_COMPARED, &shard);
+        enum value_state state = keyfind_value_shard(p, instance, &value, VALUE_COMPARED, &shard);
         if (!add_state(p, state, shard, set, owners))
             return false;
     }

@@ -85,18 +85,19 @@ static const char *kept_back(const struct route_session *session, enum route rou
     return session->only_declared ? "not declared to be a read" : NULL;
 }
 
-static void choose_node(const struct route_input *input, const struct hints *hints,
-                        struct plan *plan)
+/* `hints` NULL: there are none. */
+static enum route said_route(const struct route_session *session, const struct hints *hints)
 {
-    const struct route_session *session = input->session;
-    bool hinted = hints->wish.route != ROUTE_UNSAID;
-    enum route route = hinted ? hints->wish.route : session ? session->route : ROUTE_AUTO;
-    plan->node = router_classify(input->statement, input->schema, &plan->node_reason);
-    plan->write = plan->node == NODE_CLASS_PRIMARY && !changes_nothing(input->statement);
-    if (plan->node == NODE_CLASS_PRIMARY && route == ROUTE_REPLICA)
-        plan->node = router_classify_claimed(input->statement, input->schema, &plan->node_reason);
-    if (plan->node == NODE_CLASS_PRIMARY)
-        return;
+    if (hints && hints->wish.route != ROUTE_UNSAID)
+        return hints->wish.route;
+    return session ? session->route : ROUTE_AUTO;
+}
+
+void plan_settle_node(const struct route_session *session, const struct hints *hints,
+                      struct plan *plan)
+{
+    bool hinted = hints && hints->wish.route != ROUTE_UNSAID;
+    enum route route = said_route(session, hints);
     const char *why = kept_back(session, route, hinted);
     if (why)
         plan->node = NODE_CLASS_PRIMARY;
@@ -104,6 +105,16 @@ static void choose_node(const struct route_input *input, const struct hints *hin
         why = hinted ? "hint: replica" : "session: replica";
     if (why)
         plan->node_reason = why;
+}
+
+static void choose_node(const struct route_input *input, const struct hints *hints,
+                        struct plan *plan)
+{
+    plan->write = plan->node == NODE_CLASS_PRIMARY && !changes_nothing(input->statement);
+    if (plan->node == NODE_CLASS_PRIMARY && said_route(input->session, hints) == ROUTE_REPLICA)
+        plan->node = router_classify_claimed(input->statement, input->schema, &plan->node_reason);
+    if (plan->node == NODE_CLASS_REPLICA)
+        plan_settle_node(input->session, hints, plan);
 }
 
 /* What comments ask of the replica goes to where it is chosen. */
@@ -471,6 +482,7 @@ static void plan_sharded(struct planner *p, const struct query *query)
         return;
     }
     struct shard_set reach = plan_reach(p);
+    p->by_key = reach.kind == SHARDS_ONE;
     use_sole_owner(p, &reach);
     if (reach.kind != SHARDS_ONE && reach.kind != SHARDS_NONE) {
         p->plan->wants = p->wants;
@@ -670,6 +682,9 @@ void plan_init(struct planner *p, const struct route_input *input, const struct 
     p->identify = NULL;
     p->wants_many = p->wants_loose = false;
     p->failed = NULL;
+    p->by_key = false;
+    p->values.read = p->values.noted = p->values.count = 0;
+    p->values.several = false;
     plan_read_path(p);
     /* A table made a moment ago, in that schema or in another? */
     p->may_wait |= p->path_rule && !(input->session && input->session->schema_is_fresh);
@@ -723,8 +738,12 @@ void router_plan(const struct route_input *input, struct arena *arena, struct pl
     const struct statement *statement = input->statement;
     struct hints hints;
     *plan = (struct plan){.kind = PLAN_DIRECT};
+    if (input->made)
+        input->made->nvalues = 0;
     if (!plan_take_hints(statement, &hints, arena, plan))
         return;
+    plan->node = router_classify(statement, input->schema, &plan->node_reason);
+    const struct plan classified = {.node = plan->node, .node_reason = plan->node_reason};
     choose_node(input, &hints, plan);
     plan->wish = keep_wish(&hints, arena);
     plan->no_transaction = statement->kind == STMT_DDL_NO_TX;
@@ -755,6 +774,9 @@ void router_plan(const struct route_input *input, struct arena *arena, struct pl
     plan_require_key(&p);
     if (p.touches_held)
         plan_settle_held(&p, shard && *shard);
+    if (input->made && p.input == input)
+        template_make(&p, classified.node == NODE_CLASS_REPLICA, classified.node_reason,
+                      input->made);
 }
 
 /* ---- several statements in one message ---- */

@@ -8,6 +8,7 @@
  *       plan_group (plan_group.c)     aggregates and GROUP BY
  *       plan_order (plan_order.c)     ORDER BY, DISTINCT, LIMIT, collations
  *     plan_split (plan_split.c)    lists of keys: to each shard its own
+ *     template_make (plan_template.c)  what holds for other values, too
  *     plan_insert (plan_insert.c), plan_write (plan_write.c), plan_utility (plan_utility.c)
  *
  * The idea behind all of it: an *instance* is one mention of a sharded table. A condition like
@@ -26,6 +27,7 @@
 #include <string.h>
 
 #include "pgshunt/plan.h"
+#include "pgshunt/plan_template.h"
 #include "router/rewrite.h"
 
 #define PLAN_MAX_INSTANCES 48
@@ -157,6 +159,16 @@ struct hints {
 bool plan_take_hints(const struct statement *statement, struct hints *hints, struct arena *arena,
                      struct plan *plan);
 
+/* The literals and parameters that a plan goes by: see plan_template.c. */
+struct key_values {
+    unsigned read;  /* how often one was looked at, */
+    unsigned noted; /* ... and how often as a key, and understood */
+    unsigned shard; /* of the last */
+    bool several;   /* not all of the same shard */
+    int count;      /* TEMPLATE_MAX_VALUES + 1: more than there is room for */
+    struct template_value items[TEMPLATE_MAX_VALUES];
+};
+
 struct planner {
     const struct route_input *input;
     const struct hints *hints;
@@ -205,6 +217,8 @@ struct planner {
     bool key_is_held;        /* the value that was found last is in a held bucket */
     bool said_not_held;      /* a key said by a hint or the session decides, and it is in none */
     struct pg_error *failed; /* an error found on the way (INSERT without key value, ...) */
+    bool by_key;             /* all that matters is on one shard, as the values say */
+    struct key_values values;
 };
 
 /* ---- keyfind.c ---- */
@@ -492,7 +506,20 @@ int plan_sole_owner(const struct planner *p);
 void plan_put_words(struct planner *p, const struct statement *outer,
                     const struct statement *inner);
 
+/* ---- plan_template.c ---- */
+
+/* Notes a value of a key that was understood. */
+void template_note(struct planner *p, const struct instance *instance, const struct expr *value,
+                   enum value_use use, unsigned shard);
+/* Leaves a template if the plan holds for other values, too. `read`: what the statement is for itself. */
+void template_make(const struct planner *p, bool read, const char *node_reason,
+                   struct plan_template *made);
+
 /* ---- parts ---- */
+
+/* Of a read: whether it stays on the primary, for what the session or a comment (NULL: none) says. */
+void plan_settle_node(const struct route_session *session, const struct hints *hints,
+                      struct plan *plan);
 
 /* Sets what has to be set; p->work and p->views are the caller's business. */
 void plan_init(struct planner *p, const struct route_input *input, const struct hints *hints,

@@ -108,6 +108,7 @@ struct route_input {
     const struct route_session *session;  /* NULL: defaults */
     const struct lookup_answers *lookups; /* NULL: lookups are not used */
     const struct drawn_values *drawn;     /* NULL: nothing was drawn yet */
+    struct plan_template *made; /* gets a template of the plan, if there is one; NULL: not wanted */
 };
 
 /* How new the schema has to be that a plan is made by. */

@@ -122,6 +122,8 @@ void shardmap_set_epoch(struct shardmap *map, int64_t epoch);
 struct shardmap *shardmap_of_config(const struct database_config *config);
 void shardmap_free(struct shardmap *map);
 
+/* No two maps of the process have the same: what was found by one is never taken for another's. */
+uint64_t shardmap_serial(const struct shardmap *map);
 unsigned shardmap_shards(const struct shardmap *map);
 const char *shardmap_shard_name(const struct shardmap *map, unsigned shard);
 /* -1: no shard of that name. */

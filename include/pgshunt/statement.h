@@ -15,6 +15,7 @@
 
 #include "pgshunt/arena.h"
 #include "pgshunt/error.h"
+#include "pgshunt/plan_template.h"
 
 struct query;
 
@@ -310,6 +311,7 @@ struct statement {
     /* Kept by whom it is planned for: version of the schema by which it is a read, and nothing else about
      * it matters to one shard. 0: not known. */
     uint64_t read_in;
+    struct plan_template planned; /* likewise, for other values of its literals and parameters */
 };
 
 /* The options of a COPY that say how rows look; NULL where nothing is said. */

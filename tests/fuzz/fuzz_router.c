@@ -1,8 +1,8 @@
 /*
  * fuzz_router.c: any bytes as SQL: parsed, checked for consistency, classified and planned.
  *
- * Aborts when a text, location or tree contradicts statement.h, or when a statement that changes
- * something is called a read.
+ * Aborts when a text, location or tree contradicts statement.h, when a statement that changes something is
+ * called a read, or when a template gives another plan than planning anew does.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -11,6 +11,7 @@
 
 #include "pgshunt/change.h"
 #include "pgshunt/plan.h"
+#include "pgshunt/shape.h"
 #include "pgshunt/shardmap.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -24,7 +25,8 @@ static void expect(bool truth)
 /* ---- a small cluster to route in ---- */
 
 static struct schema *schema;
-static struct shardmap *map;
+static struct shardmap *map,
+    *plain_map; /* the latter without schemas of shards: plans leave templates */
 
 static void add_table(const char *name, char kind, char persistence)
 {
@@ -48,16 +50,40 @@ static void add_view(const char *name, const char *definition)
     schema_set_definition(schema, "public", name, definition, false);
 }
 
-static void make_cluster(void)
+static struct shardmap *make_map(void)
 {
     static const char *shards[] = {"s0", "s1", "s2"};
     static const unsigned weights[] = {1, 1, 1};
     struct shardmap_builder builder = {shards, weights, 3};
-    map = shardmap_new(&builder);
-    int keyspace = shardmap_add_keyspace(map, "users", KEY_BIGINT, HASH_XXH64);
-    shardmap_add_table(map, "users", keyspace, "id");
-    shardmap_add_table(map, "orders", keyspace, "user_id");
-    shardmap_add_table(map, "countries", -1, NULL);
+    struct shardmap *made = shardmap_new(&builder);
+    int keyspace = shardmap_add_keyspace(made, "users", KEY_BIGINT, HASH_XXH64);
+    shardmap_add_table(made, "users", keyspace, "id");
+    shardmap_add_table(made, "orders", keyspace, "user_id");
+    shardmap_add_table(made, "countries", -1, NULL);
+    return made;
+}
+
+/* Keys of text and uuid, by list, and a lookup. */
+static void make_plain_map(void)
+{
+    static const struct key_entry values[] = {{(const unsigned char *)"a", 1, 1},
+                                              {(const unsigned char *)"b", 1, 2}};
+    plain_map = make_map();
+    int names = shardmap_add_keyspace(plain_map, "names", KEY_TEXT, HASH_XXH64);
+    int lists = shardmap_add_keyspace(plain_map, "lists", KEY_TEXT, HASH_XXH64);
+    int docs = shardmap_add_keyspace(plain_map, "docs", KEY_UUID, HASH_POSTGRES);
+    shardmap_map_values(plain_map, lists, MAP_LIST, values, 2, SHARDMAP_NO_SHARD);
+    shardmap_add_table(plain_map, "pairs", names, "name");
+    shardmap_add_table(plain_map, "pairs_too", lists, "name");
+    shardmap_add_table(plain_map, "t", docs, "id");
+    shardmap_add_lookup(plain_map, "orders", "name", true);
+    schema_add_function(schema, "pgshunt", shardmap_lookup(plain_map, 0)->function,
+                        VOLATILITY_STABLE);
+}
+
+static void make_cluster(void)
+{
+    map = make_map();
     static const enum key_type types[] = {KEY_BIGINT, KEY_TEXT};
     static const char *const parts[] = {"id", "name"};
     int pairs = shardmap_add_keyspace(map, "pairs", KEY_BIGINT, HASH_POSTGRES);
@@ -86,6 +112,7 @@ static void make_cluster(void)
     schema_set_default(schema, "public", "pairs", "name", "'it''s'::text", 0);
     schema_add_function(schema, "public", "f", VOLATILITY_STABLE);
     schema_add_function(schema, "public", "bump", VOLATILITY_VOLATILE);
+    make_plain_map();
 }
 
 /* ---- does the tree keep what statement.h says? ---- */
@@ -341,6 +368,108 @@ static void check_plans(const struct statement_list *list, struct arena *arena)
     }
 }
 
+/* ---- templates ---- */
+
+/* Some of what a statement can come with; the first has no parameters. */
+static const struct param few[][4] = {
+    {{NULL, -1, false, 0}},
+    {{"42", 2, false, 0}, {"7", 1, false, 20}, {"a", 1, false, 25}, {NULL, -1, false, 0}},
+    {{"\0\0\0\5", 4, true, 23}, {"42", 2, false, 0}, {"b", 1, true, 0}, {"{1}", 3, false, 1016}},
+    {{"99999999999999999999", 20, false, 0},
+     {"-3", 2, false, 20},
+     {"\xfc", 1, false, 0},
+     {"", 0, false, 0}},
+    {{"6", 1, false, 0}, {"6", 1, false, 0}, {"6", 1, false, 0}, {"6", 1, false, 0}},
+    {{"a", 1, false, 0}, {"a", 1, false, 0}, {"a", 1, false, 0}, {"a", 1, false, 0}},
+};
+#define FEW (sizeof few / sizeof few[0])
+
+static const struct route_session sessions[] = {
+    {.transaction_shard = -1},
+    {.transaction_shard = 1, .in_transaction = true, .on_primary = true, .key = "5"},
+    {.transaction_shard = -1, .route = ROUTE_REPLICA, .foreign_encoding = true},
+    {.transaction_shard = -1, .shard = "s2"},
+};
+
+/* What the template gives, if it gives anything, is what the planner gives. */
+static void check_again(const struct plan_template *made, const struct statement *statement,
+                        const struct statement *fresh, const struct params *params,
+                        struct arena *arena)
+{
+    static const struct lookup_answers none = {.count = 0};
+    struct route_input input = {
+        .map = plain_map, .schema = schema, .params = params, .lookups = &none};
+    for (size_t i = 0; i < sizeof sessions / sizeof sessions[0]; i++) {
+        struct plan again, anew;
+        input.session = &sessions[i];
+        input.statement = statement;
+        if (!router_plan_again(made, &input, arena, &again))
+            continue;
+        input.statement = fresh;
+        router_plan(&input, arena, &anew);
+        expect(strcmp(again.node_reason, anew.node_reason) == 0);
+        again.reason = anew.reason;
+        again.node_reason = anew.node_reason;
+        expect(memcmp(&again, &anew, sizeof again) == 0);
+    }
+}
+
+static void make_template(const struct statement *statement, const struct params *params,
+                          struct arena *arena, struct plan_template *made)
+{
+    static const struct lookup_answers none = {.count = 0};
+    struct plan plan;
+    const struct route_input input = {.map = plain_map,
+                                      .schema = schema,
+                                      .statement = statement,
+                                      .params = params,
+                                      .session = &sessions[0],
+                                      .lookups = &none,
+                                      .made = made};
+    router_plan(&input, arena, &plan);
+}
+
+/* Made for some parameters, used for others. */
+static void check_other_params(const struct statement_list *list, struct arena *arena)
+{
+    for (size_t i = 0; list->count == 1 && i < FEW; i++) {
+        struct plan_template made = {.nvalues = 0};
+        struct params params = {few[i], i ? 4 : 0};
+        make_template(list->items[0], &params, arena, &made);
+        for (size_t k = 0; made.nvalues && k < FEW; k++) {
+            params = (struct params){few[k], k ? 4 : 0};
+            check_again(&made, list->items[0], list->items[0], &params, arena);
+        }
+    }
+}
+
+/* Made for some literals, used for those of another text of this shape, which parsing has to understand alike. */
+static void check_other_literals(const char *text, struct arena *arena)
+{
+    struct shape_table *table = shapes_create(1);
+    char *sql = strdup(text);
+    struct plan_template made = {.nvalues = 0};
+    const struct shape *tree = NULL;
+    expect(sql != NULL);
+    for (int turn = 0; turn < 8; turn++) {
+        struct shape *shape = shape_take(table, sql, strlen(sql));
+        if (shape && !made.nvalues) {
+            tree = shape;
+            make_template(shape->list.items[0], NULL, arena, &made);
+        } else if (shape && shape == tree) {
+            struct statement_list fresh = statement_parse(sql, arena);
+            check_again(&made, shape->list.items[0], fresh.items[0], NULL, arena);
+        }
+        if (shape)
+            shape_give(table, shape);
+        for (char *p = sql; *p; p++)
+            if (*p >= '0' && *p <= '9')
+                *p = (char)('0' + (*p - '0' + turn + 1 + (p - sql) % 3) % 10);
+    }
+    free(sql);
+    shapes_free(table);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (!map)
@@ -356,6 +485,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (int i = 0; i < list.count; i++)
         check_statement(sql, list.items[i]);
     check_plans(&list, &arena);
+    check_other_params(&list, &arena);
+    check_other_literals(sql, &arena);
     arena_free(&arena);
     free(sql);
     return 0;
