@@ -185,16 +185,44 @@ static bool same_type(const struct apply *apply, const struct pgoutput_column *c
            strcmp(type->name, PQgetvalue(rows, row, TYPE_NAME)) == 0;
 }
 
+/* A stream may be behind: it describes tables as they were. What was dropped since, the source has no more. */
+static bool source_has(struct apply *apply, const struct apply_relation *relation,
+                       const char *column, bool *has)
+{
+    const char *names[] = {relation->schema, relation->name, column};
+    const struct pipe_parameters parameters = {3, names, NULL, NULL};
+    PGresult *rows = pipe_ask(&apply->source,
+                              "SELECT 1 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
+                              " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1"
+                              " AND c.relname = $2 AND a.attname = $3 AND NOT a.attisdropped",
+                              &parameters);
+    *has = rows && PQntuples(rows) > 0;
+    PQclear(rows);
+    return (rows && pipe_sync(&apply->source, NULL)) ||
+           apply_pipe_failed(apply, &apply->source, "source");
+}
+
+static bool take_missing(struct apply *apply, struct apply_relation *relation,
+                         struct apply_column *column)
+{
+    bool has;
+    if (!source_has(apply, relation, column->name, &has))
+        return false;
+    column->left_out = true;
+    return !has || apply_problem(apply,
+                                 "Make the same change of the table on the target, then resume the "
+                                 "job.",
+                                 "column \"%s\" of %s.%s is on the source, but not on the target",
+                                 column->name, relation->schema, relation->name);
+}
+
 static bool take_column(struct apply *apply, struct apply_relation *relation, int index,
                         const struct pgoutput_column *from, const PGresult *rows)
 {
     struct apply_column *column = &relation->columns[index];
     int row = row_of(rows, column->name);
     if (row < 0)
-        return apply_problem(
-            apply, "Make the same change of the table on the target, then resume the job.",
-            "column \"%s\" of %s.%s is on the source, but not on the target", column->name,
-            relation->schema, relation->name);
+        return take_missing(apply, relation, column);
     if (!same_type(apply, from, rows, row))
         return apply_problem(
             apply, "Make the same change of the table on the target, then resume the job.",
@@ -240,17 +268,23 @@ static bool ask_target(struct apply *apply, struct apply_relation *relation,
 
 /* ---- what rows are found by ---- */
 
-/* Columns that the table had when the job's tables were read: one that is gone was dropped, or renamed. */
+/* Columns that the table had when the job's tables were read, and has no more: dropped, or renamed. */
 static bool has_all_columns(struct apply *apply, const struct apply_relation *relation)
 {
     const struct move_table *table = relation->table;
-    for (int i = 0; i < table->ncolumns; i++)
-        if (!table->columns[i].generated && column_of(relation, table->columns[i].name) < 0)
+    for (int i = 0; i < table->ncolumns; i++) {
+        bool has = true; /* added behind where the stream is */
+        if (table->columns[i].generated || column_of(relation, table->columns[i].name) >= 0)
+            continue;
+        if (!source_has(apply, relation, table->columns[i].name, &has))
+            return false;
+        if (!has)
             return apply_problem(apply,
                                  "Make the same change of the table on the target, then start the "
                                  "runner again.",
                                  "column \"%s\" of %s.%s was dropped or renamed on the source",
                                  table->columns[i].name, relation->schema, relation->name);
+    }
     return true;
 }
 
@@ -264,7 +298,8 @@ static bool has_primary(const struct apply_relation *relation)
     return true;
 }
 
-static void find_locator(struct apply_relation *relation, const struct pgoutput_message *message)
+static bool find_locator(struct apply *apply, struct apply_relation *relation,
+                         const struct pgoutput_message *message)
 {
     const struct move_table *table = relation->table;
     for (int i = 0; i < table->nprimary && has_primary(relation); i++) {
@@ -282,8 +317,13 @@ static void find_locator(struct apply_relation *relation, const struct pgoutput_
         relation->nalways += column->always && !column->locator;
         if (column->primary != column->locator)
             relation->only_key = false;
+        if (column->locator && column->left_out)
+            return apply_problem(apply, "Cancel the job and create it again.",
+                                 "column \"%s\" of %s.%s, by which rows are found, was dropped",
+                                 column->name, relation->schema, relation->name);
     }
     relation->only_key = relation->only_key && relation->nprimary > 0;
+    return true;
 }
 
 /* Without the key in the old row, nobody can say to whom a deleted row belonged. */
@@ -326,6 +366,5 @@ bool apply_read_relation(struct apply *apply, const struct pgoutput_message *mes
     if (!has_all_columns(apply, relation) || !ask_target(apply, relation, message) ||
         !find_key(apply, relation, message))
         return false;
-    find_locator(relation, message);
-    return true;
+    return find_locator(apply, relation, message);
 }

@@ -19,6 +19,7 @@ struct one {
     struct stream *stream; /* NULL: to be started at again_at */
     int64_t again_at, again_ms;
     bool finished, reverse;
+    int64_t missed;              /* rows, as told */
     const char *source, *target; /* shards, for people */
 };
 
@@ -265,6 +266,21 @@ static void tell_progress(struct streams *streams, const struct one *one,
     streams->reshard->request->tell(streams->reshard->request->arg, &event);
 }
 
+/* Where a changed row was not there, the sides differ: by whatever wrote on the target beside the stream. */
+static void tell_missed(struct streams *streams, struct one *one, const struct stream_state *state)
+{
+    int64_t missed = state->progress.missed_updates + state->progress.missed_deletes;
+    if (missed > one->missed)
+        reshard_tell(streams->reshard, RESHARD_PROBLEM, one->target, NULL,
+                     RESHARD_TEXT(streams->reshard,
+                                  "%lld rows that were updated and %lld that were deleted on %s"
+                                  " were not there",
+                                  (long long)state->progress.missed_updates,
+                                  (long long)state->progress.missed_deletes, one->source),
+                     "pgshuntctl reshard verify finds what differs");
+    one->missed = missed;
+}
+
 /* What it failed of, when it comes to nothing by waiting: false. */
 static bool fall_over(struct streams *streams, struct one *one, const struct stream_state *state)
 {
@@ -291,8 +307,10 @@ static bool tend(struct streams *streams, struct one *one, bool tells)
     if (!one->stream)
         return db_clock_ms() < one->again_at || start(streams, one);
     stream_state(one->stream, &state);
-    if (tells)
+    if (tells) {
         tell_progress(streams, one, &state);
+        tell_missed(streams, one, &state);
+    }
     one->finished = state.finished;
     return state.running || state.finished || fall_over(streams, one, &state);
 }

@@ -2,12 +2,11 @@
 import time
 from contextlib import closing
 
-import psycopg2
 import pytest
 
 from harness import Cluster
 from harness.process import wait_until
-from reshard_support import Stream, bucket, config, in_ranges, record_job
+from reshard_support import Stream, config, in_ranges, record_job, tool
 
 USERS = {"name": "users", "type": "bigint",
          "tables": [{"name": name, "key": key} for name, key in
@@ -245,3 +244,251 @@ def test_unique_columns(nodes, path):
         assert state["missed_updates"] == state["missed_deletes"] == 0
         assert len(same(nodes, "SELECT id, email, n FROM users")) == 2
         assert len(same(nodes, "SELECT user_id, n FROM logs")) == 2
+
+
+def write(node, statements):
+    """Some statements in one transaction, on a connection of their own."""
+    with closing(node.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        for statement in statements:
+            cursor.execute(statement)
+        cursor.execute("COMMIT")
+
+
+def test_large_transactions(nodes, path):
+    """A transaction of 400,000 rows is streamed before it is committed, and arrives whole, in little memory; so does one whose subtransactions partly failed."""
+    source = nodes[0]
+    everywhere(nodes, "CREATE TABLE users (id bigint PRIMARY KEY, name text, n int)", "CREATE TABLE logs (user_id bigint PRIMARY KEY, v text)")
+    with forward(path) as stream:
+        with closing(source.connect()) as other, other.cursor() as cursor:
+            cursor.execute("BEGIN; INSERT INTO logs SELECT g, 'x' FROM generate_series(100001, 120000) g")  # streamed, and aborted
+            write(source, ["INSERT INTO users SELECT g, 'user ' || g, 0 FROM generate_series(1, 400000) g",
+                           "UPDATE users SET n = 1 WHERE id % 100 = 0", "DELETE FROM users WHERE id % 10 = 5"])
+            cursor.execute("ROLLBACK")
+        write(source, ["SAVEPOINT a", "INSERT INTO logs SELECT g, 'undone' FROM generate_series(1, 5000) g", "ROLLBACK TO a",  # described first in what is undone
+                       "INSERT INTO logs SELECT g, 'kept' FROM generate_series(1, 5000) g", "SAVEPOINT b",
+                       "UPDATE logs SET v = 'undone' WHERE user_id < 3000", "SAVEPOINT c", "DELETE FROM logs WHERE user_id > 4000", "ROLLBACK TO b",
+                       "UPDATE logs SET v = 'changed' WHERE user_id > 4500"])
+        state = stream.follow(source)
+        assert len(same(nodes, "SELECT id, name, n FROM users")) > 150000
+        assert len(same(nodes, "SELECT user_id, v FROM logs")) > 2000
+        assert state["missed_updates"] == state["missed_deletes"] == 0
+        assert source.value("SELECT stream_count FROM pg_stat_replication_slots") > 2, "transactions were streamed"
+        assert state["memory"] < 64 * 1024 or "asan" in tool("")
+        assert not [row for row in nodes[1].sql("SELECT user_id FROM logs WHERE user_id > 5000")]
+
+
+def test_killed(nodes, path):
+    """kill -9 in the middle of writes, again and again: nothing is lost, nothing is there twice."""
+    source = nodes[0]
+    everywhere(nodes, "CREATE TABLE users (id bigint PRIMARY KEY, n int DEFAULT 0)", "CREATE TABLE logs (user_id bigint, v text, PRIMARY KEY (user_id, v))",
+               "CREATE TABLE events (user_id bigint, n int)", "ALTER TABLE events REPLICA IDENTITY FULL")
+    source.sql("CREATE TABLE unrelated (id int)")
+    for turn in range(6):
+        stream = forward(path)
+        for step in range(40):
+            write(source, [f"INSERT INTO users SELECT g FROM generate_series({turn * 4000 + step * 100}, {turn * 4000 + step * 100 + 99}) g",
+                           f"UPDATE users SET n = n + 1 WHERE id % 40 = {step}",
+                           f"INSERT INTO logs SELECT g, '{turn}.{step}' FROM generate_series(1, 20) g",
+                           f"INSERT INTO events SELECT g, {turn} FROM generate_series(1, 20) g",
+                           f"DELETE FROM users WHERE id % 97 = {step}"])
+        if turn < 5:
+            time.sleep(0.1 * turn)
+            stream.kill9()
+    with stream:
+        state = stream.follow(source)
+        assert state["missed_updates"] == state["missed_deletes"] == 0
+        assert len(same(nodes, "SELECT id, n FROM users")) > 5000
+        assert len(same(nodes, "SELECT user_id, v FROM logs")) > 1000
+        assert len(same(nodes, "SELECT user_id, n FROM events")) > 1000
+
+
+def test_both_ways(nodes, path):
+    """Two opposite streams: what one applies, the other leaves out; writes on either side arrive once, and a rollback of the roles changes nothing."""
+    source, target = nodes
+    everywhere(nodes, "CREATE TABLE users (id bigint PRIMARY KEY, n int DEFAULT 0)")
+    moving = find(True)
+    keys = [next(moving) for _ in range(300)]
+    with forward(path) as there, backward(path) as back:
+        for start in range(0, 200, 20):
+            for key in keys[start:start + 20]:
+                source.sql("INSERT INTO users VALUES (%s)", (key,))
+            source.sql("UPDATE users SET n = n + 1")
+        write(source, [f"UPDATE users SET n = n + 1000 WHERE id = {key}" for key in keys[:150]] +
+              ["INSERT INTO users SELECT g FROM generate_series(100000, 120000) g"])  # streamed
+        there.follow(source)
+        for key in keys[200:]:  # the buckets are the target's from here on
+            target.sql("INSERT INTO users VALUES (%s, -1)", (key,))
+        target.sql("UPDATE users SET n = n + 7")
+        target.sql("DELETE FROM users WHERE id = %s", (keys[0],))
+        came = back.follow(target)
+        assert len(same(nodes, "SELECT id, n FROM users")) > 10000
+        assert came["inserted"] == 100 and came["deleted"] == 1, "nothing comes back"
+        assert ghosts(source) == ghosts(target) >= set(keys)
+        source.sql("UPDATE users SET n = -n")
+        went = there.follow(source)
+        same(nodes, "SELECT id, n FROM users")
+        assert went["missed_updates"] == 0 and back.follow(target)["updated"] == came["updated"]
+        assert went["inserted"] == 200 + sum(in_ranges(key, TO_S1) for key in range(100000, 120001)), "nothing comes back"
+
+
+def test_hold(nodes, path):
+    """A stream that is held behind a marker has applied exactly what was ahead of it, until it is released."""
+    source, target = nodes
+    everywhere(nodes, "CREATE TABLE users (id bigint PRIMARY KEY)")
+    with forward(path) as stream:
+        stream.ask("hold here")
+        source.sql("INSERT INTO users SELECT generate_series(1, 100)")
+        source.sql("SELECT pg_logical_emit_message(true, 'pgshunt', 'here')")
+        source.sql("INSERT INTO users SELECT generate_series(101, 200)")
+        wait_until(lambda: stream.state()["held"], 20, "the stream to be held")
+        time.sleep(0.5)
+        assert {row[0] for row in target.sql("SELECT id FROM users")} == {key for key in range(1, 101) if in_ranges(key, TO_S1)}
+        stream.ask("release")
+        stream.follow(source)
+        assert len(same(nodes, "SELECT id FROM users")) > 80
+
+
+def lsn(text):
+    high, low = text.split("/")
+    return int(high, 16) << 32 | int(low, 16)
+
+
+def test_newer_rows(nodes, path):
+    """Rows copied from a later snapshot: the stream goes over them from before, to exactly that position, and they are right there and behind."""
+    source, target = nodes
+    everywhere(nodes, "CREATE TABLE users (id bigint PRIMARY KEY, big text, n int)", "ALTER TABLE users ALTER big SET STORAGE EXTERNAL")
+    with forward(path):
+        pass  # makes the slot
+    moving = find(True)
+    keys = [next(moving) for _ in range(60)]
+    for key in keys[:40]:
+        source.sql("INSERT INTO users VALUES (%s, repeat('x', 3000) || %s, 0)", (key, key))
+    source.sql("UPDATE users SET n = 1")
+    source.sql("UPDATE users SET id = %s WHERE id = %s", (keys[50], keys[0]))  # another primary key
+    source.sql("UPDATE users SET id = %s WHERE id = %s", (keys[51], keys[50]))
+    source.sql("DELETE FROM users WHERE id = ANY (%s)", (keys[1:5],))
+    source.sql("INSERT INTO users VALUES (%s, repeat('y', 3000), 5)", (keys[1],))  # and here again
+    position = source.value("SELECT pg_current_wal_insert_lsn()")
+    for row in source.sql("SELECT id, big, n FROM users WHERE n > 1 OR id % 2 = 0"):
+        target.sql("INSERT INTO users VALUES (%s, %s, %s)", row)  # a part of the rows as they are now
+    source.sql("UPDATE users SET n = n + 100")
+    expected = sorted((row[0], row[1], row[2] - 100) for row in source.sql("SELECT id, big, n FROM users"))
+    with forward(path, "--after", position, "--until", position) as stream:
+        wait_until(lambda: stream.state()["finished"], 20, "the position to be reached")
+        assert stream.state()["missed_updates"] == 0 and stream.state()["applied"] <= lsn(position)
+        assert sorted(target.sql("SELECT id, big, n FROM users")) == expected
+    with forward(path, "--after", position) as stream:
+        assert stream.follow(source)["missed_updates"] == 0
+        assert len(same(nodes, "SELECT id, big, n FROM users")) == 37
+
+
+def test_missed_rows(nodes, path):
+    """Changes of rows that are not on the target are counted: the sides differ, and somebody has to know."""
+    source, target = nodes
+    everywhere(nodes, "CREATE TABLE users (id bigint PRIMARY KEY, n int)")
+    with forward(path) as stream:
+        source.sql("INSERT INTO users SELECT g, 0 FROM generate_series(1, 100) g")
+        stream.follow(source)
+        gone = [row[0] for row in target.sql("DELETE FROM users WHERE id < 40 RETURNING id")]
+        source.sql("UPDATE users SET n = 1")
+        source.sql("DELETE FROM users WHERE id < 20")
+        state = stream.follow(source)
+        assert state["missed_updates"] == len(gone) > 5
+        assert state["missed_deletes"] == sum(key < 20 for key in gone) > 2
+
+
+def test_changed_tables(nodes, path):
+    """A column that both sides have got is streamed; one that is on the source alone, or of another type, stops with a problem that names it."""
+    source, target = nodes
+    everywhere(nodes, "CREATE TABLE users (id bigint PRIMARY KEY, n int)")
+    with forward(path) as stream:
+        source.sql("INSERT INTO users VALUES (1, 1), (2, 2), (3, 3), (4, 4)")
+        everywhere((target, source), "ALTER TABLE users ADD added text DEFAULT 'd'")
+        source.sql("INSERT INTO users VALUES (5, 5, 'e'), (6, 6, 'f'), (7, 7, 'g')")
+        source.sql("UPDATE users SET added = 'h' WHERE id < 3")
+        stream.follow(source)
+        assert same(nodes, "SELECT id, n, added FROM users")
+        source.sql("ALTER TABLE users ADD alone int")
+        source.sql("INSERT INTO users SELECT g FROM generate_series(10, 20) g")
+        assert 'column "alone" of public.users is on the source, but not on the target' in stream.error()
+        assert not stream.state()["passing"] and "resume" in stream.state()["mend"]
+    target.sql("ALTER TABLE users ADD alone int")
+    with forward(path) as stream:
+        stream.follow(source)
+        assert same(nodes, "SELECT id, n, added, alone FROM users")
+        source.sql("ALTER TABLE users ALTER n TYPE numeric(10, 2)")
+        source.sql("INSERT INTO users SELECT g, 1.25 FROM generate_series(30, 40) g")
+        assert 'column "n" of public.users has another type' in stream.error()
+    target.sql("ALTER TABLE users ALTER n TYPE numeric(10, 2)")
+    with forward(path) as stream:
+        stream.follow(source)
+        source.sql("ALTER TABLE users RENAME added TO renamed")
+        source.sql("INSERT INTO users SELECT g FROM generate_series(50, 60) g")
+        assert 'column "added" of public.users was dropped or renamed' in stream.error()
+    target.sql("ALTER TABLE users RENAME added TO renamed")
+    with forward(path) as stream:
+        stream.follow(source)
+        assert len(same(nodes, "SELECT id, n, renamed, alone FROM users")) > 15
+
+
+def test_restarts_and_lost_slots(nodes, path):
+    """A restarted source or target is something passing; a slot whose WAL is gone is not, and what to do is said."""
+    source, target = nodes
+    everywhere(nodes, "CREATE TABLE users (id bigint PRIMARY KEY, n int DEFAULT 0)")
+    for turn, node in enumerate((source, target)):
+        stream = forward(path)
+        source.sql("INSERT INTO users SELECT generate_series(%s + 1, %s + 500)", (500 * turn, 500 * turn))
+        node.restart()
+        stream.error()
+        assert stream.state()["passing"] and stream.state()["lag_seconds"] == -1
+        stream.stop()
+    with forward(path) as stream:
+        stream.follow(source)
+        assert len(same(nodes, "SELECT id, n FROM users")) > 400
+    with closing(source.connect()) as connection, connection.cursor() as cursor:
+        source.set("max_slot_wal_keep_size", "1MB")
+        source.set("wal_keep_size", "0")
+        for _ in range(12):
+            cursor.execute("SELECT pg_logical_emit_message(false, 'filler', repeat('x', 1000000)), pg_switch_wal()")
+        cursor.execute("CHECKPOINT")
+        wait_until(lambda: source.value("SELECT wal_status FROM pg_replication_slots") == "lost", 20, "the slot to be lost")
+    with pytest.raises(RuntimeError, match="cancel the job and create it again"):
+        forward(path)
+    source.sql("ALTER SYSTEM RESET max_slot_wal_keep_size", dbname="postgres")
+    source.set("wal_keep_size", "512MB")
+
+
+def test_busy(nodes, path):
+    """While the target cannot go on for longer than wal_sender_timeout, the source hears of the stream all the same."""
+    source, target = nodes
+    everywhere(nodes, "CREATE TABLE users (id bigint PRIMARY KEY, n int)")
+    source.set("wal_sender_timeout", "3s")
+    with forward(path) as stream, closing(target.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("BEGIN; LOCK TABLE users")
+        source.sql("INSERT INTO users SELECT g, 0 FROM generate_series(1, 50000) g")
+        source.sql("UPDATE users SET n = 1")
+        time.sleep(5)
+        state = stream.state()
+        assert state["running"] and state["lag_bytes"] > 0 and state["lag_seconds"] > 2
+        cursor.execute("COMMIT")
+        stream.follow(source)
+        assert len(same(nodes, "SELECT id, n FROM users")) > 20000
+    source.set("wal_sender_timeout", "60s")
+
+
+def test_slot_waits_for_writers(nodes, path):
+    """A slot cannot be made while somebody has written and not ended: who that is, is said, and nothing is left behind."""
+    source = nodes[0]
+    everywhere(nodes, "CREATE TABLE users (id bigint PRIMARY KEY)")
+    source.sql("BEGIN; INSERT INTO users VALUES (1); PREPARE TRANSACTION 'left behind'")
+    try:
+        with pytest.raises(RuntimeError, match="prepared transaction 'left behind' of postgres"):
+            forward(path)
+        assert source.value("SELECT count(*) FROM pg_replication_slots") == 0
+    finally:
+        source.sql("ROLLBACK PREPARED 'left behind'")
+    with closing(source.connect(application_name="writer")) as connection, connection.cursor() as cursor:
+        cursor.execute("BEGIN; INSERT INTO users VALUES (1)")
+        with pytest.raises(RuntimeError, match=r"process \d+ \(postgres, writer, idle in transaction\), in its transaction for \d+ s"):
+            forward(path)
