@@ -214,7 +214,8 @@ static bool start(struct streams *streams, struct one *one)
     return failure.passing;
 }
 
-struct streams *streams_start(struct reshard *reshard, const struct job *job, const uint64_t *until)
+static struct streams *start_all(struct reshard *reshard, const struct job *job, bool forward,
+                                 bool reverse, const uint64_t *until)
 {
     struct streams *streams = mem_alloc(sizeof *streams);
     int count;
@@ -225,8 +226,10 @@ struct streams *streams_start(struct reshard *reshard, const struct job *job, co
     bool good = true;
     for (int i = 0; good && i < count; i++) {
         struct link back = {links[i].target, links[i].source};
-        good = describe(streams, job, &streams->items[streams->count++], links[i], false, until);
-        if (good && !until)
+        if (forward)
+            good =
+                describe(streams, job, &streams->items[streams->count++], links[i], false, until);
+        if (good && reverse)
             good = describe(streams, job, &streams->items[streams->count++], back, true, until);
     }
     for (int i = 0; good && i < streams->count; i++)
@@ -235,6 +238,17 @@ struct streams *streams_start(struct reshard *reshard, const struct job *job, co
         return streams;
     streams_stop(streams);
     return NULL;
+}
+
+struct streams *streams_start(struct reshard *reshard, const struct job *job, const uint64_t *until)
+{
+    return start_all(reshard, job, true, !until, until);
+}
+
+struct streams *streams_start_back(struct reshard *reshard, const struct job *job,
+                                   const uint64_t *until)
+{
+    return start_all(reshard, job, false, true, until);
 }
 
 void streams_stop(struct streams *streams)

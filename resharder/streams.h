@@ -31,6 +31,9 @@ const char *streams_origin(struct reshard *reshard, const struct job *job, unsig
  */
 struct streams *streams_start(struct reshard *reshard, const struct job *job,
                               const uint64_t *until);
+/* The same of the streams back, up to these positions of their sources (the job's targets). */
+struct streams *streams_start_back(struct reshard *reshard, const struct job *job,
+                                   const uint64_t *until);
 void streams_stop(struct streams *streams); /* NULL is ignored */
 
 /* The position ("0/16B3748") of the snapshot that rows of `source` are copied under now. */

@@ -343,7 +343,11 @@ bool verify_read(struct verify *verify, const struct move_table *table, struct v
 {
     struct reshard *reshard = verify->reshard;
     struct copy_columns columns;
-    struct db *db = reshard_primary(reshard, verify->places[0].shard);
+    struct db *db = NULL;
+    for (int i = 0; i < verify->nplaces && !db;
+         i++) /* whose table it is: type OIDs are that shard's */
+        if (tables_find(verify->places[i].tables, table->schema, table->name) == table)
+            db = reshard_primary(reshard, verify->places[i].shard);
     if (!db || !copyplan_columns(db, table, true, &reshard->arena, &columns, &reshard->error))
         return false;
     if (rows)

@@ -2,9 +2,13 @@
 import itertools
 import json
 import os
+import random
 import signal
 import subprocess
+import threading
 import time
+
+import psycopg2
 
 from harness.process import wait_until
 from harness.proxy import binary, to_libconfig
@@ -168,3 +172,31 @@ class Stream:
 def start_ctl(config_path, *args):
     return subprocess.Popen([os.path.join(os.path.dirname(binary()), "pgshuntctl"), "-c", config_path, "reshard", *map(str, args)],
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+class Writer(threading.Thread):
+    """Runs statements on a server, each with a random key, until told to stop; goes on behind a restart."""
+
+    def __init__(self, node, statements, keys):
+        super().__init__()
+        self.node, self.statements, self.keys = node, statements, keys
+        self.ending, self.random, self.done = threading.Event(), random.Random(7), 0
+        self.start()
+
+    def run(self):
+        while not self.ending.is_set():
+            try:
+                connection = self.node.connect()
+                connection.autocommit = True
+                with connection.cursor() as cursor:
+                    while not self.ending.is_set():
+                        cursor.execute(self.random.choice(self.statements), (self.random.randrange(1, self.keys),))
+                        self.done += 1
+                        time.sleep(0.001)
+                connection.close()
+            except psycopg2.Error:
+                time.sleep(0.1)
+
+    def stop(self):
+        self.ending.set()
+        self.join()

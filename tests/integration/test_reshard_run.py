@@ -1,15 +1,11 @@
 """`pgshuntctl reshard run`: from a record to streams that keep both sides alike, whatever is killed on the way."""
-import random
 import signal
-import threading
-import time
 
-import psycopg2
 import pytest
 
 from harness import Cluster
 from harness.process import wait_until
-from reshard_support import config, ctl, in_ranges, record_job, start_ctl
+from reshard_support import Writer, config, ctl, in_ranges, record_job, start_ctl
 
 USERS = {"name": "users", "type": "bigint", "tables": [{"name": "users", "key": "id"}, {"name": "orders", "key": "user_id"}]}
 TO_S2, TO_S1 = (0, 3999), (4000, 6000)
@@ -49,43 +45,9 @@ def nodes(cluster):
     return cluster.primaries
 
 
-class Writer(threading.Thread):
-    """Inserts, updates and deletes on the source until told to end; goes on behind a restart of the server."""
-
-    def __init__(self, node):
-        super().__init__()
-        self.node, self.ending, self.random, self.done = node, threading.Event(), random.Random(7), 0
-        self.start()
-
-    def run(self):
-        while not self.ending.is_set():
-            try:
-                connection = self.node.connect()
-                connection.autocommit = True
-                with connection.cursor() as cursor:
-                    while not self.ending.is_set():
-                        self.write(cursor)
-                        self.done += 1
-                        time.sleep(0.001)
-                connection.close()
-            except psycopg2.Error:
-                time.sleep(0.1)
-
-    def write(self, cursor):
-        key = self.random.randrange(1, ROWS + 500)
-        what = self.random.random()
-        if what < 0.5:
-            cursor.execute("UPDATE users SET n = n + 1 WHERE id = %s", (key,))
-        elif what < 0.65:
-            cursor.execute("DELETE FROM users WHERE id = %s", (key,))
-        elif what < 0.85:
-            cursor.execute("INSERT INTO users VALUES ('new', %s, 1, repeat('x', 3000)) ON CONFLICT DO NOTHING", (key,))
-        else:
-            cursor.execute("UPDATE orders SET id = id + 100000 WHERE user_id = %s AND id < 100000", (key,))
-
-    def stop(self):
-        self.ending.set()
-        self.join()
+WRITES = ["UPDATE users SET n = n + 1 WHERE id = %s", "UPDATE users SET n = n + 1 WHERE id = %s", "DELETE FROM users WHERE id = %s",
+          "INSERT INTO users VALUES ('new', %s, 1, repeat('x', 3000)) ON CONFLICT DO NOTHING",
+          "UPDATE orders SET id = id + 100000 WHERE user_id = %s AND id < 100000"]
 
 
 def same(nodes):
@@ -116,7 +78,7 @@ def chunks(node):
 def test_until_caught_up(nodes, cluster, tmp_path):
     path = config(tmp_path, cluster, [USERS], (1, 1, 0))
     record_job(path, nodes[0], "grow", MOVES)
-    writer = Writer(nodes[0])
+    writer = Writer(nodes[0], WRITES, ROWS + 500)
     try:
         ctl(path, "run", "grow", "--until-caught-up")
     finally:
@@ -136,7 +98,7 @@ def test_goes_on(nodes, cluster, tmp_path, how):
     nodes[0].sql("UPDATE users SET n = n + 1 WHERE id % 3 = 0")  # so that pages have room, and rows move
     nodes[0].sql("UPDATE users SET n = n + 1 WHERE id % 3 = 1")
     process = start_ctl(path, "run", "grow", "--until-caught-up", "--rate", "700kB/s", "--jobs", "2")
-    writer = Writer(nodes[0])
+    writer = Writer(nodes[0], WRITES, ROWS + 500)
     try:
         wait_until(lambda: (chunks(nodes[2]) or 0) >= 1, 60, "a chunk is copied")
         if how == "kill":
