@@ -6,6 +6,8 @@
 
 #include "catalog_internal.h"
 
+#define LEAVE_MS 1000 /* it would be found out without it */
+
 #define NUMBER(text, value)                                                                        \
     char text[32];                                                                                 \
     snprintf(text, sizeof text, "%lld", (long long)(value))
@@ -252,7 +254,7 @@ bool catalog_proxy_seen(struct db *db, const char *database, const struct catalo
 bool catalog_proxy_leaves(struct db *db, const char *database, const char *id,
                           struct db_error *error)
 {
-    return db_run(db, CATALOG_MS, error,
+    return db_run(db, LEAVE_MS, error,
                   "DELETE FROM pgshunt.proxy WHERE id = $1::uuid AND database = $2", 2, id,
                   database);
 }

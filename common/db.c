@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,7 @@
 
 #define LOOK_EVERY_MS 100 /* at the stop flag: a signal may come just ahead of poll() */
 #define PARAMS_MAX 8
+#define CANCEL_S 2 /* for a server to take a cancel request */
 
 struct db {
     PGconn *pg; /* NULL: lost */
@@ -230,13 +232,71 @@ bool db_answers(const struct db_target *target, int64_t timeout_ms)
 
 /* ---- queries ---- */
 
+/* libpq's cancel waits without an end for a server that hangs: so it has a thread, and we some patience. */
+struct cancelling {
+    PGcancel *cancel;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool done, left; /* the last one frees it: the thread, or who waits */
+};
+
+static void free_cancelling(struct cancelling *cancelling)
+{
+    PQfreeCancel(cancelling->cancel);
+    pthread_cond_destroy(&cancelling->changed);
+    pthread_mutex_destroy(&cancelling->lock);
+    free(cancelling);
+}
+
+static void *send_cancel(void *arg)
+{
+    struct cancelling *cancelling = arg;
+    char ignored[256];
+    PQcancel(cancelling->cancel, ignored, sizeof ignored);
+    pthread_mutex_lock(&cancelling->lock);
+    bool left = cancelling->left;
+    cancelling->done = true;
+    pthread_cond_signal(&cancelling->changed);
+    pthread_mutex_unlock(&cancelling->lock);
+    if (left)
+        free_cancelling(cancelling);
+    return NULL;
+}
+
+static void wait_for_cancel(struct cancelling *cancelling)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += CANCEL_S;
+    pthread_mutex_lock(&cancelling->lock);
+    while (!cancelling->done)
+        if (pthread_cond_timedwait(&cancelling->changed, &cancelling->lock, &until) == ETIMEDOUT)
+            break;
+    bool done = cancelling->done;
+    cancelling->left = true;
+    pthread_mutex_unlock(&cancelling->lock);
+    if (done)
+        free_cancelling(cancelling);
+}
+
+static void cancel_statement(PGconn *pg)
+{
+    pthread_t thread;
+    struct cancelling *cancelling = mem_alloc(sizeof *cancelling);
+    cancelling->cancel = PQgetCancel(pg);
+    pthread_mutex_init(&cancelling->lock, NULL);
+    pthread_cond_init(&cancelling->changed, NULL);
+    if (!cancelling->cancel || pthread_create(&thread, NULL, send_cancel, cancelling) != 0) {
+        free_cancelling(cancelling);
+        return;
+    }
+    pthread_detach(thread);
+    wait_for_cancel(cancelling);
+}
+
 static void give_up(struct db *db)
 {
-    char ignored[256];
-    PGcancel *cancel = PQgetCancel(db->pg);
-    if (cancel)
-        PQcancel(cancel, ignored, sizeof ignored);
-    PQfreeCancel(cancel);
+    cancel_statement(db->pg);
     PQfinish(db->pg);
     db->pg = NULL;
 }

@@ -6,6 +6,7 @@
 Servers run as user "postgres" when the harness runs as root (Postgres refuses root). Everything is ended
 by pid and removed when the `with` block or the program ends.
 """
+import contextlib
 import glob
 import os
 import pwd
@@ -261,7 +262,8 @@ class Node:
     def freeze(self):
         """Stops the server without ending it (it accepts connections but answers nothing)."""
         for pid in [self.process.pid, *process.children(self.process.pid)]:
-            os.kill(pid, signal.SIGSTOP)
+            with contextlib.suppress(ProcessLookupError):  # a backend that has just ended
+                os.kill(pid, signal.SIGSTOP)
 
     def thaw(self):
         for pid in [*process.children(self.process.pid), self.process.pid]:

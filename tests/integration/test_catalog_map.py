@@ -171,6 +171,18 @@ def test_lease_while_the_catalog_hangs(cluster, proxy):
     wait_epoch(cluster, 1, 1)
 
 
+def test_end_while_the_catalog_hangs(cluster, proxy):
+    """A server that answers nothing, not even a cancel request, does not keep pgshunt from ending."""
+    catalog_node = cluster.shards[0].primary
+    wait_epoch(cluster, 1, 1)
+    catalog_node.freeze()
+    try:
+        time.sleep(1)
+        proxy.stop()
+    finally:
+        catalog_node.thaw()
+
+
 def test_ghosts(cluster, proxy):
     catalog_node = cluster.shards[0].primary
     catalog(catalog_node, "ghost", "app", "users", "s1", "j", 1)
