@@ -139,6 +139,24 @@ static bool means(const char *sql, const List *tree)
     return same;
 }
 
+/* The deparser writes FOR UPDATE OF tSKIP LOCKED. NULL: nothing of that kind is in the text. */
+static const char *with_blanks(const char *sql, struct arena *arena)
+{
+    static const char *const words[] = {"SKIP LOCKED", "NOWAIT"};
+    const char *mended = NULL;
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        const char *text = mended ? mended : sql;
+        for (const char *at = text; (at = strstr(at, words[i]));) {
+            size_t before = (size_t)(at - text), length = strlen(words[i]);
+            bool glued = before && at[-1] != ' ';
+            if (glued)
+                mended = text = arena_printf(arena, "%.*s %s", (int)before, text, at);
+            at = text + before + glued + length;
+        }
+    }
+    return mended;
+}
+
 PgQueryProtobuf rewrite_pack(struct rewriting *r)
 {
     RawStmt *raw = linitial(r->parsed.tree);
@@ -150,10 +168,13 @@ bool rewrite_text(struct rewriting *r, PgQueryProtobuf packed, struct arena *are
                   struct shard_query *out)
 {
     PgQueryDeparseResult result = pg_query_deparse_protobuf(packed);
-    bool ok = !result.error && result.query && means(result.query, r->parsed.tree);
+    const char *sql = result.error ? NULL : result.query;
+    bool ok = sql && means(sql, r->parsed.tree);
     free(packed.data);
+    if (sql && !ok)
+        ok = (sql = with_blanks(sql, arena)) && means(sql, r->parsed.tree);
     if (ok)
-        take_params(r, arena_strdup(arena, result.query), arena, out);
+        take_params(r, arena_strdup(arena, sql), arena, out);
     pg_query_free_deparse_result(result);
     return ok;
 }

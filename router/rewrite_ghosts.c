@@ -259,6 +259,18 @@ static void hide_change(struct hiding *h, RangeVar *target, List *from, Node **w
     hide_from(h, from, where);
 }
 
+/* What does not match is as if it were not there: a row of the target's, too. */
+static void hide_merge(struct hiding *h, MergeStmt *merge)
+{
+    const struct rewrite_ghost_table *table = find_table(h, merge->relation);
+    merge->sourceRelation = hide_item(h, merge->sourceRelation, NULL);
+    if (!table)
+        return;
+    h->ghosts->hidden++;
+    merge->joinCondition =
+        with_conditions(merge->joinCondition, list_make1(is_no_ghost(table, merge->relation)));
+}
+
 /* ---- the statement ---- */
 
 /* Before anything is put in. */
@@ -275,7 +287,6 @@ static bool look_at(Node *node, void *context)
         RangeVar as = {.type = T_RangeVar, .relname = ((CommonTableExpr *)node)->ctename};
         h->obstacle |= find_table(h, &as) != NULL;
     }
-    h->obstacle |= IsA(node, MergeStmt);
     return pgtree_children(node, look_at, h);
 }
 
@@ -295,6 +306,8 @@ static bool hide_node(Node *node, void *context)
     } else if (IsA(node, DeleteStmt)) {
         DeleteStmt *delete = (DeleteStmt *)node;
         hide_change(h, delete->relation, delete->usingClause, &delete->whereClause);
+    } else if (IsA(node, MergeStmt)) {
+        hide_merge(h, (MergeStmt *)node);
     }
     return false;
 }

@@ -204,6 +204,17 @@ static const struct ghost_case writes[] = {
      "INSERT INTO users (id, name) VALUES (1, 'a')"},
     {"INSERT INTO orders (user_id, id) SELECT id, 5 FROM users", "write s0 s1 s2 P",
      "INSERT INTO orders (user_id, id) SELECT id, 5 FROM users WHERE " NO_GHOST("users.id")},
+    {"MERGE INTO orders o USING users u ON u.id = o.user_id WHEN MATCHED AND u.age > 1 THEN DELETE",
+     "write s0 s1 s2 P",
+     "MERGE INTO orders o USING (SELECT * FROM users WHERE " NO_GHOST(
+         "users.id") ") u ON u.id = o.user_id AND " NO_GHOST("o.user_id") " WHEN MATCHED AND u.age "
+                                                                          "> 1 THEN DELETE"},
+    {"SELECT u.name FROM users u JOIN orders o ON o.user_id = u.id ORDER BY o.id FOR SHARE OF o "
+     "SKIP LOCKED",
+     "rows s0 s1 s2 P: sort by hidden 1",
+     "SELECT u.name, o.id AS pgshunt_hidden_1 FROM users u JOIN orders o ON o.user_id = u.id "
+     "WHERE " NO_GHOST("u.id") " AND " NO_GHOST(
+         "o.user_id") " ORDER BY o.id FOR SHARE OF o SKIP LOCKED"},
     {"TRUNCATE users", "all s0 s1 s2 P", NULL},
     {"ALTER TABLE users ADD COLUMN x int", "all s0 s1 s2 P", NULL},
     {"UPDATE adults SET name = 'x'", "write s0 s1 s2 P",
@@ -246,8 +257,10 @@ static const struct ghost_case named[] = {
     {"SELECT size FROM files", "s1 R", NULL},
     {"EXPLAIN ANALYZE DELETE FROM users", "write s1 P",
      "EXPLAIN ANALYZE DELETE FROM users WHERE " NO_GHOST("users.id")},
-    {"MERGE INTO users u USING countries c ON c.code = u.name WHEN MATCHED THEN DELETE", "0A000",
-     NULL},
+    {"MERGE INTO users u USING countries c ON c.code = u.name WHEN MATCHED THEN DELETE",
+     "write s1 P",
+     "MERGE INTO users u USING countries c ON c.code = u.name AND " NO_GHOST(
+         "u.id") " WHEN MATCHED THEN DELETE"},
     {"WITH d AS (DELETE FROM users RETURNING id) SELECT * FROM d", "0A000", NULL},
     {"DECLARE c CURSOR FOR SELECT name FROM users", "0A000", NULL},
     {"CREATE TABLE x AS SELECT name FROM users", "0A000", NULL},
