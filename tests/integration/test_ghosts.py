@@ -95,7 +95,7 @@ def test_there_are_ghosts(sides):
 
 
 def test_reads(both):
-    check_all(READS, lambda sql: both.check(sql, ends_ordered(sql)))
+    check_all(READS[::2], lambda sql: both.check(sql, ends_ordered(sql)))
 
 
 def test_writes(both, sides):
