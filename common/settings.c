@@ -402,6 +402,8 @@ static const struct setting_row main_rows[] = {
      HELP("how long a client keeps its server connection: to the end of the transaction, of the session, or of each statement (transaction blocks are refused then)")},
     {INTEGER(struct config, pool.size, "pool.size"), DEFAULT("20"), RANGE("1", "10000"), RELOAD,
      HELP("server connections per database, user and node")},
+    {BOOLEAN(struct config, expect_last_value, "pool.expect_last_value"), DEFAULT("false"), RELOAD,
+     HELP("take it as known that applications call currval() or lastval() after an INSERT outside a transaction, instead of learning it from the first that does")},
     {BOOLEAN(struct config, pin_notice, "pool.pin_notice"), DEFAULT("false"), RELOAD,
      HELP("tell a client, with one NOTICE in a session, that it keeps a server connection for itself")},
     {CHOICE(struct config, listen_lost, "pool.listen_lost", "warn | close"), DEFAULT("warn"), RELOAD,

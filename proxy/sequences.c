@@ -31,10 +31,11 @@ static bool may_advance(const struct statement *statement)
            calls(statement, SESSION_SEQUENCE);
 }
 
-/* Somebody of this user of this database wants what an INSERT of its own has drawn. */
+/* Somebody of this user of this database wants what an INSERT of its own has drawn, or is said to. */
 static bool is_learned(const struct client *client)
 {
-    return credential_asks_last_value(client->account->credential);
+    return credential_asks_last_value(client->account->credential) ||
+           client->topology->config->expect_last_value;
 }
 
 void sequences_planned(struct client *client, const struct statement *statement,

@@ -253,6 +253,7 @@ struct config {
     enum listen_lost listen_lost;
     int64_t max_notifications; /* bytes that wait for one client */
     bool pin_notice;
+    bool expect_last_value;
     const char *pin_functions;   /* names, also "schema.name", separated by commas or blanks */
     int max_prepared_statements; /* on one server connection */
     int64_t connect_timeout;

@@ -109,12 +109,15 @@ def pair(cluster, single):
             yield proxy, mine, other
 
 
-def test_an_application_that_asks_is_known(cluster, single):
-    """Once one client has asked outside a transaction, all of that user and database find their values."""
-    with Proxy(cluster, options={"pool": {"size": 4}, "workers": 1}) as proxy:
+@pytest.mark.parametrize("told", [False, True])
+def test_an_application_that_asks_is_known(cluster, single, told):
+    """Once one client has asked outside a transaction, or the configuration says so, all of that user and database find
+    their values."""
+    with Proxy(cluster, options={"pool": {"size": 4, "expect_last_value": told}, "workers": 1}) as proxy:
         proxy.wait_nodes()
-        with closing(proxy.connect()) as first, refused(NOT_YET, hint=False):
-            one(first, "SELECT lastval()")
+        if not told:
+            with closing(proxy.connect()) as first, refused(NOT_YET, hint=False):
+                one(first, "SELECT lastval()")
         with closing(proxy.connect()) as mine, closing(proxy.connect()) as other, closing(proxy.connect()) as reader:
             for number in range(20):
                 for who in (mine, other):

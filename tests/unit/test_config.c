@@ -71,7 +71,8 @@ static const struct bad_case bad_files[] = {
      "databases"},
     {TRUST "pool = { max_clients = 5; };\n",
      "test.conf:2: found unknown setting pool.max_clients (did you mean \"limits.max_clients\"?); "
-     "allowed here: mode, size, pin_notice, listen_lost, pin_functions, min_size, reserve_size, "
+     "allowed here: mode, size, expect_last_value, pin_notice, listen_lost, pin_functions, "
+     "min_size, reserve_size, "
      "reserve_timeout, server_idle_timeout, "
      "server_lifetime, server_round_robin, server_check_delay, reset_query, "
      "max_prepared_statements, connect_timeout, "
