@@ -25,8 +25,8 @@ static void expect(bool truth)
 /* ---- a small cluster to route in ---- */
 
 static struct schema *schema;
-static struct shardmap *map,
-    *plain_map; /* the latter without schemas of shards: plans leave templates */
+static struct shardmap *map, *plain_map, /* without schemas of shards: plans leave templates */
+    *haunted_map;                        /* s1 has rows that it does not own, s2 owns nothing */
 
 static void add_table(const char *name, char kind, char persistence)
 {
@@ -81,11 +81,26 @@ static void make_plain_map(void)
                         VOLATILITY_STABLE);
 }
 
+static const enum key_type types[] = {KEY_BIGINT, KEY_TEXT};
+static const char *const parts[] = {"id", "name"};
+
+static void make_haunted_map(void)
+{
+    haunted_map = make_map();
+    int pairs = shardmap_add_keyspace(haunted_map, "pairs", KEY_BIGINT, HASH_XXH64);
+    shardmap_set_types(haunted_map, pairs, types, 2);
+    shardmap_add_table_parts(haunted_map, "pairs", pairs, parts, 2);
+    for (int keyspace = 0; keyspace <= pairs; keyspace++) {
+        shardmap_set_buckets(haunted_map, keyspace, 0, SHARDKEY_BUCKETS - 1, 0);
+        shardmap_set_buckets(haunted_map, keyspace, 8000, SHARDKEY_BUCKETS - 1, 1);
+        shardmap_set_ghost(haunted_map, keyspace, 1);
+    }
+}
+
 static void make_cluster(void)
 {
     map = make_map();
-    static const enum key_type types[] = {KEY_BIGINT, KEY_TEXT};
-    static const char *const parts[] = {"id", "name"};
+    make_haunted_map();
     int pairs = shardmap_add_keyspace(map, "pairs", KEY_BIGINT, HASH_POSTGRES);
     shardmap_set_types(map, pairs, types, 2);
     shardmap_add_table_parts(map, "pairs", pairs, parts, 2);
@@ -368,6 +383,33 @@ static void check_plans(const struct statement_list *list, struct arena *arena)
     }
 }
 
+/* ---- rows that a shard does not own ---- */
+
+static void check_text(const char *sql, struct arena *arena)
+{
+    struct statement_list list = statement_parse(sql, arena);
+    expect(list.count == 1 && !list.items[0]->syntax_error);
+}
+
+/* What leaves them out is a statement; who owns nothing is not asked. */
+static void check_haunted(const struct statement_list *list, struct arena *arena)
+{
+    static const struct route_session anywhere = {.transaction_shard = -1},
+                                      named = {.transaction_shard = -1, .shard = "s1"};
+    struct route_input input = {.map = haunted_map, .schema = schema};
+    for (int i = 0; i < list->count && i < 4; i++)
+        for (int k = 0; k < 2; k++) {
+            struct plan plan;
+            input.statement = list->items[i];
+            input.session = k ? &named : &anywhere;
+            router_plan(&input, arena, &plan);
+            check_plan(&plan, list->items[i]->nhints > 0);
+            for (int q = 0; plan.kind == PLAN_SCATTER && plan.hides_ghosts && q < plan.nqueries;
+                 q++)
+                check_text(plan.queries[q].sql, arena);
+        }
+}
+
 /* ---- templates ---- */
 
 /* Some of what a statement can come with; the first has no parameters. */
@@ -485,6 +527,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (int i = 0; i < list.count; i++)
         check_statement(sql, list.items[i]);
     check_plans(&list, &arena);
+    check_haunted(&list, &arena);
     check_other_params(&list, &arena);
     check_other_literals(sql, &arena);
     arena_free(&arena);
