@@ -81,6 +81,8 @@ void session_need(const struct client *client, unsigned shard, const struct rout
 {
     bool writes = wish->read_your_writes == SAID_ON, reads = wish->monotonic_reads == SAID_ON;
     *need = (struct freshness_need){.as_of = writes || reads ? client->floor_at : 0};
+    if (client->database && client->database->map_since > need->as_of)
+        need->as_of = client->database->map_since;
     if (client->own)
         need->position = read_after_of(client, shard);
     if (!client->freshness)

@@ -11,6 +11,7 @@
 
 #include "pgshunt/arena.h"
 #include "pgshunt/unixpath.h"
+#include "proxy/freshness.h"
 
 /* The current schema of one database name; outlives topologies, as nodes do. */
 struct schema_slot {
@@ -367,6 +368,7 @@ static void build_database(struct database *database, const struct database_conf
         build_shard(&database->shards[s], s, &config->shards[s], topology, old);
     const struct database *before = old ? topology_database(old, config->name) : NULL;
     build_map(database, topology->config, before ? before->recorded : NULL);
+    database->map_since = before ? before->map_since : 0;
     if (before) {
         database->schema = before->schema;
         atomic_fetch_add(&database->schema->references, 1);
@@ -394,6 +396,17 @@ struct topology *topology_new(struct config *config, struct topology *old)
     return topology;
 }
 
+/*
+ * A replica that is behind a change of owners has rows of both: what its shard got or lost then, and the keys by
+ * which rows are left out, may not be there yet.
+ */
+static int64_t map_since(const struct database *before, const struct recorded_map *recorded)
+{
+    if (before->recorded && before->recorded->map.epoch == recorded->map.epoch)
+        return before->map_since;
+    return recorded->map.epoch > 1 ? freshness_now() : 0;
+}
+
 struct topology *topology_with_map(struct topology *old, const char *name,
                                    struct recorded_map *recorded, struct db_error *error)
 {
@@ -410,6 +423,7 @@ struct topology *topology_with_map(struct topology *old, const char *name,
     database->map = map;
     recorded_map_unref(database->recorded);
     database->recorded = recorded_map_ref(recorded);
+    database->map_since = map_since(before, recorded);
     return topology;
 }
 

@@ -116,7 +116,9 @@ struct database {
     int nshards;
     struct shardmap *map;
     struct recorded_map
-        *recorded;              /* reference: laid over the configuration's map; NULL: nothing is */
+        *recorded; /* reference: laid over the configuration's map; NULL: nothing is */
+    int64_t
+        map_since; /* freshness_now() when the map got its epoch: who reads has to be past it; 0: the first */
     struct schema_slot *schema; /* shared between topologies of the same database name */
 };
 
