@@ -71,6 +71,14 @@ static struct db *open_session(struct copy_run *run, unsigned shard, const char 
     return db;
 }
 
+static bool open_keys(struct copier *copier, struct copy_keys *keys, unsigned shard,
+                      const char *settings)
+{
+    struct copy_run *run = copier->run;
+    keys->io = (struct copyio){open_session(run, shard, settings, &copier->error), &run->halt};
+    return keys->io.db != NULL;
+}
+
 static bool open_sink_sessions(struct copier *copier, int target)
 {
     struct copy_run *run = copier->run;
@@ -78,9 +86,8 @@ static bool open_sink_sessions(struct copier *copier, int target)
     unsigned shard = copier->queue->source->targets[target];
     sink->name = copier->error_name = shardmap_shard_name(run->reshard->map, shard);
     sink->db = open_session(run, shard, write_settings, &copier->error);
-    sink->ghosts = sink->db ? open_session(run, shard, write_settings, &copier->error) : NULL;
     sink->io = (struct copyio){sink->db, &run->halt};
-    return sink->ghosts != NULL;
+    return sink->db && open_keys(copier, &sink->ghosts, shard, write_settings);
 }
 
 static bool open_sessions(struct copier *copier)
@@ -89,9 +96,8 @@ static bool open_sessions(struct copier *copier)
     unsigned shard = copier->queue->source->shard;
     copier->error_name = copier->queue->name;
     copier->read = open_session(run, shard, read_settings, &copier->error);
-    copier->ghosts = copier->read ? open_session(run, shard, NULL, &copier->error) : NULL;
     copier->io = (struct copyio){copier->read, &run->halt};
-    bool good = copier->ghosts != NULL;
+    bool good = copier->read && open_keys(copier, &copier->ghosts, shard, NULL);
     for (int i = 0; i < copier->queue->source->ntargets && good; i++)
         good = open_sink_sessions(copier, i);
     return good;
@@ -186,17 +192,36 @@ static int64_t chunk_pages(const struct copy_queue *queue, int i)
     return high > chunk->low ? high - chunk->low : 0;
 }
 
+/* Buckets of the keyspace that move away from the source. */
+static unsigned moving_buckets(const struct copy_run *run, const struct copy_queue *queue,
+                               const struct keyspace *keyspace)
+{
+    const struct moves *moves = &run->reshard->moves;
+    unsigned moving = 0;
+    for (int i = 0; i < moves->count; i++)
+        if (moves->items[i].keyspace == keyspace && moves->items[i].source == queue->source->shard)
+            moving += moves->items[i].last - moves->items[i].first + 1;
+    return moving;
+}
+
 /* How many of the table's rows move, as far as statistics know. */
 static double expected_rows(const struct copy_run *run, const struct copy_queue *queue,
                             const struct move_table *table)
 {
-    const struct keyspace *keyspace = table->rule->keyspace;
-    const struct moves *moves = &run->reshard->moves;
-    double moving = 0, owned = shardmap_buckets_of(keyspace, queue->source->shard);
-    for (int i = 0; i < moves->count; i++)
-        if (moves->items[i].keyspace == keyspace && moves->items[i].source == queue->source->shard)
-            moving += moves->items[i].last - moves->items[i].first + 1;
+    double owned = shardmap_buckets_of(table->rule->keyspace, queue->source->shard);
+    double moving = moving_buckets(run, queue, table->rule->keyspace);
     return table->rows < 0 || owned <= 0 ? -1 : table->rows * moving / owned;
+}
+
+static void plan_keys(const struct copy_run *run, struct copy_queue *queue, int table)
+{
+    const struct copy_source *source = queue->source;
+    const struct keyspace *keyspace = source->tables->items[table].rule->keyspace;
+    queue->source_keys[table] =
+        shardmap_buckets_of(keyspace, source->shard) > moving_buckets(run, queue, keyspace);
+    for (int t = 0; t < source->ntargets; t++)
+        queue->target_keys[table * source->ntargets + t] =
+            shardmap_buckets_of(keyspace, source->targets[t]) > 0;
 }
 
 static bool plan_queue(struct copy_run *run, struct copy_queue *queue,
@@ -213,12 +238,15 @@ static bool plan_queue(struct copy_run *run, struct copy_queue *queue,
     queue->columns = arena_array(arena, struct copy_columns, ntables + 1);
     queue->ghosts = arena_array(arena, const char *, ntables + 1);
     queue->progress = arena_array(arena, struct copy_progress, ntables + 1);
+    queue->source_keys = arena_array(arena, bool, ntables + 1);
+    queue->target_keys = arena_array(arena, bool, ntables * source->ntargets + 1);
     for (int i = 0; i < ntables; i++) {
         const struct move_table *table = &source->tables->items[i];
         if (!copyplan_columns(db, table, false, arena, &queue->columns[i], &reshard->error))
             return false;
         queue->ghosts[i] = tables_ghost(table->rule->keyspace, arena);
         queue->progress[i].rows_all = expected_rows(run, queue, table);
+        plan_keys(run, queue, i);
     }
     int64_t pages = run->options->chunk_pages ? run->options->chunk_pages : COPY_CHUNK_PAGES;
     bool ranges = PQserverVersion(db_connection(db)) >= NO_RANGES_BEFORE;
@@ -389,11 +417,11 @@ static void *work(void *arg)
 static void close_copier(struct copier *copier)
 {
     db_close(copier->read);
-    db_close(copier->ghosts);
+    db_close(copier->ghosts.io.db);
     for (int i = 0; i < copier->queue->source->ntargets; i++) {
         struct copy_sink *sink = &copier->sinks[i];
         db_close(sink->db);
-        db_close(sink->ghosts);
+        db_close(sink->ghosts.io.db);
         buffer_release(&sink->out);
         copyghosts_release(&sink->keys);
     }

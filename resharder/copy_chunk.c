@@ -52,6 +52,17 @@ static void route_keyspace(struct copier *copier)
     }
 }
 
+static bool target_needs_keys(const struct copier *copier, int who)
+{
+    const struct copy_queue *queue = copier->queue;
+    return queue->target_keys[copier->at->table * queue->source->ntargets + who];
+}
+
+static bool needs_keys(const struct copier *copier, int who)
+{
+    return copier->queue->source_keys[copier->at->table] || target_needs_keys(copier, who);
+}
+
 static int choose(void *arg, const struct move_value *key)
 {
     struct copier *copier = arg;
@@ -61,6 +72,8 @@ static int choose(void *arg, const struct move_value *key)
     int who = copier->route[bucket];
     if (who == COPYROW_NOBODY || copier->sinks[who].need == COPY_NEED_NOTHING)
         return COPYROW_NOBODY;
+    if (!needs_keys(copier, who))
+        return who;
     /* It is a key: it has a bucket. */
     return copyghosts_add(&copier->sinks[who].keys, key, copier->columns->key_oids)
                ? who
@@ -132,16 +145,47 @@ static bool put_out(struct copier *copier, struct copy_sink *sink)
     return true;
 }
 
-/* Keys are there before their rows can be seen; on the source before the chunk counts as copied. */
+static bool take_keys(struct copier *copier, struct copy_keys *keys, const char *name)
+{
+    bool under_way = keys->under_way;
+    keys->under_way = false;
+    return !under_way || copyghosts_take(&keys->io, &copier->error) || fails(copier, name, NULL);
+}
+
+static bool send_keys(struct copier *copier, struct copy_sink *sink, struct copy_keys *keys,
+                      const char *name)
+{
+    const char *table = copier->queue->ghosts[copier->at->table];
+    if (!take_keys(copier, keys, name))
+        return false;
+    keys->under_way = copyghosts_send(&sink->keys, &keys->io, table, &copier->error);
+    return keys->under_way || fails(copier, name, NULL);
+}
+
 static bool put_keys(struct copier *copier, struct copy_sink *sink)
 {
-    const char *ghosts = copier->queue->ghosts[copier->at->table];
-    if (!copyghosts_write(&sink->keys, sink->ghosts, ghosts, &copier->error))
-        return fails(copier, sink->name, NULL);
-    if (!copyghosts_write(&sink->keys, copier->ghosts, ghosts, &copier->error))
-        return source_fails(copier, NULL);
+    int who = (int)(sink - copier->sinks);
+    if (!sink->keys.count)
+        return true;
+    if (target_needs_keys(copier, who) && !send_keys(copier, sink, &sink->ghosts, sink->name))
+        return false;
+    if (copier->queue->source_keys[copier->at->table] &&
+        !send_keys(copier, sink, &copier->ghosts, copier->queue->name))
+        return false;
     copyghosts_clear(&sink->keys);
     return true;
+}
+
+/* Keys are there before their rows can be seen; on the source before the chunk counts as copied. */
+static bool put_all_keys(struct copier *copier)
+{
+    int ntargets = copier->queue->source->ntargets;
+    bool good = true;
+    for (int i = 0; i < ntargets && good; i++)
+        good = put_keys(copier, &copier->sinks[i]);
+    for (int i = 0; i < ntargets && good; i++)
+        good = take_keys(copier, &copier->sinks[i].ghosts, copier->sinks[i].name);
+    return good && take_keys(copier, &copier->ghosts, copier->queue->name);
 }
 
 static bool put_pieces(struct copier *copier, size_t most)
@@ -207,8 +251,7 @@ static bool end_copy(struct copier *copier, struct copy_sink *sink)
 
 static bool commit_sink(struct copier *copier, struct copy_sink *sink)
 {
-    if (!put_out(copier, sink) || !put_keys(copier, sink) ||
-        (sink->open && !end_copy(copier, sink)))
+    if (!put_out(copier, sink) || (sink->open && !end_copy(copier, sink)))
         return false;
     char *sql = chunk_row(copier, sink);
     bool good = run_at(copier, sink, sql) && (!sink->open || run_at(copier, sink, "COMMIT"));
@@ -327,7 +370,7 @@ bool copy_chunk(struct copier *copier, int chunk)
         sink->keys.keyspace = keyspace_of(copier);
         needed = needed || sink->need != COPY_NEED_NOTHING;
     }
-    good = !needed || copy_rows(copier);
+    good = !needed || (copy_rows(copier) && put_all_keys(copier));
     for (int i = 0; i < ntargets && good; i++)
         if (copier->sinks[i].need != COPY_NEED_NOTHING)
             good = commit_sink(copier, &copier->sinks[i]);

@@ -30,8 +30,13 @@ struct copy_queue {
     const struct copy_source *source;
     const char *name; /* of the source's shard */
     struct copy_plan plan;
-    struct copy_columns *columns;   /* by table */
-    const char **ghosts;            /* by table: the keyspace's table of ghost keys */
+    struct copy_columns *columns; /* by table */
+    const char **ghosts;          /* by table: the keyspace's table of ghost keys */
+    /*
+     * By table (and target): whether the shard needs the keys. Not a target that has no bucket of the keyspace, nor a source
+     * that will have none: nobody asks it without a key, before the switch or after it.
+     */
+    bool *source_keys, *target_keys;
     const char **files;             /* by chunk: relfilenode of its leaf, as the snapshot has it */
     unsigned char *needs;           /* enum copy_need, by chunk and target */
     struct copy_progress *progress; /* by table */
@@ -52,10 +57,17 @@ struct copy_run {
     const char *error_name; /* its shard */
 };
 
+/* A session that ghost keys are written on. */
+struct copy_keys {
+    struct copyio io; /* its session is owned */
+    bool under_way;   /* a statement is not answered yet */
+};
+
 /* What a thread writes to one target. */
 struct copy_sink {
-    struct db *db, *ghosts; /* two sessions; owned */
+    struct db *db; /* owned */
     struct copyio io;
+    struct copy_keys ghosts;
     const char *name; /* of the shard */
     enum copy_need need;
     bool open; /* within a transaction and its COPY */
@@ -67,8 +79,9 @@ struct copy_sink {
 struct copier {
     struct copy_run *run;
     struct copy_queue *queue;
-    struct db *read, *ghosts; /* sessions with the source; owned */
+    struct db *read; /* owned */
     struct copyio io;
+    struct copy_keys ghosts; /* with the source */
     struct copy_sink *sinks; /* one for each target */
     pthread_t thread;
     bool started;

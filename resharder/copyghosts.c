@@ -117,16 +117,14 @@ static void put_array(const struct copyghosts *ghosts, unsigned part, struct buf
     buffer_append(out, buffer_head(&ghosts->parts[part]), buffer_length(&ghosts->parts[part]));
 }
 
-bool copyghosts_write(const struct copyghosts *ghosts, struct db *db, const char *table,
-                      struct db_error *error)
+bool copyghosts_send(const struct copyghosts *ghosts, const struct copyio *io, const char *table,
+                     struct db_error *error)
 {
     struct buffer sql = {.data = NULL}, arrays[SHARDMAP_MAX_PARTS];
     const char *values[SHARDMAP_MAX_PARTS];
     int lengths[SHARDMAP_MAX_PARTS], formats[SHARDMAP_MAX_PARTS];
     unsigned count = parts_of(ghosts->keyspace);
-    if (!ghosts->count)
-        return true;
-    if (!db_is_open(db)) {
+    if (!db_is_open(io->db)) {
         *error = (struct db_error){.text = "the connection is lost"};
         return false;
     }
@@ -138,12 +136,19 @@ bool copyghosts_write(const struct copyghosts *ghosts, struct db *db, const char
         lengths[i] = (int)buffer_length(&arrays[i]);
         formats[i] = 1;
     }
-    PQsendQueryParams(db_connection(db), buffer_head(&sql), (int)count, NULL, values, lengths,
-                      formats, 0);
-    PGresult *result = db_take(db, WRITE_MS, error);
-    PQclear(result);
+    bool good = PQsendQueryParams(db_connection(io->db), buffer_head(&sql), (int)count, NULL,
+                                  values, lengths, formats, 0) == 1;
+    if (!good)
+        snprintf(error->text, sizeof error->text, "%s", PQerrorMessage(db_connection(io->db)));
     for (unsigned i = 0; i < count; i++)
         buffer_release(&arrays[i]);
     buffer_release(&sql);
+    return good && copyio_flush(io, error);
+}
+
+bool copyghosts_take(const struct copyio *io, struct db_error *error)
+{
+    PGresult *result = db_take(io->db, WRITE_MS, error);
+    PQclear(result);
     return result != NULL;
 }

@@ -11,6 +11,7 @@
 #include "pgshunt/db.h"
 #include "pgshunt/error.h"
 #include "pgshunt/shardmap.h"
+#include "resharder/copyio.h"
 #include "resharder/move.h"
 
 #define COPYGHOSTS_RECENT 4096
@@ -32,9 +33,14 @@ void copyghosts_begin(struct copyghosts *ghosts, const struct keyspace *keyspace
 MUST_CHECK bool copyghosts_add(struct copyghosts *ghosts, const struct move_value *parts,
                                const uint32_t *oids);
 size_t copyghosts_bytes(const struct copyghosts *ghosts);
-/* Inserts them into `table` (as of tables_ghost()) where they are not there yet, in one statement. */
-MUST_CHECK bool copyghosts_write(const struct copyghosts *ghosts, struct db *db, const char *table,
-                                 struct db_error *error);
+/*
+ * Inserts them into `table` (as of tables_ghost()) where they are not there yet, in one statement: sent, and answered while
+ * other things are done. No other may be under way on that session.
+ */
+MUST_CHECK bool copyghosts_send(const struct copyghosts *ghosts, const struct copyio *io,
+                                const char *table, struct db_error *error);
+/* Waits for the answer. */
+MUST_CHECK bool copyghosts_take(const struct copyio *io, struct db_error *error);
 /* Forgets them. */
 void copyghosts_clear(struct copyghosts *ghosts);
 void copyghosts_release(struct copyghosts *ghosts);

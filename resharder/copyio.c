@@ -38,8 +38,7 @@ static bool wait_socket(const struct copyio *io, bool for_writing, struct db_err
     }
 }
 
-/* Everything that libpq keeps is sent. */
-static bool flush(const struct copyio *io, struct db_error *error)
+bool copyio_flush(const struct copyio *io, struct db_error *error)
 {
     PGconn *pg = db_connection(io->db);
     int unsent;
@@ -57,7 +56,7 @@ static PGresult *next_result(const struct copyio *io, struct db_error *error)
 {
     PGconn *pg = db_connection(io->db);
     error->text[0] = '\0';
-    if (!flush(io, error))
+    if (!copyio_flush(io, error))
         return NULL;
     while (PQisBusy(pg)) {
         if (!wait_socket(io, false, error))
@@ -97,7 +96,7 @@ bool copyio_put(const struct copyio *io, const char *bytes, size_t length, struc
     PGconn *pg = db_connection(io->db);
     if (length && PQputCopyData(pg, bytes, (int)length) != 1)
         return fails(error, PQerrorMessage(pg), NULL);
-    return flush(io, error);
+    return copyio_flush(io, error);
 }
 
 /* What ends a COPY: its tag or its error, and no more results behind it. */

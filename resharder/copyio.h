@@ -15,6 +15,8 @@ struct copyio {
     const volatile sig_atomic_t *stop; /* not NULL and true: what waits fails */
 };
 
+/* Sends all that libpq keeps. */
+MUST_CHECK bool copyio_flush(const struct copyio *io, struct db_error *error);
 /* Begins `COPY ... FROM STDIN`. */
 MUST_CHECK bool copyio_begin_in(const struct copyio *io, const char *sql, struct db_error *error);
 /* Sends bytes; comes back when all are with the kernel, so that nothing piles up here. */

@@ -71,7 +71,8 @@ def test_rows_of_moving_buckets(nodes, cluster, tmp_path):
         assert ids(target) == expected(ROWS, ranges) and len(ids(target)) > 1000
         assert same_rows(nodes[0], target, "SELECT id, body, twice FROM users", ranges)
         assert same_rows(nodes[0], target, "SELECT user_id, id, amount FROM orders", ranges)
-        assert ids(target, "pgshunt.ghost_users", "key") == ids(target)
+    assert ids(nodes[1], "pgshunt.ghost_users", "key") == ids(nodes[1])
+    assert not ids(nodes[2], "pgshunt.ghost_users", "key"), "it owns no bucket: nobody asks it without a key"
     assert ids(nodes[0], "pgshunt.ghost_users", "key") == sorted(ids(nodes[1]) + ids(nodes[2]))
     assert nodes[2].value("SELECT count(DISTINCT number) FROM pgshunt.chunk WHERE relation LIKE '%users%'") > 3
     assert nodes[2].value("SELECT sum(rows) FROM pgshunt.chunk") == nodes[2].value("SELECT (SELECT count(*) FROM users) + count(*) FROM orders")
@@ -95,7 +96,8 @@ def test_killed_and_run_again(nodes, cluster, tmp_path):
     for target, ranges in ((nodes[2], TO_S2), (nodes[1], TO_S1)):
         same_rows(nodes[0], target, "SELECT id, body, twice FROM users", ranges)
         same_rows(nodes[0], target, "SELECT user_id, id, amount FROM orders", ranges)
-        assert ids(target, "pgshunt.ghost_users", "key") == ids(target)
+    assert ids(nodes[1], "pgshunt.ghost_users", "key") == ids(nodes[1])
+    assert ids(nodes[0], "pgshunt.ghost_users", "key") == sorted(ids(nodes[1]) + ids(nodes[2]))
     assert nodes[2].value("SELECT count(*) FROM pgshunt.chunk WHERE done_at <= %s", (before,)) == done
 
 
@@ -122,6 +124,16 @@ def test_later_pass(nodes, cluster, tmp_path):
     for target, ranges in ((nodes[2], TO_S2), (nodes[1], TO_S1)):
         same_rows(nodes[0], target, "SELECT id, body, twice FROM users", ranges)
         same_rows(nodes[0], target, "SELECT user_id, id, amount FROM orders", ranges)
+
+
+def test_drained_source(nodes, cluster, tmp_path):
+    """A source that will own nothing is not asked without a key any more: it needs no ghost keys."""
+    path = config(tmp_path, cluster, [USERS], (1, 1, 0))
+    fill_users(nodes, 2000)
+    record_job(path, nodes[0], "grow", [("users", 0, 8191, "s0", "s1")])
+    Copy(path, "grow").finish()
+    assert ids(nodes[1]) == ids(nodes[1], "pgshunt.ghost_users", "key") == expected(2000, (0, 8191))
+    assert not ids(nodes[0], "pgshunt.ghost_users", "key")
 
 
 def test_types(nodes, cluster, tmp_path):
