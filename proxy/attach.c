@@ -10,6 +10,7 @@
 #include "proxy/balance.h"
 #include "proxy/draw.h"
 #include "proxy/control.h"
+#include "proxy/epoch.h"
 #include "proxy/listen_points.h"
 #include "proxy/hold.h"
 #include "proxy/lookup.h"
@@ -660,6 +661,7 @@ void attach_prefix(struct client *client, struct server *server, struct buffer *
     if (client->tx && client->tx->went_back && client->tx->state == TX_OPEN)
         go_back_to_startup(client);
     sequences_ahead(client, server, out, &sql);
+    epoch_ahead(client, server, &sql);
     /* Another client's settings are undone ahead of a DISCARD ALL too: this one would hear of them. */
     if (!server->begun && server->guc != client->guc)
         put_settings(client, discards_all(client) ? NULL : client->guc, server, out, &sql);

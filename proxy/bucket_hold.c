@@ -5,10 +5,14 @@
 
 #include "pgshunt/arena.h"
 #include "pgshunt/log.h"
+#include "proxy/catalog_watch.h"
 #include "proxy/control.h"
+#include "proxy/epoch.h"
 #include "proxy/node_wait.h"
 #include "proxy/session.h"
 
+#define MAP_WAIT_US                                                                                \
+    2000000 /* a newer map than a guard's has been written, and should be here by then */
 #define FORCE_GRACE_US 1000000 /* what was cancelled by force may take so long to end */
 
 static const struct pg_error moved = {
@@ -73,6 +77,10 @@ void bucket_hold_cancel(struct client *client)
 static void route_again(struct client *client)
 {
     client->state = CLIENT_BUSY;
+    if (client->request.repeat) {
+        session_ask_again(client);
+        return;
+    }
     if (!takes_newest_map(client))
         return;
     session_follow_schema(client);
@@ -82,6 +90,45 @@ static void route_again(struct client *client)
         simple_replan(client);
     client_hold_input(client);
 }
+
+/* ---- refused under an old map ---- */
+
+bool bucket_hold_waits_for_map(struct client *client)
+{
+    struct worker *worker = client->worker;
+    if (!client->request.stale || client->topology != worker->topology)
+        return false;
+    catalog_watch_look(worker->daemon->catalog, client->database_name);
+    hold(client);
+    return true;
+}
+
+bool bucket_hold_asks_now(struct client *client)
+{
+    if (!client->bucket_held || !client->request.repeat)
+        return false;
+    bucket_hold_cancel(client);
+    client->request.attempts = CLIENT_ATTEMPTS_OVER;
+    client->state = CLIENT_BUSY;
+    session_ask_again(client);
+    return true;
+}
+
+void bucket_hold_tick(struct worker *worker, int64_t now)
+{
+    struct list_node late;
+    list_init(&late);
+    list_each(at, following, &worker->bucket_held)
+    {
+        const struct client *client = list_entry(at, struct client, waiting);
+        if (client->request.repeat && now - client->waiting_since > MAP_WAIT_US)
+            list_move(&late, at);
+    }
+    while (!list_empty(&late))
+        bucket_hold_asks_now(list_entry(late.next, struct client, waiting));
+}
+
+/* ---- all of them ---- */
 
 /* Those who have to go on waiting get back into the list, in the same order. */
 static void let_all_go(struct worker *worker)
@@ -252,6 +299,8 @@ void bucket_hold_explain(const struct client *client, struct pg_error *error)
 {
     if (client->request.moved && strcmp(error->sqlstate, "57014") == 0)
         *error = moved;
+    else if (epoch_is_refusal(error))
+        epoch_explain(error);
 }
 
 bool bucket_hold_has_failed(const struct client *client, struct pg_error *error)

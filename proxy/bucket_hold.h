@@ -42,7 +42,14 @@ enum bucket_hold bucket_hold(struct client *client,
 void bucket_hold_cancel(struct client *client); /* it waits no longer, if it does */
 /* The worker has another topology: who is held, or waits for a server under an older map, is routed again. */
 void bucket_hold_map_changed(struct worker *worker);
-/* Turns the error of a statement that was cancelled by force into one that says so. */
+/* It is to be asked again (request.repeat), for a guard has refused it (request.stale). True: that waits until there is a newer
+ * map, for a moment at most. */
+bool bucket_hold_waits_for_map(struct client *client);
+/* It waits for that: it is asked again at once, for the last time. False: it does not. */
+bool bucket_hold_asks_now(struct client *client);
+/* About ten times a second. */
+void bucket_hold_tick(struct worker *worker, int64_t now);
+/* Turns the error of a statement that was cancelled by force, or refused by a guard, into one that says so. */
 void bucket_hold_explain(const struct client *client, struct pg_error *error);
 /* The transaction was rolled back by force: what its statements are answered until its end. False: it was not. */
 bool bucket_hold_has_failed(const struct client *client, struct pg_error *error);

@@ -453,6 +453,17 @@ void catalog_watch_stop(struct catalog_watches *watches)
     free(watches);
 }
 
+void catalog_watch_look(struct catalog_watches *watches, const char *database)
+{
+    if (!watches)
+        return;
+    pthread_mutex_lock(&watches->lock);
+    for (const struct map_watch *watch = watches->list; watch; watch = watch->next)
+        if (strcmp(watch->database, database) == 0)
+            wake(watch);
+    pthread_mutex_unlock(&watches->lock);
+}
+
 /* ---- telling ---- */
 
 static void copy_proxies(const struct map_watch *watch, struct arena *arena,

@@ -51,4 +51,7 @@ struct catalog_watch_report {
 void catalog_watch_report(struct catalog_watches *watches, const char *database,
                           struct arena *arena, struct catalog_watch_report *report);
 
+/* The database's map is old, as somebody has found: it is read now. Any thread; `watches` may be NULL. */
+void catalog_watch_look(struct catalog_watches *watches, const char *database);
+
 #endif

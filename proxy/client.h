@@ -135,6 +135,7 @@ struct request {
     bool timed_out;         /* it was cancelled for timeouts.query */
     bool deadlocked;        /* ... to end a deadlock over shards */
     bool moved;             /* ... because its rows move, at waiting_since (bucket_hold.h) */
+    bool stale;             /* a guard refused it: it was planned by an old map (epoch.h) */
     bool forwarded;         /* some of the answer has reached the client */
     bool retriable;         /* an autocommit read on a replica: may be repeated elsewhere */
     bool on_primary;        /* a replica has refused it: no replica is asked again */

@@ -13,6 +13,7 @@
 #include <strings.h>
 
 #include "pgshunt/wire.h"
+#include "proxy/epoch.h"
 #include "proxy/pins.h"
 #include "proxy/node_health.h"
 #include "proxy/pool_internal.h"
@@ -68,6 +69,7 @@ bool pool_reset(struct server *server)
     put_known_state(server, &out);
     put(server, &out, sql);
     guc_set_release(&server->guc);
+    epoch_forget(server);
     server_forget_prepared(server);
     tend(server, &out);
     return true;

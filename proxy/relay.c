@@ -13,6 +13,7 @@
 
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
+#include "proxy/bucket_hold.h"
 #include "proxy/client_login.h"
 #include "proxy/extended.h"
 #include "proxy/pins.h"
@@ -583,6 +584,8 @@ static ssize_t walk_bytes(struct walk *walk, const char *data, size_t len)
 static void complete(struct walk *walk)
 {
     struct client *client = walk->client;
+    if (client->request.repeat && bucket_hold_waits_for_map(client))
+        return;
     if (client->request.repeat)
         session_ask_again(client);
     else if (client->state == CLIENT_GREETING)

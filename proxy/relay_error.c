@@ -9,6 +9,7 @@
 
 #include "proxy/bucket_hold.h"
 #include "proxy/client_login.h"
+#include "proxy/epoch.h"
 #include "proxy/extended.h"
 #include "proxy/lookup.h"
 #include "proxy/misroute.h"
@@ -73,9 +74,24 @@ bool relay_finds_outdated(struct server *server, struct prepared *prepared,
     return true;
 }
 
+/* Under the newest map it goes to where its rows are. */
+static bool asks_newer(struct walk *walk, const struct expect *head, const struct pg_error *error)
+{
+    if (!epoch_is_refusal(error))
+        return false;
+    epoch_forget(walk->server);
+    if (!walk->client || head->swallow || !session_may_repeat(walk->client, NULL))
+        return false;
+    walk->client->request.stale = true;
+    statement_settle(walk->client, walk->server, false);
+    return true;
+}
+
 static bool asks_again(struct walk *walk, const struct expect *head, const struct pg_error *error)
 {
     bool shape;
+    if (asks_newer(walk, head, error))
+        return true;
     return relay_finds_outdated(walk->server, head->prepared, error, &shape) && walk->client &&
            session_may_repeat(walk->client, shape ? head->prepared : NULL);
 }
@@ -153,19 +169,24 @@ static void mute_query_behind(struct server *server)
     }
 }
 
-static bool is_our_cancel(const struct walk *walk, const struct pg_error *error)
+/* What we have brought about, and have words of our own for. */
+static bool is_our_doing(const struct walk *walk, const struct pg_error *error)
 {
+    if (walk->client && epoch_is_refusal(error))
+        return true;
     return walk->client && strcmp(error->sqlstate, "57014") == 0 &&
            (walk->client->request.timed_out || walk->client->request.deadlocked ||
             walk->client->request.moved);
 }
 
 /* The server calls it a user's request. */
-static void say_late(struct walk *walk, const char *message)
+static void say_ours(struct walk *walk, const char *message, const struct pg_error *said)
 {
     struct buffer out = {0};
     struct pg_error error = {
         .sqlstate = "57014", .message = CLIENT_LATE_MESSAGE, .hint = CLIENT_LATE_HINT};
+    if (epoch_is_refusal(said))
+        error = *said;
     shard_deadlock_explain(walk->client, &error);
     bucket_hold_explain(walk->client, &error);
     wire_put_error(&out, &error);
@@ -286,8 +307,8 @@ enum verdict relay_error(struct walk *walk, const char *message, const char *bod
     if (head->more && buffer_length(&head->more->answer)) {
         relay_insert(walk, message, &head->more->answer);
         verdict = DROP;
-    } else if (!hidden && is_our_cancel(walk, &error)) {
-        say_late(walk, message);
+    } else if (!hidden && is_our_doing(walk, &error)) {
+        say_ours(walk, message, &error);
         verdict = DROP;
     } else if (!hidden && walk->client && walk->client->request.series) {
         series_failed(walk->client);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "pgshunt/wire.h"
+#include "proxy/epoch.h"
 #include "proxy/pins.h"
 #include "proxy/pool.h"
 #include "proxy/worker.h"
@@ -42,6 +43,7 @@ void server_reset_step(struct server *server)
         return;
     }
     guc_set_release(&server->guc);
+    epoch_forget(server);
     guc_set_assign(&server->settled, server->reported);
     server_forget_prepared(server);
     unpin_all(server);

@@ -131,13 +131,15 @@ struct server {
     bool tended;       /* runs a reset or a test between two clients (pool_tend.c) */
     bool without_tls;  /* the handshake has failed, and server_tls.mode is prefer */
     bool dedicated;    /* a replication session's: its pool is its own and goes with it */
-    bool committed;    /* the last CommandComplete was a COMMIT */
-    char fatal[256];   /* why it is lost: its FATAL message, or what we found */
+    bool epoch_is_local; /* `epoch` ends with the transaction under way */
+    bool committed;      /* the last CommandComplete was a COMMIT */
+    char fatal[256];     /* why it is lost: its FATAL message, or what we found */
     char fatal_sqlstate[6];
     /* session state carried */
     uint32_t
         sequence_user; /* id of the client whose sequence state it has; 0: nobody's (sequences.h) */
     struct guc_set *guc;
+    int64_t epoch;               /* its pgshunt.epoch: see epoch.h */
     struct marks marks;          /* prepared statements that are there */
     int parsing;                 /* named ones among `expects` */
     int parsing_unnamed;         /* ... and unnamed ones */

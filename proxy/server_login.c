@@ -7,6 +7,7 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
+#include "proxy/epoch.h"
 #include "proxy/pool.h"
 #include "proxy/replication.h"
 #include "proxy/reported.h"
@@ -28,12 +29,13 @@ static void put_pair(struct buffer *out, const char *name, const char *value)
     wire_put_cstring(out, value);
 }
 
-static void put_startup(const struct server *server, struct buffer *out)
+static void put_startup(struct server *server, struct buffer *out)
 {
     size_t begin = wire_begin(out, 0);
     wire_put32(out, WIRE_PROTOCOL_3_0);
     put_pair(out, "user", server->pool->account->server_user);
     put_pair(out, "database", server->pool->node->dbname);
+    epoch_put_startup(server, out);
     wire_put8(out, 0);
     wire_end(out, begin);
 }

@@ -225,7 +225,8 @@ bool session_may_repeat(const struct client *client, const struct prepared *prep
 {
     const struct request *request = &client->request;
     return !client->tx && !client->scatter && client->state == CLIENT_BUSY && !request->forwarded &&
-           !request->incomplete && request->attempts < 3 && buffer_length(&request->again) &&
+           !request->incomplete && request->attempts < 3 &&
+           (request->shape || buffer_length(&request->again)) &&
            (!extended_in_batch(client) || extended_may_repeat(client, prepared));
 }
 

@@ -15,6 +15,8 @@
 #include "proxy/schema_wait.h"
 #include "proxy/series.h"
 
+#define KEPT_MAX 16384 /* bytes of a statement that may have to be asked again */
+
 /* ---- transaction control that concerns several servers ---- */
 
 static int begun_participants(const struct client *client)
@@ -153,6 +155,14 @@ static void send_message(struct client *client, struct server *server, struct bu
     buffer_release(prefix);
 }
 
+/* A guard may refuse it (epoch.h); what is long is not kept for that. */
+static bool may_be_stale(const struct client *client, const struct server *server)
+{
+    const struct request *request = &client->request;
+    return server->epoch > 0 && request->plan.write && !client->tx && !request->function_call &&
+           !server->pinned && strnlen(request->sql, KEPT_MAX) < KEPT_MAX;
+}
+
 static void send_direct(struct client *client, struct server *server)
 {
     struct request *request = &client->request;
@@ -167,7 +177,7 @@ static void send_direct(struct client *client, struct server *server)
         sql_prepare_sent(client, server, expect);
     if (request->plan.node == NODE_CLASS_REPLICA && !client->tx && !server->pinned)
         keep_for_retry(client);
-    else if (request->guess)
+    else if (request->guess || may_be_stale(client, server))
         keep_message(client);
     server->request_at = request->started_at;
     server->unnamed = (struct prepared_key){0}; /* a Query forgets the unnamed statement */

@@ -12,6 +12,7 @@
 #include "pgshunt/wire.h"
 #include "proxy/bucket_hold.h"
 #include "proxy/cursor.h"
+#include "proxy/epoch.h"
 #include "proxy/pins.h"
 #include "proxy/reported.h"
 #include "proxy/sequences.h"
@@ -428,6 +429,7 @@ static void discarded(struct client *client, struct server *server, const char *
 {
     if (strcmp(tag, "DISCARD ALL") == 0) {
         listen_moved(client, NULL);
+        epoch_forget(server);
         settings_reset(client, GUC_DISCARD_ALL);
     }
     if (strcmp(tag, "DISCARD ALL") == 0 || strncmp(tag, "DEALLOCATE ALL", 14) == 0) {
@@ -475,6 +477,7 @@ void statement_completed(struct client *client, struct server *server,
         setting_changed(client, false, statement->name, NULL);
         return;
     case STMT_RESET_ALL:
+        epoch_forget(server);
         settings_reset(client, GUC_RESET_ALL);
         return;
     case STMT_COMMIT:
@@ -506,6 +509,7 @@ void statement_completed(struct client *client, struct server *server,
         return;
     case STMT_ROLLBACK_TO:
         pins_rolled_back(server);
+        epoch_undone(server);
         if (client->tx)
             transaction_rollback_to(client, statement->name);
         return;

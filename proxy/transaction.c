@@ -7,6 +7,7 @@
 
 #include "pgshunt/arena.h"
 #include "proxy/cursor.h"
+#include "proxy/epoch.h"
 #include "proxy/monitor.h"
 #include "proxy/reported.h"
 
@@ -166,6 +167,7 @@ void transaction_end(struct client *client, bool committed)
         if (server->begun)
             reported_settle(client, server, committed ? &tx->settings : NULL);
         server->begun = server->wrote = false;
+        epoch_undone(server);
         server->gathered = server->guarded = server->notified = false;
     }
     extended_close_portals(client);

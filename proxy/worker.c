@@ -376,6 +376,7 @@ static void tick(uv_timer_t *timer)
     console_control_tick(worker);
     timeouts_tick(worker, now);
     doors_tick(worker);
+    bucket_hold_tick(worker, now);
     if (++worker->ticks % 10 == 0) {
         expire_logins(worker, now);
         listen_tick(worker, now);
