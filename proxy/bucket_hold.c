@@ -34,7 +34,6 @@ static void hold(struct client *client)
     client->waiting_since = worker_now(worker);
     client->state = CLIENT_WAITING;
     list_push_back(&worker->bucket_held, &client->waiting);
-    worker->bucket_holds++;
 }
 
 /* False: it cannot go on under the newest map, and was told. */
@@ -58,6 +57,7 @@ enum bucket_hold bucket_hold(struct client *client,
         if (!client->request.plan.touches_held)
             return BUCKET_HOLD_NONE;
     }
+    client->stats->held++;
     hold(client);
     return BUCKET_HOLD_WAITS;
 }

@@ -80,6 +80,8 @@ static bool asks_newer(struct walk *walk, const struct expect *head, const struc
     if (!epoch_is_refusal(error))
         return false;
     epoch_forget(walk->server);
+    if (walk->client)
+        walk->client->stats->stale++;
     if (!walk->client || head->swallow || !session_may_repeat(walk->client, NULL))
         return false;
     walk->client->request.stale = true;

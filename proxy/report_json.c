@@ -174,6 +174,8 @@ static json_t *stats_json(const struct report_stats *row)
         {"misrouted", row->counts.misrouted},
         {"pipelined", row->counts.pipelined},
         {"keyless", row->counts.keyless},
+        {"held", row->counts.held},
+        {"stale", row->counts.stale},
         {"server_errors", row->counts.errors},
         {"logins", row->counts.logins},
     };

@@ -53,7 +53,7 @@ struct worker_stats {
     uint64_t queries, transactions, bytes_in, bytes_out, query_us, xact_us, wait_us;
     uint64_t assignments, client_parses, server_parses, binds, logins;
     uint64_t direct, scatter, gather, refused, reads_on_replica, reads_on_primary, retries,
-        misrouted, pipelined, two_phase, in_doubt, keyless;
+        misrouted, pipelined, two_phase, in_doubt, keyless, held, stale;
     uint64_t lookup_hits, lookup_misses, lookup_stale, lookup_failed;
     uint64_t errors;
 };
@@ -139,7 +139,6 @@ struct worker {
     struct gate *gates;           /* paused and disabled databases (control.h); NULL: none */
     struct list_node held;        /* clients of paused databases */
     struct list_node bucket_held; /* clients that wait for buckets to have moved (bucket_hold.h) */
-    uint64_t bucket_holds;        /* how often one had to, since start */
     struct list_node asks;        /* console commands that wait (console_control.c) */
     bool suspended;               /* clients are not read */
     unsigned ticks;
