@@ -9,6 +9,10 @@
 #include "proxy/auth_query_internal.h"
 #include "proxy/peer.h"
 
+/* The pool has four threads, which the names of nodes need, too: addresses whose name servers do not answer must
+ * not take them all. */
+#define AT_ONCE 2
+
 struct host_look_up {
     union {
         uv_getnameinfo_t name;
@@ -20,14 +24,22 @@ struct host_look_up {
     char name[NI_MAXHOST];
 };
 
+static void start(struct auth_query *query, struct entry *entry);
+
 static void finish(struct host_look_up *look_up, enum look_up outcome)
 {
     struct auth_query *query = look_up->query;
+    struct entry *next = query->stopped ? NULL : query->hosts;
+    query->hosts_running--;
     if (!query->stopped)
         auth_query_answer(query, look_up->entry, outcome,
                           outcome == LOOK_UP_FOUND ? look_up->name : NULL,
                           query->topology->config->dns_ttl * 1000);
     free(look_up);
+    if (!next)
+        return;
+    query->hosts = next->next;
+    start(query, next);
 }
 
 static bool same_address(const struct sockaddr *one, const struct sockaddr *other)
@@ -77,9 +89,10 @@ static bool parse_address(const char *text, struct sockaddr_storage *address)
            uv_ip6_addr(text, 0, (struct sockaddr_in6 *)address) == 0;
 }
 
-void auth_query_find_host(struct auth_query *query, struct entry *entry)
+static void start(struct auth_query *query, struct entry *entry)
 {
     struct host_look_up *look_up = mem_alloc(sizeof *look_up);
+    query->hosts_running++;
     look_up->query = query;
     look_up->entry = entry;
     look_up->request.name.data = look_up;
@@ -87,4 +100,16 @@ void auth_query_find_host(struct auth_query *query, struct entry *entry)
         uv_getnameinfo(&query->loop, &look_up->request.name, on_name,
                        (const struct sockaddr *)&look_up->address, NI_NAMEREQD) != 0)
         finish(look_up, LOOK_UP_ABSENT);
+}
+
+void auth_query_find_host(struct auth_query *query, struct entry *entry)
+{
+    if (query->hosts_running < AT_ONCE) {
+        start(query, entry);
+        return;
+    }
+    struct entry **last = &query->hosts;
+    while (*last)
+        last = &(*last)->next;
+    *last = entry;
 }

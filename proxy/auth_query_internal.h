@@ -40,6 +40,8 @@ struct auth_query {
     uv_timer_t tick;           /* closes connections that are not used */
     struct topology *topology; /* a reference; the thread's */
     struct seat *seats;        /* the thread's */
+    struct entry *hosts;       /* the thread's: addresses to look up */
+    int hosts_running;         /* the thread's: look-ups of addresses in libuv's pool */
     bool stopped;              /* the thread's: nobody wants answers any more */
 
     pthread_mutex_t lock; /* guards the rest */

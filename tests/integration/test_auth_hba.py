@@ -4,6 +4,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import psycopg2
@@ -228,7 +229,10 @@ int getnameinfo(const struct sockaddr *address, socklen_t length, char *host, so
 {
     int (*real)(const struct sockaddr *, socklen_t, char *, socklen_t, char *, socklen_t, int) =
         dlsym(RTLD_NEXT, "getnameinfo");
-    if (!(flags & NI_NAMEREQD) || ((const struct sockaddr_in *)address)->sin_addr.s_addr != inet_addr("127.0.0.5"))
+    in_addr_t from = ((const struct sockaddr_in *)address)->sin_addr.s_addr;
+    if (flags & NI_NAMEREQD && from == inet_addr("127.0.0.6"))
+        return EAI_NONAME; /* without asking a real name server */
+    if (!(flags & NI_NAMEREQD) || from != inet_addr("127.0.0.5"))
         return real(address, length, host, hostlen, service, servicelen, flags);
     snprintf(host, hostlen, "app1.shop.test");
     return 0;
@@ -241,7 +245,7 @@ def test_names_of_hosts(cluster, hba):
     folder = tempfile.mkdtemp(prefix="pgshunt-hosts-")
     hosts = os.path.join(folder, "hosts")
     with open(hosts, "w") as file:
-        file.write(HOSTS)
+        file.write(HOSTS + "".join(f"127.0.{n}.9 {n}.other.test\n" for n in range(40)))
     with open(os.path.join(folder, "liar.c"), "w") as file:
         file.write(LIAR)
     liar = os.path.join(folder, "liar.so")
@@ -259,6 +263,9 @@ def test_names_of_hosts(cluster, hba):
                 kind, body = read_message(connection)
                 return int.from_bytes(body[:4], "big") if kind == b"R" else fields(body)["M"]
 
+        with ThreadPoolExecutor(16) as threads:  # more than are looked up at once
+            found = list(threads.map(at, [f"127.0.{n}.9" for n in range(40)] + ["127.0.0.2"]))
+        assert found.pop() == 0 and all(text.startswith("no pg_hba.conf entry") for text in found), found
         for _ in range(2):  # asked, then known
             assert at("127.0.0.2") == 0
             assert at("127.0.0.3") == 5
