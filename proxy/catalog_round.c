@@ -12,6 +12,7 @@
 
 #define CONNECT_MS 3000
 #define HOLD_MS 30  /* between looks while a hold stands */
+#define BUSY_MS 5   /* between counts of what is in its way */
 #define AWAY_MS 200 /* ... while the catalog is not reached */
 #define NO_RIGHTS_MS 60000
 #define PATIENCE_MS 5000  /* and three intervals: a proxy not seen for so long is gone */
@@ -73,7 +74,6 @@ static bool connect_catalog(struct map_watch *watch, const struct config *config
         leave(watch);
     if (watch->db)
         return true;
-    watch->tried_at = db_clock_ms();
     if (!node)
         watch_complain(watch, "the catalog cannot be reached: the map stays as it is",
                        "its shard has no primary", "");
@@ -82,12 +82,16 @@ static bool connect_catalog(struct map_watch *watch, const struct config *config
     return watch->db != NULL;
 }
 
-static void forget_notifications(struct map_watch *watch)
+/* A change was announced, or the session is lost, or it is time. */
+static bool is_to_look(struct map_watch *watch, bool holds)
 {
     PGnotify *notify;
-    PQconsumeInput(db_connection(watch->db));
-    while ((notify = PQnotifies(db_connection(watch->db))))
+    bool announced = PQconsumeInput(db_connection(watch->db)) == 0;
+    while ((notify = PQnotifies(db_connection(watch->db)))) {
+        announced = true;
         PQfreemem(notify);
+    }
+    return announced || !holds || db_clock_ms() - watch->looked_at >= HOLD_MS;
 }
 
 /* ---- what has changed ---- */
@@ -384,13 +388,19 @@ static void note_reached(struct map_watch *watch)
 static void go_round(struct map_watch *watch, const struct config *config,
                      const struct database *database)
 {
-    if (connect_catalog(watch, config, database)) {
-        forget_notifications(watch);
+    bool connected = connect_catalog(watch, config, database);
+    pthread_mutex_lock(&watch->watches->lock);
+    bool holds = watch_holds(watch);
+    pthread_mutex_unlock(&watch->watches->lock);
+    if (connected && holds) /* who switches waits for it */
+        say(watch, config);
+    if (db_is_open(watch->db) && is_to_look(watch, holds)) {
+        watch->looked_at = db_clock_ms();
         look(watch, config, database);
     }
     note_reached(watch);
     pthread_mutex_lock(&watch->watches->lock);
-    bool holds = watch_holds(watch);
+    holds = watch_holds(watch);
     watch_visit(watch);
     pthread_mutex_unlock(&watch->watches->lock);
     if (db_is_open(watch->db))
@@ -414,11 +424,11 @@ int64_t catalog_round_pause(struct map_watch *watch)
     int64_t interval = topology->config->catalog_interval;
     topology_unref(topology);
     pthread_mutex_lock(&watch->watches->lock);
-    bool holds = watch_holds(watch);
+    bool holds = watch_holds(watch), busy = watch->used.busy > 0;
     pthread_mutex_unlock(&watch->watches->lock);
     if (!db_is_open(watch->db))
         return AWAY_MS;
-    return holds ? HOLD_MS : interval;
+    return !holds ? interval : busy ? BUSY_MS : HOLD_MS;
 }
 
 void catalog_round_end(struct map_watch *watch)

@@ -168,9 +168,11 @@ static void visited(void *arg)
     struct map_watch *watch = visit->watch;
     struct catalog_watches *watches = watch->watches;
     pthread_mutex_lock(&watches->lock);
+    bool news = memcmp(&watch->used, &visit->use, sizeof visit->use) != 0;
     watch->used = visit->use;
     watch->visiting = false;
-    wake(watch);
+    if (news || watch->changed)
+        wake(watch);
     forget(watch);
     pthread_mutex_unlock(&watches->lock);
     free(visit);

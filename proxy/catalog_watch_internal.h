@@ -28,7 +28,7 @@ struct map_watch {
     struct node *node;       /* reference: whom db is with */
     struct map_use written;  /* in its row */
     int64_t written_at;      /* db_clock_ms(); 0: there is no row of this session's */
-    int64_t tried_at;        /* to connect */
+    int64_t looked_at;       /* at the catalog, db_clock_ms() */
     int64_t no_rights_until; /* nothing is written before: it was refused */
     char said[512];          /* what was logged last, so as not to repeat it */
 
