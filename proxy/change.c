@@ -25,6 +25,7 @@
 #include <string.h>
 
 #include "pgshunt/wire.h"
+#include "proxy/failpoint.h"
 #include "proxy/gather.h"
 
 #define OUT_MAX 65536
@@ -634,30 +635,36 @@ static void step(struct change *change)
         fed(change);
         break;
     case CHANGE_LOOKING:
+        failpoint("change_looked");
         after_looking(change);
         break;
     case CHANGE_DESCRIBING:
         start_reading(change);
         break;
     case CHANGE_READING:
+        failpoint("change_read");
         if (change->plan->move && !change->stayed)
             update_in_place(change);
         else
             insert(change);
         break;
     case CHANGE_STAYING:
+        failpoint("change_stayed");
         change->stayed = true;
         insert(change);
         break;
     case CHANGE_INSERTING:
+        failpoint("change_inserted");
         after_inserting(change);
         break;
     case CHANGE_CLEARING:
         settle(change);
         break;
     case CHANGE_SETTLING:
-    case CHANGE_DONE:
+        failpoint("change_settled");
         change->phase = CHANGE_DONE;
+        break;
+    case CHANGE_DONE:
         break;
     }
 }

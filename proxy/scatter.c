@@ -331,22 +331,6 @@ static bool rows_are_out(const struct scatter *scatter)
 
 /* ---- the end ---- */
 
-static void put_explain(struct scatter *scatter)
-{
-    struct client *client = scatter->client;
-    struct wire_column column = {"QUERY PLAN", 25};
-    if (scatter->ask.describe)
-        wire_put_row_description(&scatter->out, &column, 1);
-    buffer_append(&scatter->out, buffer_head(&client->request.explain),
-                  buffer_length(&client->request.explain));
-    for (int i = 0; i < scatter->nparts; i++) {
-        const char *line = arena_printf(&scatter->arena, "shard %s:", scatter->parts[i].shard_name);
-        wire_put_text_row(&scatter->out, &line, 1);
-        buffer_append(&scatter->out, buffer_head(&scatter->parts[i].rows),
-                      buffer_length(&scatter->parts[i].rows));
-    }
-}
-
 static int64_t total_rows(const struct scatter *scatter)
 {
     int64_t total = 0;
@@ -392,7 +376,7 @@ static void put_answer(struct scatter *scatter)
     if (scatter->encode)
         copy_encode_end(scatter->encode, &scatter->out);
     if (is_explain(scatter))
-        put_explain(scatter);
+        scatter_put_explain(scatter);
     else if (!scatter->merge && scatter->ask.prepared && scatter->ask.describe &&
              !scatter->described)
         wire_put_simple(&scatter->out, 'n');

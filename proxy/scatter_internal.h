@@ -101,6 +101,11 @@ void scatter_put_no_data(struct scatter *scatter);
 void scatter_copying_message(struct scatter *scatter, struct part *part, int index, char type,
                              const char *body, size_t len);
 
+/* ---- scatter_explain.c ---- */
+
+/* All shards have answered an EXPLAIN. */
+void scatter_put_explain(struct scatter *scatter);
+
 /* ---- scatter_named.c ---- */
 
 /* Whether its parts are to run under names. Once for each fan-out. */

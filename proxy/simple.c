@@ -2,7 +2,6 @@
 #include "proxy/session.h"
 
 #include <string.h>
-#include <strings.h>
 
 #include "pgshunt/arena.h"
 #include "pgshunt/shape.h"
@@ -94,7 +93,7 @@ void statement_explain_rows(struct client *client, const struct statement *state
     const char **lines;
     int count;
     if (!statement || statement->kind != STMT_EXPLAIN || !statement->inner ||
-        strcasestr(statement->text, "format") != NULL)
+        statement->explain_format)
         return;
     count = router_explain(plan, client->database->map, client->request.arena, &lines);
     for (int i = 0; i < count; i++)

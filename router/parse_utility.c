@@ -20,6 +20,16 @@ bool parse_option_on(const DefElem *option)
     return strcasecmp(text, "false") != 0 && strcasecmp(text, "off") != 0;
 }
 
+static const char *explain_format(const DefElem *option)
+{
+    static const char *const formats[] = {"json", "xml", "yaml"};
+    const char *said = option->arg && IsA(option->arg, String) ? strVal(option->arg) : "";
+    for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++)
+        if (strcmp(said, formats[i]) == 0)
+            return formats[i];
+    return NULL;
+}
+
 static void parse_explain(struct convert *c, const ExplainStmt *explain)
 {
     c->statement->kind = STMT_EXPLAIN;
@@ -28,6 +38,8 @@ static void parse_explain(struct convert *c, const ExplainStmt *explain)
         const DefElem *option = list_nth(explain->options, i);
         if (!strcmp(option->defname, "analyze"))
             c->statement->explain_analyze = parse_option_on(option);
+        if (!strcmp(option->defname, "format"))
+            c->statement->explain_format = explain_format(option);
     }
     parse_inner(c, explain->query);
 }

@@ -293,6 +293,8 @@ struct statement {
     bool session_characteristics;
     const char *begin_options; /* BEGIN's options as SQL, "" if none */
     bool explain_analyze;
+    const char
+        *explain_format; /* "json", "xml" or "yaml"; NULL: text, or what a server will refuse */
     bool cursor_hold;
     bool cursor_binary;
     bool cursor_scroll;

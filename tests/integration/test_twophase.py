@@ -352,6 +352,46 @@ def test_the_proxy_is_killed(proxy, bank, step):
         assert not done
 
 
+# From the first look at the rows that get other keys to the last one of them in its place.
+MOVES = ["change_looked", "change_read", "change_stayed", "change_inserted", "change_settled"]
+
+
+def held(cluster):
+    """Every account there is: number, balance."""
+    return sorted(row for node in cluster.primaries for row in node.sql("SELECT id, balance FROM account"))
+
+
+@needs_failpoints
+@pytest.mark.slow
+@pytest.mark.parametrize("step, block", [(step, False) for step in MOVES + STEPS]
+                         + [(step, True) for step in ("change_read", "change_inserted", "prepared", "decided")])
+def test_the_proxy_is_killed_while_rows_move(proxy, bank, step, block):
+    """No row is lost, none is there twice, and none is where its key is not looked for."""
+    proxy.sql("UPDATE account SET balance = 100 + id")
+    before = held(bank)
+    after = sorted((number + 1000 if number <= 12 else number, balance) for number, balance in before)
+    with proxy_of(bank, environment={"PGSHUNT_CRASH_AT": step}) as victim:
+        victim.wait_nodes()
+        with closing(victim.connect()) as connection, pytest.raises(psycopg2.Error):
+            cursor = connection.cursor()
+            if block:
+                cursor.execute("BEGIN")
+            cursor.execute("UPDATE account SET id = id + 1000 WHERE id <= 12")
+            cursor.execute("COMMIT")
+        victim.wait(20)
+        victim.kill9()
+    settle(bank)
+    wait_until(lambda: held(bank) in (before, after), 10.0, "the rows as they were, or moved")
+    now = held(bank)
+    if step in MOVES + ["prepare_sent", "prepared_one", "prepared"]:
+        assert now == before
+    if step in ("decided", "finish_sent", "finished_one", "finished"):
+        assert now == after
+    with closing(proxy.connect()) as connection:
+        for number, balance in now:
+            assert one(connection, f"SELECT balance FROM account WHERE id = {number}") == balance
+
+
 @needs_failpoints
 @pytest.mark.slow
 @pytest.mark.parametrize("step, shard", [("prepare_sent", 0), ("prepared", 0), ("prepared", 2), ("decision_sent", 2),
