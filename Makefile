@@ -105,7 +105,7 @@ TIDY_CHECKS  := -*,clang-analyzer-core.*,clang-analyzer-unix.*,clang-analyzer-de
 bugprone-suspicious-memset-usage,bugprone-suspicious-string-compare,$\
 bugprone-posix-return,bugprone-signed-char-misuse,bugprone-terminating-continue,misc-redundant-expression
 
-.PHONY: demo check check-drivers check-patroni check-versions bench bench-quick bench-sharding asan tsan fuzz format format-check lint install clean deps help
+.PHONY: demo check sql-support check-drivers check-patroni check-versions bench bench-quick bench-sharding asan tsan fuzz format format-check lint install clean deps help
 
 demo: deps ## show everything at once: 2 shards with replicas, data through the proxy, queries (Ctrl-C ends it)
 	$(Q)$(MAKE) --no-print-directory all
@@ -113,6 +113,9 @@ demo: deps ## show everything at once: 2 shards with replicas, data through the 
 
 check: deps ## build everything and run all tests (unit, fuzz, integration, drivers); ends with "N passed, N failed"
 	$(Q)$(PYTHON) tests/run $(CHECK)
+
+sql-support: deps all ## write the examples of docs/reference/sql-support.md: what the tests' statements are answered
+	$(Q)PGSHUNT_WRITE_PAGE=1 PGSHUNT=$(abspath $(OUT)/pgshunt) $(PYTHON) -m pytest -q tests/integration/test_differential.py -k table_of_the_page
 
 check-drivers: deps-drivers all ## run every driver, ORM and tool against pgshunt (installs them first)
 	$(Q)$(PYTHON) tests/run all-drivers

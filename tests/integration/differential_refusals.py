@@ -125,6 +125,50 @@ def meets(app, number, sql):
     return None if reason and is_said(reason[1], number) else lines[:3]
 
 
+# ---- the table of the page that these make ----
+
+BEGIN, END = "<!-- made by `make sql-support`: what is between these lines is overwritten -->", "<!-- end of what is made -->"
+
+
+def cell(text):
+    return text.replace("|", "\\|")
+
+
+def shortened(sql):
+    return sql if len(sql) <= 110 else sql[:70] + " ... " + sql[-20:]
+
+
+def answer_line(app, number, sql):
+    """A row of the table: the statement and what really comes of it."""
+    app.ask(query("BEGIN"))
+    answer = Answer(app.ask(query(sql)))
+    app.ask(query("ROLLBACK"))
+    app.ask(query("BEGIN"))
+    lines = [] if answer.error else [row[0].decode() for row in Answer(app.ask(query("EXPLAIN " + sql))).rows]
+    app.ask(query("ROLLBACK"))
+    if answer.error:
+        words = f"{answer.error['C']}: {answer.error['M']}"
+    else:
+        words = "gathered: " + re.match(r"pgshunt: gather on \w+ \((?:replica|primary): [^;]*; (.*)\)$", lines[0])[1]
+    return f"| {number} | `{cell(shortened(sql))}` | {cell(words)} |"
+
+
+def table(app):
+    rows = [answer_line(app, number, sql) for number in sorted(REFUSALS) for sql in REFUSALS[number]]
+    return "\n".join([BEGIN, "| | statement | answer |", "|---|---|---|", *rows, END])
+
+
+def table_of_page():
+    text = page()
+    return text[text.index(BEGIN):text.index(END) + len(END)]
+
+
+def write_table(made):
+    text = page().replace(table_of_page(), made)
+    with open(PAGE, "w") as file:
+        file.write(text)
+
+
 def elsewhere(number):
     """Whether the test that the number is met by is there."""
     file, words = ELSEWHERE[number]

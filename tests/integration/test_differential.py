@@ -7,7 +7,8 @@ import pytest
 from differential import (KEYSPACES, REFERENCE, ROWS, SCHEMA, Both, difference, ends_ordered, is_on_page,
                           page_messages, shards_and_one)
 from differential_generator import Generator
-from differential_refusals import ELSEWHERE, REFUSALS, elsewhere, listed, meets, used
+from differential_refusals import (ELSEWHERE, REFUSALS, elsewhere, listed, meets, table, table_of_page, used,
+                                   write_table)
 from differential_statements import ERRORS, PERHAPS, READS, WRITES
 from support import query
 
@@ -118,6 +119,14 @@ def test_the_page_is_complete():
     assert set(listed()) == set(REFUSALS) | set(ELSEWHERE)
     assert used() <= set(listed())
     assert not [number for number in ELSEWHERE if not elsewhere(number)]
+
+
+def test_the_table_of_the_page_is_current(both):
+    """`make sql-support` writes it."""
+    made = table(both.app)
+    if os.environ.get("PGSHUNT_WRITE_PAGE"):
+        write_table(made)
+    assert table_of_page() == made
 
 
 # ---- generated ----
