@@ -194,6 +194,25 @@ static bool is_last_statement(const struct incoming *message, enum ending ending
                                     : ending == ENDING_HERE;
 }
 
+static bool is_explain(const struct prepared *prepared)
+{
+    return prepared->statements.count == 1 && prepared->statements.items[0]->kind == STMT_EXPLAIN;
+}
+
+/* pgshunt's lines go ahead of the next rows: those of another EXPLAIN in the batch have to be out. */
+static bool explains_next(struct client *client, const struct prepared *prepared)
+{
+    struct buffer *lines = &client->request.explain;
+    if (!is_explain(prepared) || !buffer_length(lines))
+        return true;
+    if (client->extended->server && !batch_leaves_writes(client)) {
+        batch_settle(client);
+        return false;
+    }
+    buffer_clear(lines);
+    return true;
+}
+
 /* A statement bound for one server. False: try again later. */
 static bool bind_direct(struct client *client, const struct incoming *message, enum ending ending,
                         const struct wire_bind *bind, struct prepared *prepared,
@@ -202,6 +221,8 @@ static bool bind_direct(struct client *client, const struct incoming *message, e
     struct extended *ext = client->extended;
     bool named = batch_is_named(bind->statement);
     enum node_class class = plan->node;
+    if (!explains_next(client, prepared))
+        return false;
     bool in_block = client->tx && !client->tx->implicit;
     if (class == NODE_CLASS_REPLICA && !ext->server && !in_block &&
         !is_last_statement(message, ending)) {

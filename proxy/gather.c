@@ -44,6 +44,8 @@ struct source {
     unsigned shard;
     bool running; /* asked, and its ReadyForQuery has not come */
     bool cancelled;
+    int64_t rows, asked_at,
+        us; /* given so far; when it was asked last, and how long it took in all */
 };
 
 struct gather {
@@ -179,6 +181,7 @@ static void ask_source(struct gather *g, struct source *source)
     server->unnamed = (struct prepared_key){0};
     server->request_at = g->client->request.started_at;
     source->running = true;
+    source->asked_at = clock_us();
     g->running++;
     conn_send(&server->conn, buffer_head(&out), buffer_length(&out));
     buffer_release(&out);
@@ -604,6 +607,7 @@ static void source_message(struct gather *g, struct source *source, char type, c
 {
     switch (type) {
     case 'D':
+        source->rows++;
         source_row(g, body, len);
         break;
     case 'E':
@@ -613,6 +617,7 @@ static void source_message(struct gather *g, struct source *source, char type, c
         source->server->tx_status = len == 1 ? body[0] : 'E';
         server_expect_pop(source->server);
         source->running = source->cancelled = false;
+        source->us += clock_us() - source->asked_at;
         g->running--;
         if (!g->running)
             advance(g);
@@ -645,6 +650,22 @@ static void home_error(struct gather *g, const char *body, size_t len)
     fail(g, &error, g->home_name);
 }
 
+/* EXPLAIN ANALYZE: what the others have given, ahead of the home's own plan. */
+static void put_sources(struct gather *g)
+{
+    const struct statement *statement = g->ask.statement;
+    if (!statement || statement->kind != STMT_EXPLAIN || !statement->explain_analyze ||
+        statement->explain_format)
+        return;
+    for (int i = 0; i < g->nsources; i++) {
+        const struct source *source = &g->sources[i];
+        const char *line = arena_printf(&g->arena, "  rows from %s: %lld in %lld.%03d ms",
+                                        source->shard_name, (long long)source->rows,
+                                        (long long)(source->us / 1000), (int)(source->us % 1000));
+        wire_put_text_row(&g->out, &line, 1);
+    }
+}
+
 /* An answer to the query itself. */
 static void answer_message(struct gather *g, char type, const char *body, size_t len)
 {
@@ -653,9 +674,8 @@ static void answer_message(struct gather *g, char type, const char *body, size_t
     case 'T':
         if (g->ask.describe)
             copy_message(&g->out, type, body, len);
-        buffer_append(&g->out, buffer_head(&client->request.explain),
-                      buffer_length(&client->request.explain));
-        buffer_release(&client->request.explain);
+        statement_explain_rows(client, g->ask.statement, g->plan, &g->out);
+        put_sources(g);
         break;
     case 'C':
         if (!g->tag && len && body[len - 1] == '\0')

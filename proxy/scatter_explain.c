@@ -136,8 +136,7 @@ static void put_document(struct scatter *scatter)
 
 static void put_rows(struct scatter *scatter)
 {
-    const struct buffer *own = &scatter->client->request.explain;
-    buffer_append(&scatter->out, buffer_head(own), buffer_length(own));
+    statement_explain_rows(scatter->client, scatter->statement, scatter->plan, &scatter->out);
     for (int i = 0; i < scatter->nparts; i++) {
         const struct part *part = &scatter->parts[i];
         const char *line = arena_printf(&scatter->arena, "shard %s:", part->shard_name);

@@ -1,5 +1,6 @@
 """EXPLAIN over several shards in JSON, YAML and XML: one row, one document that a parser takes, with every shard's plan."""
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from contextlib import closing
 
@@ -10,7 +11,7 @@ from support import SYNC, Raw, bind, describe, execute, fetch, one, parse, query
 pytestmark = pytest.mark.core
 
 STATEMENTS = ["SELECT * FROM users ORDER BY id LIMIT 3", "UPDATE users SET name = '<a> & \"b\"'", "DELETE FROM orders WHERE amount > 5",
-              "INSERT INTO users (id, name) VALUES (901, 'a\\b'), (902, 'c'), (903, 'd')", "UPDATE users SET id = id + 7000"]
+              "INSERT INTO users (id, name) VALUES (901, 'a\b'), (902, 'c'), (903, 'd')", "UPDATE users SET id = id + 7000"]
 
 
 @pytest.fixture
@@ -99,3 +100,39 @@ def test_no_format(app):
         fetch(app, "EXPLAIN (FORMAT 'JSON') SELECT * FROM users WHERE id = 1")
     with refused("22023", hint=False):
         fetch(app, "EXPLAIN (FORMAT html) SELECT * FROM users")
+
+
+# ---- several, and what was run ----
+
+def shape(line):
+    """Where a query is gathered, and what is sent there, is the batch's business, too."""
+    return re.sub(rb"\bs[01]\b|\(.*|\d+", b"", line)
+
+
+KINDS = ["SELECT name FROM users WHERE id = 1", "SELECT name FROM users WHERE id = 2", "SELECT * FROM users ORDER BY id",
+         "SELECT rank() OVER (ORDER BY id) FROM users", "SELECT * FROM notes", "SELECT name FROM users WHERE id = 3"]
+
+
+@pytest.mark.parametrize("block", [False, True])
+def test_several_in_one_batch(data, block):
+    """Each has the lines of its own plan ahead of it, as when it is alone."""
+    with Raw(data) as raw:
+        def asked(sql):
+            return parse("", f"EXPLAIN (COSTS OFF) {sql}") + bind("", "") + describe("P", "") + execute()
+
+        def lines(messages):
+            return [values(body)[0] for kind, body in messages if kind == "D"]
+
+        if block:
+            raw.ask(query("BEGIN"))
+        alone = [lines(raw.ask(asked(sql), SYNC)) for sql in KINDS]
+        assert all(one_plan[0].startswith(b"pgshunt: ") for one_plan in alone)
+        together = raw.ask(b"".join(map(asked, KINDS)), SYNC)
+        assert [shape(line) for line in lines(together)] == [shape(line) for one_plan in alone for line in one_plan]
+
+
+def test_a_gather_tells_what_came_from_where(app):
+    rows = [row[0] for row in fetch(app, "EXPLAIN (ANALYZE, COSTS OFF) SELECT rank() OVER (ORDER BY id) FROM users")]
+    came = [line for line in rows if line.startswith("  rows from s")]
+    assert len(came) == 1 and came[0].endswith(" ms") and 0 < int(came[0].split()[3]) < 200
+    assert not [row for row in fetch(app, "EXPLAIN SELECT rank() OVER (ORDER BY id) FROM users") if "rows from" in row[0]]
