@@ -24,8 +24,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pgshunt/failpoint.h"
 #include "pgshunt/wire.h"
-#include "proxy/failpoint.h"
 #include "proxy/gather.h"
 
 #define OUT_MAX 65536
