@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "resharder/plan.h"
+#include "resharder/schema_copy.h"
 
 #define uthash_malloc(size) mem_alloc(size)
 #include <uthash.h>
@@ -41,7 +42,7 @@ void check_problem(struct check *check, const char *shard, const char *object, c
 void check_note(struct check *check, const char *shard, const char *object, const char *text,
                 const char *mend)
 {
-    if (!is_told(check, shard, object, text))
+    if (!check->prepared && !is_told(check, shard, object, text))
         reshard_tell(check->reshard, RESHARD_NOTE, shard, object, text, mend);
 }
 
@@ -108,9 +109,19 @@ static bool read_tables(struct check *check, unsigned shard)
            check_fails(check, shard, "cannot read the tables");
 }
 
+static bool find_empty(struct check *check, unsigned shard)
+{
+    struct reshard *reshard = check->reshard;
+    if (!check->prepare_schema || check->prepared || !check_is_target(check, shard))
+        return true;
+    return schema_is_empty(reshard, shard, &check->makes[shard]) ||
+           check_fails(check, shard, "cannot read the tables");
+}
+
 static bool check_shard(struct check *check, unsigned shard)
 {
-    return check_server(check, shard) && read_tables(check, shard) && check_tables(check, shard);
+    return find_empty(check, shard) && check_server(check, shard) && read_tables(check, shard) &&
+           check_tables(check, shard);
 }
 
 /* ---- other jobs ---- */
@@ -175,6 +186,7 @@ bool check_all(struct check *check)
     bool good = true;
     check->links = moves_links(&reshard->moves, &reshard->arena, &check->nlinks);
     check->tables = arena_array(&reshard->arena, struct move_tables, nshards);
+    check->makes = arena_array(&reshard->arena, bool, nshards);
     check_staying(check);
     for (unsigned s = 0; s < nshards; s++)
         if (check_is_source(check, s) || check_is_target(check, s))

@@ -11,11 +11,13 @@
 
 struct check {
     struct reshard *reshard; /* with its moves */
-    bool prepare_schema;     /* what is missing on targets will be made */
+    bool prepare_schema;     /* what is missing on targets without tables will be made, */
+    bool prepared;           /* ... or has been: only problems are told */
     int problems;            /* told so far */
     /* What follows is filled by check_all(). */
     const struct link *links;
     int nlinks;
+    bool *makes;                /* by shard: its schema will be made */
     struct check_told *told;    /* what was told: two links may find the same */
     struct move_tables *tables; /* by shard, read where it is a source or a target */
 };

@@ -183,14 +183,16 @@ static void tell_missing(struct comparing *c, const struct part *part, bool stop
 {
     struct reshard *reshard = c->check->reshard;
     bool table = strcmp(part->kind, "table") == 0;
-    if (c->check->prepare_schema && (table || is_of_missing(c, part)))
+    bool extension = strcmp(part->kind, "extension") == 0;
+    if (c->check->makes[c->link->target] && (table || extension))
         return;
     if (!table && is_of_missing(c, part))
         return;
     tell(c, stops, part->name,
          RESHARD_TEXT(reshard, "%s is missing%s%s", part->kind, *part->source && !table ? ": " : "",
                       table ? "" : part->source),
-         table ? "pg_dump --schema-only of the other shard has it" : part->create);
+         table ? "--prepare-schema makes what is missing, on a target without tables"
+               : part->create);
 }
 
 static void tell_different(struct comparing *c, const struct part *part, bool stops)
@@ -287,13 +289,16 @@ static bool check_reference(struct comparing *c, const char *table)
     }
     if (source < 0 || target < 0)
         return check_fails(c->check, unread, "cannot look at a reference table");
-    if (source > target && target == 0)
-        tell(c, !c->check->prepare_schema, table, "the reference table is not here",
-             c->check->prepare_schema
-                 ? RESHARD_TEXT(reshard, "It will be made; before the switch: %s", repair)
-                 : "pg_dump --schema-only of the other shard has it");
-    else if (source > target)
-        tell(c, true, table, "the reference table has no rows here", repair);
+    bool makes = c->check->makes[c->link->target];
+    if (source > target && target == 0 && !makes)
+        tell(c, true, table, "the reference table is not here",
+             "--prepare-schema makes what is missing, on a target without tables");
+    else if (source > target &&
+             (source == 2 || !makes)) /* rows that come are not checked by foreign keys */
+        tell(c, !c->check->prepare_schema, table,
+             makes ? "the reference table will have no rows: fill it before the switch"
+                   : "the reference table has no rows here",
+             repair);
     return true;
 }
 

@@ -5,6 +5,7 @@
 #include "resharder/check.h"
 #include "resharder/job.h"
 #include "resharder/plan.h"
+#include "resharder/schema_copy.h"
 
 #define USUAL_RATE (50 * 1024 * 1024) /* bytes a second, for the time that is expected */
 
@@ -261,6 +262,50 @@ static enum reshard_outcome record(struct reshard *reshard, const struct reshard
     return reshard_fails(reshard, NULL, "cannot record the job");
 }
 
+/* ---- the schema ---- */
+
+static bool make_schema(struct check *check, unsigned source, unsigned target)
+{
+    struct reshard *reshard = check->reshard;
+    const char *name = shardmap_shard_name(reshard->map, target),
+               *from = shardmap_shard_name(reshard->map, source);
+    if (reshard->request->dry_run) {
+        reshard_tell(reshard, RESHARD_PLANNED, name, "schema",
+                     RESHARD_TEXT(reshard, "is made like that of %s", from), NULL);
+        return true;
+    }
+    if (!schema_copy(reshard, source, target))
+        return check_fails(check, target, "cannot make the schema");
+    reshard_tell(reshard, RESHARD_STEP, name, "schema",
+                 RESHARD_TEXT(reshard, "was made like that of %s", from), NULL);
+    check_note(check, name, "sequences",
+               "give the numbers that they give on the other shard, until they are interleaved",
+               RESHARD_TEXT(reshard, "pgshuntctl sequences setup %s", reshard->request->database));
+    return true;
+}
+
+/* Each target without tables gets those of its first source; then it is looked at whether all is there. */
+static enum reshard_outcome prepare(struct check *check)
+{
+    struct reshard *reshard = check->reshard;
+    struct check again = {.reshard = reshard, .prepare_schema = true, .prepared = true};
+    bool some = false;
+    for (int i = 0; i < check->nlinks; i++) {
+        const struct link *link = &check->links[i];
+        if (!check->makes[link->target])
+            continue;
+        if (!make_schema(check, link->source, link->target))
+            return reshard_stopped(reshard) ? RESHARD_STOPPED : RESHARD_UNFINISHED;
+        check->makes[link->target] = false;
+        some = true;
+    }
+    if (!some || reshard->request->dry_run)
+        return RESHARD_DONE;
+    if (!check_all(&again))
+        return RESHARD_UNFINISHED;
+    return again.problems ? RESHARD_DIFFERENT : RESHARD_DONE;
+}
+
 static enum reshard_outcome create(struct reshard *reshard, const struct reshard_wish *wish,
                                    bool prepare_schema)
 {
@@ -272,6 +317,8 @@ static enum reshard_outcome create(struct reshard *reshard, const struct reshard
     if (!reshard->moves.count)
         return refuse(reshard, "nothing has to move: it is so already", NULL);
     enum reshard_outcome outcome = look(&check);
+    if (outcome == RESHARD_DONE)
+        outcome = prepare(&check);
     if (outcome != RESHARD_DONE || reshard->request->dry_run)
         return outcome;
     return record(reshard, wish, prepare_schema);

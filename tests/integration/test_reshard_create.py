@@ -233,3 +233,30 @@ def test_create(conf, cluster):
     assert not problems(plan(conf))
     ran = ctl(conf, "create", "grow", *MOVE, expect=3)
     assert [event for event in ran if "already" in event.get("text", "")]
+
+
+def test_prepare_schema(cluster, tmp_path):
+    """A target without tables gets the source's; one with some is told what it lacks."""
+    conf = make_config(tmp_path, cluster)
+    ctl(conf, "list")
+    catalog, empty = cluster.primaries[0], cluster.primaries[2]
+    several(catalog, "UPDATE pgshunt.bucket SET shard = 's1' WHERE shard = 's2'; CREATE TYPE mood AS ENUM ('sad', 'ok');"
+                     "CREATE EXTENSION IF NOT EXISTS pg_trgm; CREATE FUNCTION twice(n int) RETURNS int LANGUAGE sql IMMUTABLE AS "
+                     "'SELECT 2 * n'; ALTER TABLE users ADD mood mood, ADD two int GENERATED ALWAYS AS (twice(age)) STORED")
+    several(cluster.primaries[1], "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE EXTENSION IF NOT EXISTS pg_trgm; CREATE FUNCTION "
+                                  "twice(n int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 2 * n'; ALTER TABLE users ADD mood mood, "
+                                  "ADD two int GENERATED ALWAYS AS (twice(age)) STORED")
+    several(empty, "DROP TABLE orders, countries")
+    found = problems(ctl(conf, "create", "grow", "--add", "s2", "--prepare-schema", expect=5))
+    assert {("s2", "public.orders"), ("s2", "countries"), ("s2", "public.users.mood")} <= set(found)
+    several(empty, "DROP TABLE users")
+    events = ctl(conf, "--dry-run", "create", "grow", "--add", "s2", "--prepare-schema")
+    assert [event for event in events if event["kind"] == "planned" and event.get("object") == "schema"]
+    assert not empty.value("SELECT count(*) FROM pg_class WHERE relname = 'users'")
+    events = ctl(conf, "create", "grow", "--add", "s2", "--prepare-schema")
+    assert [event for event in events if event.get("object") == "countries" and "reference repair" in event["mend"]]
+    empty.sql("INSERT INTO users (id, name, age, mood) VALUES (1, 'x', 2, 'ok')")
+    assert empty.sql("SELECT two, mood::text FROM users") == [(4, "ok")]
+    with pytest.raises(psycopg2.errors.CheckViolation):
+        empty.sql("INSERT INTO users (id, name, age) VALUES (2, 'x', -2)")
+    assert catalog.sql("SELECT name FROM pgshunt.job") == [("grow",)]
