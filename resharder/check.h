@@ -24,6 +24,7 @@ struct check {
 
 /* False: a shard could not be asked; reshard->error has been told as a failure. */
 MUST_CHECK bool check_all(struct check *check);
+void check_end(struct check *check);
 
 /* ---- what its parts share ---- */
 

@@ -200,8 +200,11 @@ static enum reshard_outcome plan(struct reshard *reshard, const struct reshard_w
     struct check check = {.reshard = reshard};
     if (!find_moves(reshard, wish))
         return RESHARD_REFUSED;
-    if (reshard->moves.count)
-        return look(&check);
+    if (reshard->moves.count) {
+        enum reshard_outcome outcome = look(&check);
+        check_end(&check);
+        return outcome;
+    }
     reshard_tell(reshard, RESHARD_FACT, NULL, NULL, "nothing has to move: it is so already", NULL);
     return RESHARD_DONE;
 }
@@ -301,7 +304,9 @@ static enum reshard_outcome prepare(struct check *check)
     }
     if (!some || reshard->request->dry_run)
         return RESHARD_DONE;
-    if (!check_all(&again))
+    bool good = check_all(&again);
+    check_end(&again);
+    if (!good)
         return RESHARD_UNFINISHED;
     return again.problems ? RESHARD_DIFFERENT : RESHARD_DONE;
 }
@@ -319,6 +324,7 @@ static enum reshard_outcome create(struct reshard *reshard, const struct reshard
     enum reshard_outcome outcome = look(&check);
     if (outcome == RESHARD_DONE)
         outcome = prepare(&check);
+    check_end(&check);
     if (outcome != RESHARD_DONE || reshard->request->dry_run)
         return outcome;
     return record(reshard, wish, prepare_schema);
