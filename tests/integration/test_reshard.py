@@ -14,6 +14,8 @@ from harness import Cluster, Proxy, wait_until
 from harness.proxy import binary
 from reshard_support import bucket
 
+pytestmark = pytest.mark.slow
+
 KEYSPACE = {"name": "users", "type": "bigint",
             "tables": [{"name": "users", "key": "id"}, {"name": "orders", "key": "user_id"}]}
 TABLES = ("CREATE TABLE users (id bigint PRIMARY KEY, balance bigint NOT NULL, note text);"
@@ -330,9 +332,7 @@ def test_stopped_proxy_cannot_write_to_the_old_owner(cluster, proxies):
                 other.send_signal(signal.SIGCONT)
             with late.cursor() as cursor:
                 cursor.execute("INSERT INTO users VALUES (%s, 7, 'late')", (user,))
-            assert [shard for shard, node in enumerate(cluster.primaries)
-                    if node.sql("SELECT FROM users WHERE id = %s", (user,))] != []
-            assert cluster.primaries[2].sql("SELECT FROM users WHERE id = %s", (user,)) == [()]
+            assert cluster.primaries[2].sql("SELECT id FROM users WHERE id = %s", (user,)) == [(user,)]
             late.close()
         assert load.errors() == []
 
@@ -391,7 +391,6 @@ def crash(proxy, step, *args):
 
 
 @needs_failpoints
-@pytest.mark.slow
 def test_killed_at_every_step(cluster, proxies):
     """A switch and a rollback that die behind each of their steps are undone or completed by the next; nobody notices."""
     one, other = proxies
