@@ -11,7 +11,7 @@
 #include "resharder/apply_internal.h"
 
 #define SETUP_MS 60000
-#define DUE_ROWS 2000 /* of one transaction on the target; those of the source are never parted */
+#define DUE_ROWS 10000 /* of one transaction on the target; those of the source are never parted */
 
 /* ---- failures ---- */
 
