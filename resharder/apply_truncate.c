@@ -10,25 +10,18 @@ static bool run(struct apply *apply, const char *sql)
            apply_pipe_failed(apply, &apply->target, "target");
 }
 
-/* Rows whose key is among the ghost keys: those of all links; which of them are ours, their keys say. */
-static const char *declare(struct apply *apply, struct apply_relation *relation)
+/* All rows of the table: whose they are, their buckets say; those that are moved here came from this source. */
+static const char *declare(struct apply_relation *relation)
 {
     struct arena *arena = &relation->arena;
-    const struct keyspace *keyspace = relation->table->rule->keyspace;
-    const char *keys = "", *same = "";
-    for (unsigned i = 0; i < relation->nkey; i++) {
-        const char *quoted = relation->columns[relation->key[i]].quoted;
-        const char *number = keyspace->nparts ? arena_printf(arena, "%u", i + 1) : "";
-        enum key_type type = keyspace->nparts ? keyspace->types[i] : keyspace->type;
-        keys = arena_printf(arena, "%s, t.%s::text", keys, quoted);
-        same = arena_printf(arena, "%s%sg.key%s = t.%s%s", same, i ? " AND " : "", number, quoted,
-                            type == KEY_TEXT ? "::text COLLATE \"C\"" : "");
-    }
-    (void)apply;
+    const char *keys = "";
+    for (unsigned i = 0; i < relation->nkey; i++)
+        keys =
+            arena_printf(arena, "%s, t.%s::text", keys, relation->columns[relation->key[i]].quoted);
     return arena_printf(arena,
                         "DECLARE pgshunt_truncate NO SCROLL CURSOR FOR SELECT t.tableoid, t.ctid%s"
-                        " FROM %s t WHERE EXISTS (SELECT FROM %s g WHERE %s)",
-                        keys, relation->quoted, tables_ghost(keyspace, arena), same);
+                        " FROM %s t",
+                        keys, relation->quoted);
 }
 
 static bool is_ours(const struct apply *apply, const struct apply_relation *relation,
@@ -83,10 +76,7 @@ static bool delete_rows(struct apply *apply, const struct apply_relation *relati
 static bool truncate_relation(struct apply *apply, struct apply_relation *relation)
 {
     bool more = true;
-    if (!apply_send_relation(apply, relation) ||
-        (!ghostkeys_send(apply->target_keys, &apply->target) &&
-         !apply_pipe_failed(apply, &apply->target, "target")) ||
-        !run(apply, declare(apply, relation)))
+    if (!apply_send_relation(apply, relation) || !run(apply, declare(relation)))
         return false;
     while (more) {
         PGresult *rows = pipe_ask(&apply->target, "FETCH 1000 FROM pgshunt_truncate", NULL);

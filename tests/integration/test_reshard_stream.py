@@ -200,7 +200,8 @@ def test_partitions_and_truncate(nodes, path):
     target.sql("CREATE TABLE events_2 PARTITION OF events FOR VALUES FROM (100) TO (150)")  # partitions may differ
     target.sql("CREATE TABLE events_3 PARTITION OF events FOR VALUES FROM (150) TO (200)")
     with forward(path) as stream:
-        target.sql("INSERT INTO users VALUES (-1, 'the target''s own'), (-2, 'likewise')")
+        own = [key for key, _ in zip(find(False, 5000), range(20))]
+        target.sql("INSERT INTO users SELECT unnest(%s), 'of other buckets'", (own,))
         source.sql("INSERT INTO events SELECT g, g % 200, 'v' || g FROM generate_series(1, 2000) g")
         source.sql("UPDATE events SET at = at + 100 WHERE at < 90 AND user_id % 2 = 0")
         source.sql("DELETE FROM events WHERE at % 10 = 0")
@@ -208,12 +209,12 @@ def test_partitions_and_truncate(nodes, path):
         stream.follow(source)
         assert len(same(nodes, "SELECT user_id, at, v FROM events")) > 500
         assert target.value("SELECT count(*) FROM events_3") > 0
+        target.sql("DELETE FROM pgshunt.ghost_users")  # nobody may need them: they say nothing of whose rows there are
         with closing(source.connect()) as connection, connection.cursor() as cursor:
             cursor.execute("BEGIN; INSERT INTO users VALUES (4000, 'before'), (4001, 'before'); TRUNCATE users, events; "
                            "INSERT INTO users SELECT g, 'after' FROM generate_series(100, 200) g; COMMIT")
         stream.follow(source)
-        assert target.sql("SELECT id FROM users WHERE id < 0 ORDER BY 1") == [(-2,), (-1,)]
-        target.sql("DELETE FROM users WHERE id < 0")
+        assert target.sql("DELETE FROM users WHERE id >= 5000 RETURNING id") == [(key,) for key in own]
         assert len(same(nodes, "SELECT id, name FROM users")) > 20
         assert target.value("SELECT count(*) FROM events") == 0
 
