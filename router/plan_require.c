@@ -19,7 +19,7 @@ void plan_require_key(struct planner *p)
     const struct route_session *session = p->input->session;
     const struct statement *outer = p->input->statement;
     if (!session || session->require_key == REQUIRE_KEY_OFF || p->plan->kind != PLAN_SCATTER ||
-        p->plan->mode == SCATTER_UTILITY)
+        p->plan->mode == SCATTER_UTILITY || p->keyed)
         return;
     const struct instance *instance = without_key(p);
     if (!instance)

@@ -288,6 +288,9 @@ static void test_said_key(void **state)
     assert_string_equal(plan->queries[0].sql, "SELECT name FROM users WHERE " NO_GHOST("users.id"));
     plan = plan_of("SELECT name FROM users WHERE id = 42", &session);
     assert_int_equal(plan->kind, PLAN_DIRECT);
+    const struct route_session strict = {
+        .key = "42", .transaction_shard = -1, .require_key = REQUIRE_KEY_ERROR};
+    assert_int_equal(plan_of("SELECT name FROM users", &strict)->kind, PLAN_SCATTER);
 }
 
 static void test_params(void **state)
