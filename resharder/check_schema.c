@@ -188,6 +188,8 @@ static void tell_missing(struct comparing *c, const struct part *part, bool stop
         return;
     if (!table && is_of_missing(c, part))
         return;
+    if (c->check->prepared && strcmp(part->kind, "constraint") == 0)
+        return; /* foreign keys come behind the rows */
     tell(c, stops, part->name,
          RESHARD_TEXT(reshard, "%s is missing%s%s", part->kind, *part->source && !table ? ": " : "",
                       table ? "" : part->source),
@@ -293,12 +295,8 @@ static bool check_reference(struct comparing *c, const char *table)
     if (source > target && target == 0 && !makes)
         tell(c, true, table, "the reference table is not here",
              "--prepare-schema makes what is missing, on a target without tables");
-    else if (source > target &&
-             (source == 2 || !makes)) /* rows that come are not checked by foreign keys */
-        tell(c, !c->check->prepare_schema, table,
-             makes ? "the reference table will have no rows: fill it before the switch"
-                   : "the reference table has no rows here",
-             repair);
+    else if (source > target && !makes) /* rows that come are not checked by foreign keys */
+        tell(c, !c->check->prepare_schema, table, "the reference table has no rows here", repair);
     return true;
 }
 

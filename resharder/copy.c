@@ -224,6 +224,23 @@ static void plan_keys(const struct copy_run *run, struct copy_queue *queue, int 
             shardmap_buckets_of(keyspace, source->targets[t]) > 0;
 }
 
+/* Where rows cannot be told apart, those that are there cannot be told from those that are missing. */
+static bool can_go_on(struct reshard *reshard, const struct copy_source *source)
+{
+    for (int i = 0; i < source->tables->count && source->pass > 1; i++)
+        if (!source->tables->items[i].nprimary) {
+            reshard->error = (struct db_error){
+                .sqlstate = "0A000",
+                .hint = "Cancel the job, then create it again; with a primary key it could go on."};
+            snprintf(
+                reshard->error.text, sizeof reshard->error.text,
+                "table %.200s has no primary key: its copy cannot go on under another snapshot",
+                source->tables->items[i].relation);
+            return false;
+        }
+    return true;
+}
+
 static bool plan_queue(struct copy_run *run, struct copy_queue *queue,
                        const struct copy_source *source)
 {
@@ -231,7 +248,7 @@ static bool plan_queue(struct copy_run *run, struct copy_queue *queue,
     struct arena *arena = &reshard->arena;
     struct db *db = reshard_primary(reshard, source->shard);
     int ntables = source->tables->count;
-    if (!db)
+    if (!db || !can_go_on(reshard, source))
         return false;
     queue->source = source;
     queue->name = shardmap_shard_name(reshard->map, source->shard);

@@ -277,7 +277,7 @@ static bool make_schema(struct check *check, unsigned source, unsigned target)
                      RESHARD_TEXT(reshard, "is made like that of %s", from), NULL);
         return true;
     }
-    if (!schema_copy(reshard, source, target))
+    if (!schema_copy_tables(reshard, source, target))
         return check_fails(check, target, "cannot make the schema");
     reshard_tell(reshard, RESHARD_STEP, name, "schema",
                  RESHARD_TEXT(reshard, "was made like that of %s", from), NULL);

@@ -8,6 +8,7 @@
 #include "resharder/clean.h"
 #include "resharder/copy.h"
 #include "resharder/run_copy.h"
+#include "resharder/schema_copy.h"
 #include "resharder/streams.h"
 
 #define LOOK_EVERY_MS 100
@@ -277,7 +278,8 @@ static bool copy(struct run *run)
 /* The streams back begin here: what was copied must not come back by them. */
 static bool finish(struct run *run)
 {
-    return streams_make(run->reshard, run->job, true) &&
+    return schema_copy_finish(run->reshard, run->job, run->options->jobs) &&
+           streams_make(run->reshard, run->job, true) &&
            job_set_state(run->reshard, run->job, JOB_BIT(JOB_INDEXING), JOB_STREAMING);
 }
 

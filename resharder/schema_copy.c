@@ -1,36 +1,32 @@
-/* schema_copy.c: a source's schema as pg_dump tells it, run on a target. */
+/* schema_copy.c: the source's schema restored on targets, in two parts, and rows of reference tables. */
 #include "resharder/schema_copy.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
-#include <spawn.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
-#include "pgshunt/buffer.h"
+#include "resharder/copyio.h"
+#include "resharder/program.h"
+#include "resharder/tables.h"
 
-#define MAKE_MS (30 * 60 * 1000)
-#define MAX_DUMP (256u << 20)
+#define LONG_MS 3600000
+#define LOCK_TRIES 200
 
-extern char **environ;
+/* A schema on its way from a source to a target. */
+struct schema_copy {
+    struct reshard *reshard;
+    unsigned source, target;
+    const char *target_name;
+    char folder[64];
+    const char *dump, *list, *complaints; /* files in it */
+};
 
-static bool fail(struct reshard *reshard, const char *hint, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static bool fail(struct reshard *reshard, const char *hint, const char *format, ...)
+static bool fails(struct schema_copy *copy, const char *text)
 {
-    va_list args;
-    reshard->error = (struct db_error){.hint = ""};
-    va_start(args, format);
-    vsnprintf(reshard->error.text, sizeof reshard->error.text, format, args);
-    va_end(args);
-    snprintf(reshard->error.hint, sizeof reshard->error.hint, "%s", hint);
+    copy->reshard->error = (struct db_error){.sqlstate = "58000"};
+    snprintf(copy->reshard->error.text, sizeof copy->reshard->error.text, "%s", text);
     return false;
 }
 
@@ -52,190 +48,361 @@ bool schema_is_empty(struct reshard *reshard, unsigned shard, bool *empty)
     return rows != NULL;
 }
 
-/* ---- pg_dump ---- */
+/* ---- what is not taken along ---- */
 
-/* How to get there, but for what the command line of a process shows to all. */
-static const char *connection_text(struct reshard *reshard, const struct db_parameters *parameters)
+/* Every relation with the root that it is a partition of; the map says of roots what they are. */
+static const char root_query[] =
+    "SELECT c.oid, n.nspname, r.relname FROM pg_class c JOIN pg_class r ON r.oid ="
+    " CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid ELSE c.oid END"
+    " JOIN pg_namespace n ON n.oid = r.relnamespace WHERE c.relkind IN ('r', 'p', 'f')"
+    " AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'pgshunt')";
+/* ... and views on them, and on those. $1: an array. */
+static const char with_views_query[] =
+    "WITH RECURSIVE gone(oid) AS (SELECT unnest($1::oid[]) UNION SELECT r.ev_class FROM gone g"
+    " JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = g.oid"
+    " AND d.classid = 'pg_rewrite'::regclass JOIN pg_rewrite r ON r.oid = d.objid)"
+    " SELECT DISTINCT format('%I.%I', n.nspname, c.relname) FROM gone JOIN pg_class c USING (oid)"
+    " JOIN pg_namespace n ON n.oid = c.relnamespace";
+
+/* The relations that the target is not to have. NULL: reshard->error. */
+static PGresult *read_excluded(struct schema_copy *copy)
 {
-    const char *text = "";
-    for (int i = 0; i < parameters->count; i++) {
-        const char *name = parameters->names[i], *escaped = "";
-        if (strcmp(name, "password") == 0 || strcmp(name, "replication") == 0)
-            continue;
-        for (const char *at = parameters->values[i]; *at; at++)
-            escaped = RESHARD_TEXT(reshard, "%s%s%c", escaped,
-                                   *at == '\'' || *at == '\\' ? "\\" : "", *at);
-        text = RESHARD_TEXT(reshard, "%s%s='%s' ", text, name, escaped);
+    struct reshard *reshard = copy->reshard;
+    struct db *db = reshard_primary(reshard, copy->source);
+    const char *oids = "";
+    PGresult *rows = db ? db_query(db, RESHARD_QUERY_MS, &reshard->error, root_query, 0) : NULL;
+    for (int i = 0; rows && i < PQntuples(rows); i++) {
+        const struct table_rule *rule =
+            shardmap_table(reshard->map, PQgetvalue(rows, i, 1), PQgetvalue(rows, i, 2));
+        if (rule->class != TABLE_SHARDED && rule->class != TABLE_REFERENCE)
+            oids = RESHARD_TEXT(reshard, "%s%s%s", oids, *oids ? "," : "", PQgetvalue(rows, i, 0));
     }
-    return text;
+    if (!rows)
+        return NULL;
+    PQclear(rows);
+    return db_query(db, RESHARD_QUERY_MS, &reshard->error, with_views_query, 1,
+                    RESHARD_TEXT(reshard, "{%s}", oids));
 }
 
-/* Ours, with the password. */
-static char **environment(struct reshard *reshard, const struct db_parameters *parameters)
+/* ---- dump and restore ---- */
+
+/* The last complaint that is none of what is there already; NULL: none. In the arena. */
+static const char *real_complaint(struct schema_copy *copy)
 {
-    size_t count = 0, next = 0;
-    while (environ[count])
-        count++;
-    char **list = arena_array(&reshard->arena, char *, count + 2);
-    for (int i = 0; i < parameters->count; i++)
-        if (strcmp(parameters->names[i], "password") == 0)
-            list[next++] = (char *)RESHARD_TEXT(reshard, "PGPASSWORD=%s", parameters->values[i]);
-    for (size_t i = 0; i < count; i++)
-        if (!next || strncmp(environ[i], "PGPASSWORD=", 11) != 0)
-            list[next++] = environ[i];
-    return list;
+    static const char *const harmless[] = {"already exists", "multiple primary keys for table",
+                                           "unrecognized configuration parameter"};
+    FILE *file = fopen(copy->complaints, "r");
+    const char *found = NULL;
+    char line[1024];
+    while (file && fgets(line, sizeof line, file)) {
+        bool counts = strstr(line, "error: ") != NULL;
+        for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
+            counts = counts && !strstr(line, harmless[i]);
+        line[strcspn(line, "\n")] = '\0';
+        if (counts && !found)
+            found = RESHARD_TEXT(copy->reshard, "%.400s", line);
+    }
+    if (file)
+        fclose(file);
+    return found;
 }
 
-struct child {
-    pid_t pid;
-    int out, err; /* its output; -1: ended */
-};
-
-static bool start(struct reshard *reshard, unsigned source, struct child *child)
+static bool dump(struct schema_copy *copy)
 {
-    struct db_parameters parameters;
-    int out[2], err[2];
-    if (!reshard_parameters(reshard, source, &parameters, &reshard->error))
+    struct reshard *reshard = copy->reshard;
+    PGresult *excluded = read_excluded(copy);
+    if (!excluded)
         return false;
-    if (pipe2(out, O_CLOEXEC) != 0)
-        return fail(reshard, "", "pipe: %s", strerror(errno));
-    if (pipe2(err, O_CLOEXEC) != 0) {
-        close(out[0]);
-        close(out[1]);
-        return fail(reshard, "", "pipe: %s", strerror(errno));
-    }
-    const char *argv[] = {"pg_dump",
-                          "--schema-only",
-                          "--no-publications",
-                          "--no-subscriptions",
-                          "--exclude-schema",
-                          "pgshunt",
-                          "--dbname",
-                          connection_text(reshard, &parameters),
-                          NULL};
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
-    posix_spawn_file_actions_adddup2(&actions, err[1], STDERR_FILENO);
-    int failed = posix_spawnp(&child->pid, "pg_dump", &actions, NULL, (char *const *)argv,
-                              environment(reshard, &parameters));
-    posix_spawn_file_actions_destroy(&actions);
-    close(out[1]);
-    close(err[1]);
-    child->out = out[0];
-    child->err = err[0];
-    if (!failed)
-        return true;
-    close(out[0]);
-    close(err[0]);
-    return fail(reshard,
-                "Install PostgreSQL's client programs, of the source's version or a newer one.",
-                "cannot run pg_dump: %s", strerror(failed));
+    const char **argv = arena_array(&reshard->arena, const char *, PQntuples(excluded) + 16);
+    int count = 0;
+    argv[count++] = program_find(reshard, "pg_dump");
+    argv[count++] = "--format=custom";
+    argv[count++] = "--schema-only";
+    argv[count++] = "--no-publications";
+    argv[count++] = "--no-subscriptions";
+    argv[count++] = "--exclude-schema=pgshunt";
+    argv[count++] = "--lock-wait-timeout=5s";
+    argv[count++] = RESHARD_TEXT(reshard, "--file=%s", copy->dump);
+    for (int i = 0; i < PQntuples(excluded); i++)
+        argv[count++] = RESHARD_TEXT(reshard, "--exclude-table=%s", PQgetvalue(excluded, i, 0));
+    PQclear(excluded);
+    int status = program_run(reshard, copy->source, argv, NULL, copy->complaints);
+    const char *complaint = status > 0 ? real_complaint(copy) : NULL;
+    if (status > 0)
+        fails(copy, complaint ? complaint : "pg_dump has failed");
+    return status == 0;
 }
 
-/* What is there to be read, into the text; closes at the end. */
-static void take(int *fd, struct buffer *text)
+/* `options`: ends with NULL. What is there already is no failure. */
+static bool restore(struct schema_copy *copy, const char *const *options)
 {
-    char bytes[65536];
-    ssize_t got = read(*fd, bytes, sizeof bytes);
-    if (got > 0) {
-        buffer_append(text, bytes, (size_t)got);
-    } else if (got == 0 || errno != EINTR) {
-        close(*fd);
-        *fd = -1;
-    }
-}
-
-/* Until it has ended; false: stopped, or too much. */
-static bool listen_to(struct reshard *reshard, struct child *child, struct buffer *dump,
-                      struct buffer *complaints)
-{
-    while (child->out >= 0 || child->err >= 0) {
-        struct pollfd polled[2] = {{.fd = child->out, .events = POLLIN},
-                                   {.fd = child->err, .events = POLLIN}};
-        if (reshard_stopped(reshard) || buffer_length(dump) > MAX_DUMP)
-            return false;
-        if (poll(polled, 2, 100) <= 0)
-            continue;
-        if (polled[0].revents)
-            take(&child->out, dump);
-        if (polled[1].revents)
-            take(&child->err, complaints);
-    }
-    return true;
-}
-
-static bool end(struct reshard *reshard, struct child *child, bool good,
-                const struct buffer *complaints)
-{
-    int status = 0;
-    if (!good)
-        kill(child->pid, SIGKILL);
-    while (waitpid(child->pid, &status, 0) < 0 && errno == EINTR)
-        ;
-    if (child->out >= 0)
-        close(child->out);
-    if (child->err >= 0)
-        close(child->err);
-    if (!good)
-        return fail(reshard, "", "pg_dump was stopped");
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-        return true;
-    size_t length = buffer_length(complaints);
-    while (length && ((const char *)buffer_head(complaints))[length - 1] == '\n')
-        length--;
-    return fail(reshard, "pg_dump has to be of the source's version or a newer one.", "%.*s",
-                length > 400 ? 400 : (int)length, (const char *)buffer_head(complaints));
-}
-
-static bool dump(struct reshard *reshard, unsigned source, struct buffer *text)
-{
-    struct buffer complaints = {0};
-    struct child child;
-    if (!start(reshard, source, &child))
+    struct reshard *reshard = copy->reshard;
+    const char *argv[16];
+    int count = 0;
+    struct db *target = reshard_primary(reshard, copy->target);
+    if (!target)
         return false;
-    bool good = end(reshard, &child, listen_to(reshard, &child, text, &complaints), &complaints);
-    buffer_release(&complaints);
+    argv[count++] = program_find(reshard, "pg_restore");
+    argv[count++] = RESHARD_TEXT(reshard, "--dbname=%s", PQdb(db_connection(target)));
+    for (; *options; options++)
+        argv[count++] = *options;
+    argv[count++] = copy->dump;
+    argv[count] = NULL;
+    int status = program_run(reshard, copy->target, argv, NULL, copy->complaints);
+    const char *complaint = status > 0 ? real_complaint(copy) : NULL;
+    return status == 0 || (status > 0 && !complaint) || (complaint && fails(copy, complaint));
+}
+
+/* ---- primary keys: behind the tables in a dump, and wanted before the rows ---- */
+
+/* "schema name" of the indexes that stand behind constraints. */
+static const char constraints_query[] =
+    "SELECT n.nspname || ' ' || c.relname FROM pg_constraint k JOIN pg_class c ON c.oid = "
+    "k.conindid"
+    " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE k.contype IN ('p', 'u', 'x')";
+
+static bool is_listed(const PGresult *names, const char *text)
+{
+    for (int i = 0; i < PQntuples(names); i++) {
+        size_t length = strlen(PQgetvalue(names, i, 0));
+        if (strncmp(text, PQgetvalue(names, i, 0), length) == 0 && text[length] == ' ')
+            return true;
+    }
+    return false;
+}
+
+/* A line of a list: "3191; 2606 16390 CONSTRAINT public users users_pkey owner". */
+static bool is_wanted(const char *line, const PGresult *names)
+{
+    int at = 0;
+    if (sscanf(line, "%*d; %*d %*d %n", &at) < 0 || !at)
+        return false;
+    const char *what = line + at;
+    static const char attach[] = "INDEX ATTACH ";
+    return strncmp(what, "CONSTRAINT ", 11) == 0 ||
+           (strncmp(what, attach, sizeof attach - 1) == 0 &&
+            is_listed(names, what + sizeof attach - 1));
+}
+
+/* Appends lines of one list to another: all, or those that is_wanted() (`names` not NULL). */
+static bool append_list(struct schema_copy *copy, const char *list, const PGresult *names)
+{
+    FILE *from = fopen(list, "r"), *to = fopen(copy->list, "a");
+    char line[2048];
+    while (from && to && fgets(line, sizeof line, from))
+        if (!names || is_wanted(line, names))
+            fputs(line, to);
+    bool good = from && to;
+    if (from)
+        fclose(from);
+    if (to)
+        good = fclose(to) == 0 && good;
+    return good || fails(copy, "cannot write the list of what is restored");
+}
+
+/* What a section of the dump has, in a file. */
+static bool list_section(struct schema_copy *copy, const char *section, const char *list)
+{
+    struct reshard *reshard = copy->reshard;
+    const char *argv[] = {program_find(reshard, "pg_restore"), "--list", section, copy->dump, NULL};
+    int status = program_run(reshard, copy->source, argv, list, copy->complaints);
+    return status == 0 || (status > 0 && fails(copy, "pg_restore cannot list what was dumped"));
+}
+
+static bool restore_tables(struct schema_copy *copy)
+{
+    struct reshard *reshard = copy->reshard;
+    const char *all = RESHARD_TEXT(reshard, "%s.all", copy->list);
+    const char *options[] = {"--single-transaction",
+                             RESHARD_TEXT(reshard, "--use-list=%s", copy->list), NULL};
+    struct db *db = reshard_primary(reshard, copy->source);
+    PGresult *names =
+        db ? db_query(db, RESHARD_QUERY_MS, &reshard->error, constraints_query, 0) : NULL;
+    bool good = names && list_section(copy, "--section=pre-data", all) &&
+                append_list(copy, all, NULL) && list_section(copy, "--section=post-data", all) &&
+                append_list(copy, all, names) && restore(copy, options);
+    PQclear(names);
+    unlink(all);
     return good;
 }
 
-/* ---- the target ---- */
+/* ---- reference tables ---- */
 
-/* Newer pg_dumps begin and end with commands for psql alone. */
-static void blank_commands(char *text)
+static const char references_query[] =
+    "SELECT n.nspname, c.relname, format('%I.%I', n.nspname, c.relname), (SELECT"
+    " string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a WHERE"
+    " a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '')"
+    " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p')"
+    " AND NOT c.relispartition AND n.nspname NOT LIKE 'pg\\_%'"
+    " AND n.nspname NOT IN ('information_schema', 'pgshunt')";
+
+static bool pour(struct schema_copy *copy, struct db *from, struct db *to, const char *relation,
+                 const char *columns)
 {
-    static const char *const commands[] = {"\\restrict ", "\\unrestrict "};
-    for (char *line = text; line; line = strchr(line, '\n')) {
-        line += *line == '\n';
-        for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
-            if (strncmp(line, commands[i], strlen(commands[i])) == 0)
-                for (char *at = line; *at && *at != '\n'; at++)
-                    *at = ' ';
+    struct reshard *reshard = copy->reshard;
+    struct db_error *error = &reshard->error;
+    struct copyio out = {from, reshard->request->stop}, in = {to, reshard->request->stop};
+    char *bytes;
+    int length = -1;
+    bool good =
+        copyio_begin_out(
+            &out, RESHARD_TEXT(reshard, "COPY (SELECT %s FROM %s) TO STDOUT", columns, relation),
+            error) &&
+        copyio_begin_in(&in, RESHARD_TEXT(reshard, "COPY %s (%s) FROM STDIN", relation, columns),
+                        error);
+    while (good && (length = copyio_get(&out, &bytes, error)) > 0) {
+        good = copyio_put(&in, bytes, (size_t)length, error);
+        PQfreemem(bytes);
     }
+    return good && length == 0 && copyio_end_in(&in, error);
 }
 
-/* One message is one transaction. Its settings end with the session. */
-static bool run(struct reshard *reshard, unsigned target, const char *sql)
+/* Writers of the table wait meanwhile, on both: a row written then is on both, or comes with the copy. */
+static bool copy_reference_once(struct schema_copy *copy, struct db *from, struct db *to,
+                                const char *relation, const char *columns)
 {
-    struct db *db = reshard_open(reshard, target, &reshard->error);
-    if (!db)
+    struct reshard *reshard = copy->reshard;
+    struct db_error *error = &reshard->error;
+    static const char begin[] = "BEGIN; SET LOCAL lock_timeout = '300ms'; SET LOCAL"
+                                " session_replication_role = replica; LOCK TABLE %s IN %s MODE";
+    if (!db_run(to, RESHARD_QUERY_MS, error,
+                RESHARD_TEXT(reshard, begin, relation, "SHARE ROW EXCLUSIVE"), 0))
         return false;
-    PGresult *result =
-        db_send(db, &reshard->error, sql) ? db_take(db, MAKE_MS, &reshard->error) : NULL;
-    PQclear(result);
-    db_close(db);
-    return result != NULL;
+    PGresult *rows = db_query(to, RESHARD_QUERY_MS, error,
+                              RESHARD_TEXT(reshard, "SELECT EXISTS (SELECT FROM %s)", relation), 0);
+    bool good = rows != NULL, filled = good && PQgetvalue(rows, 0, 0)[0] == 't';
+    PQclear(rows);
+    if (good && !filled)
+        good = db_run(from, RESHARD_QUERY_MS, error,
+                      RESHARD_TEXT(reshard, begin, relation, "SHARE"), 0) &&
+               pour(copy, from, to, relation, columns);
+    return good && db_run(to, LONG_MS, error, "COMMIT", 0);
 }
 
-bool schema_copy(struct reshard *reshard, unsigned source, unsigned target)
+static bool copy_reference(struct schema_copy *copy, const char *relation, const char *columns)
 {
-    struct buffer text = {0};
-    bool good = dump(reshard, source, &text);
-    if (good) {
-        buffer_append(&text, "", 1);
-        blank_commands((char *)buffer_head(&text));
-        good = run(reshard, target, buffer_head(&text));
+    struct reshard *reshard = copy->reshard;
+    bool good = false, locked_out = true;
+    for (int i = 0; i < LOCK_TRIES && !good && locked_out && !reshard_stopped(reshard); i++) {
+        struct db *from = reshard_open(reshard, copy->source, &reshard->error);
+        struct db *to = from ? reshard_open(reshard, copy->target, &reshard->error) : NULL;
+        good = to && copy_reference_once(copy, from, to, relation, columns);
+        locked_out = !good && strcmp(reshard->error.sqlstate, "55P03") == 0;
+        db_close(to);
+        db_close(from);
+        if (locked_out)
+            nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
     }
-    buffer_release(&text);
+    return good;
+}
+
+static bool copy_references(struct schema_copy *copy)
+{
+    struct reshard *reshard = copy->reshard;
+    struct db *db = reshard_primary(reshard, copy->source);
+    PGresult *rows =
+        db ? db_query(db, RESHARD_QUERY_MS, &reshard->error, references_query, 0) : NULL;
+    bool good = rows != NULL;
+    for (int i = 0; good && i < PQntuples(rows); i++)
+        if (shardmap_table(reshard->map, PQgetvalue(rows, i, 0), PQgetvalue(rows, i, 1))->class ==
+            TABLE_REFERENCE)
+            good = copy_reference(copy, PQgetvalue(rows, i, 2), PQgetvalue(rows, i, 3));
+    PQclear(rows);
+    return good;
+}
+
+/* ---- both parts ---- */
+
+static bool is_wished(const struct job *job)
+{
+    return json_is_true(json_object_get(job->options, "prepare_schema"));
+}
+
+static bool open_copy(struct schema_copy *copy, struct reshard *reshard, const struct link *link)
+{
+    const char *folder = getenv("TMPDIR");
+    *copy =
+        (struct schema_copy){.reshard = reshard, .source = link->source, .target = link->target};
+    copy->target_name = shardmap_shard_name(reshard->map, link->target);
+    snprintf(copy->folder, sizeof copy->folder, "%.40s/pgshunt-XXXXXX",
+             folder && *folder && strlen(folder) < 40 ? folder : "/tmp");
+    if (!mkdtemp(copy->folder)) {
+        copy->folder[0] = '\0';
+        return fails(copy, "cannot make a temporary folder");
+    }
+    copy->dump = RESHARD_TEXT(reshard, "%s/dump", copy->folder);
+    copy->list = RESHARD_TEXT(reshard, "%s/list", copy->folder);
+    copy->complaints = RESHARD_TEXT(reshard, "%s/complaints", copy->folder);
+    return true;
+}
+
+static void close_copy(struct schema_copy *copy)
+{
+    if (!copy->folder[0])
+        return;
+    unlink(copy->dump);
+    unlink(copy->list);
+    unlink(copy->complaints);
+    rmdir(copy->folder);
+}
+
+static bool make_rest(struct schema_copy *copy, int jobs)
+{
+    struct reshard *reshard = copy->reshard;
+    const char *options[] = {"--section=post-data",
+                             RESHARD_TEXT(reshard, "--jobs=%d", jobs ? jobs : 2), NULL};
+    reshard_tell(reshard, RESHARD_NOTE, copy->target_name, NULL,
+                 "indexes, foreign keys and triggers are made", NULL);
+    return dump(copy) && restore(copy, options);
+}
+
+/* Whether a link before this one has the same target. */
+static bool is_known(const struct link *links, int index)
+{
+    for (int i = 0; i < index; i++)
+        if (links[i].target == links[index].target)
+            return true;
+    return false;
+}
+
+bool schema_copy_tables(struct reshard *reshard, unsigned source, unsigned target)
+{
+    struct link link = {source, target};
+    struct schema_copy copy;
+    bool good = open_copy(&copy, reshard, &link) && dump(&copy) && restore_tables(&copy) &&
+                copy_references(&copy);
+    close_copy(&copy);
+    return good;
+}
+
+static bool finish_target(struct reshard *reshard, const struct link *link, int jobs)
+{
+    struct schema_copy copy;
+    bool good = open_copy(&copy, reshard, link) && make_rest(&copy, jobs);
+    close_copy(&copy);
+    return good;
+}
+
+/* Statistics of what has just come there: plans are made by them right behind the switch. */
+static bool analyze(struct reshard *reshard, unsigned shard)
+{
+    struct move_tables tables;
+    struct db *db = reshard_primary(reshard, shard);
+    bool good = db && tables_read(db, &reshard->moves, &reshard->arena, &tables, &reshard->error);
+    for (int i = 0; good && i < tables.count; i++)
+        good = db_run(db, LONG_MS, &reshard->error,
+                      RESHARD_TEXT(reshard, "ANALYZE %s", tables.items[i].relation), 0);
+    return good;
+}
+
+bool schema_copy_finish(struct reshard *reshard, const struct job *job, int jobs)
+{
+    int count;
+    bool good = true;
+    const struct link *links = moves_links(&reshard->moves, &reshard->arena, &count);
+    for (int i = 0; i < count && good; i++)
+        good =
+            is_known(links, i) || ((!is_wished(job) || finish_target(reshard, &links[i], jobs)) &&
+                                   analyze(reshard, links[i].target));
     return good;
 }

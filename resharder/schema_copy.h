@@ -1,16 +1,27 @@
 /*
- * schema_copy.h: makes on a target without tables what a source has: types, functions, tables, indexes, constraints.
+ * schema_copy.h: tables on an empty target made as a source has them, by pg_dump and pg_restore (`--prepare-schema`).
  *
- * What pg_dump says of the source is run on the target in one transaction: all of it is there then, or nothing.
+ *   schema_copy_tables (create): types, functions, tables, primary keys and other constraints with indexes, in one
+ *                                transaction; then rows of reference tables
+ *   ... rows are copied ...
+ *   schema_copy_finish (run):    indexes, foreign keys, triggers, several at once
+ *
+ * Tables that are not sharded stay where they are, and views on them. The programs are those of the newest version
+ * installed, or in the folder $PGSHUNT_PG_BINDIR.
  */
 #ifndef PGSHUNT_RESHARDER_SCHEMA_COPY_H
 #define PGSHUNT_RESHARDER_SCHEMA_COPY_H
 
-#include "resharder/resharder.h"
+#include "resharder/job.h"
 
 /* Whether the shard has no tables (but pgshunt's own); false: reshard->error. */
 MUST_CHECK bool schema_is_empty(struct reshard *reshard, unsigned shard, bool *empty);
 /* False: reshard->error. */
-MUST_CHECK bool schema_copy(struct reshard *reshard, unsigned source, unsigned target);
+MUST_CHECK bool schema_copy_tables(struct reshard *reshard, unsigned source, unsigned target);
+/*
+ * Makes what the job's targets lack still, where it was created with `--prepare-schema`, and gathers statistics on all of them.
+ * May be called again. False: reshard->error.
+ */
+MUST_CHECK bool schema_copy_finish(struct reshard *reshard, const struct job *job, int jobs);
 
 #endif

@@ -50,13 +50,13 @@ def in_ranges(key, *ranges):
     return any(first <= bucket(key) <= last for first, last in ranges)
 
 
-def config(folder, cluster, keyspaces, weights):
+def config(folder, cluster, keyspaces, weights, **more):
     shards = [{"name": f"s{i}", "dbname": cluster.dbname, "weight": weight,
                "nodes": [{"host": "127.0.0.1", "port": cluster.shards[i].primary.port}]}
               for i, weight in enumerate(weights)]
     path = folder / "pgshunt.conf"
     path.write_text('auth = { method = "trust"; };\nmonitor = { user = "postgres"; };\n' +
-                    "databases = " + to_libconfig([{"name": "app", "shards": shards, "keyspaces": keyspaces}]) + ";\n")
+                    "databases = " + to_libconfig([{"name": "app", "shards": shards, "keyspaces": keyspaces, **more}]) + ";\n")
     return str(path)
 
 

@@ -220,3 +220,17 @@ def test_rewritten_table(nodes, cluster, tmp_path):
     for target, ranges in ((nodes[2], TO_S2), (nodes[1], TO_S1)):
         same_rows(nodes[0], target, "SELECT id, body, twice FROM users", ranges)
         same_rows(nodes[0], target, "SELECT user_id, id, amount FROM orders", ranges)
+
+
+def test_without_a_primary_key(nodes, cluster, tmp_path):
+    """Rows that cannot be told apart are copied once; another snapshot would bring some twice, and is refused."""
+    space = {"name": "users", "type": "bigint", "tables": [{"name": "bare", "key": "id"}]}
+    path = config(tmp_path, cluster, [space], (1, 1, 0))
+    everywhere(nodes, "CREATE TABLE bare (id bigint, v int)")
+    nodes[0].sql("INSERT INTO bare SELECT 1 + g % 100, 0 FROM generate_series(1, 1000) g")
+    record_job(path, nodes[0], "grow", [("users", *TO_S2, "s0", "s2")])
+    Copy(path, "grow").finish()
+    assert nodes[2].value("SELECT count(*) FROM bare") == len([key for key in expected(100, TO_S2)]) * 10
+    later = Copy(path, "grow", later=2)
+    later.go()
+    assert "has no primary key" in later.fail()

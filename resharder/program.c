@@ -1,0 +1,152 @@
+/* program.c: finds and runs pg_dump and pg_restore. */
+#include "resharder/program.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+extern char **environ;
+
+#define LOOK_EVERY_MS 20
+
+/* ---- where it is ---- */
+
+static int version_of(const char *path)
+{
+    const char *at = strstr(path, "/postgresql/");
+    return at ? atoi(at + strlen("/postgresql/")) : 0;
+}
+
+const char *program_find(struct reshard *reshard, const char *name)
+{
+    const char *folder = getenv("PGSHUNT_PG_BINDIR"), *best = name;
+    glob_t found;
+    if (folder && *folder)
+        return RESHARD_TEXT(reshard, "%s/%s", folder, name);
+    if (glob(RESHARD_TEXT(reshard, "/usr/lib/postgresql/*/bin/%s", name), 0, NULL, &found) != 0)
+        return name;
+    for (size_t i = 0; i < found.gl_pathc; i++)
+        if (version_of(found.gl_pathv[i]) > version_of(best))
+            best = RESHARD_TEXT(reshard, "%s", found.gl_pathv[i]);
+    globfree(&found);
+    return best;
+}
+
+/* ---- its environment ---- */
+
+static const struct {
+    const char *parameter, *variable;
+} variables[] = {
+    {"host", "PGHOST"},
+    {"port", "PGPORT"},
+    {"dbname", "PGDATABASE"},
+    {"user", "PGUSER"},
+    {"password", "PGPASSWORD"},
+    {"application_name", "PGAPPNAME"},
+    {"gssencmode", "PGGSSENCMODE"},
+    {"sslmode", "PGSSLMODE"},
+    {"channel_binding", "PGCHANNELBINDING"},
+    {"ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION"},
+    {"ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION"},
+    {"sslrootcert", "PGSSLROOTCERT"},
+    {"sslcert", "PGSSLCERT"},
+    {"sslkey", "PGSSLKEY"},
+    {"sslcrl", "PGSSLCRL"},
+};
+#define NVARIABLES (sizeof variables / sizeof *variables)
+#define OPTIONS "PGOPTIONS=-c statement_timeout=0 -c lock_timeout=0"
+
+static const char *variable_of(const char *parameter)
+{
+    for (size_t i = 0; i < NVARIABLES; i++)
+        if (strcmp(variables[i].parameter, parameter) == 0)
+            return variables[i].variable;
+    return NULL;
+}
+
+/* Ours without what names a server; a password of ours stays. */
+static bool is_inherited(const char *entry)
+{
+    return strncmp(entry, "PG", 2) != 0 || strncmp(entry, "PGPASS", 6) == 0;
+}
+
+static char **environment(struct reshard *reshard, unsigned shard)
+{
+    struct db_parameters parameters;
+    int count = 0, room = 0;
+    while (environ[room])
+        room++;
+    char **result = arena_array(&reshard->arena, char *, room + DB_PARAMETERS_MAX + 2);
+    if (!reshard_parameters(reshard, shard, &parameters, &reshard->error))
+        return NULL;
+    for (int i = 0; i < room; i++)
+        if (is_inherited(environ[i]))
+            result[count++] = environ[i];
+    for (int i = 0; i < parameters.count; i++) {
+        const char *variable = variable_of(parameters.names[i]);
+        if (variable && parameters.values[i])
+            result[count++] = RESHARD_TEXT(reshard, "%s=%s", variable, parameters.values[i]);
+    }
+    result[count++] = RESHARD_TEXT(reshard, "%s", OPTIONS);
+    return result;
+}
+
+/* ---- running ---- */
+
+static int fails(struct reshard *reshard, const char *what, const char *why)
+{
+    reshard->error = (struct db_error){.sqlstate = "58000"};
+    snprintf(reshard->error.text, sizeof reshard->error.text, "%s: %s", what, why);
+    return -1;
+}
+
+/* Its exit status; where we are stopped it is too. */
+static int wait_for(struct reshard *reshard, pid_t pid, const char *name)
+{
+    int status;
+    for (;;) {
+        pid_t ended = waitpid(pid, &status, WNOHANG);
+        if (ended == pid)
+            break;
+        if (ended < 0 && errno != EINTR)
+            return fails(reshard, name, strerror(errno));
+        if (reshard_stopped(reshard)) {
+            kill(pid, SIGTERM);
+            waitpid(pid, &status, 0);
+            return fails(reshard, name, "interrupted");
+        }
+        nanosleep(&(struct timespec){.tv_nsec = LOOK_EVERY_MS * 1000000}, NULL);
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : fails(reshard, name, "it was killed");
+}
+
+int program_run(struct reshard *reshard, unsigned shard, const char *const *argv, const char *out,
+                const char *complaints)
+{
+    char **environment_of = environment(reshard, shard);
+    posix_spawn_file_actions_t files;
+    pid_t pid;
+    if (!environment_of)
+        return -1;
+    posix_spawn_file_actions_init(&files);
+    posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&files, 1, out ? out : "/dev/null",
+                                     O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    posix_spawn_file_actions_addopen(&files, 2, complaints, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    int error = posix_spawnp(&pid, argv[0], &files, NULL, (char *const *)argv, environment_of);
+    posix_spawn_file_actions_destroy(&files);
+    if (error)
+        return fails(reshard, argv[0],
+                     error == ENOENT ? "not found: install the client programs of Postgres, or set"
+                                       " PGSHUNT_PG_BINDIR to their folder"
+                                     : strerror(error));
+    return wait_for(reshard, pid, argv[0]);
+}
