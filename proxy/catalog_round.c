@@ -144,7 +144,10 @@ static bool lacks_keyspace(const struct database_config *database, const struct 
 /* What was in use is not there any more: somebody has removed it, or a failover has lost the newest change. */
 static bool is_older(const struct map_watch *watch, const struct catalog_map *map)
 {
-    return watch->recorded && map->epoch < watch->recorded->map.epoch;
+    pthread_mutex_lock(&watch->watches->lock);
+    bool older = watch->recorded && map->epoch < watch->recorded->map.epoch;
+    pthread_mutex_unlock(&watch->watches->lock);
+    return older;
 }
 
 static void keep_state(struct map_watch *watch)
@@ -206,8 +209,9 @@ static void follow(struct map_watch *watch, const struct database *database,
                    struct recorded_map *fresh)
 {
     struct db_error error = {.text = ""};
-    bool changed, first = !watch->recorded;
+    bool changed;
     pthread_mutex_lock(&watch->watches->lock);
+    bool first = !watch->recorded;
     take(watch, fresh, &changed, &error);
     bool misfit = watch->misfit[0];
     pthread_mutex_unlock(&watch->watches->lock);
