@@ -141,11 +141,16 @@ static void let_all_go(struct worker *worker)
     }
     while (!list_empty(&going)) {
         struct client *client = list_entry(going.next, struct client, waiting);
+        struct worker_stats *stats = client->stats;
+        uint64_t held = stats->held, waited = stats->wait_us;
         int64_t since = client->waiting_since;
         bucket_hold_cancel(client);
         route_again(client);
-        if (client->bucket_held)
-            client->waiting_since = since;
+        if (!client->bucket_held)
+            continue;
+        client->waiting_since = since; /* it is the same wait */
+        stats->held = held;
+        stats->wait_us = waited;
     }
 }
 

@@ -57,7 +57,7 @@ struct shard_set {
     enum shard_set_kind kind;
     unsigned one;
     uint64_t *bits; /* SHARDS_SOME, in the plan's arena, never changed once another set shares it */
-    bool not_held;  /* all rows that count are of buckets that are not held; SHARDS_NONE: no matter */
+    bool not_held;  /* no row that counts is of a held bucket; SHARDS_NONE: no matter */
 };
 
 bool shards_contain(const struct shard_set *set, unsigned shard);
