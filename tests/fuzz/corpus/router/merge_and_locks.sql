@@ -1,0 +1,1 @@
+MERGE INTO users u USING orders o ON o.user_id = u.id AND o.id < 5 WHEN MATCHED AND u.name = 'x' THEN DELETE WHEN NOT MATCHED THEN INSERT (id, name) VALUES (o.user_id, 'y'); SELECT id FROM users ORDER BY name FOR NO KEY UPDATE SKIP LOCKED; EXPLAIN (FORMAT YAML, ANALYZE) SELECT id FROM users
