@@ -7,6 +7,7 @@
 
 #include "pgshunt/buffer.h"
 #include "pgshunt/guard.h"
+#include "resharder/slot.h"
 
 #define LIFT_MS 10000
 
@@ -218,6 +219,5 @@ bool fence_lift(struct reshard *reshard, unsigned shard, const struct move_table
 bool fence_mark(struct reshard *reshard, unsigned shard, const char *marker)
 {
     struct db *db = reshard_primary(reshard, shard);
-    return db && db_run(db, RESHARD_QUERY_MS, &reshard->error,
-                        "SELECT pg_logical_emit_message(true, 'pgshunt', $1)", 1, marker);
+    return db && slot_mark(db, marker, &reshard->error);
 }

@@ -8,6 +8,8 @@ from harness import Cluster
 from harness.process import wait_until
 from reshard_support import Stream, config, in_ranges, record_job, tool
 
+pytestmark = pytest.mark.slow
+
 USERS = {"name": "users", "type": "bigint",
          "tables": [{"name": name, "key": key} for name, key in
                     (("users", "id"), ("orders", "user_id"), ("logs", "user_id"), ("events", "user_id"))]}
