@@ -45,19 +45,25 @@ static bool fails(struct verification *v, const char *text)
 
 /* ---- the streams at rest ---- */
 
-static const char active_query[] = "SELECT FROM pg_replication_slots WHERE active AND "
-                                   "starts_with(slot_name, $1) AND NOT temporary";
-
-/* Whether a stream of the job reads on any of the shards. */
+/* Whether somebody reads from any of the job's slots. */
 static bool any_reads(struct verification *v, bool *reads)
 {
     struct reshard *reshard = v->reshard;
+    struct job_object *objects;
+    int count;
     *reads = false;
-    for (int i = 0; i < v->verify.nplaces; i++) {
-        struct db *db = reshard_primary(reshard, v->verify.places[i].shard);
-        PGresult *rows = db ? db_query(db, RESHARD_QUERY_MS, &reshard->error, active_query, 1,
-                                       RESHARD_TEXT(reshard, "pgshunt_%s_", v->job.name))
-                            : NULL;
+    if (!job_objects(reshard, &v->job, &objects, &count))
+        return false;
+    for (int i = 0; i < count; i++) {
+        int shard = shardmap_shard_by_name(reshard->map, objects[i].shard);
+        if (strcmp(objects[i].kind, "slot") != 0 || shard < 0)
+            continue;
+        struct db *db = reshard_primary(reshard, (unsigned)shard);
+        PGresult *rows =
+            db ? db_query(db, RESHARD_QUERY_MS, &reshard->error,
+                          "SELECT FROM pg_replication_slots WHERE active AND slot_name = $1", 1,
+                          objects[i].name)
+               : NULL;
         if (!rows)
             return false;
         *reads = *reads || PQntuples(rows) > 0;
