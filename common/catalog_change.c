@@ -356,7 +356,7 @@ static bool set_ghost(struct db *db, const char *database, const char *keyspace,
 static bool turn_ghosts(struct db *db, const char *database, const char *job,
                         const struct catalog_move *moves, int count, struct db_error *error)
 {
-    bool changed, done = true;
+    bool changed = false, done = true;
     for (int i = 0; done && i < count; i++)
         done = set_ghost(db, database, moves[i].range.keyspace, moves[i].target, job, false,
                          &changed, error);
