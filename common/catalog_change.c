@@ -421,6 +421,35 @@ bool catalog_abort(struct db *db, const char *database, const char *job, const c
     return catalog_end(db, done, error);
 }
 
+/* The state that a job was in before its attempt. */
+#define STATE_BEFORE                                                                               \
+    "CASE state WHEN 'switching' THEN 'streaming' WHEN 'rolling_back' THEN 'switched' ELSE state " \
+    "END"
+#define TOO_LATE "h.until < clock_timestamp() + $2::int * interval '1 ms'"
+
+/* One statement: a job that is undone raises the epoch to that of its guards, so that proxies pass them. */
+static const char expire_sql[] =
+    "WITH over AS (DELETE FROM pgshunt.hold h WHERE h.database = $1 AND h.job IS NOT NULL AND "
+    "" TOO_LATE " RETURNING h.job),"
+    " undone AS (UPDATE pgshunt.job j SET attempt = NULL, state = " STATE_BEFORE ", changed_at = "
+    "now() FROM over WHERE j.name = over.job AND j.database = $1 AND j.attempt IS NOT NULL "
+    "RETURNING j.name, j.epoch),"
+    " steps AS (INSERT INTO pgshunt.job_step (job, step, detail) SELECT name, 'repair', 'a switch "
+    "that was not finished is undone' FROM undone)"
+    " UPDATE pgshunt.epoch e SET epoch = greatest(e.epoch, u.epoch), changed_at = now() FROM "
+    "(SELECT max(epoch) AS epoch FROM undone) u WHERE e.database = $1 AND u.epoch IS NOT NULL";
+
+bool catalog_expire(struct db *db, const char *database, struct db_error *error)
+{
+    NUMBER(margin, CATALOG_TOO_LATE_MS);
+    if (!catalog_begin(db, error))
+        return false;
+    bool done = lock_map(db, database, error) &&
+                db_run(db, CATALOG_MS, error, expire_sql, 2, database, margin) &&
+                catalog_announce(db, database, error);
+    return catalog_end(db, done, error);
+}
+
 bool catalog_set_ghost(struct db *db, const char *database, const char *keyspace, const char *shard,
                        const char *job, bool has, struct db_error *error)
 {

@@ -389,6 +389,29 @@ static void note_reached(struct map_watch *watch)
     }
 }
 
+/* Who has asked for a hold has died, or is too late: it ends here, and clients never see more than a wait. */
+static bool is_too_late(struct map_watch *watch)
+{
+    bool late = false;
+    int64_t now = db_clock_ms();
+    pthread_mutex_lock(&watch->watches->lock);
+    for (int i = 0; watch_holds(watch) && i < watch->recorded->map.nholds; i++)
+        late |= watch->until[i] - now < CATALOG_TOO_LATE_MS;
+    pthread_mutex_unlock(&watch->watches->lock);
+    return late;
+}
+
+static void end_late_holds(struct map_watch *watch, const struct config *config)
+{
+    struct db_error error;
+    if (!may_write(watch) || !is_too_late(watch))
+        return;
+    watch->looked_at = 0; /* whoever was first */
+    if (!catalog_expire(watch->db, watch->database, &error) && error.sqlstate[0] &&
+        strcmp(error.sqlstate, "55P03") != 0)
+        no_rights(watch, config, "a switch that was not finished cannot be undone", &error);
+}
+
 static void go_round(struct map_watch *watch, const struct config *config,
                      const struct database *database)
 {
@@ -398,6 +421,8 @@ static void go_round(struct map_watch *watch, const struct config *config,
     pthread_mutex_unlock(&watch->watches->lock);
     if (connected && holds) /* who switches waits for it */
         say(watch, config);
+    if (connected && holds)
+        end_late_holds(watch, config);
     if (db_is_open(watch->db) && is_to_look(watch, holds)) {
         watch->looked_at = db_clock_ms();
         look(watch, config, database);

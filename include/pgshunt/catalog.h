@@ -131,6 +131,13 @@ MUST_CHECK bool catalog_flip(struct db *db, const char *database, const char *jo
 MUST_CHECK bool catalog_abort(struct db *db, const char *database, const char *job,
                               const char *attempt, int64_t epoch, const char *state,
                               struct db_error *error);
+/* Of a hold's lease: with less left nobody may change the map any more, and anybody may undo the attempt. */
+#define CATALOG_TOO_LATE_MS 900
+/*
+ * Undoes, as catalog_abort(), the attempts of jobs whose hold has less than that left: by proxies, which keep holding what a
+ * command that died has left, until it is done. Where there are none, nothing is changed.
+ */
+MUST_CHECK bool catalog_expire(struct db *db, const char *database, struct db_error *error);
 /*
  * A shard has ghost rows of a keyspace from now on, or none any more; announced. The epoch is raised if that is new: only
  * when all proxies have it do they leave such rows out.
