@@ -166,6 +166,32 @@ static bool check_jobs(struct check *check)
     return true;
 }
 
+static bool gives_and_takes(const struct moves *moves, const struct keyspace *keyspace,
+                            unsigned shard)
+{
+    bool gives = false, takes = false;
+    for (int i = 0; i < moves->count; i++) {
+        gives |= moves->items[i].keyspace == keyspace && moves->items[i].source == shard;
+        takes |= moves->items[i].keyspace == keyspace && moves->items[i].target == shard;
+    }
+    return gives && takes;
+}
+
+/* A shard's table of ghost keys says of a key that its rows do not count: those that come before the switch, those
+ * that go behind it. It has one such table for a keyspace, so it cannot do both. */
+static void check_ways(struct check *check)
+{
+    struct reshard *reshard = check->reshard;
+    for (unsigned k = 0; k < shardmap_keyspaces(reshard->map); k++)
+        for (unsigned s = 0; s < shardmap_shards(reshard->map); s++) {
+            const struct keyspace *keyspace = shardmap_keyspace(reshard->map, k);
+            if (gives_and_takes(&reshard->moves, keyspace, s))
+                check_problem(check, shardmap_shard_name(reshard->map, s), keyspace->name,
+                              "the shard would both give and take buckets of the keyspace",
+                              "Let it do the one in this job, and the other in a later one");
+        }
+}
+
 /* What stays behind on a shard that is to own nothing. */
 static void check_staying(struct check *check)
 {
@@ -188,6 +214,7 @@ bool check_all(struct check *check)
     check->tables = arena_array(&reshard->arena, struct move_tables, nshards);
     check->makes = arena_array(&reshard->arena, bool, nshards);
     check_staying(check);
+    check_ways(check);
     for (unsigned s = 0; s < nshards; s++)
         if (check_is_source(check, s) || check_is_target(check, s))
             good &= check_shard(check, s);

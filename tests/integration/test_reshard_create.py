@@ -219,6 +219,13 @@ def test_rows_where_there_can_be_none(cluster, tmp_path):
     assert not problems(plan(conf, "--add", "s2"))
 
 
+def test_both_ways_at_once(conf, cluster):
+    """A shard has one table of keys that do not count: it cannot be both for what comes and for what goes."""
+    found = problems(plan(conf, "--move", "0-99:s1,6000-6099:s2", expect=5))
+    assert set(found) == {("s1", "users")} and "later" in found[("s1", "users")]["mend"]
+    assert not problems(plan(conf, "--move", "0-99:s1,12000-12099:s1"))
+
+
 def test_create(conf, cluster):
     catalog = cluster.primaries[0]
     ctl(conf, "create", "Bad-Name", *MOVE, expect=3)
