@@ -173,8 +173,8 @@ bool pipeline_takes_plan(const struct client *client, const struct plan *plan)
 {
     const struct server *server = client->extended->server;
     return plan->kind == PLAN_DIRECT && plan->shard == server->shard && !plan->needs_schema &&
-           !plan->touches_held &&
-           !plan->nwants && (client->tx || plan->node == NODE_CLASS_REPLICA || !replica(server)) &&
+           !plan->touches_held && !plan->nwants &&
+           (client->tx || plan->node == NODE_CLASS_REPLICA || !replica(server)) &&
            !sequences_in_the_way(client, server);
 }
 
