@@ -224,6 +224,7 @@ static enum reshard_outcome stands_still(struct run *run)
 static struct streams *begin_streams(struct run *run)
 {
     job_set_error(run->reshard, run->job, NULL);
+    failpoint("run_streams");
     return streams_start(run->reshard, run->job, NULL);
 }
 

@@ -21,9 +21,6 @@ MUST_CHECK bool streams_make(struct reshard *reshard, const struct job *job, boo
 const char *streams_origin(struct reshard *reshard, const struct job *job, unsigned source,
                            bool reverse);
 
-/* The name of the origin that changes of shard `source` have on the shards they are applied on. In the arena. */
-const char *streams_origin(struct reshard *reshard, const struct job *job, unsigned source,
-                           bool reverse);
 /*
  * Starts them: all, or (`until`, by shard's number) only the forward ones up to these positions, for a copy that is
  * done in several passes. Up to the newest snapshot that was copied under (see streams_remember()) the forward ones may meet

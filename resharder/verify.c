@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "pgshunt/failpoint.h"
 #include "resharder/job.h"
 #include "resharder/snapshot.h"
 #include "resharder/streams.h"
@@ -17,6 +18,7 @@
 #define JOBS 2
 #define REST_MS 30000
 #define LOOK_EVERY_MS 20
+#define MEET_TRIES 10
 
 struct verification {
     struct reshard *reshard;
@@ -77,7 +79,8 @@ static bool rest_streams(struct verification *v)
 {
     struct reshard *reshard = v->reshard;
     bool reads = true;
-    v->lock = job_lock(reshard, &v->job);
+    if (!v->lock)
+        v->lock = job_lock(reshard, &v->job);
     if (!v->lock && strcmp(reshard->error.sqlstate, "55P03") != 0)
         return false;
     if (!v->lock && !v->job.paused) {
@@ -150,11 +153,63 @@ static bool snapshot_follower(struct verification *v, int i)
     return rows != NULL;
 }
 
-static bool take_snapshots(struct verification *v)
+/*
+ * Somebody who runs the job may have been about to start its streams when they were at rest: then a follower has
+ * more than its owner's snapshot, and the two must not be compared.
+ */
+static bool is_ahead(struct verification *v, const uint64_t *positions, bool *ahead)
+{
+    struct reshard *reshard = v->reshard;
+    int count;
+    const struct link *links = moves_links(&v->moves, &reshard->arena, &count);
+    *ahead = false;
+    for (int i = 0; i < count; i++) {
+        struct db *db = reshard_primary(reshard, links[i].target);
+        uint64_t position = positions[links[i].source];
+        PGresult *rows =
+            db ? db_query(
+                     db, RESHARD_QUERY_MS, &reshard->error,
+                     "SELECT pg_replication_origin_progress($1, true) > $2::pg_lsn", 2,
+                     streams_origin(reshard, &v->job, links[i].source, v->reverse),
+                     RESHARD_TEXT(reshard, "%X/%X", (unsigned)(position >> 32), (unsigned)position))
+               : NULL;
+        if (!rows)
+            return false;
+        *ahead = *ahead || PQgetvalue(rows, 0, 0)[0] == 't';
+        PQclear(rows);
+    }
+    return true;
+}
+
+static void drop_owners(struct verification *v)
+{
+    for (int i = 0; i < v->verify.nplaces; i++)
+        if (v->snapshots[i].pg)
+            snapshot_drop(&v->snapshots[i]);
+}
+
+/* Owners' snapshots, and the followers at exactly their positions. */
+static bool meet(struct verification *v)
 {
     struct reshard *reshard = v->reshard;
     uint64_t *positions = arena_array(&reshard->arena, uint64_t, shardmap_shards(reshard->map) + 1);
-    bool good = rest_streams(v) && snapshot_owners(v, positions) && catch_up(v, positions);
+    for (int tries = 0; tries < MEET_TRIES; tries++) {
+        bool ahead;
+        if (!rest_streams(v) || !snapshot_owners(v, positions))
+            return false;
+        failpoint("verify_snapshots");
+        if (!catch_up(v, positions) || !is_ahead(v, positions, &ahead))
+            return false;
+        if (!ahead)
+            return true;
+        drop_owners(v);
+    }
+    return fails(v, "the streams do not rest: somebody starts them again and again");
+}
+
+static bool take_snapshots(struct verification *v)
+{
+    bool good = meet(v);
     for (int i = 0; good && i < v->verify.nplaces; i++)
         good = v->verify.places[i].side == VERIFY_OWNER || snapshot_follower(v, i);
     good = good && verify_open(&v->verify);
@@ -318,11 +373,9 @@ static enum reshard_outcome verify_job(struct verification *v, int jobs)
 static void release(struct verification *v)
 {
     verify_close(&v->verify);
-    for (int i = 0; i < v->verify.nplaces; i++) {
-        if (v->snapshots[i].pg)
-            snapshot_drop(&v->snapshots[i]);
+    drop_owners(v);
+    for (int i = 0; i < v->verify.nplaces; i++)
         db_close(v->holders[i]);
-    }
     job_free(&v->job);
 }
 

@@ -415,3 +415,46 @@ def test_killed_at_every_step(cluster, proxies):
     assert load.errors() == []
     judge(cluster, one, load)
     assert left_over(cluster) == []
+
+
+def wait_stopped(process):
+    def stopped():
+        with open(f"/proc/{process.pid}/stat", encoding="ascii") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] == "T"
+    wait_until(stopped, 60, "the command to stop")
+
+
+@needs_failpoints
+def test_verify_while_a_runner_starts(cluster, proxies):
+    """A runner whose streams begin right behind verify's look brings the target too far: that is no difference."""
+    one, other = proxies
+    program = os.path.join(os.path.dirname(binary()), "pgshuntctl")
+
+    def stopping(step, *args):
+        return subprocess.Popen([program, "-c", one.config_path, "reshard", *args], env={**os.environ, "PGSHUNT_STOP_AT": step},
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def moved():
+        node = cluster.primaries[2]
+        return node.value("SELECT count(*) FROM orders") + node.value("SELECT coalesce(sum(balance), 0) FROM users")
+
+    with Load(one, other) as load:
+        load.progress(100)
+        ctl(one, "create", "grow", "--move", "0-8191:s2")
+        ctl(one, "run", "grow", "--until-caught-up")
+        runner = stopping("run_streams", "run", "grow")
+        wait_stopped(runner)
+        verify = stopping("verify_snapshots", "verify", "grow")
+        wait_stopped(verify)
+        load.progress(100)
+        before = moved()
+        runner.send_signal(signal.SIGCONT)
+        wait_until(lambda: moved() != before, 60, "the runner's streams")
+        verify.send_signal(signal.SIGCONT)
+        said = verify.communicate(timeout=60)[0]
+        runner.send_signal(signal.SIGINT)
+        runner.communicate(timeout=60)
+        assert verify.returncode == 0, said
+        ctl(one, "cancel", "grow")
+    assert load.errors() == []
+    assert left_over(cluster) == []
