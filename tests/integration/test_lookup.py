@@ -225,7 +225,7 @@ def test_a_value_that_has_moved_is_found_where_it_is(proxy, three):
         three.primaries[home].sql("UPDATE users SET email = 'old' WHERE id = %s", (user,))
         fetch_none(client, "INSERT INTO users (id, email) VALUES (%s, %s)", (other, email(user)))
         try:
-            for _ in range(4):  # each worker has a cache of its own
+            for _ in range(12):  # each worker has a cache of its own
                 with session(proxy) as fresh:
                     assert one(fresh, "SELECT id FROM users WHERE email = %s", (email(user),)) == other
             assert counts(proxy)["stale"] >= before["stale"] + 1
