@@ -68,6 +68,8 @@ static enum fence_result try_lock(struct fence *fence, const char *list)
 {
     if (!run(fence, "BEGIN") || !be_quick(fence))
         return FENCE_FAILED;
+    if (!fence->tables->count) /* nothing that could be written to */
+        return FENCE_LOCKED;
     if (run(fence, RESHARD_TEXT(fence->reshard, "LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE", list)))
         return FENCE_LOCKED;
     const char *state = fence->reshard->error.sqlstate;

@@ -222,9 +222,9 @@ bool slot_publish(struct reshard *reshard, unsigned shard, const char *publicati
     }
     return db_run(db, RESHARD_QUERY_MS, &reshard->error,
                   RESHARD_TEXT(reshard,
-                               "CREATE PUBLICATION \"%s\" FOR TABLE %s WITH (publish = 'insert,"
-                               " update, delete, truncate', publish_via_partition_root = true)",
-                               publication, list),
+                               "CREATE PUBLICATION \"%s\" %s%s WITH (publish = 'insert, update,"
+                               " delete, truncate', publish_via_partition_root = true)",
+                               publication, *list ? "FOR TABLE " : "", list),
                   0);
 }
 

@@ -56,7 +56,7 @@ const char *streams_origin(struct reshard *reshard, const struct job *job, unsig
                         folded(reshard, source));
 }
 
-static const char *publication_name(struct reshard *reshard, const struct job *job, bool reverse)
+const char *streams_publication(struct reshard *reshard, const struct job *job, bool reverse)
 {
     return RESHARD_TEXT(reshard, "pgshunt_%s%s", job->name, reverse ? "_r" : "");
 }
@@ -114,7 +114,7 @@ static bool make_stream(struct reshard *reshard, const struct job *job, const st
     const char *origin = streams_origin(reshard, job, link.source, reverse);
     return target && tables_read(source, moves, &reshard->arena, &tables, &reshard->error) &&
            db_run(target, RESHARD_QUERY_MS, &reshard->error, applied_table, 0) &&
-           make_publication(reshard, job, link.source, publication_name(reshard, job, reverse),
+           make_publication(reshard, job, link.source, streams_publication(reshard, job, reverse),
                             &tables) &&
            job_will_make(reshard, job, link.target, "origin", origin, NULL) &&
            slot_create_origin(reshard, link.target, origin) &&
@@ -180,7 +180,7 @@ static bool describe(struct streams *streams, const struct job *job, struct one 
                     .link = link,
                     .job = job->name,
                     .slot = slot_name(reshard, job, link.target, reverse),
-                    .publication = publication_name(reshard, job, reverse),
+                    .publication = streams_publication(reshard, job, reverse),
                     .origin = streams_origin(reshard, job, link.source, reverse),
                     /* what came the other way is at home here: */
                     .skip_origin = streams_origin(reshard, job, link.target, !reverse),

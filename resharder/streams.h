@@ -20,6 +20,8 @@ MUST_CHECK bool streams_make(struct reshard *reshard, const struct job *job, boo
 /* The name of the origin that changes of shard `source` have on the shards they are applied on. In the arena. */
 const char *streams_origin(struct reshard *reshard, const struct job *job, unsigned source,
                            bool reverse);
+/* ... and of the publication on the shards that changes come from. */
+const char *streams_publication(struct reshard *reshard, const struct job *job, bool reverse);
 
 /*
  * Starts them: all, or (`until`, by shard's number) only the forward ones up to these positions, for a copy that is

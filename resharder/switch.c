@@ -180,6 +180,8 @@ static enum reshard_outcome take_turn(struct turn *turn)
     struct job *job = turn->job;
     if (!have_streams(turn) || !turn_prepare(turn))
         return fails(turn, "cannot prepare");
+    if (turn_has_new_tables(turn))
+        return RESHARD_REFUSED;
     if (!be_ready(turn)) {
         fails(turn, "not caught up");
         return reshard_stopped(reshard) ? RESHARD_STOPPED : RESHARD_GAVE_UP;

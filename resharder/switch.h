@@ -49,6 +49,8 @@ struct turn {
 
 /* Everything that can be prepared before: sessions, statements, the guard's function. */
 MUST_CHECK bool turn_prepare(struct turn *turn);
+/* Tables that are there and not streamed, for they were made since the job began: told as problems. True: some. */
+bool turn_has_new_tables(struct turn *turn);
 enum fence_result turn_lock(struct turn *turn);
 /* A marker on every source, applied on every target before `until` (db_clock_ms). */
 MUST_CHECK bool turn_mark(struct turn *turn, const char *marker, int64_t until);

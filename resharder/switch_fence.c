@@ -111,6 +111,40 @@ bool turn_prepare(struct turn *turn)
     return true;
 }
 
+/* What its rows would lose by a switch is not on the other side. */
+static const char new_tables_query[] =
+    "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid ="
+    " c.relnamespace WHERE c.oid = ANY ($1::oid[]) AND NOT EXISTS (SELECT FROM pg_publication p"
+    " JOIN pg_publication_rel r ON r.prpubid = p.oid WHERE p.pubname = $2 AND r.prrelid = c.oid)";
+
+static bool tell_new_tables(struct turn *turn, const struct turn_source *source)
+{
+    struct reshard *reshard = turn->reshard;
+    const char *oids = "{";
+    for (int i = 0; i < source->tables.count; i++)
+        oids = RESHARD_TEXT(reshard, "%s%s%u", oids, i ? "," : "", source->tables.items[i].oid);
+    PGresult *rows =
+        db_query(reshard_primary(reshard, source->shard), RESHARD_QUERY_MS, &reshard->error,
+                 new_tables_query, 2, RESHARD_TEXT(reshard, "%s}", oids),
+                 streams_publication(reshard, turn->job, turn->before == JOB_SWITCHED));
+    for (int i = 0; rows && i < PQntuples(rows); i++)
+        reshard_tell(reshard, RESHARD_PROBLEM, shard_name(turn, source->shard),
+                     PQgetvalue(rows, i, 0),
+                     "the table was made since the job began: its rows are not streamed",
+                     "drop it, or cancel the job and create it again");
+    bool some = !rows || PQntuples(rows) > 0;
+    PQclear(rows);
+    return some;
+}
+
+bool turn_has_new_tables(struct turn *turn)
+{
+    bool some = false;
+    for (int i = 0; i < turn->nsources; i++)
+        some |= tell_new_tables(turn, &turn->sources[i]);
+    return some;
+}
+
 /* ---- the lock ---- */
 
 enum fence_result turn_lock(struct turn *turn)

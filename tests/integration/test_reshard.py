@@ -17,7 +17,7 @@ from reshard_support import bucket
 pytestmark = pytest.mark.slow
 
 KEYSPACE = {"name": "users", "type": "bigint",
-            "tables": [{"name": "users", "key": "id"}, {"name": "orders", "key": "user_id"}]}
+            "tables": [{"name": "users", "key": "id"}, {"name": "orders", "key": "user_id"}, {"name": "notes", "key": "user_id"}]}
 TABLES = ("CREATE TABLE users (id bigint PRIMARY KEY, balance bigint NOT NULL, note text);"
           "CREATE TABLE orders (user_id bigint REFERENCES users, number bigint, total numeric, PRIMARY KEY (user_id, number))")
 CLIENTS = 6
@@ -363,6 +363,29 @@ def test_switch_gives_up_on_a_long_transaction(cluster, proxies):
         load.progress(100)
         sitter.close()
     assert load.errors() == []
+
+
+def test_table_made_meanwhile(cluster, proxies):
+    """Its rows are on no slot: a switch would lose them."""
+    with Load(*proxies) as load, start(cluster, proxies[0], load, wish=("--move", "0-8191:s2")):
+        proxies[0].sql("CREATE TABLE notes (user_id bigint, id bigint, PRIMARY KEY (user_id, id))")
+        assert "public.notes: the table was made since the job began" in ctl(proxies[0], "switch", "grow", code=3)
+        proxies[0].sql("DROP TABLE notes")
+        ctl(proxies[0], "switch", "grow")
+        proxies[0].sql("CREATE TABLE notes (user_id bigint, id bigint, PRIMARY KEY (user_id, id))")
+        assert "public.notes" in ctl(proxies[0], "rollback", "grow", code=3)
+    assert load.errors() == []
+
+
+def test_keyspace_without_tables(cluster, proxies):
+    for node in cluster.primaries:
+        node.sql("DROP TABLE orders, users")
+    ctl(proxies[0], "create", "early", "--move", "0-99:s2")
+    ctl(proxies[0], "run", "early", "--until-caught-up")
+    for verb in ("verify", "switch", "rollback", "switch", "complete"):
+        ctl(proxies[0], verb, "early")
+    assert set(owners(cluster).values()) == {0, 1, 2}
+    assert left_over(cluster) == []
 
 
 def test_status_and_mistakes(cluster, proxies):
