@@ -157,6 +157,7 @@ bool listen_points_find(struct listen_points *points, const struct config *confi
                         size_t size)
 {
     points->count = 0;
+    points->setting = NULL;
     return listen_points_add_port(points, config, config->listen_port, LISTEN_PLAIN, error, size) &&
            (!config->primary_port || listen_points_add_port(points, config, config->primary_port,
                                                             LISTEN_PRIMARY, error, size)) &&
