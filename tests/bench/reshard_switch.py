@@ -57,6 +57,8 @@ def read_log(folder):
         with open(path, encoding="ascii") as log:
             for line in log:
                 fields = line.split()
+                if len(fields) < 6 or not line.endswith("\n"):
+                    continue  # the last one: pgbench was ended
                 transactions.append((int(fields[4]) + int(fields[5]) / 1e6, int(fields[2]) / 1000))
     return transactions
 
