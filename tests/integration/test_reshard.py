@@ -186,7 +186,13 @@ def proxies(cluster):
         yield one, other
 
 
+def patient(args):
+    """A loaded machine may take longer over a switch than anybody would wait for."""
+    return (*args, "--max-pause", "5s") if args[0] in ("switch", "rollback") else args
+
+
 def ctl(proxy, *args, code=0, timeout=120):
+    args = args if code else patient(args)
     ran = subprocess.run([os.path.join(os.path.dirname(binary()), "pgshuntctl"), "-c", proxy.config_path, "reshard", *args],
                          capture_output=True, text=True, timeout=timeout)
     assert ran.returncode == code, ran.stdout + ran.stderr
@@ -408,6 +414,7 @@ def test_status_and_mistakes(cluster, proxies):
 
 def crash(proxy, step, *args):
     """The command is killed behind that step."""
+    args = patient(args)
     ran = subprocess.run([os.path.join(os.path.dirname(binary()), "pgshuntctl"), "-c", proxy.config_path, "reshard", *args],
                          capture_output=True, text=True, timeout=60, env={**os.environ, "PGSHUNT_CRASH_AT": step})
     assert ran.returncode == -signal.SIGKILL, ran.stdout + ran.stderr
