@@ -343,7 +343,8 @@ static int run(struct ctl *ctl, const struct verb *verb, struct call *call)
             fputs("\033[H\033[2J", stdout);
         outcome = ctl_stop ? outcome : verb->run(call);
     }
-    int status = reshard_shown_finish(shown, outcome, verb->done);
+    const char *done = ctl->dry_run ? "Nothing was changed." : verb->done;
+    int status = reshard_shown_finish(shown, outcome, done);
     reshard_shown_free(shown);
     return status;
 }

@@ -405,6 +405,9 @@ def test_status_and_mistakes(cluster, proxies):
     ctl(proxy, "create", "small", "--move", "0-99:s2")
     ctl(proxy, "create", "small", "--move", "100-199:s2", code=5)
     assert "needs one that is streaming" in ctl(proxy, "switch", "small", code=3)
+    said = ctl(proxy, "cancel", "small", "--dry-run")
+    assert "would be done" in said and said.endswith("Nothing was changed.\n")
+    assert state(cluster, "small") == "created"
     lines = [json.loads(line) for line in ctl(proxy, "status", "small", "--json").splitlines()]
     assert lines[-1]["outcome"] == "done"
     assert any("100 buckets" in line.get("text", "") or "buckets of users" in line.get("text", "") for line in lines)
