@@ -3,7 +3,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "pgshunt/catalog.h"
 #include "pgshunt/failpoint.h"
@@ -38,7 +37,7 @@ bool clean_slot(struct db *db, const char *name, struct db_error *error)
         /* 55006: somebody reads from it (again) */
         if (strcmp(error->sqlstate, "55006") != 0 || db_clock_ms() >= until)
             return false;
-        nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+        reshard_sleep(NULL, 50000);
     }
 }
 
@@ -122,7 +121,7 @@ static struct job_lock *wait_for_runner(struct reshard *reshard, const struct jo
         bool again = !lock && strcmp(reshard->error.sqlstate, "55P03") == 0;
         if (!again || db_clock_ms() >= until || reshard_stopped(reshard))
             return lock;
-        nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+        reshard_sleep(reshard, 100000);
     }
 }
 

@@ -1,7 +1,6 @@
 /* clear.c: rows that a shard has and does not own, deleted in small transactions. */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "pgshunt/buffer.h"
 #include "resharder/clean.h"
@@ -188,7 +187,7 @@ static bool throttle(struct clearing *clearing, int64_t wal, int64_t began)
         return false;
     int64_t due = clearing->rate ? began + (now - wal) * 1000 / clearing->rate : 0;
     while (db_clock_ms() < due && !reshard_stopped(clearing->reshard))
-        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+        reshard_sleep(clearing->reshard, 10000);
     return !reshard_stopped(clearing->reshard);
 }
 

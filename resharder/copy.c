@@ -293,12 +293,6 @@ static int64_t clock_us(void)
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
-static void doze(int64_t us)
-{
-    struct timespec time = {.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000};
-    nanosleep(&time, NULL);
-}
-
 /* When the bytes are allowed: now, or later. */
 static int64_t ask_rate(struct copy_run *run, int64_t bytes)
 {
@@ -318,7 +312,8 @@ bool copy_rest(struct copy_run *run, int64_t bytes)
 {
     int64_t until = ask_rate(run, bytes), left;
     while (!run->halt && ((left = until - clock_us()) > 0 || run->wait))
-        doze(run->wait || left > LOOK_EVERY_MS * 1000 ? LOOK_EVERY_MS * 1000 : left);
+        reshard_sleep(run->reshard,
+                      run->wait || left > LOOK_EVERY_MS * 1000 ? LOOK_EVERY_MS * 1000 : left);
     return !run->halt;
 }
 
@@ -480,7 +475,7 @@ static void watch(struct copy_run *run)
             tell_progress(run);
             told_at = now;
         }
-        doze(LOOK_EVERY_MS * 1000 / 5);
+        reshard_sleep(run->reshard, LOOK_EVERY_MS * 1000 / 5);
     }
     tell_progress(run);
 }

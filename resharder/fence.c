@@ -3,7 +3,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "pgshunt/buffer.h"
 #include "pgshunt/guard.h"
@@ -125,12 +124,6 @@ static void name_blockers(struct fence *fence, bool end)
     reshard->error = blocked;
 }
 
-static void pause_ms(int64_t ms)
-{
-    struct timespec time = {.tv_nsec = (long)ms * 1000000};
-    nanosleep(&time, NULL);
-}
-
 enum fence_result fence_lock(struct fence *fence, int64_t until, bool force)
 {
     const char *list = table_list(fence);
@@ -144,7 +137,7 @@ enum fence_result fence_lock(struct fence *fence, int64_t until, bool force)
             name_blockers(fence, force && !late);
         if (late)
             return FENCE_BLOCKED;
-        pause_ms(2 + rand() % 8); /* another writer's turn */
+        reshard_sleep(fence->reshard, 2000 + rand() % 8 * 1000); /* another writer's turn */
     }
 }
 
@@ -195,7 +188,7 @@ static bool drop_guard(struct fence *fence, const char *statement, int64_t until
         bool again = strcmp(fence->reshard->error.sqlstate, "55P03") == 0;
         if (!again || db_clock_ms() >= until || reshard_stopped(fence->reshard))
             return false;
-        pause_ms(20);
+        reshard_sleep(fence->reshard, 20000);
     }
     return true;
 }

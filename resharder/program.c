@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -123,7 +122,7 @@ static int wait_for(struct reshard *reshard, pid_t pid, const char *name)
             waitpid(pid, &status, 0);
             return fails(reshard, name, "interrupted");
         }
-        nanosleep(&(struct timespec){.tv_nsec = LOOK_EVERY_MS * 1000000}, NULL);
+        reshard_sleep(reshard, LOOK_EVERY_MS * 1000);
     }
     return WIFEXITED(status) ? WEXITSTATUS(status) : fails(reshard, name, "it was killed");
 }

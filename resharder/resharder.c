@@ -3,8 +3,11 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "pgshunt/catalog.h"
+
+#define SLEEP_PIECE_US 10000 /* then the stop flag is looked at */
 
 /* ---- telling ---- */
 
@@ -29,6 +32,17 @@ enum reshard_outcome reshard_fails(struct reshard *reshard, const char *shard, c
 bool reshard_stopped(const struct reshard *reshard)
 {
     return reshard->request->stop && *reshard->request->stop;
+}
+
+void reshard_sleep(const struct reshard *reshard, int64_t us)
+{
+    while (us > 0) {
+        int64_t piece = us < SLEEP_PIECE_US ? us : SLEEP_PIECE_US;
+        nanosleep(&(struct timespec){.tv_nsec = (long)piece * 1000}, NULL);
+        us -= piece;
+        if (reshard && reshard_stopped(reshard))
+            return;
+    }
 }
 
 /* ---- sessions ---- */

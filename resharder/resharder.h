@@ -44,5 +44,7 @@ void reshard_tell(struct reshard *reshard, enum reshard_event_kind kind, const c
 /* Tells reshard->error as a failure of `what`. Always RESHARD_UNFINISHED, or RESHARD_STOPPED. */
 enum reshard_outcome reshard_fails(struct reshard *reshard, const char *shard, const char *what);
 bool reshard_stopped(const struct reshard *reshard);
+/* Rests, for little more than 10 ms where the request is stopped. From any thread; NULL: nothing can stop it. */
+void reshard_sleep(const struct reshard *reshard, int64_t us);
 
 #endif

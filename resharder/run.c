@@ -1,7 +1,6 @@
 /* run.c: a job from `created` to `streaming`, and kept streaming: every part may be interrupted and goes on. */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "pgshunt/catalog.h"
 #include "pgshunt/failpoint.h"
@@ -24,11 +23,6 @@ struct run {
     const struct link *links;
     int nlinks;
 };
-
-static void pause_ms(int64_t ms)
-{
-    nanosleep(&(struct timespec){.tv_nsec = (long)ms * 1000000}, NULL);
-}
 
 /* ---- before the first row ---- */
 
@@ -53,7 +47,7 @@ static bool make_full(struct run *run, unsigned shard, const char *relation, con
             return db_run(db, RESHARD_QUERY_MS, &reshard->error, "RESET lock_timeout", 0);
         if (strcmp(reshard->error.sqlstate, "55P03") != 0)
             return false;
-        pause_ms(50);
+        reshard_sleep(reshard, 50000);
     }
     return false;
 }
@@ -154,7 +148,7 @@ static bool wait_for_proxies(struct run *run)
                      "a proxy does not follow the map (%s)", who);
             return false;
         }
-        pause_ms(LOOK_EVERY_MS);
+        reshard_sleep(reshard, LOOK_EVERY_MS * 1000);
     }
     return true;
 }
@@ -253,7 +247,7 @@ static enum reshard_outcome stream(struct run *run)
             outcome = RESHARD_DONE;
             break;
         }
-        pause_ms(LOOK_EVERY_MS / 2);
+        reshard_sleep(run->reshard, LOOK_EVERY_MS * 500);
     }
     streams_stop(streams);
     return outcome;

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "resharder/copy.h"
 #include "resharder/streams.h"
@@ -34,11 +33,6 @@ struct run_copy {
     uint64_t *positions; /* of the snapshots, by shard */
     int64_t delay_ms;    /* before the next try */
 };
-
-static void doze(int64_t ms)
-{
-    nanosleep(&(struct timespec){.tv_nsec = (long)ms * 1000000}, NULL);
-}
 
 /* ---- passes, recorded on the targets ---- */
 
@@ -161,7 +155,7 @@ static bool catch_up(struct run_copy *run)
     struct streams *streams = streams_start(reshard, run->job, run->positions);
     enum streams_health health = streams ? STREAMS_RUNNING : STREAMS_FAILED;
     while (health == STREAMS_RUNNING && !reshard_stopped(reshard)) {
-        doze(10);
+        reshard_sleep(reshard, 10000);
         health = streams_tend(streams);
     }
     streams_stop(streams);
@@ -240,7 +234,7 @@ static bool may_try_again(struct run_copy *run)
                  RESHARD_TEXT(reshard, "interrupted, goes on soon: %s", reshard->error.text), NULL);
     for (int64_t until = db_clock_ms() + run->delay_ms;
          db_clock_ms() < until && !reshard_stopped(reshard);)
-        doze(50);
+        reshard_sleep(reshard, 50000);
     for (int i = 0; i < run->nsources && useless; i++)
         snapshot_drop(&run->sources[i].snapshot);
     return !reshard_stopped(reshard);

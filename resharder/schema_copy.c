@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "resharder/copyio.h"
@@ -291,7 +290,7 @@ static bool copy_reference(struct schema_copy *copy, const char *relation, const
         db_close(to);
         db_close(from);
         if (locked_out)
-            nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+            reshard_sleep(reshard, 100000);
     }
     return good;
 }

@@ -1,17 +1,11 @@
 /* switch_fence.c: locks on the old owners, markers through the streams, sequences, guards. */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "pgshunt/guard.h"
 #include "resharder/switch.h"
 
 #define LOOK_MS 2
-
-static void pause_ms(int64_t ms)
-{
-    nanosleep(&(struct timespec){.tv_nsec = (long)ms * 1000000}, NULL);
-}
 
 static const char *shard_name(const struct turn *turn, unsigned shard)
 {
@@ -211,7 +205,7 @@ bool turn_mark(struct turn *turn, const char *marker, int64_t until)
             return false;
         if (db_clock_ms() >= until || reshard_stopped(turn->reshard))
             return came_too_late(turn, &turn->links[i]);
-        pause_ms(LOOK_MS);
+        reshard_sleep(turn->reshard, LOOK_MS * 1000);
     }
     return true;
 }

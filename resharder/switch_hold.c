@@ -1,6 +1,5 @@
 /* switch_hold.c: proxies keep the statements on moving buckets waiting, and follow the new map. */
 #include <stdlib.h>
-#include <time.h>
 
 #include "pgshunt/catalog.h"
 #include "resharder/switch.h"
@@ -10,11 +9,6 @@
 #define FOLLOW_MS 10000
 /* Of the lease, beyond what the switch may take: the flip wants a second of it. */
 #define LEASE_MARGIN_MS 4000
-
-static void pause_ms(int64_t ms)
-{
-    nanosleep(&(struct timespec){.tv_nsec = (long)ms * 1000000}, NULL);
-}
 
 bool turn_hold(struct turn *turn)
 {
@@ -92,7 +86,7 @@ bool turn_drain(struct turn *turn)
         if (!answers.silent && !answers.busy)
             return true;
         if (db_clock_ms() < until && !reshard_stopped(reshard)) {
-            pause_ms(LOOK_MS);
+            reshard_sleep(turn->reshard, LOOK_MS * 1000);
             continue;
         }
         if (reshard_stopped(reshard))
@@ -141,7 +135,7 @@ void turn_follow(struct turn *turn)
             return;
         if (reshard_stopped(turn->reshard))
             break;
-        pause_ms(10 * LOOK_MS);
+        reshard_sleep(turn->reshard, 10 * LOOK_MS * 1000);
     }
     reshard_tell(turn->reshard, RESHARD_NOTE, NULL, NULL,
                  RESHARD_TEXT(turn->reshard,

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "pgshunt/failpoint.h"
 #include "resharder/job.h"
@@ -32,11 +31,6 @@ struct verification {
     struct db **holders;        /* by place; sessions that export the followers' snapshots */
     bool different;
 };
-
-static void doze(void)
-{
-    nanosleep(&(struct timespec){.tv_nsec = LOOK_EVERY_MS * 1000000}, NULL);
-}
 
 static bool fails(struct verification *v, const char *text)
 {
@@ -88,7 +82,8 @@ static bool rest_streams(struct verification *v)
             return false;
         v->paused = true;
     }
-    for (int64_t until = db_clock_ms() + REST_MS; reads; doze()) {
+    for (int64_t until = db_clock_ms() + REST_MS; reads;
+         reshard_sleep(v->reshard, LOOK_EVERY_MS * 1000)) {
         if (reshard_stopped(reshard) || !any_reads(v, &reads))
             return false;
         if (reads && db_clock_ms() >= until)
@@ -131,7 +126,7 @@ static bool catch_up(struct verification *v, const uint64_t *positions)
                                          : streams_start(reshard, &v->job, positions);
     enum streams_health health = streams ? STREAMS_RUNNING : STREAMS_FAILED;
     while (health == STREAMS_RUNNING && !reshard_stopped(reshard)) {
-        doze();
+        reshard_sleep(v->reshard, LOOK_EVERY_MS * 1000);
         health = streams_tend(streams);
     }
     streams_stop(streams);

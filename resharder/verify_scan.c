@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <xxhash.h>
 
 #include "resharder/snapshot.h"
@@ -258,12 +257,6 @@ static void add_sums(struct verify_sum *to, const struct verify_sum *from)
     }
 }
 
-static void doze(void)
-{
-    struct timespec time = {.tv_nsec = 20000000};
-    nanosleep(&time, NULL);
-}
-
 static void tell(struct verify *verify, const struct move_table *table, bool done)
 {
     struct reshard_progress progress = {.phase = RESHARD_PHASE_VERIFY,
@@ -299,7 +292,7 @@ static void watch(struct verify *verify, const struct move_table *table,
             tell(verify, table, false);
             told_at = db_clock_ms();
         }
-        doze();
+        reshard_sleep(verify->reshard, 20000);
     }
 }
 
