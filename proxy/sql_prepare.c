@@ -39,7 +39,8 @@ struct mapping {
     struct prepared *prepared; /* what the name stands for */
     const char *text;          /* all of `sql` with the servers' name */
     const char
-        *in_place; /* all of `sql` with the query, its values in place; several shards only */
+        *in_place;   /* all of `sql` with the query, its values in place; several shards only */
+    bool miscounted; /* it gives more or fewer values than the query has parameters */
 };
 
 static const char *span(struct arena *arena, const char *text, const struct text_span *at)
@@ -99,7 +100,8 @@ static const char *replaced(struct arena *arena, const char *sql, const struct s
     return arena_printf(arena, "%.*s%s%s", at + (int)start, sql, by, sql + at + end);
 }
 
-/* False: refused, see `error`; mapping->prepared NULL: the name is none of the client's. */
+/* False: refused, see `error`; mapping->prepared NULL: the name is none of the client's. A miscounted one has a
+ * text to be refused by a server, too. */
 static bool map_execute(struct client *client, const char *sql, const struct statement *execute,
                         struct mapping *mapping, struct pg_error *error)
 {
@@ -116,17 +118,18 @@ static bool map_execute(struct client *client, const char *sql, const struct sta
             .hint = "Write the name as a plain or a quoted identifier."};
         return false;
     }
+    mapping->text = replaced(arena, sql, execute, parts.name.start, parts.name.end,
+                             mapping->prepared->server_name);
     int declared = declared_types(arena, mapping->prepared, &types);
-    if (wrong_number(arena, execute->name, parameters(mapping->prepared, declared), parts.nargs,
-                     error))
+    mapping->miscounted = wrong_number(arena, execute->name,
+                                       parameters(mapping->prepared, declared), parts.nargs, error);
+    if (mapping->miscounted)
         return false;
     if (client->database->nshards > 1)
         mapping->in_place =
             replaced(arena, sql, execute, 0, parts.end,
                      prepare_substitute(mapping->prepared->sql, types, declared,
                                         spans(arena, execute->text, &parts), parts.nargs, arena));
-    mapping->text = replaced(arena, sql, execute, parts.name.start, parts.name.end,
-                             mapping->prepared->server_name);
     return true;
 }
 
@@ -347,7 +350,8 @@ struct prepared *sql_prepare_parse(struct client *client, struct prepared *prepa
     struct pg_error error;
     if (!execute)
         return prepared;
-    if (!map_execute(client, prepared->sql, execute, &mapping, &error)) {
+    /* Values are counted at Execute: by a server, as they are computed. */
+    if (!map_execute(client, prepared->sql, execute, &mapping, &error) && !mapping.miscounted) {
         prepared_unref(table, prepared);
         session_refuse(client, &error);
         return NULL;

@@ -113,6 +113,15 @@ SEQUENCES = {
         step(run("SELECT 1/0"), run("PREPARE p AS SELECT 1"), SYNC), step(query("EXECUTE p")),
         batch("PREPARE p AS SELECT 2"),
         step(run("SELECT 1/0"), run("DEALLOCATE p"), SYNC)],
+    "a wrong number of values in batches": [
+        step(query("PREPARE p (int, int) AS SELECT $1, $2")), step(parse("", "EXECUTE p (1)"), SYNC),
+        step(describe("S", ""), SYNC), step(bind("", ""), SYNC), step(bind("", ""), describe("P", ""), SYNC),
+        step(bind("", ""), describe("P", ""), execute(), SYNC), batch("EXECUTE p (1, 2, 3)"), batch("EXECUTE p"),
+        step(run("SELECT 1"), run("EXECUTE p (1)"), run("SELECT 2"), SYNC), batch("EXECUTE p (1, 2)")],
+    "a wrong number of values in a block": [
+        step(query("PREPARE p (int) AS SELECT id FROM t WHERE id = $1")), step(query("BEGIN")),
+        step(run("EXECUTE p (1, 2)"), SYNC), step(run("EXECUTE p (1)"), SYNC), step(query("ROLLBACK")),
+        batch("EXPLAIN EXECUTE p"), batch("EXECUTE p (1)")],
     "an EXECUTE that is prepared": [
         step(query("PREPARE p (int) AS SELECT $1 + 1 AS sum")), step(parse("e", "EXECUTE p (8)"),
         describe("S", "e"), SYNC),
