@@ -110,6 +110,18 @@ static bool check_roles(struct config_reader *reader)
     return false;
 }
 
+static bool check_mapped_roles(struct config_reader *reader)
+{
+    const struct hba_rule *rule = hba_with_roles_in_map(reader->config->hba, reader->config->ident);
+    if (!rule || config_looks_users_up(reader->config))
+        return true;
+    snprintf(reader->error->text, sizeof reader->error->text,
+             "%.300s:%d: found map=%.60s, which has a line for members of a role, without "
+             "auth.query_user; allowed: query_user = \"...\" in auth, a user that asks the servers",
+             rule->file, rule->line, rule->map);
+    return false;
+}
+
 static bool load_hba(struct config_reader *reader)
 {
     struct config *config = reader->config;
@@ -124,7 +136,8 @@ static bool load_hba(struct config_reader *reader)
         hba_load(&config->arena, config->hba_file, reader->error->text, sizeof reader->error->text);
     const struct hba_rule *rule = config->hba ? hba_wants_certificates(config->hba) : NULL;
     if (!rule || config->client_tls.ca_file[0])
-        return config->hba && check_roles(reader) && load_ident(reader);
+        return config->hba && check_roles(reader) && load_ident(reader) &&
+               check_mapped_roles(reader);
     snprintf(
         reader->error->text, sizeof reader->error->text,
         "%.400s:%d: found a rule that wants a certificate, without client_tls.ca_file; allowed: "

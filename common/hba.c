@@ -458,6 +458,14 @@ const struct hba_rule *hba_without_map(const struct hba *hba, const struct ident
     return NULL;
 }
 
+const struct hba_rule *hba_with_roles_in_map(const struct hba *hba, const struct ident *ident)
+{
+    for (const struct rule *rule = hba->rules; rule; rule = rule->next)
+        if (rule->public.map && ident_wants_roles(ident, rule->public.map))
+            return &rule->public;
+    return NULL;
+}
+
 const struct hba_rule *hba_wants_roles(const struct hba *hba)
 {
     for (const struct rule *rule = hba->rules; rule; rule = rule->next) {
@@ -557,21 +565,26 @@ static enum fit fits_exactly(const char *one, const char *other)
     return strcmp(one, other) == 0 ? FIT_YES : FIT_NO;
 }
 
-/* Whether the visitor is a member of the role. */
-static enum fit fits_role(const char *role, const struct hba_visitor *visitor)
+bool hba_is_member(const char *roles, const char *role)
 {
     static const char digits[] = "0123456789abcdef";
-    const char *at = visitor->roles, *letter;
-    if (!at)
-        return FIT_NEEDS_ROLES;
+    const char *at = roles, *letter;
     while ((at = strchr(at, ',')) && *++at) {
         for (letter = role; *letter; letter++, at += 2)
             if (at[0] != digits[(unsigned char)*letter >> 4] || at[1] != digits[*letter & 15])
                 break;
         if (!*letter && *at == ',' && letter != role)
-            return FIT_YES;
+            return true;
     }
-    return FIT_NO;
+    return false;
+}
+
+/* Whether the visitor is a member of the role. */
+static enum fit fits_role(const char *role, const struct hba_visitor *visitor)
+{
+    if (!visitor->roles)
+        return FIT_NEEDS_ROLES;
+    return hba_is_member(visitor->roles, role) ? FIT_YES : FIT_NO;
 }
 
 /* "all" is every database, but not physical replication, which has none. */

@@ -42,6 +42,8 @@ bool hba_read_file(struct hba_reader *reader, const char *path, int depth);
 /* Puts the names that an "@file" stands for in the place of each such token. */
 bool hba_expand_names(struct hba_reader *reader, const struct hba_line *at,
                       struct hba_field *field);
+/* Whether the role is one of `roles` (of struct hba_visitor, not NULL). */
+bool hba_is_member(const char *roles, const char *role);
 /* Writes "file:line: " and the message; always false. */
 bool hba_refuse(struct hba_reader *reader, const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 4, 5)));

@@ -14,6 +14,7 @@ struct ident_line {
     struct pattern *system_pattern; /* or a regular expression */
     const char *user;               /* likewise; NULL without a pattern: all */
     struct pattern *user_pattern;
+    bool user_is_role;   /* `user` stands for its members */
     bool user_has_group; /* \1 in it is what the system's name has matched */
 };
 
@@ -55,12 +56,6 @@ static bool read_user(struct hba_reader *reader, const struct hba_line *line,
                       const struct hba_token *system, const struct hba_token *token,
                       struct ident_line *ident)
 {
-    if (!token->quoted && token->text[0] == '+')
-        return hba_refuse(
-            reader, line->file, line->line,
-            "found user \"%.60s\", but pgshunt does not know who is a member of which "
-            "role; allowed: a name, all, /PATTERN",
-            token->text);
     if (!token->quoted && strcmp(token->text, "all") == 0)
         return true;
     if (!read_name(reader, line, token, &ident->user, &ident->user_pattern))
@@ -71,6 +66,13 @@ static bool read_user(struct hba_reader *reader, const struct hba_line *line,
                           "found \\1 in user \"%.60s\", but no group in \"%.60s\"; allowed: a "
                           "regular expression with (...)",
                           ident->user, system->text);
+    /* With a group in it the text is a name, as in Postgres. */
+    ident->user_is_role =
+        ident->user && !ident->user_has_group && !token->quoted && ident->user[0] == '+';
+    ident->user += ident->user_is_role;
+    if (ident->user_is_role && !ident->user[0])
+        return hba_refuse(reader, line->file, line->line,
+                          "found user \"+\"; allowed: a role's name behind the +");
     return true;
 }
 
@@ -141,35 +143,54 @@ static bool names_user(const struct ident_line *line, const char *group, const c
            strcmp(user + before + length, at + 2) == 0;
 }
 
-static enum pattern_answer same(const char *one, const char *other)
+bool ident_wants_roles(const struct ident *ident, const char *map)
 {
-    return strcmp(one, other) == 0 ? PATTERN_YES : PATTERN_NO;
+    for (const struct ident_line *line = ident->lines; line; line = line->next)
+        if (line->user_is_role && strcmp(line->map, map) == 0)
+            return true;
+    return false;
 }
 
-static enum pattern_answer fits(const struct ident_line *line, const char *system, const char *user)
+static enum ident_answer yes_if(bool fits)
+{
+    return fits ? IDENT_YES : IDENT_NO;
+}
+
+static enum ident_answer answer_of(enum pattern_answer answer)
+{
+    return answer == PATTERN_FAILED ? IDENT_FAILED : yes_if(answer == PATTERN_YES);
+}
+
+static enum ident_answer fits_user(const struct ident_line *line, const char *group,
+                                   const char *user, const char *roles)
+{
+    if (line->user_pattern)
+        return answer_of(pattern_match(line->user_pattern, user, NULL));
+    if (line->user_has_group)
+        return yes_if(names_user(line, group, user));
+    if (line->user_is_role)
+        return roles ? yes_if(hba_is_member(roles, line->user)) : IDENT_NEEDS_ROLES;
+    return yes_if(!line->user || strcmp(line->user, user) == 0);
+}
+
+static enum ident_answer fits(const struct ident_line *line, const char *system, const char *user,
+                              const char *roles)
 {
     char group[PATTERN_GROUP_MAX];
-    enum pattern_answer is_system =
-        line->system_pattern
-            ? pattern_match(line->system_pattern, system, line->user_has_group ? group : NULL)
-            : same(line->system, system);
-    if (is_system != PATTERN_YES)
-        return is_system;
-    if (line->user_pattern)
-        return pattern_match(line->user_pattern, user, NULL);
-    if (line->user_has_group)
-        return names_user(line, group, user) ? PATTERN_YES : PATTERN_NO;
-    return line->user ? same(line->user, user) : PATTERN_YES;
+    enum ident_answer is_system =
+        line->system_pattern ? answer_of(pattern_match(line->system_pattern, system,
+                                                       line->user_has_group ? group : NULL))
+                             : yes_if(strcmp(line->system, system) == 0);
+    return is_system == IDENT_YES ? fits_user(line, group, user, roles) : is_system;
 }
 
-bool ident_fits(const struct ident *ident, const char *map, const char *system, const char *user,
-                bool *failed)
+enum ident_answer ident_match(const struct ident *ident, const char *map, const char *system,
+                              const char *user, const char *roles)
 {
-    enum pattern_answer answer = PATTERN_NO;
-    for (const struct ident_line *line = ident->lines; line && answer == PATTERN_NO;
+    enum ident_answer answer = IDENT_NO;
+    for (const struct ident_line *line = ident->lines; line && answer == IDENT_NO;
          line = line->next)
         if (strcmp(line->map, map) == 0)
-            answer = fits(line, system, user);
-    *failed = answer == PATTERN_FAILED;
-    return answer == PATTERN_YES;
+            answer = fits(line, system, user, roles);
+    return answer;
 }

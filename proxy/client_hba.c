@@ -95,23 +95,23 @@ static bool check_certificate(struct client *client, const struct hba_rule *rule
 }
 
 /* Whether the name that another system vouches for may connect as this user. */
-static bool may_be_user(const struct client *client, const struct hba_rule *rule,
-                        const char *system)
+static enum ident_answer may_be_user(const struct client *client, const struct hba_rule *rule,
+                                     const char *system, const char *roles)
 {
     const struct ident *ident = client->worker->topology->config->ident;
-    bool failed;
     if (!rule->map)
-        return strcmp(system, client->user) == 0;
-    bool fits = ident_fits(ident, rule->map, system, client->user, &failed);
-    if (failed)
+        return strcmp(system, client->user) == 0 ? IDENT_YES : IDENT_NO;
+    enum ident_answer answer = ident_match(ident, rule->map, system, client->user, roles);
+    if (answer == IDENT_FAILED)
         log_event(
             LOG_WARNING, "a pattern of auth.ident_file cannot be matched, which refuses a client",
             LOG_S("map", rule->map), LOG_S("system_name", system), LOG_S("user", client->user));
-    return fits;
+    return answer;
 }
 
-/* The name in the operating system: the kernel says who is at the other end of a unix socket. */
-static bool is_peer(const struct client *client, const struct hba_rule *rule, uid_t *uid)
+/* By the name in the operating system: the kernel says who is at the other end of a unix socket. */
+static enum ident_answer is_peer(const struct client *client, const struct hba_rule *rule,
+                                 const char *roles, uid_t *uid)
 {
     struct ucred peer = {.uid = (uid_t)-1};
     socklen_t length = sizeof peer;
@@ -119,16 +119,14 @@ static bool is_peer(const struct client *client, const struct hba_rule *rule, ui
     char space[4096];
     bool known = getsockopt(client->conn.fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0;
     *uid = peer.uid;
-    return known && getpwuid_r(peer.uid, &entry, space, sizeof space, &found) == 0 && found &&
-           may_be_user(client, rule, found->pw_name);
+    if (!known || getpwuid_r(peer.uid, &entry, space, sizeof space, &found) != 0 || !found)
+        return IDENT_NO;
+    return may_be_user(client, rule, found->pw_name, roles);
 }
 
-static bool check_peer(struct client *client, const struct hba_rule *rule)
+static void refuse_peer(struct client *client, const struct hba_rule *rule, uid_t uid)
 {
     char message[256];
-    uid_t uid;
-    if (rule->method != HBA_PEER || is_peer(client, rule, &uid))
-        return true;
     snprintf(message, sizeof message, "Peer authentication failed for user \"%.100s\"",
              client->user);
     log_event(LOG_WARNING, "peer authentication failed", LOG_S("user", client->user),
@@ -140,24 +138,47 @@ static bool check_peer(struct client *client, const struct hba_rule *rule)
                     "system's user and this one."
                   : "The method peer lets in who has the same name in the operating system. "
                     "Connect as that user, or over TCP (-h 127.0.0.1).");
-    return false;
+}
+
+static enum hba_outcome check_peer(struct client *client, const struct hba_rule *rule,
+                                   const char *roles)
+{
+    uid_t uid;
+    enum ident_answer answer = is_peer(client, rule, roles, &uid);
+    if (answer == IDENT_YES)
+        return HBA_CHOSEN;
+    if (answer == IDENT_NEEDS_ROLES)
+        return HBA_WANTS_ROLES;
+    refuse_peer(client, rule, uid);
+    return HBA_REFUSED;
 }
 
 /* The method cert with a map: by the common name, as in Postgres. */
-static bool check_mapped_certificate(struct client *client, const struct hba_rule *rule)
+static enum hba_outcome check_mapped_certificate(struct client *client, const struct hba_rule *rule,
+                                                 const char *roles)
 {
     char name[256];
-    if (rule->method != HBA_CERT || !rule->map ||
-        (tls_peer_common_name(&client->conn, name, sizeof name) && may_be_user(client, rule, name)))
-        return true;
+    enum ident_answer answer = tls_peer_common_name(&client->conn, name, sizeof name)
+                                   ? may_be_user(client, rule, name, roles)
+                                   : IDENT_NO;
+    if (answer == IDENT_YES)
+        return HBA_CHOSEN;
+    if (answer == IDENT_NEEDS_ROLES)
+        return HBA_WANTS_ROLES;
     client_tls_refuse(client);
-    return false;
+    return HBA_REFUSED;
 }
 
-static bool passes_checks(struct client *client, const struct hba_rule *rule)
+static enum hba_outcome check(struct client *client, const struct hba_rule *rule, const char *roles)
 {
-    return check_peer(client, rule) && check_mapped_certificate(client, rule) &&
-           check_certificate(client, rule);
+    enum hba_outcome outcome = HBA_CHOSEN;
+    if (rule->method == HBA_PEER)
+        outcome = check_peer(client, rule, roles);
+    else if (rule->method == HBA_CERT && rule->map)
+        outcome = check_mapped_certificate(client, rule, roles);
+    if (outcome == HBA_CHOSEN && !check_certificate(client, rule))
+        outcome = HBA_REFUSED;
+    return outcome;
 }
 
 enum hba_outcome client_hba_method(struct client *client, const char *roles, const char *host,
@@ -189,5 +210,5 @@ enum hba_outcome client_hba_method(struct client *client, const char *roles, con
         return HBA_REFUSED;
     }
     *method = method_of(rule);
-    return passes_checks(client, rule) ? HBA_CHOSEN : HBA_REFUSED;
+    return check(client, rule, roles);
 }

@@ -70,6 +70,8 @@ const struct hba_rule *hba_wants_certificates(const struct hba *hba);
 const struct hba_rule *hba_wants_roles(const struct hba *hba);
 /* The first rule with a map that has no line in `ident` (NULL: there is no such file), NULL if none does. */
 const struct hba_rule *hba_without_map(const struct hba *hba, const struct ident *ident);
+/* The first rule with a map that speaks of members of roles, NULL if none does. */
+const struct hba_rule *hba_with_roles_in_map(const struct hba *hba, const struct ident *ident);
 const char *hba_method_name(enum hba_method method);
 
 #endif

@@ -212,6 +212,41 @@ def test_nobody_to_ask_about_roles(cluster, hba):
         assert error["C"] == "08006" and error["M"].startswith('cannot check the roles of user "plain"')
 
 
+ROLE_MAPS = """
+robots   robot-7           +staff
+robots   /^(.*)@example$   +\\1
+robots   chief             md5er
+robots   chief             +chiefs
+"""
+
+
+def test_members_of_roles_in_maps(cluster, roles):
+    """As in Postgres 16: the user a certificate stands for may be any member of a role."""
+    authority = Authority()
+    certificate, key = authority.issue("localhost", names=["IP:127.0.0.1"], name="server")
+    tls = {"mode": "prefer", "cert_file": certificate, "key_file": key, "ca_file": authority.certificate}
+    options = {"method": "hba", "hba_file": "pg_hba.conf", "query_user": "postgres", "query_cache": "0s"}
+    rules = "hostssl all all all cert map=robots\n"
+    robot, group, chief = (authority.issue(name) for name in ("robot-7", "staff@example", "chief"))
+    with HbaProxy(cluster, rules, tls=tls, maps=ROLE_MAPS, auth=options) as proxy:
+        assert outcome(proxy, 'Chief, "C"', robot) == 'Chief, "C"'
+        assert outcome(proxy, 'Chief, "C"', chief) == 'Chief, "C"'
+        assert outcome(proxy, "md5er", chief) == "md5er"
+        for user, shown in (("plain", robot), ("root_user", robot), ("typist", robot), ("plain", chief),
+                            ('Chief, "C"', group), ("nobody_knows", robot)):
+            assert f'certificate authentication failed for user "{user}"' in outcome(proxy, user, shown)
+        roles.sql("GRANT staff TO plain")
+        assert outcome(proxy, "plain", robot) == "plain"
+        roles.sql("REVOKE staff FROM plain")
+        assert 'certificate authentication failed for user "plain"' in outcome(proxy, "plain", robot)
+
+
+def test_nobody_to_ask_about_roles_of_maps(cluster, hba):
+    with pytest.raises(Exception) as caught:
+        HbaProxy(cluster, "local all all peer map=robots\n", maps=ROLE_MAPS)
+    assert "pg_hba.conf:1: found map=robots, which has a line for members of a role, without" in str(caught.value)
+
+
 HOSTS = """
 127.0.0.2 app1.shop.test
 127.0.0.3 app2.shop.test

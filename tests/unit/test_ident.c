@@ -37,8 +37,20 @@ static const struct {
     {"m ann /^w\n", "ann", "web", true},
     {"m ann /^w\n", "ann", "app", false},
     {"m \"/^a,b$\" x\n", "a,b", "x", true},
+    {"m ann +staff\n", "ann", "web", true},
+    {"m ann +typists\n", "ann", "web", false},
+    {"m bob +staff\n", "ann", "web", false},
+    {"m ann \"+staff\"\n", "ann", "web", false},
+    {"m ann \"+staff\"\n", "ann", "+staff", true},
+    {"m /^a +staff\n", "ann", "web", true},
+    {"m /^(.*)@x$ +\\1\n", "staff@x", "web", false}, /* a name */
+    {"m /^(.*)@x$ +\\1\n", "staff@x", "+staff", true},
+    {"m ann +typists\nm ann web\n", "ann", "web", true},
     {"", "ann", "ann", false},
 };
+
+/* web and staff */
+#define ROLES ",776562,7374616666,"
 
 static void test_fits(void **state)
 {
@@ -46,12 +58,12 @@ static void test_fits(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct arena arena;
         char error[1024];
-        bool failed;
         arena_init(&arena);
         struct ident *ident =
             ident_parse(&arena, "ident", cases[i].text, strlen(cases[i].text), error, sizeof error);
         assert_string_equal(error, "");
-        if (ident_fits(ident, "m", cases[i].system, cases[i].user, &failed) != cases[i].fits)
+        enum ident_answer answer = ident_match(ident, "m", cases[i].system, cases[i].user, ROLES);
+        if ((answer == IDENT_YES) != cases[i].fits)
             fail_msg("case %zu: %s", i, cases[i].text);
         assert_int_equal(ident_has_map(ident, "m"), strncmp(cases[i].text, "m ", 2) == 0);
         arena_free(&arena);
@@ -63,16 +75,13 @@ static void test_a_long_group(void **state)
     struct arena arena;
     char error[1024], system[400];
     static const char text[] = "m /^(.*)$ \\1\n";
-    bool failed;
     (void)state;
     memset(system, 'a', sizeof system - 1);
     system[sizeof system - 1] = '\0';
     arena_init(&arena);
     struct ident *ident = ident_parse(&arena, "ident", text, strlen(text), error, sizeof error);
-    assert_false(ident_fits(ident, "m", system, system, &failed));
-    assert_true(failed);
-    assert_true(ident_fits(ident, "m", system + 200, system + 200, &failed));
-    assert_false(failed);
+    assert_int_equal(ident_match(ident, "m", system, system, NULL), IDENT_FAILED);
+    assert_int_equal(ident_match(ident, "m", system + 200, system + 200, NULL), IDENT_YES);
     arena_free(&arena);
 }
 
@@ -82,18 +91,34 @@ static void test_too_long(void **state)
     struct arena arena;
     char error[1024], system[400];
     static const char text[] = "m /^(a+)+$ bob\nm /^a ann\nm /a?(b)? \\1\n";
-    bool failed;
     (void)state;
     memset(system, 'a', sizeof system);
     system[sizeof system - 2] = '!';
     system[sizeof system - 1] = '\0';
     arena_init(&arena);
     struct ident *ident = ident_parse(&arena, "ident", text, strlen(text), error, sizeof error);
-    assert_false(ident_fits(ident, "m", system, "ann", &failed));
-    assert_true(failed);
-    assert_true(ident_fits(ident, "m", "a!", "ann", &failed));
-    assert_false(ident_fits(ident, "m", "x", "", &failed));
-    assert_true(failed); /* the group took no part */
+    assert_int_equal(ident_match(ident, "m", system, "ann", NULL), IDENT_FAILED);
+    assert_int_equal(ident_match(ident, "m", "a!", "ann", NULL), IDENT_YES);
+    assert_int_equal(ident_match(ident, "m", "x", "", NULL),
+                     IDENT_FAILED); /* the group took no part */
+    arena_free(&arena);
+}
+
+/* Who is a member of what is asked for only where a line depends on it. */
+static void test_roles_are_wanted(void **state)
+{
+    struct arena arena;
+    char error[1024];
+    static const char text[] = "m ann web\nm ann +staff\nm ann all\nn ann web\n";
+    (void)state;
+    arena_init(&arena);
+    struct ident *ident = ident_parse(&arena, "ident", text, strlen(text), error, sizeof error);
+    assert_int_equal(ident_match(ident, "m", "ann", "web", NULL), IDENT_YES);
+    assert_int_equal(ident_match(ident, "m", "ann", "app", NULL), IDENT_NEEDS_ROLES);
+    assert_int_equal(ident_match(ident, "m", "bob", "app", NULL), IDENT_NO);
+    assert_int_equal(ident_match(ident, "m", "ann", "app", ""), IDENT_YES);
+    assert_true(ident_wants_roles(ident, "m"));
+    assert_false(ident_wants_roles(ident, "n"));
     arena_free(&arena);
 }
 
@@ -105,8 +130,7 @@ static const struct {
     {"\nm a,b c\n",
      "ident:2: found several values in a column; allowed: MAP SYSTEM-NAME USER, one of each"},
     {"m a b c\n", "ident:1: found \"c\" behind the user; allowed: MAP SYSTEM-NAME USER"},
-    {"m a +b\n", "ident:1: found user \"+b\", but pgshunt does not know who is a member of which "
-                 "role; allowed: a name, all, /PATTERN"},
+    {"m a +\n", "ident:1: found user \"+\"; allowed: a role's name behind the +"},
     {"m /[ b\n", "ident:1: found \"/[\" (unmatched [); allowed: a regular expression"},
     {"m a /(?i)b\n",
      "ident:1: found \"/(?i)b\" ((?i is not supported); allowed: a regular expression"},
@@ -132,9 +156,8 @@ static void test_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fits),
-        cmocka_unit_test(test_a_long_group),
-        cmocka_unit_test(test_too_long),
+        cmocka_unit_test(test_fits),     cmocka_unit_test(test_a_long_group),
+        cmocka_unit_test(test_too_long), cmocka_unit_test(test_roles_are_wanted),
         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
