@@ -344,9 +344,30 @@ unsigned shardkey_parts_postgres_remainder(const enum key_type *types, const str
     return (unsigned)(row % modulus);
 }
 
+#define PARTS_ROOM 128
+
+/* The parts in a row, where none is a text and there is room: that hashes several times as quick as
+ * piece by piece. 0: it is not so. */
+static size_t fixed_parts(const enum key_type *types, const struct shardkey *parts, unsigned count,
+                          unsigned char *row)
+{
+    size_t length = 0;
+    for (unsigned i = 0; i < count; i++) {
+        if (types[i] == KEY_TEXT || length + parts[i].length > PARTS_ROOM)
+            return 0;
+        memcpy(row + length, parts[i].bytes, parts[i].length);
+        length += parts[i].length;
+    }
+    return length;
+}
+
 unsigned shardkey_parts_bucket(const enum key_type *types, const struct shardkey *parts,
                                unsigned count)
 {
+    unsigned char row[PARTS_ROOM];
+    size_t fixed = fixed_parts(types, parts, count, row);
+    if (fixed)
+        return (unsigned)(XXH64(row, fixed, 0) >> (64 - SHARDKEY_BUCKET_BITS));
     XXH64_state_t state; /* never fails: the state is ours */
     XXH64_reset(&state, 0);
     for (unsigned i = 0; i < count; i++) {

@@ -132,7 +132,7 @@ int shardmap_add_keyspace(struct shardmap *map, const char *name, enum key_type 
 {
     struct keyspace *keyspace = mem_alloc(sizeof *keyspace);
     keyspace->name = arena_strdup(&map->arena, name);
-    keyspace->type = type;
+    keyspace->type = keyspace->types[0] = type;
     keyspace->hash = hash;
     keyspace->nparts = 0;
     keyspace->map = MAP_HASH;
@@ -310,6 +310,13 @@ unsigned shardmap_shard_of_parts(const struct shardmap *map, const struct keyspa
         return shardkey_parts_postgres_remainder(keyspace->types, parts, keyspace->nparts,
                                                  map->nshards);
     return keyspace->bucket_shard[shardkey_parts_bucket(keyspace->types, parts, keyspace->nparts)];
+}
+
+unsigned shardmap_shard_of_row(const struct shardmap *map, const struct keyspace *keyspace,
+                               const struct shardkey *parts)
+{
+    return keyspace->nparts ? shardmap_shard_of_parts(map, keyspace, parts)
+                            : shardmap_shard_of(map, keyspace, parts);
 }
 
 void shardmap_add_schema(struct shardmap *map, const char *schema, unsigned shard)

@@ -18,9 +18,25 @@ static bool is_digit(char c)
 
 static bool digits_are_plain(const struct copy_rows *rows)
 {
-    return rows->keyspace->type == KEY_BIGINT && !is_digit(rows->delimiter) &&
-           !is_digit(rows->quote) && !is_digit(rows->escape) && !is_digit(rows->null[0]) &&
-           !(rows->default_ && is_digit(rows->default_[0]));
+    for (unsigned i = 0; i < rows->nkeys; i++)
+        if (rows->keyspace->types[i] != KEY_BIGINT)
+            return false;
+    return !is_digit(rows->delimiter) && !is_digit(rows->quote) && !is_digit(rows->escape) &&
+           !is_digit(rows->null[0]) && !(rows->default_ && is_digit(rows->default_[0]));
+}
+
+static void order_keys(struct copy_split *split)
+{
+    const struct copy_key_column *keys = split->rows->keys;
+    for (unsigned i = 0; i < split->rows->nkeys; i++) {
+        unsigned at = i;
+        for (; at > 0 && keys[split->steps[at - 1].part].field > keys[i].field; at--)
+            split->steps[at].part = split->steps[at - 1].part;
+        split->steps[at].part = i;
+    }
+    for (unsigned i = 0; i < split->rows->nkeys; i++)
+        split->steps[i].skip =
+            keys[split->steps[i].part].field - (i ? keys[split->steps[i - 1].part].field : 0);
 }
 
 struct copy_split *copy_split_new(const struct copy_rows *rows, size_t most)
@@ -32,6 +48,7 @@ struct copy_split *copy_split_new(const struct copy_rows *rows, size_t most)
     split->line = 1;
     row_log_init(&split->log, split->nshards);
     split->plain_digits = rows->format != COPY_BINARY && digits_are_plain(rows);
+    order_keys(split);
     arena_init(&split->arena);
     return split;
 }
@@ -42,7 +59,8 @@ void copy_split_free(struct copy_split *split)
         return;
     row_log_free(&split->log);
     buffer_release(&split->carry);
-    buffer_release(&split->unquoted);
+    for (unsigned i = 0; i < SHARDMAP_MAX_PARTS; i++)
+        buffer_release(&split->unquoted[i]);
     arena_free(&split->arena);
     free(split);
 }
@@ -86,11 +104,11 @@ bool copy_split_fail(struct copy_split *split, const char *sqlstate, const char 
     return false;
 }
 
-/* The failure at hand is of the key's value. Always false. */
-static bool about_key(struct copy_split *split, const char *value)
+/* The failure at hand is of that part's value. Always false. */
+static bool about_key(struct copy_split *split, unsigned part, const char *value)
 {
     split->error.where = arena_printf(&split->arena, "%s, column %s: %s", split->error.where,
-                                      split->rows->column, value);
+                                      split->rows->keys[part].name, value);
     return false;
 }
 
@@ -102,16 +120,17 @@ int64_t copy_split_line(const struct copy_split *split, unsigned shard, int64_t 
     return row_log_find(&split->log, shard, part_line, split->line);
 }
 
-bool copy_split_no_key(struct copy_split *split, enum copy_key key)
+bool copy_split_no_key(struct copy_split *split, unsigned part, enum copy_key key)
 {
     bool null = key == COPY_KEY_NULL;
     copy_split_fail(
         split, "23502",
         "Give the column a value in each row: it decides on which shard the row lives. A default "
         "cannot.",
-        "%s in \"%s\", the shard key of table \"%s\"", null ? "null value" : "default",
-        split->rows->column, split->rows->table);
-    return about_key(split, null ? "null input" : "default");
+        split->rows->nkeys > 1 ? "%s in \"%s\", a column of the shard key of table \"%s\""
+                               : "%s in \"%s\", the shard key of table \"%s\"",
+        null ? "null value" : "default", split->rows->keys[part].name, split->rows->table);
+    return about_key(split, part, null ? "null input" : "default");
 }
 
 /* ---- keys ---- */
@@ -139,21 +158,22 @@ static bool is_ascii(const char *value, size_t length)
     return true;
 }
 
-static bool refuse_value(struct copy_split *split, const char *value, size_t length, bool binary)
+static bool refuse_value(struct copy_split *split, unsigned part, const char *value, size_t length,
+                         bool binary)
 {
-    enum key_type type = split->rows->keyspace->type;
+    enum key_type type = split->rows->keyspace->types[part];
     const char *text = binary ? "binary" : printable(split, value, length);
     if (binary)
         copy_split_fail(split, "22P03",
                         "The binary value must be one of the column's type: check the "
                         "order of the columns, or COPY in text or csv format.",
                         "incorrect binary data format of %s key \"%s\"", type_name(type),
-                        split->rows->column);
+                        split->rows->keys[part].name);
     else
         copy_split_fail(split, "22P02",
                         "The value decides on which shard the row lives: write it plainly.",
                         "invalid input syntax for type %s: \"%s\"", type_name(type), text);
-    return about_key(split, arena_printf(&split->arena, "\"%s\"", text));
+    return about_key(split, part, arena_printf(&split->arena, "\"%s\"", text));
 }
 
 static bool refuse_unlisted(struct copy_split *split, const char *value, size_t length, bool binary)
@@ -164,27 +184,31 @@ static bool refuse_unlisted(struct copy_split *split, const char *value, size_t 
         split, "23514",
         "Add the value to a shard's list, or name a default shard, in the configuration.",
         "the value of \"%s\", the shard key of table \"%s\", is in no list of keyspace \"%s\"",
-        rows->column, rows->table, rows->keyspace->name);
-    return about_key(split, arena_printf(&split->arena, "\"%s\"", text));
+        rows->keys[0].name, rows->table, rows->keyspace->name);
+    return about_key(split, 0, arena_printf(&split->arena, "\"%s\"", text));
 }
 
-bool copy_split_shard(struct copy_split *split, const char *value, size_t length, bool binary,
-                      unsigned *shard)
+bool copy_split_key(struct copy_split *split, unsigned part, const char *value, size_t length,
+                    bool binary, struct shardkey *key)
 {
     const struct copy_rows *rows = split->rows;
-    enum key_type type = rows->keyspace->type;
-    struct shardkey key;
+    enum key_type type = rows->keyspace->types[part];
+    uint32_t column = rows->keys[part].type;
     if (type == KEY_TEXT && rows->only_ascii_keys && !is_ascii(value, length))
         return copy_split_fail(split, "0A000",
                                "Send the rows in UTF-8: SET client_encoding = UTF8.",
                                "text keys beyond ASCII are only understood in UTF-8");
-    while (rows->key_type == OID_BPCHAR && length && value[length - 1] == ' ')
+    while (column == OID_BPCHAR && length && value[length - 1] == ' ')
         length--;
-    bool ok = binary ? shardkey_from_binary(type, rows->key_type, value, length, &key)
-                     : shardkey_from_text(type, value, length, &key);
-    if (!ok)
-        return refuse_value(split, value, length, binary);
-    *shard = shardmap_shard_of(rows->map, rows->keyspace, &key);
+    bool ok = binary ? shardkey_from_binary(type, column, value, length, key)
+                     : shardkey_from_text(type, value, length, key);
+    return ok || refuse_value(split, part, value, length, binary);
+}
+
+bool copy_split_shard(struct copy_split *split, const struct shardkey *keys, const char *value,
+                      size_t length, bool binary, unsigned *shard)
+{
+    *shard = shardmap_shard_of_row(split->rows->map, split->rows->keyspace, keys);
     if (*shard == SHARDMAP_NO_SHARD)
         return refuse_unlisted(split, value, length, binary);
     return true;

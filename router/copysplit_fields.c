@@ -18,14 +18,14 @@ static bool is_text(const struct field *field, const char *text)
 
 /* Where neither escapes nor quotes are up to the field's end, delimiters are all there is to see.
  * False: it is to be read with care. */
-static bool find_plain(const struct copy_rows *rows, const char *row, const char *end, bool whole,
-                       struct field *field, bool *absent)
+static bool find_plain(const struct copy_rows *rows, int key, const char *row, const char *end,
+                       bool whole, struct field *field, bool *absent)
 {
     const char *at = row, *stop = row;
-    for (int i = 0; i <= rows->key && !*absent; i++) {
+    for (int i = 0; i <= key && !*absent; i++) {
         at = i ? stop + 1 : row;
         stop = at < end ? memchr(at, rows->delimiter, (size_t)(end - at)) : NULL;
-        *absent = !stop && (i < rows->key || !whole);
+        *absent = !stop && (i < key || !whole);
         stop = stop ? stop : end;
     }
     *field = (struct field){at, stop, false};
@@ -33,26 +33,26 @@ static bool find_plain(const struct copy_rows *rows, const char *row, const char
     return stop == row || !memchr(row, special, (size_t)(stop - row));
 }
 
-static void put(struct copy_split *split, char c)
+static void put(struct buffer *out, char c)
 {
-    buffer_append(&split->unquoted, &c, 1);
+    buffer_append(out, &c, 1);
 }
 
 /* ---- text ---- */
 
-static bool find_escaped(const struct copy_rows *rows, const char *row, const char *end, bool whole,
-                         struct field *field)
+static bool find_escaped(const struct copy_rows *rows, int key, const char *row, const char *end,
+                         bool whole, struct field *field)
 {
     const char *at = row, *start = row;
     for (int number = 0;; at++) {
         if (at >= end) {
             *field = (struct field){start, end, false};
-            return whole && number == rows->key;
+            return whole && number == key;
         }
         if (*at == '\\') {
             at++;
         } else if (*at == rows->delimiter) {
-            if (number++ == rows->key) {
+            if (number++ == key) {
                 *field = (struct field){start, at, false};
                 return true;
             }
@@ -91,14 +91,14 @@ static char escaped(const char **at, const char *end)
     return c && letter ? meant[letter - letters] : c;
 }
 
-static void unescape(struct copy_split *split, const struct field *field)
+static void unescape(const struct field *field, struct buffer *out)
 {
     for (const char *at = field->at; at < field->end;) {
         char c = *at++;
         if (c != '\\')
-            put(split, c);
+            put(out, c);
         else if (at < field->end)
-            put(split, escaped(&at, field->end));
+            put(out, escaped(&at, field->end));
     }
 }
 
@@ -106,27 +106,27 @@ static void unescape(struct copy_split *split, const struct field *field)
 
 /* Behind an opening quote: up to behind the closing one; at `end` there is none. */
 static const char *skip_quoted(const struct copy_rows *rows, const char *at, const char *end,
-                               struct copy_split *split)
+                               struct buffer *out)
 {
     while (at < end) {
         char c = *at++;
         if (c == rows->escape && at < end && (*at == rows->escape || *at == rows->quote)) {
-            if (split)
-                put(split, *at);
+            if (out)
+                put(out, *at);
             at++;
             continue;
         }
         if (c == rows->quote)
             return at;
-        if (split)
-            put(split, c);
+        if (out)
+            put(out, c);
     }
     return NULL;
 }
 
 /* False: not there, or its quotes are not closed. */
-static bool find_quoted(const struct copy_rows *rows, const char *row, const char *end, bool whole,
-                        struct field *field)
+static bool find_quoted(const struct copy_rows *rows, int key, const char *row, const char *end,
+                        bool whole, struct field *field)
 {
     const char *at = row;
     *field = (struct field){row, row, false};
@@ -138,7 +138,7 @@ static bool find_quoted(const struct copy_rows *rows, const char *row, const cha
                 return false;
         } else if (*at == rows->delimiter) {
             field->end = at++;
-            if (number++ == rows->key)
+            if (number++ == key)
                 return true;
             *field = (struct field){at, at, false};
         } else {
@@ -146,62 +146,64 @@ static bool find_quoted(const struct copy_rows *rows, const char *row, const cha
         }
         if (at >= end) {
             field->end = end;
-            return whole && number == rows->key;
+            return whole && number == key;
         }
     }
     return false;
 }
 
-static void unquote(struct copy_split *split, const struct field *field)
+static void unquote(const struct copy_rows *rows, const struct field *field, struct buffer *out)
 {
     for (const char *at = field->at; at && at < field->end;) {
-        if (*at == split->rows->quote)
-            at = skip_quoted(split->rows, at + 1, field->end, split);
+        if (*at == rows->quote)
+            at = skip_quoted(rows, at + 1, field->end, out);
         else
-            put(split, *at++);
+            put(out, *at++);
     }
 }
 
 /* ---- both ---- */
 
-static enum copy_key judge(const struct copy_split *split, const struct field *field,
+static enum copy_key judge(const struct copy_rows *rows, unsigned part, const struct field *field,
                            const char *value, size_t length)
 {
-    const struct copy_rows *rows = split->rows;
+    const struct copy_key_column *key = &rows->keys[part];
     size_t null = strlen(rows->null);
     if (!field->quoted && rows->default_ && is_text(field, rows->default_))
         return COPY_KEY_DEFAULT;
     if (!field->quoted && is_text(field, rows->null))
-        return rows->force_not_null ? COPY_KEY_VALUE : COPY_KEY_NULL;
-    if (rows->force_null && length == null && memcmp(value, rows->null, null) == 0)
+        return key->force_not_null ? COPY_KEY_VALUE : COPY_KEY_NULL;
+    if (key->force_null && length == null && memcmp(value, rows->null, null) == 0)
         return COPY_KEY_NULL;
     return COPY_KEY_VALUE;
 }
 
-enum copy_key copy_text_key(struct copy_split *split, const char *row, const char *end, bool whole,
-                            const char **value, size_t *length)
+enum copy_key copy_text_key(struct copy_split *split, unsigned part, const char *row,
+                            const char *end, bool whole, const char **value, size_t *length)
 {
     const struct copy_rows *rows = split->rows;
+    struct buffer *unquoted = &split->unquoted[part];
+    int key = rows->keys[part].field;
     struct field field;
     bool absent = false, csv = rows->format == COPY_CSV;
-    if (find_plain(rows, row, end, whole, &field, &absent)) {
+    if (find_plain(rows, key, row, end, whole, &field, &absent)) {
         if (absent)
             return COPY_KEY_ABSENT;
         *value = field.at;
         *length = (size_t)(field.end - field.at);
-        return judge(split, &field, *value, *length);
+        return judge(rows, part, &field, *value, *length);
     }
-    if (csv ? !find_quoted(rows, row, end, whole, &field)
-            : !find_escaped(rows, row, end, whole, &field))
+    if (csv ? !find_quoted(rows, key, row, end, whole, &field)
+            : !find_escaped(rows, key, row, end, whole, &field))
         return COPY_KEY_ABSENT;
-    buffer_clear(&split->unquoted);
+    buffer_clear(unquoted);
     if (csv)
-        unquote(split, &field);
+        unquote(rows, &field, unquoted);
     else
-        unescape(split, &field);
-    *value = buffer_length(&split->unquoted) ? buffer_head(&split->unquoted) : "";
-    *length = buffer_length(&split->unquoted);
-    return judge(split, &field, *value, *length);
+        unescape(&field, unquoted);
+    *value = buffer_length(unquoted) ? buffer_head(unquoted) : "";
+    *length = buffer_length(unquoted);
+    return judge(rows, part, &field, *value, *length);
 }
 
 /* ---- binary ---- */
@@ -241,13 +243,21 @@ static int field_count(const char *row)
     return (int16_t)((unsigned char)row[0] << 8 | (unsigned char)row[1]);
 }
 
-/* The end of the tuple and its key (NULL: it has none). NULL: not all of it is there. */
+#define ABSENT (-2)
+
+struct binary_value {
+    const char *at;
+    int32_t length; /* -1: NULL; or ABSENT */
+};
+
+/* The end of the tuple and the parts of its key. NULL: not all of it is there. */
 static const char *walk_tuple(struct copy_split *split, const char *row, const char *end,
-                              const char **key, int32_t *key_length)
+                              struct binary_value *parts)
 {
+    const struct copy_rows *rows = split->rows;
     const char *at = row + 2;
-    *key = NULL;
-    *key_length = -2; /* absent */
+    for (unsigned k = 0; k < rows->nkeys; k++)
+        parts[k].length = ABSENT;
     for (int i = 0, count = field_count(row); i < count; i++) {
         if (end - at < 4)
             return NULL;
@@ -258,10 +268,9 @@ static const char *walk_tuple(struct copy_split *split, const char *row, const c
                             "invalid field size");
             return NULL;
         }
-        if (i == split->rows->key) {
-            *key = at;
-            *key_length = length;
-        }
+        for (unsigned k = 0; k < rows->nkeys; k++)
+            if (i == rows->keys[k].field)
+                parts[k] = (struct binary_value){at, length};
         if (length > 0 && end - at < length)
             return NULL;
         at += length > 0 ? length : 0;
@@ -269,13 +278,27 @@ static const char *walk_tuple(struct copy_split *split, const char *row, const c
     return at;
 }
 
-static bool give_tuple(struct copy_split *split, const char *row, size_t len, const char *key,
-                       int32_t key_length, struct buffer *parts)
+/* A tuple that lacks a part of the key is refused by whichever shard. False: failed. */
+static bool find_tuple(struct copy_split *split, const struct binary_value *values, unsigned *shard)
 {
-    unsigned shard = 0; /* without the key: refused there */
-    if (key_length == -1)
-        return copy_split_no_key(split, COPY_KEY_NULL);
-    if (key_length >= 0 && !copy_split_shard(split, key, (size_t)key_length, true, &shard))
+    struct shardkey keys[SHARDMAP_MAX_PARTS];
+    *shard = 0;
+    for (unsigned k = 0; k < split->rows->nkeys; k++) {
+        if (values[k].length == ABSENT)
+            return true;
+        if (values[k].length == -1)
+            return copy_split_no_key(split, k, COPY_KEY_NULL);
+        if (!copy_split_key(split, k, values[k].at, (size_t)values[k].length, true, &keys[k]))
+            return false;
+    }
+    return copy_split_shard(split, keys, values[0].at, (size_t)values[0].length, true, shard);
+}
+
+static bool give_tuple(struct copy_split *split, const char *row, size_t len,
+                       const struct binary_value *values, struct buffer *parts)
+{
+    unsigned shard;
+    if (!find_tuple(split, values, &shard))
         return false;
     buffer_append(&parts[shard], row, len);
     row_log_put(&split->log, shard, 1);
@@ -290,15 +313,15 @@ size_t copy_split_tuples(struct copy_split *split, const char *bytes, size_t len
     if (!split->started && len)
         used = take_header(split, bytes, len, parts);
     while (split->started && !split->failed && len - used >= 2) {
-        const char *row = bytes + used, *key;
-        int32_t key_length;
+        const char *row = bytes + used;
+        struct binary_value values[SHARDMAP_MAX_PARTS];
         if (field_count(row) == -1) {
             copy_split_to_all(split, row, 2, parts);
             split->done = true;
             return used + 2;
         }
-        const char *next = walk_tuple(split, row, bytes + len, &key, &key_length);
-        if (!next || !give_tuple(split, row, (size_t)(next - row), key, key_length, parts))
+        const char *next = walk_tuple(split, row, bytes + len, values);
+        if (!next || !give_tuple(split, row, (size_t)(next - row), values, parts))
             break;
         used += (size_t)(next - row);
     }

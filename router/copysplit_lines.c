@@ -225,6 +225,29 @@ static enum found find_csv(struct copy_split *split, struct scan *scan, const ch
 
 /* ---- to the shards ---- */
 
+/* Behind as many delimiters; NULL: they are not ahead of `clear`. */
+static const char *skip_fields(const char *at, const char *clear, char delimiter, int count)
+{
+    for (; count > 0 && at; count--) {
+        at = at < clear ? memchr(at, delimiter, (size_t)(clear - at)) : NULL;
+        at = at ? at + 1 : NULL;
+    }
+    return at;
+}
+
+/* A field of digits alone: behind it; NULL: it is something else. */
+static const char *read_digits(const char *at, const char *clear, const char *end, char delimiter,
+                               int64_t *number)
+{
+    const char *digits = at;
+    uint64_t value = 0;
+    for (; at < clear && (unsigned)(*at - '0') < 10; at++)
+        value = value * 10 + (unsigned)(*at - '0');
+    bool closed = at < clear ? *at == delimiter : at == end;
+    *number = (int64_t)value;
+    return closed && at != digits && at - digits <= MOST_DIGITS ? at : NULL;
+}
+
 /*
  * Most keys are a few digits with nothing before them that needs care: these are had at a glance. False:
  * it is to be looked at in full. From `clear` on up to `end` there may be escapes and quotes.
@@ -232,41 +255,55 @@ static enum found find_csv(struct copy_split *split, struct scan *scan, const ch
 static bool glance(struct copy_split *split, const char *row, const char *clear, const char *end)
 {
     const struct copy_rows *rows = split->rows;
+    struct shardkey keys[SHARDMAP_MAX_PARTS];
     const char *at = row;
-    uint64_t value = 0;
-    struct shardkey key;
-    for (int i = 0; i < rows->key; i++) {
-        at = at < clear ? memchr(at, rows->delimiter, (size_t)(clear - at)) : NULL;
+    for (unsigned i = 0; i < rows->nkeys; i++) {
+        const struct key_step *step = &split->steps[i];
+        int64_t number;
+        at = skip_fields(at, clear, rows->delimiter, step->skip);
+        at = at ? read_digits(at, clear, end, rows->delimiter, &number) : NULL;
         if (!at)
             return false;
-        at++;
+        shardkey_of_bigint(number, &keys[step->part]);
     }
-    const char *digits = at;
-    for (; at < clear && (unsigned)(*at - '0') < 10; at++)
-        value = value * 10 + (unsigned)(*at - '0');
-    bool closed = at < clear ? *at == rows->delimiter : at == end;
-    if (!closed || at == digits || at - digits > MOST_DIGITS)
-        return false;
-    shardkey_of_bigint((int64_t)value, &key);
-    split->target = shardmap_shard_of(rows->map, rows->keyspace, &key);
+    split->target = shardmap_shard_of_row(rows->map, rows->keyspace, keys);
     return split->target != SHARDMAP_NO_SHARD;
+}
+
+/* VALUE: split->target is its shard, or it failed; else: what *part of the key is. */
+static enum copy_key look_for_key(struct copy_split *split, const char *row, const char *end,
+                                  bool whole, unsigned *part)
+{
+    struct shardkey keys[SHARDMAP_MAX_PARTS];
+    const char *value, *first = NULL;
+    size_t length, first_length = 0;
+    for (*part = 0; *part < split->rows->nkeys; ++*part) {
+        enum copy_key key = copy_text_key(split, *part, row, end, whole, &value, &length);
+        if (key != COPY_KEY_VALUE)
+            return key;
+        if (!copy_split_key(split, *part, value, length, false, &keys[*part]))
+            return COPY_KEY_VALUE;
+        first = *part ? first : value;
+        first_length = *part ? first_length : length;
+    }
+    copy_split_shard(split, keys, first, first_length, false, &split->target);
+    return COPY_KEY_VALUE;
 }
 
 /* A row that lacks the key is refused by whichever shard. */
 static bool find_target(struct copy_split *split, const struct scan *scan, const char *row,
                         const char *end)
 {
-    const char *value;
-    size_t length;
+    unsigned part;
     if (split->plain_digits && !split->scanned && glance(split, row, scan->clear, end))
         return true;
-    switch (copy_text_key(split, row, end, true, &value, &length)) {
+    enum copy_key key = look_for_key(split, row, end, true, &part);
+    switch (key) {
     case COPY_KEY_VALUE:
-        return copy_split_shard(split, value, length, false, &split->target);
+        return !split->failed;
     case COPY_KEY_NULL:
-        return copy_split_no_key(split, COPY_KEY_NULL);
     case COPY_KEY_DEFAULT:
-        return copy_split_no_key(split, COPY_KEY_DEFAULT);
+        return copy_split_no_key(split, part, key);
     case COPY_KEY_ABSENT:
         split->target = 0;
         return true;
@@ -311,13 +348,13 @@ static void give_row(struct copy_split *split, const struct scan *scan, const ch
 /* The start of a long row, as far as it was looked at. Returns what was given out. */
 static size_t give_early(struct copy_split *split, const char *row, struct buffer *parts)
 {
-    const char *value;
-    size_t length, scanned = split->scanned;
+    unsigned part;
+    size_t scanned = split->scanned;
     if (scanned < EARLY || (!split->started && split->rows->header))
         return 0;
     if (!split->passing) {
-        if (copy_text_key(split, row, row + scanned, false, &value, &length) != COPY_KEY_VALUE ||
-            !copy_split_shard(split, value, length, false, &split->target))
+        if (look_for_key(split, row, row + scanned, false, &part) != COPY_KEY_VALUE ||
+            split->failed)
             return 0;
         split->passing = true;
     }

@@ -8,7 +8,6 @@ static struct copy_rows *new_rows(struct planner *p, const struct relation_ref *
 {
     struct copy_rows *rows = arena_new(p->arena, struct copy_rows);
     rows->table = table ? table->name : "";
-    rows->column = "";
     rows->map = p->map;
     return rows;
 }
@@ -113,9 +112,42 @@ static void refuse_option(struct planner *p, const char *name)
                 name);
 }
 
+static void read_key(const struct statement *statement, const struct schema_relation *relation,
+                     const char *name, struct copy_rows *rows)
+{
+    const struct copy_options *said = statement->copy_options;
+    const struct schema_column *column = schema_column(relation, name);
+    rows->keys[rows->nkeys++] = (struct copy_key_column){
+        .name = name,
+        .field = key_position(statement, relation, name, &rows->columns),
+        .type = column ? column->type_oid : 0,
+        .force_null = has_name(said->force_null, said->nforce_null, name),
+        .force_not_null = has_name(said->force_not_null, said->nforce_not_null, name),
+    };
+}
+
+/* False: refused, some of them is missing. */
+static bool read_keys(struct planner *p, const struct table_rule *rule,
+                      const struct schema_relation *relation, struct copy_rows *rows)
+{
+    for (unsigned i = 0; i < table_rule_nkeys(rule); i++) {
+        const char *name = table_rule_key(rule, i);
+        read_key(p->statement, relation, name, rows);
+        if (rows->keys[i].field >= 0)
+            continue;
+        plan_refuse_state(p, "23502",
+                          "Name it in the column list: its value decides on which shard a row "
+                          "lives. A default cannot.",
+                          "COPY gives no value for \"%s\", %s of table \"%s\"", name,
+                          rule->nparts ? "a column of the shard key" : "the shard key",
+                          rows->table);
+        return false;
+    }
+    return true;
+}
+
 static void copy_from(struct planner *p, const struct relation_ref *table, struct copy_rows *rows)
 {
-    const struct statement *statement = p->statement;
     const struct table_rule *rule = plan_rule(p, table->schema, table->name);
     const struct schema_relation *relation =
         p->schema ? schema_relation(p->schema, table->schema, table->name) : NULL;
@@ -125,30 +157,11 @@ static void copy_from(struct planner *p, const struct relation_ref *table, struc
                     "the columns of sharded table \"%s\" are not known", table->name);
         return;
     }
-    const struct copy_options *said = statement->copy_options;
-    if (rule->nparts) {
-        plan_refuse(p, "Use INSERT with several rows, which is split by shard.",
-                    "COPY FROM into table \"%s\", which is sharded by several columns, is not "
-                    "supported yet",
-                    table->name);
-        return;
-    }
-    const struct schema_column *column = schema_column(relation, rule->key);
-    rows->key = key_position(statement, relation, rule->key, &rows->columns);
-    rows->column = rule->key;
     rows->keyspace = rule->keyspace;
-    rows->key_type = column ? column->type_oid : 0;
-    rows->force_null = has_name(said->force_null, said->nforce_null, rule->key);
-    rows->force_not_null = has_name(said->force_not_null, said->nforce_not_null, rule->key);
-    if (rows->key < 0)
-        plan_refuse_state(p, "23502",
-                          "Name it in the column list: its value decides on which shard a row "
-                          "lives. A default cannot.",
-                          "COPY gives no value for \"%s\", the shard key of table \"%s\"",
-                          rule->key, table->name);
-    else if (!refuse_encoding(p, rows)) {
+    if (read_keys(p, rule, relation, rows) && !refuse_encoding(p, rows)) {
         scatter(p, SCATTER_COPY_IN, rows,
-                arena_printf(p->arena, "rows by shard key %s.%s", table->name, rule->key));
+                arena_printf(p->arena, "rows by shard key %s.%s", table->name,
+                             plan_key_words(p, rule)));
         plan_leave_out(p, rule->keyspace);
     }
 }

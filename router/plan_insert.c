@@ -18,11 +18,9 @@ static void fail(struct planner *p, const char *sqlstate, const char *message, c
     p->failed->hint = hint;
 }
 
-/* "tenant_id, user_id" */
-static const char *rule_key_words(struct planner *p, const struct instance *target)
+const char *plan_key_words(struct planner *p, const struct table_rule *rule)
 {
-    const struct table_rule *rule = target->rule;
-    const char *words = rule->nparts ? rule->parts[0] : rule->key;
+    const char *words = table_rule_key(rule, 0);
     for (unsigned i = 1; i < rule->nparts; i++)
         words = arena_printf(p->arena, "%s, %s", words, rule->parts[i]);
     return words;
@@ -30,7 +28,7 @@ static const char *rule_key_words(struct planner *p, const struct instance *targ
 
 static void fail_without_key(struct planner *p, const struct instance *target)
 {
-    const char *key = rule_key_words(p, target), *table = target_table(target);
+    const char *key = plan_key_words(p, target->rule), *table = target_table(target);
     if (!*key) {
         fail(p, "0A000",
              arena_printf(p->arena,
@@ -116,7 +114,7 @@ int insert_key_position(struct planner *p, const struct query *query, const stru
 bool insert_row(struct planner *p, const struct instance *target, const struct expr *value,
                 struct shard_set *set)
 {
-    const char *key = target->rule->nparts ? rule_key_words(p, target) : target->rule->key;
+    const char *key = plan_key_words(p, target->rule);
     unsigned shard = 0;
     if (!value || value->kind == EXPR_DEFAULT) {
         fail_without_key(p, target);
@@ -282,5 +280,5 @@ void plan_insert(struct planner *p, const struct query *query)
     order_rows(p, query, part, whole);
     p->plan->reason =
         arena_printf(p->arena, "rows by shard key %s.%s", target_table(&p->instances[0]),
-                     rule_key_words(p, &p->instances[0]));
+                     plan_key_words(p, p->instances[0].rule));
 }

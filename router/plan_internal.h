@@ -569,6 +569,8 @@ void plan_copy_query(struct planner *p);
 /* What require_key makes of the plan. */
 void plan_require_key(struct planner *p);
 /* Position of the key among the values of an INSERT; -1: not given, -2: cannot be known (see `failed`). */
+/* "tenant_id, user_id": the columns of the key. */
+const char *plan_key_words(struct planner *p, const struct table_rule *rule);
 int insert_key_position(struct planner *p, const struct query *query,
                         const struct instance *target);
 /* Shard of one row's key value; on failure `failed` is set and false returned. */

@@ -20,6 +20,15 @@
 
 enum copy_format { COPY_TEXT, COPY_CSV, COPY_BINARY };
 
+/* A column of the shard key. */
+struct copy_key_column {
+    const char *name;    /* for messages */
+    int field;           /* which one of a row's it is, the first is 0 */
+    uint32_t type;       /* the column's, 0: not known */
+    bool force_null;     /* also quoted it is NULL */
+    bool force_not_null; /* it is no NULL, but that text */
+};
+
 /* What a COPY says of its rows. */
 struct copy_rows {
     enum copy_format format;
@@ -28,17 +37,14 @@ struct copy_rows {
     const char *null;                /* what stands for NULL */
     const char *default_;            /* ... for the column's default; NULL: nothing does */
     const char *encoding;            /* ENCODING; NULL: the session's */
-    bool force_null;                 /* of the key: also quoted it is NULL */
-    bool force_not_null;             /* of the key: it is no NULL, but that text */
     bool force_quote;                /* of all columns: COPY TO */
     bool only_ascii_keys;            /* text keys are not in UTF-8 */
-    int key;                         /* which field is the key, the first is 0 */
     int columns;                     /* fields of a row; 0: not known */
-    uint32_t key_type;               /* the key column's, 0: not known */
     const char *table;               /* for messages */
-    const char *column;              /* ... the key's name */
     const struct keyspace *keyspace; /* NULL: every row is for every shard (or it is a COPY TO) */
     const struct shardmap *map;
+    unsigned nkeys; /* columns of the key, in the keyspace's order */
+    struct copy_key_column keys[SHARDMAP_MAX_PARTS];
 };
 
 /* Whether characters of the client encoding may have bytes that are ASCII: newlines cannot be told then. */

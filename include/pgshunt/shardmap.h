@@ -40,7 +40,7 @@ struct key_entry {
 struct keyspace {
     const char *name;
     enum key_type type;                      /* of the first column */
-    enum key_type types[SHARDMAP_MAX_PARTS]; /* of each, where there are several */
+    enum key_type types[SHARDMAP_MAX_PARTS]; /* of each */
     unsigned nparts;                         /* 0: the key is one column */
     enum key_hash hash;
     enum key_map map;
@@ -77,6 +77,17 @@ struct table_rule {
     unsigned shard;                    /* TABLE_PINNED; `schema` is the schema, `name` too */
 };
 
+/* The columns of a sharded table's key, one or several. */
+static inline unsigned table_rule_nkeys(const struct table_rule *rule)
+{
+    return rule->nparts ? rule->nparts : 1;
+}
+
+static inline const char *table_rule_key(const struct table_rule *rule, unsigned part)
+{
+    return rule->nparts ? rule->parts[part] : rule->key;
+}
+
 struct shardmap_builder {
     const char **shard_names;
     const unsigned *weights; /* share of the buckets, per shard; 0: none */
@@ -105,6 +116,9 @@ void shardmap_add_table_parts(struct shardmap *map, const char *name, int keyspa
 /* SHARDMAP_NO_SHARD: none. */
 unsigned shardmap_shard_of_parts(const struct shardmap *map, const struct keyspace *keyspace,
                                  const struct shardkey *parts);
+/* The same of a key of one column or several. */
+unsigned shardmap_shard_of_row(const struct shardmap *map, const struct keyspace *keyspace,
+                               const struct shardkey *parts);
 /* Everything in the schema is on that shard. */
 void shardmap_add_schema(struct shardmap *map, const char *schema, unsigned shard);
 /*

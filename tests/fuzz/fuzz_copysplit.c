@@ -16,7 +16,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct shardmap *map;
-static const struct keyspace *spaces[3];
+static const struct keyspace *spaces[4];
 
 static void make_map(void)
 {
@@ -28,6 +28,10 @@ static void make_map(void)
     for (int i = 0; i < 3; i++)
         spaces[i] = shardmap_keyspace(
             map, (unsigned)shardmap_add_keyspace(map, names[i], types[i], HASH_XXH64));
+    int several = shardmap_add_keyspace(map, "several", KEY_BIGINT, HASH_XXH64);
+    static const enum key_type both[] = {KEY_BIGINT, KEY_TEXT};
+    shardmap_set_types(map, several, both, 2);
+    spaces[3] = shardmap_keyspace(map, (unsigned)several);
 }
 
 struct result {
@@ -90,16 +94,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                              .header = data[1] & 1,
                              .null = data[1] & 2 ? "\\N" : "",
                              .default_ = data[1] & 4 ? "D" : NULL,
-                             .force_null = data[1] & 8,
-                             .force_not_null = data[1] & 16,
-                             .key = data[1] >> 6,
+                             .nkeys = data[2] % 4 == 3 ? 2 : 1,
+                             .keys = {{.name = "k",
+                                       .field = data[1] >> 6,
+                                       .force_null = data[1] & 8,
+                                       .force_not_null = data[1] & 16},
+                                      {.name = "l", .field = data[1] >> 4 & 3}},
                              .columns = 4,
                              .table = "t",
-                             .column = "k",
-                             .keyspace = spaces[data[2] % 3],
+                             .keyspace = spaces[data[2] % 4],
                              .map = map};
     const char *bytes = (const char *)data + 3;
-    size_t len = size - 3, piece = 1 + data[2] / 3 % 32, total = 0;
+    size_t len = size - 3, piece = 1 + data[2] / 4 % 32, total = 0;
     struct result whole = {0}, cut = {0};
     run(&rows, bytes, len, len + 1, &whole);
     run(&rows, bytes, len, piece, &cut);

@@ -72,7 +72,6 @@ ELSEWHERE = {
     52: ("test_differential_views.py", "does not show the shard key of its table"),
     53: ("test_differential_views.py", "shows the shard key of its table twice"),
     54: ("test_differential_views.py", "which has row-level policies"),
-    56: ("test_composite_keys.py", "sharded by several columns"),
     57: ("test_composite_keys.py", "a column of the shard key"),
     55: ("test_schemas.py", "test_writes_of_several_schemas"),
     62: ("test_sharded_changes.py", "inheritance children"),

@@ -84,9 +84,9 @@ static void begin(struct fixture *fix, enum copy_format format, enum key_type ty
                                    .escape = '"',
                                    .null = format == COPY_CSV ? "" : "\\N",
                                    .columns = 2,
-                                   .key_type = 20,
                                    .table = "t",
-                                   .column = "id",
+                                   .nkeys = 1,
+                                   .keys = {{.name = "id", .type = 20}},
                                    .keyspace = shardmap_keyspace(fix->map, (unsigned)keyspace),
                                    .map = fix->map};
 }
