@@ -1,6 +1,7 @@
 /* catalog.c: the map of buckets in Postgres: its tables, reading and recording it. */
 #include "pgshunt/catalog.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,10 @@
     "CREATE TABLE IF NOT EXISTS pgshunt.hold_bucket (hold bigint NOT NULL REFERENCES "             \
     "pgshunt.hold ON DELETE CASCADE, keyspace text NOT NULL, first int NOT NULL, "                 \
     "last int NOT NULL); "                                                                         \
+    "CREATE TABLE IF NOT EXISTS pgshunt.hold_table (hold bigint NOT NULL REFERENCES "              \
+    "pgshunt.hold ON DELETE CASCADE, name text NOT NULL); "                                        \
+    "CREATE TABLE IF NOT EXISTS pgshunt.table_rule (database text, name text, keyspace text, "     \
+    "columns text[] NOT NULL, job text, PRIMARY KEY (database, name)); "                           \
     "CREATE TABLE IF NOT EXISTS pgshunt.job (name text PRIMARY KEY, database text NOT NULL, "      \
     "kind text NOT NULL, state text NOT NULL, options jsonb NOT NULL, attempt uuid, "              \
     "epoch bigint, paused boolean NOT NULL DEFAULT false, error text, "                            \
@@ -41,7 +46,8 @@
     "detail text, PRIMARY KEY (job, shard, kind, name)); "                                         \
     "GRANT USAGE ON SCHEMA pgshunt TO PUBLIC; "                                                    \
     "GRANT SELECT ON pgshunt.epoch, pgshunt.bucket, pgshunt.ghost, pgshunt.proxy, pgshunt.hold, "  \
-    "pgshunt.hold_bucket, pgshunt.job, pgshunt.job_move, pgshunt.job_step, pgshunt.job_object "    \
+    "pgshunt.hold_bucket, pgshunt.hold_table, pgshunt.table_rule, pgshunt.job, pgshunt.job_move, " \
+    "pgshunt.job_step, pgshunt.job_object "                                                        \
     "TO PUBLIC;"
 
 /* Not by IF NOT EXISTS alone, which wants the right to create even where it has nothing to do. */
@@ -50,24 +56,26 @@ static const char make_sql[] =
     "IF to_regnamespace('pgshunt') IS NULL THEN CREATE SCHEMA pgshunt; END IF; " TABLES
     " END $pgshunt$";
 
-/* The last one made is there only if all are. */
-static bool has_tables(struct db *db, bool *has, struct db_error *error)
+/* The last one made is there only if all are; what was made by an earlier version lacks the tables' part. */
+static bool has_tables(struct db *db, bool *has, bool *has_rules, struct db_error *error)
 {
     PGresult *result = db_query(db, CATALOG_MS, error,
                                 "SELECT pg_catalog.to_regclass('pgshunt.job_object') IS NOT NULL "
-                                "AND pg_catalog.to_regclass('pgshunt.epoch') IS NOT NULL",
+                                "AND pg_catalog.to_regclass('pgshunt.epoch') IS NOT NULL,"
+                                " pg_catalog.to_regclass('pgshunt.table_rule') IS NOT NULL",
                                 0);
     *has = result && PQgetvalue(result, 0, 0)[0] == 't';
+    *has_rules = *has && PQgetvalue(result, 0, 1)[0] == 't';
     PQclear(result);
     return result != NULL;
 }
 
 bool catalog_prepare(struct db *db, struct db_error *error)
 {
-    bool has;
-    if (!has_tables(db, &has, error))
+    bool has, has_rules;
+    if (!has_tables(db, &has, &has_rules, error))
         return false;
-    return has || db_run(db, CATALOG_MS, error, make_sql, 0);
+    return has_rules || db_run(db, CATALOG_MS, error, make_sql, 0);
 }
 
 const char *catalog_prepare_sql(struct arena *arena, const char *user)
@@ -117,16 +125,25 @@ void catalog_refuse(struct db_error *error, const char *sqlstate, const char *te
 /* ---- reading ---- */
 
 /* One statement: all of it is of one moment. */
-static const char read_sql[] =
-    "SELECT 'epoch', NULL, NULL, NULL, NULL, epoch, NULL FROM pgshunt.epoch WHERE database = $1 "
-    "UNION ALL SELECT 'owner', keyspace, first, last, shard, NULL, NULL FROM pgshunt.bucket "
-    "WHERE database = $1 "
-    "UNION ALL SELECT DISTINCT 'ghost', keyspace, NULL::int, NULL::int, shard, NULL::bigint, "
-    "NULL::text FROM pgshunt.ghost WHERE database = $1 "
-    "UNION ALL SELECT 'hold', h.keyspace, h.first, h.last, "
-    "ceil(extract(epoch FROM o.until - clock_timestamp()) * 1000)::text, o.id, o.force::text "
-    "FROM pgshunt.hold o JOIN pgshunt.hold_bucket h ON h.hold = o.id "
-    "WHERE o.database = $1 AND o.until > clock_timestamp() ORDER BY 1, 6, 2, 3";
+#define READ_MAP                                                                                   \
+    "SELECT 'epoch', NULL, NULL, NULL, NULL, epoch, NULL FROM pgshunt.epoch WHERE database = $1 "  \
+    "UNION ALL SELECT 'owner', keyspace, first, last, shard, NULL, NULL FROM pgshunt.bucket "      \
+    "WHERE database = $1 "                                                                         \
+    "UNION ALL SELECT DISTINCT 'ghost', keyspace, NULL::int, NULL::int, shard, NULL::bigint, "     \
+    "NULL::text FROM pgshunt.ghost WHERE database = $1 "                                           \
+    "UNION ALL SELECT 'hold', h.keyspace, h.first, h.last, " LEFT_MS ", o.id, o.force::text "      \
+    "FROM pgshunt.hold o JOIN pgshunt.hold_bucket h ON h.hold = o.id WHERE " STANDS
+#define LEFT_MS "ceil(extract(epoch FROM o.until - clock_timestamp()) * 1000)::text"
+#define STANDS "o.database = $1 AND o.until > clock_timestamp() "
+#define READ_TABLES                                                                                \
+    "UNION ALL SELECT 'hold_table', h.name, NULL, NULL, " LEFT_MS ", o.id, o.force::text "         \
+    "FROM pgshunt.hold o JOIN pgshunt.hold_table h ON h.hold = o.id WHERE " STANDS                 \
+    "UNION ALL SELECT 'rule', name, NULL, NULL, keyspace, NULL, array_to_json(columns)::text "     \
+    "FROM pgshunt.table_rule WHERE database = $1 "
+#define IN_ORDER "ORDER BY 1, 6, 2, 3"
+
+static const char read_sql[] = READ_MAP IN_ORDER;
+static const char read_all_sql[] = READ_MAP READ_TABLES IN_ORDER;
 
 enum { KIND, KEYSPACE, FIRST, LAST, SHARD, NUMBER, FORCE };
 
@@ -144,21 +161,58 @@ static struct catalog_range range_of(const PGresult *rows, int row, struct arena
     };
 }
 
-/* Each row of a hold is one of its ranges; they come together. */
+/* Each row is one of its ranges, or tables. Kept by id. */
+static struct catalog_hold *hold_of(struct catalog_map *recorded, const PGresult *rows, int row,
+                                    struct arena *arena)
+{
+    int64_t id = strtoll(field(rows, row, NUMBER), NULL, 10);
+    int at = recorded->nholds;
+    while (at && recorded->holds[at - 1].id > id)
+        at--;
+    if (at && recorded->holds[at - 1].id == id)
+        return &recorded->holds[at - 1];
+    memmove(&recorded->holds[at + 1], &recorded->holds[at],
+            sizeof *recorded->holds * (size_t)(recorded->nholds++ - at));
+    recorded->holds[at] = (struct catalog_hold){
+        .id = id,
+        .left_ms = strtoll(field(rows, row, SHARD), NULL, 10),
+        .force = field(rows, row, FORCE)[0] == 't',
+        .ranges = arena_array(arena, struct catalog_range, PQntuples(rows) - row),
+        .tables = arena_array(arena, const char *, PQntuples(rows) - row),
+    };
+    return &recorded->holds[at];
+}
+
 static void take_hold(struct catalog_map *recorded, const PGresult *rows, int row,
                       struct arena *arena)
 {
-    int64_t id = strtoll(field(rows, row, NUMBER), NULL, 10);
-    struct catalog_hold *hold = recorded->nholds ? &recorded->holds[recorded->nholds - 1] : NULL;
-    if (!hold || hold->id != id) {
-        hold = &recorded->holds[recorded->nholds++];
-        hold->id = id;
-        hold->left_ms = strtoll(field(rows, row, SHARD), NULL, 10);
-        hold->force = field(rows, row, FORCE)[0] == 't';
-        hold->ranges = arena_array(arena, struct catalog_range, PQntuples(rows) - row);
-    }
+    struct catalog_hold *hold = hold_of(recorded, rows, row, arena);
     struct catalog_range *ranges = (struct catalog_range *)hold->ranges;
-    ranges[hold->nranges++] = range_of(rows, row, arena);
+    const char **tables = (const char **)hold->tables;
+    if (strcmp(field(rows, row, KIND), "hold") == 0)
+        ranges[hold->nranges++] = range_of(rows, row, arena);
+    else
+        tables[hold->ntables++] = arena_strdup(arena, field(rows, row, KEYSPACE));
+}
+
+static void take_rule(struct catalog_map *recorded, const PGresult *rows, int row,
+                      struct arena *arena)
+{
+    json_t *list = json_loads(field(rows, row, FORCE), 0, NULL);
+    size_t count = json_array_size(list);
+    const char **columns = arena_array(arena, const char *, count);
+    for (size_t i = 0; i < count; i++) {
+        const char *name = json_string_value(json_array_get(list, i));
+        columns[i] = arena_strdup(arena, name ? name : "");
+    }
+    json_decref(list);
+    recorded->rules[recorded->nrules++] = (struct catalog_rule){
+        .name = arena_strdup(arena, field(rows, row, KEYSPACE)),
+        .keyspace =
+            PQgetisnull(rows, row, SHARD) ? NULL : arena_strdup(arena, field(rows, row, SHARD)),
+        .columns = columns,
+        .ncolumns = (int)count,
+    };
 }
 
 static void take_rows(struct catalog_map *recorded, const PGresult *rows, struct arena *arena)
@@ -167,6 +221,7 @@ static void take_rows(struct catalog_map *recorded, const PGresult *rows, struct
     recorded->owners = arena_array(arena, struct catalog_owner, count);
     recorded->ghosts = arena_array(arena, struct catalog_ghost, count);
     recorded->holds = arena_array(arena, struct catalog_hold, count);
+    recorded->rules = arena_array(arena, struct catalog_rule, count);
     for (int row = 0; row < count; row++) {
         const char *kind = field(rows, row, KIND);
         if (strcmp(kind, "epoch") == 0)
@@ -178,6 +233,8 @@ static void take_rows(struct catalog_map *recorded, const PGresult *rows, struct
             recorded->ghosts[recorded->nghosts++] =
                 (struct catalog_ghost){arena_strdup(arena, field(rows, row, KEYSPACE)),
                                        arena_strdup(arena, field(rows, row, SHARD))};
+        else if (strcmp(kind, "rule") == 0)
+            take_rule(recorded, rows, row, arena);
         else
             take_hold(recorded, rows, row, arena);
     }
@@ -186,11 +243,12 @@ static void take_rows(struct catalog_map *recorded, const PGresult *rows, struct
 bool catalog_read(struct db *db, const char *database, struct arena *arena,
                   struct catalog_map *recorded, struct db_error *error)
 {
-    bool has;
+    bool has, has_rules;
     *recorded = (struct catalog_map){.epoch = 0};
-    if (!has_tables(db, &has, error))
+    if (!has_tables(db, &has, &has_rules, error))
         return false;
-    PGresult *rows = has ? db_query(db, CATALOG_MS, error, read_sql, 1, database) : NULL;
+    const char *sql = has_rules ? read_all_sql : read_sql;
+    PGresult *rows = has ? db_query(db, CATALOG_MS, error, sql, 1, database) : NULL;
     if (rows)
         take_rows(recorded, rows, arena);
     PQclear(rows);
@@ -297,6 +355,9 @@ static void lay_holds(struct shardmap *map, const struct catalog_map *recorded)
             if (keyspace >= 0)
                 shardmap_hold(map, keyspace, range->first, range->last);
         }
+    for (int i = 0; i < recorded->nholds; i++)
+        for (int j = 0; j < recorded->holds[i].ntables; j++)
+            shardmap_hold_table(map, recorded->holds[i].tables[j]);
 }
 
 struct shardmap *catalog_lay(const struct database_config *database,
@@ -304,7 +365,8 @@ struct shardmap *catalog_lay(const struct database_config *database,
 {
     struct shardmap *map = shardmap_of_config(database);
     *error = (struct db_error){.text = ""};
-    if (!lay_owners(map, recorded, error) || !lay_ghosts(map, recorded, error)) {
+    if (!lay_owners(map, recorded, error) || !lay_ghosts(map, recorded, error) ||
+        !catalog_lay_tables(map, recorded, error)) {
         shardmap_free(map);
         return NULL;
     }

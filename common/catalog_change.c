@@ -149,18 +149,47 @@ static bool insert_ranges(struct db *db, int64_t id, const struct catalog_range 
     return done;
 }
 
+static bool insert_tables(struct db *db, int64_t id, const char *const *tables, int count,
+                          struct db_error *error)
+{
+    NUMBER(hold, id);
+    bool done = true;
+    for (int i = 0; done && i < count; i++)
+        done = db_run(db, CATALOG_MS, error,
+                      "INSERT INTO pgshunt.hold_table VALUES ($1::bigint, $2)", 2, hold, tables[i]);
+    return done;
+}
+
+static bool begin_hold(struct db *db, const char *database, const char *job, int64_t lease_ms,
+                       int64_t *id, struct db_error *error)
+{
+    return db_run(db, CATALOG_MS, error,
+                  "DELETE FROM pgshunt.hold WHERE database = $1 AND until < "
+                  "clock_timestamp() - interval '1 min'",
+                  1, database) &&
+           insert_hold(db, database, job, lease_ms, id, error);
+}
+
 bool catalog_hold(struct db *db, const char *database, const char *job,
                   const struct catalog_range *ranges, int count, int64_t lease_ms, int64_t *id,
                   struct db_error *error)
 {
     if (!catalog_begin(db, error))
         return false;
-    bool done = db_run(db, CATALOG_MS, error,
-                       "DELETE FROM pgshunt.hold WHERE database = $1 AND until < "
-                       "clock_timestamp() - interval '1 min'",
-                       1, database) &&
-                insert_hold(db, database, job, lease_ms, id, error) &&
+    bool done = begin_hold(db, database, job, lease_ms, id, error) &&
                 insert_ranges(db, *id, ranges, count, error) &&
+                catalog_announce(db, database, error);
+    return catalog_end(db, done, error);
+}
+
+bool catalog_hold_tables(struct db *db, const char *database, const char *job,
+                         const char *const *tables, int count, int64_t lease_ms, int64_t *id,
+                         struct db_error *error)
+{
+    if (!catalog_begin(db, error))
+        return false;
+    bool done = begin_hold(db, database, job, lease_ms, id, error) &&
+                insert_tables(db, *id, tables, count, error) &&
                 catalog_announce(db, database, error);
     return catalog_end(db, done, error);
 }
@@ -337,8 +366,9 @@ static bool is_first_of_keyspace(const struct catalog_move *moves, int index)
     return true;
 }
 
-static bool set_ghost(struct db *db, const char *database, const char *keyspace, const char *shard,
-                      const char *job, bool has, bool *changed, struct db_error *error)
+bool catalog_write_ghost(struct db *db, const char *database, const char *keyspace,
+                         const char *shard, const char *job, bool has, bool *changed,
+                         struct db_error *error)
 {
     PGresult *result = db_query(
         db, CATALOG_MS, error,
@@ -358,11 +388,11 @@ static bool turn_ghosts(struct db *db, const char *database, const char *job,
 {
     bool changed = false, done = true;
     for (int i = 0; done && i < count; i++)
-        done = set_ghost(db, database, moves[i].range.keyspace, moves[i].target, job, false,
-                         &changed, error);
+        done = catalog_write_ghost(db, database, moves[i].range.keyspace, moves[i].target, job,
+                                   false, &changed, error);
     for (int i = 0; done && i < count; i++)
-        done = set_ghost(db, database, moves[i].range.keyspace, moves[i].source, job, true,
-                         &changed, error);
+        done = catalog_write_ghost(db, database, moves[i].range.keyspace, moves[i].source, job,
+                                   true, &changed, error);
     return done;
 }
 
@@ -383,20 +413,48 @@ static bool finish_flip(struct db *db, const char *database, const char *job, in
            catalog_announce(db, database, error);
 }
 
+bool catalog_finish_attempt(struct db *db, const char *database,
+                            const struct catalog_attempt *attempt, catalog_changer *change,
+                            const void *arg, struct db_error *error)
+{
+    bool changed = false;
+    if (!catalog_begin(db, error))
+        return false;
+    bool done = lock_map(db, database, error) &&
+                is_ours(db, database, attempt->job, attempt->attempt, attempt->hold, error) &&
+                next_epoch(db, database, attempt->job, attempt->epoch, error) &&
+                change(db, database, arg, &changed, error) &&
+                finish_flip(db, database, attempt->job, attempt->hold, attempt->epoch,
+                            attempt->state, error);
+    return catalog_end(db, done, error);
+}
+
+struct buckets_turn {
+    const char *job;
+    const struct catalog_move *moves;
+    int count;
+};
+
+static bool turn_buckets(struct db *db, const char *database, const void *arg, bool *changed,
+                         struct db_error *error)
+{
+    const struct buckets_turn *turn = arg;
+    bool done = true;
+    for (int i = 0; done && i < turn->count; i++)
+        if (is_first_of_keyspace(turn->moves, i))
+            done = move_buckets(db, database, turn->moves[i].range.keyspace, turn->moves,
+                                turn->count, error);
+    *changed = true;
+    return done && turn_ghosts(db, database, turn->job, turn->moves, turn->count, error);
+}
+
 bool catalog_flip(struct db *db, const char *database, const char *job, const char *attempt,
                   int64_t hold, const struct catalog_move *moves, int count, int64_t epoch,
                   const char *state, struct db_error *error)
 {
-    if (!catalog_begin(db, error))
-        return false;
-    bool done = lock_map(db, database, error) && is_ours(db, database, job, attempt, hold, error) &&
-                next_epoch(db, database, job, epoch, error);
-    for (int i = 0; done && i < count; i++)
-        if (is_first_of_keyspace(moves, i))
-            done = move_buckets(db, database, moves[i].range.keyspace, moves, count, error);
-    done = done && turn_ghosts(db, database, job, moves, count, error) &&
-           finish_flip(db, database, job, hold, epoch, state, error);
-    return catalog_end(db, done, error);
+    struct catalog_attempt what = {job, attempt, state, hold, epoch};
+    struct buckets_turn turn = {job, moves, count};
+    return catalog_finish_attempt(db, database, &what, turn_buckets, &turn, error);
 }
 
 bool catalog_abort(struct db *db, const char *database, const char *job, const char *attempt,
@@ -450,15 +508,34 @@ bool catalog_expire(struct db *db, const char *database, struct db_error *error)
     return catalog_end(db, done, error);
 }
 
-bool catalog_set_ghost(struct db *db, const char *database, const char *keyspace, const char *shard,
-                       const char *job, bool has, struct db_error *error)
+bool catalog_change(struct db *db, const char *database, const char *job, catalog_changer *change,
+                    const void *arg, struct db_error *error)
 {
     bool changed = false;
     if (!catalog_begin(db, error))
         return false;
-    bool done = lock_map(db, database, error) &&
-                set_ghost(db, database, keyspace, shard, job, has, &changed, error) &&
+    bool done = lock_map(db, database, error) && change(db, database, arg, &changed, error) &&
                 (!changed ||
                  (raise_epoch(db, database, job, error) && catalog_announce(db, database, error)));
     return catalog_end(db, done, error);
+}
+
+struct ghost_change {
+    const char *keyspace, *shard, *job;
+    bool has;
+};
+
+static bool change_ghost(struct db *db, const char *database, const void *arg, bool *changed,
+                         struct db_error *error)
+{
+    const struct ghost_change *ghost = arg;
+    return catalog_write_ghost(db, database, ghost->keyspace, ghost->shard, ghost->job, ghost->has,
+                               changed, error);
+}
+
+bool catalog_set_ghost(struct db *db, const char *database, const char *keyspace, const char *shard,
+                       const char *job, bool has, struct db_error *error)
+{
+    struct ghost_change ghost = {keyspace, shard, job, has};
+    return catalog_change(db, database, job, change_ghost, &ghost, error);
 }

@@ -39,6 +39,8 @@ struct shardmap {
     struct mapped_schema *schemas;
     int64_t epoch;
     bool holds, ghosts;
+    const char **held_tables; /* names */
+    unsigned nheld_tables;
     uint64_t serial;
 };
 
@@ -76,6 +78,7 @@ void shardmap_free(struct shardmap *map)
         free(map->keyspaces[i]);
     free(map->keyspaces);
     free(map->lookups);
+    free(map->held_tables);
     HASH_CLEAR(hh, map->schemas); /* its entries are the arena's */
     arena_free(&map->arena);
     free(map);
@@ -213,16 +216,25 @@ static struct table_rule *new_rule(struct shardmap *map, const char *schema, con
     return &entry->rules[entry->count++];
 }
 
+/* "schema.table", or a table of any schema (then *schema is NULL). */
+static void split_name(struct arena *arena, const char *name, const char **schema,
+                       const char **table)
+{
+    const char *at = name;
+    *schema = NULL;
+    *table = take_identifier(arena, &at);
+    if (*at != '.')
+        return;
+    at++;
+    *schema = *table;
+    *table = take_identifier(arena, &at);
+}
+
 static struct table_rule *add_table(struct shardmap *map, const char *name, int keyspace,
                                     const char *key)
 {
-    const char *at = name;
-    const char *first = take_identifier(&map->arena, &at), *second = NULL;
-    if (*at == '.') {
-        at++;
-        second = take_identifier(&map->arena, &at);
-    }
-    const char *schema = second ? first : NULL, *table = second ? second : first;
+    const char *schema, *table;
+    split_name(&map->arena, name, &schema, &table);
     bool reference = keyspace < 0 || !key;
     struct table_rule *rule = new_rule(map, schema, table);
     *rule = (struct table_rule){
@@ -256,13 +268,9 @@ static const char *function_name(struct shardmap *map, const struct lookup_rule 
 
 void shardmap_add_lookup(struct shardmap *map, const char *table, const char *column, bool unique)
 {
-    const char *at = table;
-    const char *first = take_identifier(&map->arena, &at), *second = NULL;
-    if (*at == '.') {
-        at++;
-        second = take_identifier(&map->arena, &at);
-    }
-    struct table_rule *rule = new_rule(map, second ? first : NULL, second ? second : first);
+    const char *schema, *relation;
+    split_name(&map->arena, table, &schema, &relation);
+    struct table_rule *rule = new_rule(map, schema, relation);
     struct lookup_rule *lookup = arena_new(&map->arena, struct lookup_rule);
     *lookup = (struct lookup_rule){.table = arena_strdup(&map->arena, table),
                                    .schema = rule->schema,
@@ -528,4 +536,83 @@ int64_t shardmap_epoch(const struct shardmap *map)
 void shardmap_set_epoch(struct shardmap *map, int64_t epoch)
 {
     map->epoch = epoch;
+}
+
+/* ---- tables ---- */
+
+static const struct table_rule *find_rule(const struct shardmap *map, const char *name,
+                                          struct arena *arena)
+{
+    const char *schema, *table;
+    split_name(arena, name, &schema, &table);
+    const struct named_rules *entry = find_name(map, table);
+    for (unsigned i = 0; entry && i < entry->count; i++) {
+        const char *other = entry->rules[i].schema;
+        if (schema ? other && strcmp(schema, other) == 0 : !other)
+            return &entry->rules[i];
+    }
+    return NULL;
+}
+
+const struct table_rule *shardmap_rule(const struct shardmap *map, const char *name)
+{
+    struct arena arena;
+    arena_init(&arena);
+    const struct table_rule *rule = find_rule(map, name, &arena);
+    arena_free(&arena);
+    return rule;
+}
+
+bool shardmap_table_is(const struct shardmap *map, const char *name, int keyspace,
+                       const char *const *columns, unsigned count)
+{
+    const struct table_rule *rule = shardmap_rule(map, name);
+    if (keyspace < 0)
+        return !rule || rule->class == TABLE_UNSHARDED;
+    if (!rule || rule->class != TABLE_SHARDED || rule->keyspace != map->keyspaces[keyspace] ||
+        count != (rule->nparts ? rule->nparts : 1))
+        return false;
+    for (unsigned i = 0; i < count; i++)
+        if (strcmp(rule->nparts ? rule->parts[i] : rule->key, columns[i]) != 0)
+            return false;
+    return true;
+}
+
+static struct table_rule *unsharded_table(struct shardmap *map, const char *name)
+{
+    const char *schema, *table;
+    split_name(&map->arena, name, &schema, &table);
+    struct table_rule *rule = new_rule(map, schema, table);
+    *rule = (struct table_rule){.schema = schema, .name = table, .class = TABLE_UNSHARDED};
+    return rule;
+}
+
+void shardmap_set_table(struct shardmap *map, const char *name, int keyspace,
+                        const char *const *columns, unsigned count)
+{
+    if (shardmap_table_is(map, name, keyspace, columns, count))
+        return;
+    if (keyspace < 0)
+        unsharded_table(map, name);
+    else if (map->keyspaces[keyspace]->nparts)
+        shardmap_add_table_parts(map, name, keyspace, columns, count);
+    else
+        shardmap_add_table(map, name, keyspace, columns[0]);
+}
+
+void shardmap_hold_table(struct shardmap *map, const char *name)
+{
+    struct table_rule *rule = (struct table_rule *)shardmap_rule(map, name);
+    if (!rule)
+        rule = unsharded_table(map, name);
+    rule->held = true;
+    map->held_tables =
+        mem_realloc(map->held_tables, sizeof *map->held_tables * (map->nheld_tables + 1));
+    map->held_tables[map->nheld_tables++] = arena_strdup(&map->arena, name);
+    map->holds = true;
+}
+
+const char *shardmap_held_table(const struct shardmap *map, unsigned index)
+{
+    return index < map->nheld_tables ? map->held_tables[index] : NULL;
 }

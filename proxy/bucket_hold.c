@@ -214,9 +214,22 @@ static bool covers_keyspace(const struct shardmap *map, const struct keyspace *n
     return true;
 }
 
+static bool covers_tables(const struct shardmap *map, const struct shardmap *newest)
+{
+    const char *name;
+    for (unsigned i = 0; (name = shardmap_held_table(newest, i)); i++) {
+        const struct table_rule *rule = shardmap_rule(map, name);
+        if (!rule || !rule->held)
+            return false;
+    }
+    return true;
+}
+
 /* What is held under the newest map was held under this one, too. */
 static bool covers(const struct shardmap *map, const struct shardmap *newest)
 {
+    if (!covers_tables(map, newest))
+        return false;
     for (unsigned i = 0; i < shardmap_keyspaces(newest); i++) {
         const struct keyspace *keyspace = shardmap_keyspace(newest, i);
         if (keyspace->held && !covers_keyspace(map, keyspace))

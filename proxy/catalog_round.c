@@ -103,19 +103,36 @@ static bool same_range(const struct catalog_range *a, const struct catalog_range
 
 static bool same_hold(const struct catalog_hold *a, const struct catalog_hold *b)
 {
-    if (a->id != b->id || a->force != b->force || a->nranges != b->nranges)
+    if (a->id != b->id || a->force != b->force || a->nranges != b->nranges ||
+        a->ntables != b->ntables)
         return false;
+    for (int i = 0; i < a->ntables; i++)
+        if (strcmp(a->tables[i], b->tables[i]) != 0)
+            return false;
     for (int i = 0; i < a->nranges; i++)
         if (!same_range(&a->ranges[i], &b->ranges[i]))
             return false;
     return true;
 }
 
+static bool same_rule(const struct catalog_rule *a, const struct catalog_rule *b)
+{
+    bool same = strcmp(a->name, b->name) == 0 && !a->keyspace == !b->keyspace &&
+                a->ncolumns == b->ncolumns &&
+                (!a->keyspace || strcmp(a->keyspace, b->keyspace) == 0);
+    for (int i = 0; same && i < a->ncolumns; i++)
+        same = strcmp(a->columns[i], b->columns[i]) == 0;
+    return same;
+}
+
 static bool same_map(const struct catalog_map *a, const struct catalog_map *b)
 {
     if (a->epoch != b->epoch || a->nowners != b->nowners || a->nghosts != b->nghosts ||
-        a->nholds != b->nholds)
+        a->nholds != b->nholds || a->nrules != b->nrules)
         return false;
+    for (int i = 0; i < a->nrules; i++)
+        if (!same_rule(&a->rules[i], &b->rules[i]))
+            return false;
     for (int i = 0; i < a->nowners; i++)
         if (!same_range(&a->owners[i].range, &b->owners[i].range) ||
             strcmp(a->owners[i].shard, b->owners[i].shard) != 0)
@@ -160,6 +177,19 @@ static void keep_state(struct map_watch *watch)
     topology_unref(topology);
 }
 
+/* After a table has moved into a keyspace, or out of it. */
+static void compare_tables(const char *database, const struct database_config *config,
+                           const struct catalog_map *recorded)
+{
+    const char *table = catalog_other_table(config, recorded);
+    if (table)
+        log_event(LOG_INFO,
+                  "what is recorded of a table counts: the configuration says something else of it",
+                  LOG_S("database", database), LOG_S("table", table),
+                  LOG_S("hint", "\"pgshuntctl map show\" shows what to put into the "
+                                "configuration"));
+}
+
 /* Weights that would give another map are not an error, but somebody may expect that they do something. */
 void catalog_compare(const char *database, const struct database_config *config,
                      const struct catalog_map *recorded)
@@ -181,6 +211,7 @@ void catalog_compare(const char *database, const struct database_config *config,
     shardmap_free(said);
     if (is)
         shardmap_free(is);
+    compare_tables(database, config, recorded);
 }
 
 /* Under the lock: leases may have been prolonged, whether or not anything else has changed. */

@@ -13,6 +13,20 @@
 
 /* ---- writing ---- */
 
+static json_t *rules_json(const struct catalog_map *map)
+{
+    json_t *rules = json_array();
+    for (int i = 0; i < map->nrules; i++) {
+        const struct catalog_rule *rule = &map->rules[i];
+        json_t *columns = json_array();
+        for (int c = 0; c < rule->ncolumns; c++)
+            json_array_append_new(columns, json_string(rule->columns[c]));
+        json_array_append_new(rules, json_pack("{ss ss? so}", "name", rule->name, "keyspace",
+                                               rule->keyspace, "columns", columns));
+    }
+    return rules;
+}
+
 static json_t *map_json(const struct catalog_map *map)
 {
     json_t *owners = json_array(), *ghosts = json_array();
@@ -25,8 +39,8 @@ static json_t *map_json(const struct catalog_map *map)
     for (int i = 0; i < map->nghosts; i++)
         json_array_append_new(ghosts, json_pack("{ss ss}", "keyspace", map->ghosts[i].keyspace,
                                                 "shard", map->ghosts[i].shard));
-    return json_pack("{sI so so}", "epoch", (json_int_t)map->epoch, "buckets", owners, "ghosts",
-                     ghosts);
+    return json_pack("{sI so so so}", "epoch", (json_int_t)map->epoch, "buckets", owners, "ghosts",
+                     ghosts, "tables", rules_json(map));
 }
 
 static bool write_all(int file, const char *text, size_t length)
@@ -120,6 +134,39 @@ static bool take_ghosts(struct recorded_map *recorded, const json_t *list)
     return true;
 }
 
+static bool take_columns(struct recorded_map *recorded, const json_t *list,
+                         struct catalog_rule *rule)
+{
+    const char **columns = arena_array(&recorded->arena, const char *, json_array_size(list));
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *name = json_string_value(json_array_get(list, i));
+        if (!name)
+            return false;
+        columns[rule->ncolumns++] = arena_strdup(&recorded->arena, name);
+    }
+    rule->columns = columns;
+    return json_is_array(list);
+}
+
+/* A file of an earlier version has none. */
+static bool take_rules(struct recorded_map *recorded, const json_t *list)
+{
+    struct catalog_map *map = &recorded->map;
+    map->rules = arena_array(&recorded->arena, struct catalog_rule, json_array_size(list));
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        struct catalog_rule *rule = &map->rules[map->nrules++];
+        const char *name, *keyspace;
+        json_t *columns;
+        if (json_unpack(json_array_get(list, i), "{ss ss? so}", "name", &name, "keyspace",
+                        &keyspace, "columns", &columns) != 0 ||
+            !take_columns(recorded, columns, rule))
+            return false;
+        rule->name = arena_strdup(&recorded->arena, name);
+        rule->keyspace = keyspace ? arena_strdup(&recorded->arena, keyspace) : NULL;
+    }
+    return true;
+}
+
 static bool take_map(struct recorded_map *recorded, const json_t *found)
 {
     json_int_t epoch = 0;
@@ -129,7 +176,7 @@ static bool take_map(struct recorded_map *recorded, const json_t *found)
         return false;
     recorded->map.epoch = epoch;
     return json_is_array(owners) && json_is_array(ghosts) && take_owners(recorded, owners) &&
-           take_ghosts(recorded, ghosts);
+           take_ghosts(recorded, ghosts) && take_rules(recorded, json_object_get(found, "tables"));
 }
 
 struct recorded_map *catalog_state_read(const char *path, const char *database, char *error,

@@ -1,10 +1,13 @@
 /* plan_held.c: whether a statement is about rows of buckets that are held, because they are moving. */
 #include "router/plan_internal.h"
 
+#define MAX_ANCESTORS 64
+
 /*
  * What is not known to be about other buckets is about these. Queries go by what their conditions leave of each
  * table (shard_set.not_held), and by the keys that rows are given; what goes by a shard's name, and what is no
- * query, by the tables named. What only looks at the catalog, or at tables of no keyspace, never waits.
+ * query, by the tables named. What only looks at the catalog, or at tables of no keyspace, never waits. Where whole
+ * tables are held, everything that names one waits.
  */
 
 static bool has_held(const struct table_rule *rule)
@@ -28,6 +31,33 @@ void plan_note_said(struct planner *p, bool held)
 {
     if (p->touches_held && held)
         *p->touches_held = true;
+}
+
+/* A table that is held is known by its name, whatever it is; partitions of one are, too. */
+static bool is_held_table(const struct planner *p, const struct relation_ref *ref)
+{
+    const char *schema = plan_schema_of(p, ref->schema, ref->name);
+    if (shardmap_table(p->map, schema, ref->name)->held)
+        return true;
+    const struct schema_relation *relation =
+        p->schema ? schema_relation_any(p->schema, schema, ref->name) : NULL;
+    for (int depth = 0; relation && relation->parent && depth < MAX_ANCESTORS; depth++) {
+        if (shardmap_table(p->map, relation->parent_schema, relation->parent)->held)
+            return true;
+        relation = schema_relation(p->schema, relation->parent_schema, relation->parent);
+    }
+    return false;
+}
+
+/* What is not understood may name one. */
+static bool uses_held_table(const struct planner *p, const struct statement *statement)
+{
+    if (statement && statement->syntax_error)
+        return true;
+    for (int i = 0; statement && i < statement->nrelations; i++)
+        if (is_held_table(p, &statement->relations[i]))
+            return true;
+    return false;
 }
 
 static bool names_held(const struct planner *p, const struct statement *statement)
@@ -61,5 +91,7 @@ void plan_settle_held(struct planner *p, bool by_name)
     bool moves = plan->kind == PLAN_SCATTER && plan->mode == SCATTER_CHANGE;
     if (by_name || moves || goes_by_names(statement))
         touches |= names_held(p, statement) || names_held(p, statement->inner);
+    if (shardmap_held_table(p->map, 0) && statement->kind != STMT_PREPARE)
+        touches |= uses_held_table(p, statement) || uses_held_table(p, statement->inner);
     plan->touches_held = touches && plan->kind != PLAN_REFUSE;
 }

@@ -42,6 +42,15 @@ struct catalog_hold {
     bool force;
     const struct catalog_range *ranges;
     int nranges;
+    const char *const *tables; /* names, whose every statement waits */
+    int ntables;
+};
+/* What a table is, whatever the configuration says of it. */
+struct catalog_rule {
+    const char *name;           /* as in the configuration: "orders", "public.orders" */
+    const char *keyspace;       /* NULL: the table is unsharded */
+    const char *const *columns; /* of its sharding key */
+    int ncolumns;
 };
 
 /* What is recorded of one database's map. All of it belongs to one arena. */
@@ -53,6 +62,8 @@ struct catalog_map {
     int nghosts;
     struct catalog_hold *holds; /* by id */
     int nholds;
+    struct catalog_rule *rules; /* by name */
+    int nrules;
 };
 
 /* As it is now, at one moment. Tables that are not there hold nothing. */
@@ -85,6 +96,10 @@ MUST_CHECK bool catalog_record_map(struct db *db, const struct database_config *
 MUST_CHECK bool catalog_hold(struct db *db, const char *database, const char *job,
                              const struct catalog_range *ranges, int count, int64_t lease_ms,
                              int64_t *id, struct db_error *error);
+/* ... what names these tables. */
+MUST_CHECK bool catalog_hold_tables(struct db *db, const char *database, const char *job,
+                                    const char *const *tables, int count, int64_t lease_ms,
+                                    int64_t *id, struct db_error *error);
 MUST_CHECK bool catalog_hold_extend(struct db *db, int64_t id, int64_t lease_ms, bool force,
                                     struct db_error *error);
 MUST_CHECK bool catalog_release(struct db *db, int64_t id, struct db_error *error);
@@ -145,5 +160,36 @@ MUST_CHECK bool catalog_expire(struct db *db, const char *database, struct db_er
 MUST_CHECK bool catalog_set_ghost(struct db *db, const char *database, const char *keyspace,
                                   const char *shard, const char *job, bool has,
                                   struct db_error *error);
+
+/* ---- tables that enter or leave a keyspace ---- */
+
+/* Whether what is recorded of a table is another thing than the configuration says: its name; NULL: nothing is. */
+const char *catalog_other_table(const struct database_config *database,
+                                const struct catalog_map *recorded);
+/*
+ * Records what the tables are now, so that no change of the configuration makes them anything else while the job moves
+ * them; announced. What is recorded of them already stays.
+ */
+MUST_CHECK bool catalog_keep_tables(struct db *db, const char *database, const char *job,
+                                    const struct catalog_rule *rules, int count,
+                                    struct db_error *error);
+/* The job is over: what was recorded for it stays for good, or (`forget`) is taken away again, and announced. */
+MUST_CHECK bool catalog_settle_tables(struct db *db, const char *database, const char *job,
+                                      bool forget, struct db_error *error);
+
+/* What a switch of tables is. */
+struct catalog_turn {
+    const char *job, *attempt, *state; /* as of catalog_flip() */
+    int64_t hold, epoch;
+    const struct catalog_rule *rules; /* what the tables are from now on */
+    int nrules;
+    const struct catalog_move *owners; /* the buckets' owners must be their `target` */
+    int nowners;
+    const char *keyspace, *home; /* this shard has ghost rows of it from now on, ... */
+    bool ghosts;                 /* ... or none of this job any more */
+};
+/* As catalog_flip(), for tables: no bucket moves, but what the tables are. */
+MUST_CHECK bool catalog_flip_tables(struct db *db, const char *database,
+                                    const struct catalog_turn *turn, struct db_error *error);
 
 #endif

@@ -75,6 +75,7 @@ struct table_rule {
     const char *const *parts;          /* TABLE_SHARDED by several columns: `key` is "" then */
     unsigned nparts;                   /* 0: one column */
     unsigned shard;                    /* TABLE_PINNED; `schema` is the schema, `name` too */
+    bool held;                         /* statements that name the table are to wait */
 };
 
 /* The columns of a sharded table's key, one or several. */
@@ -131,6 +132,17 @@ void shardmap_set_buckets(struct shardmap *map, int keyspace, unsigned first, un
 void shardmap_set_ghost(struct shardmap *map, int keyspace, unsigned shard);
 /* Statements that touch these buckets are to wait. */
 void shardmap_hold(struct shardmap *map, int keyspace, unsigned first, unsigned last);
+/*
+ * The table is what the catalog says, not the configuration: rows by the keyspace's key in `columns`, or (keyspace -1)
+ * unsharded. `name` as of shardmap_add_table(). What it is already stays as it is, lookups included.
+ */
+void shardmap_set_table(struct shardmap *map, const char *name, int keyspace,
+                        const char *const *columns, unsigned count);
+/* Whether it is that already. */
+bool shardmap_table_is(const struct shardmap *map, const char *name, int keyspace,
+                       const char *const *columns, unsigned count);
+/* Statements that name the table are to wait. */
+void shardmap_hold_table(struct shardmap *map, const char *name);
 void shardmap_set_epoch(struct shardmap *map, int64_t epoch);
 /* All of it as the configuration says. */
 struct shardmap *shardmap_of_config(const struct database_config *config);
@@ -179,8 +191,12 @@ bool keyspace_has_ghosts(const struct keyspace *keyspace, unsigned shard);
 /* Any shard has ghost rows of any keyspace. */
 bool shardmap_has_ghosts(const struct shardmap *map);
 bool keyspace_is_held(const struct keyspace *keyspace, unsigned bucket);
-/* Any bucket of any keyspace is held. */
+/* Any bucket of any keyspace is held, or any table. */
 bool shardmap_holds(const struct shardmap *map);
+/* The names of the tables that are held, as they were given; NULL behind the last. */
+const char *shardmap_held_table(const struct shardmap *map, unsigned index);
+/* The rule said of exactly this table, of any class; NULL: nothing is. */
+const struct table_rule *shardmap_rule(const struct shardmap *map, const char *name);
 /* -1: no keyspace of that name. */
 int shardmap_keyspace_by_name(const struct shardmap *map, const char *name);
 

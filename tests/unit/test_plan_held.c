@@ -182,13 +182,49 @@ static void test_list(void **state)
     assert_false(plan.touches_held);
 }
 
+/* While whole tables are held, whatever names one waits; what is not understood may. */
+static const struct held_case table_cases[] = {
+    {"SELECT * FROM logs", true},
+    {"SELECT * FROM logs WHERE id = 1", true},
+    {"SELECT * FROM public.logs", true},
+    {"INSERT INTO logs (id, msg) VALUES (1, 'a')", true},
+    {"UPDATE logs SET msg = '' WHERE id = 42", true},
+    {"SELECT 1 WHERE EXISTS (SELECT FROM logs)", true},
+    {"WITH x AS (SELECT * FROM logs) SELECT * FROM x", true},
+    {"SELECT * FROM users u JOIN logs l ON l.id = u.age WHERE u.id = 1", true},
+    {"COPY logs FROM STDIN", true},
+    {"COPY (SELECT * FROM logs) TO STDOUT", true},
+    {"TRUNCATE logs", true},
+    {"ALTER TABLE logs ADD x int", true},
+    {"EXPLAIN SELECT * FROM logs", true},
+    {"DECLARE c CURSOR FOR SELECT * FROM logs", true},
+    {"/* pgshunt: shard=s1 */ SELECT * FROM logs", true},
+    {"SELECT * FROM tenants WHERE slug = 'a'", true}, /* whatever the key is */
+    {"SELECT * FROM users WHERE id = 1", false},
+    {"SELECT * FROM other.logs", false},
+    {"PREPARE x AS SELECT * FROM logs", false},
+    {"SELECT 42", false},
+    {"BEGIN", false},
+    {"FROBNICATE everything", true},
+};
+
+static void test_tables(void **state)
+{
+    (void)state;
+    shardmap_hold_table(fix.map, "public.logs");
+    shardmap_hold_table(fix.map, "tenants");
+    for (size_t i = 0; i < sizeof table_cases / sizeof table_cases[0]; i++)
+        if (touches(table_cases[i].sql, fix.map, NULL) != table_cases[i].touches)
+            fail_msg("%s\n  %s", table_cases[i].sql,
+                     table_cases[i].touches ? "does not wait" : "waits for nothing");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_not_held),
-        cmocka_unit_test(test_held),
-        cmocka_unit_test(test_parameters),
-        cmocka_unit_test(test_list),
+        cmocka_unit_test(test_not_held),   cmocka_unit_test(test_held),
+        cmocka_unit_test(test_parameters), cmocka_unit_test(test_list),
+        cmocka_unit_test(test_tables),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

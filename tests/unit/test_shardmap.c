@@ -303,6 +303,44 @@ static void test_owners(void **state)
     shardmap_free(map);
 }
 
+/* Tables that entered a keyspace, or left it, since the configuration was written. */
+static void test_recorded_tables(void **state)
+{
+    (void)state;
+    struct shardmap *map = make_map(2, NULL);
+    const enum key_type types[] = {KEY_BIGINT, KEY_TEXT};
+    const char *const user[] = {"user_id"}, *const other[] = {"id"}, *const both[] = {"a", "b"};
+    int users = shardmap_add_keyspace(map, "users", KEY_BIGINT, HASH_XXH64);
+    int pairs = shardmap_add_keyspace(map, "pairs", KEY_BIGINT, HASH_XXH64);
+    shardmap_set_types(map, pairs, types, 2);
+    shardmap_add_table(map, "orders", users, "user_id");
+    shardmap_add_lookup(map, "orders", "id", true);
+    shardmap_set_table(map, "orders", users, user, 1); /* it is that already */
+    assert_non_null(shardmap_table(map, NULL, "orders")->lookups);
+    assert_true(shardmap_table_is(map, "orders", users, user, 1));
+    assert_false(shardmap_table_is(map, "orders", users, other, 1));
+    assert_false(shardmap_table_is(map, "orders", -1, NULL, 0));
+    shardmap_set_table(map, "orders", -1, NULL, 0);
+    assert_int_equal(shardmap_table(map, "public", "orders")->class, TABLE_UNSHARDED);
+    assert_true(shardmap_table_is(map, "orders", -1, NULL, 0));
+    assert_true(shardmap_table_is(map, "public.items", -1, NULL, 0));
+    shardmap_set_table(map, "public.items", pairs, both, 2);
+    assert_int_equal(shardmap_table(map, "public", "items")->class, TABLE_SHARDED);
+    assert_int_equal(shardmap_table(map, "public", "items")->nparts, 2);
+    assert_int_equal(shardmap_table(map, "other", "items")->class, TABLE_UNSHARDED);
+    assert_false(shardmap_holds(map));
+    shardmap_hold_table(map, "public.items");
+    shardmap_hold_table(map, "fresh");
+    assert_true(shardmap_holds(map));
+    assert_true(shardmap_table(map, "public", "items")->held);
+    assert_int_equal(shardmap_table(map, "public", "items")->class, TABLE_SHARDED);
+    assert_true(shardmap_table(map, NULL, "fresh")->held);
+    assert_false(shardmap_table(map, NULL, "orders")->held);
+    assert_string_equal(shardmap_held_table(map, 1), "fresh");
+    assert_null(shardmap_held_table(map, 2));
+    shardmap_free(map);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -311,6 +349,7 @@ int main(void)
         cmocka_unit_test(test_tables),           cmocka_unit_test(test_many),
         cmocka_unit_test(test_shard_of),         cmocka_unit_test(test_recorded),
         cmocka_unit_test(test_ghosts_and_holds), cmocka_unit_test(test_owners),
+        cmocka_unit_test(test_recorded_tables),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
