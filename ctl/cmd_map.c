@@ -84,6 +84,7 @@ static bool read_all(struct map_request *request, struct db_error *error)
 /* ---- showing ---- */
 
 static const char *const owner_columns[] = {"keyspace", "shard", "buckets", "ranges", "ghosts"};
+static const char *const table_columns[] = {"table", "keyspace", "columns", "configuration"};
 static const char *const hold_columns[] = {"hold", "keyspace", "first", "last", "left_ms", "force"};
 static const char *const proxy_columns[] = {"proxy", "host", "pid",  "version", "epoch",
                                             "hold",  "busy", "held", "seen_ms"};
@@ -128,6 +129,17 @@ static struct ctl_table *owners(const struct shardmap *map)
     return table;
 }
 
+static void add_held_table(struct ctl_table *table, const struct catalog_hold *hold,
+                           const char *name)
+{
+    add_number(table, hold->id);
+    ctl_table_add(table, name);
+    ctl_table_add(table, "");
+    ctl_table_add(table, "");
+    add_number(table, hold->left_ms);
+    ctl_table_add(table, hold->force ? "yes" : "no");
+}
+
 static struct ctl_table *holds(const struct catalog_map *recorded)
 {
     struct ctl_table *table = ctl_table_new(hold_columns, COUNT(hold_columns));
@@ -141,6 +153,29 @@ static struct ctl_table *holds(const struct catalog_map *recorded)
             add_number(table, hold->left_ms);
             ctl_table_add(table, hold->force ? "yes" : "no");
         }
+    for (int i = 0; i < recorded->nholds; i++)
+        for (int t = 0; t < recorded->holds[i].ntables; t++)
+            add_held_table(table, &recorded->holds[i], recorded->holds[i].tables[t]);
+    return table;
+}
+
+/* Tables that entered a keyspace, or left it, and whether the configuration says so as well. */
+static struct ctl_table *tables(const struct map_request *request)
+{
+    struct ctl_table *table = ctl_table_new(table_columns, COUNT(table_columns));
+    for (int i = 0; i < request->recorded.nrules; i++) {
+        const struct catalog_rule *rule = &request->recorded.rules[i];
+        const struct catalog_map alone = {.rules = &request->recorded.rules[i], .nrules = 1};
+        struct buffer columns = {0};
+        for (int c = 0; c < rule->ncolumns; c++)
+            buffer_printf(&columns, "%s%s", c ? "," : "", rule->columns[c]);
+        buffer_append(&columns, "", 1);
+        ctl_table_add(table, rule->name);
+        ctl_table_add(table, rule->keyspace ? rule->keyspace : "");
+        ctl_table_add(table, buffer_head(&columns));
+        ctl_table_add(table, catalog_other_table(request->database, &alone) ? "other" : "same");
+        buffer_free_data(&columns);
+    }
     return table;
 }
 
@@ -176,23 +211,27 @@ static void print_text(const struct map_request *request, struct ctl_table *cons
         puts("\nHolds:");
         ctl_table_print(tables[1]);
     }
+    if (ctl_table_rows(tables[3])) {
+        puts("\nTables:");
+        ctl_table_print(tables[3]);
+    }
     puts("\nProxies:");
     ctl_table_print(tables[2]);
 }
 
 static void print(const struct map_request *request)
 {
-    struct ctl_table *tables[] = {owners(request->map), holds(&request->recorded),
-                                  proxies(request)};
+    struct ctl_table *all[] = {owners(request->map), holds(&request->recorded), proxies(request),
+                               tables(request)};
     if (request->ctl->json)
-        ctl_print_json(json_pack("{ss sI so so so}", "database", request->database->name, "epoch",
-                                 (json_int_t)request->recorded.epoch, "buckets",
-                                 ctl_table_json(tables[0]), "holds", ctl_table_json(tables[1]),
-                                 "proxies", ctl_table_json(tables[2])));
+        ctl_print_json(json_pack("{ss sI so so so so}", "database", request->database->name,
+                                 "epoch", (json_int_t)request->recorded.epoch, "buckets",
+                                 ctl_table_json(all[0]), "holds", ctl_table_json(all[1]), "proxies",
+                                 ctl_table_json(all[2]), "tables", ctl_table_json(all[3])));
     else
-        print_text(request, tables);
-    for (int i = 0; i < COUNT(tables); i++)
-        ctl_table_free(tables[i]);
+        print_text(request, all);
+    for (int i = 0; i < COUNT(all); i++)
+        ctl_table_free(all[i]);
 }
 
 static int show(struct map_request *request)
