@@ -88,6 +88,22 @@ void wire_put_parse(struct buffer *buf, const char *name, const char *sql, const
     wire_end(buf, begin);
 }
 
+void wire_drop_rows(struct buffer *messages, size_t from)
+{
+    size_t left = buffer_length(messages) - from;
+    if (!left)
+        return;
+    char *at = buffer_head(messages) + from, *to = at;
+    for (size_t size; left; at += size, left -= size) {
+        size = 1 + (size_t)wire_get32(at + 1);
+        if (at[0] == 'T' || at[0] == 'D')
+            continue;
+        memmove(to, at, size);
+        to += size;
+    }
+    messages->end -= (size_t)(at - to);
+}
+
 void wire_put_simple(struct buffer *buf, char type)
 {
     wire_end(buf, wire_begin(buf, type));

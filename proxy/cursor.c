@@ -49,7 +49,9 @@ struct part {
 struct run {
     enum cursor_op op;
     bool silent, describe;
-    bool ended; /* there are no more rows */
+    bool ended;  /* there are no more rows */
+    bool partly; /* some of it has gone out */
+    size_t from; /* where in `out` its own answer begins */
     bool failed;
     int awaited;
     int64_t wanted; /* ALL_ROWS, or as many */
@@ -399,8 +401,10 @@ static enum merge_status step(struct cursor *c)
     run->sent += merge_rows(c->merge) - before;
     if (run->op == OP_MOVE)
         run->out.end = run->out.start + kept;
-    if (buffer_length(&run->out) >= OUT_MAX)
+    if (buffer_length(&run->out) >= OUT_MAX) {
         client_answer(c->client, &c->run.out);
+        run->partly = true;
+    }
     return status;
 }
 
@@ -496,6 +500,8 @@ static void finish(struct cursor *c)
     if (failed) {
         if (run->describe && !buffer_length(&c->description) && run->op == OP_EXECUTE)
             describe_failed(c);
+        if (run->op == OP_FETCH && !run->partly) /* Postgres has all its rows before it gives one */
+            wire_drop_rows(&run->out, run->from);
         client->stats->errors++;
         wire_put_error(&run->out, &run->error);
     } else {
@@ -676,6 +682,7 @@ static bool start(struct client *client, struct cursor *c, enum cursor_op op, in
         client->extended->state = BATCH_SCATTER;
         buffer_append(&run->out, buffer_head(early), buffer_length(early));
         buffer_release(early);
+        run->from = buffer_length(&run->out);
     }
     return true;
 }

@@ -64,6 +64,8 @@ void wire_put_bytes(struct buffer *buf, const void *bytes, size_t len);
 void wire_put_query(struct buffer *buf, const char *sql);
 void wire_put_parse(struct buffer *buf, const char *name, const char *sql, const uint32_t *types,
                     int ntypes);
+/* Takes RowDescriptions and DataRows out of whole messages of our own, from that byte on. */
+void wire_drop_rows(struct buffer *messages, size_t from);
 void wire_put_simple(struct buffer *buf, char type); /* Sync, Flush, '1', '2', '3', 'n', ... */
 void wire_put_close(struct buffer *buf, char kind, const char *name);
 void wire_put_describe(struct buffer *buf, char kind, const char *name);

@@ -173,6 +173,17 @@ def test_errors(data, cluster, oracle):
          (execute("p", 5), SYNC), (query("ROLLBACK"),), (execute("p", 5), SYNC))
 
 
+@pytest.mark.parametrize("select", ["SELECT id, 1 / (id - 3) FROM users ORDER BY id",
+                                    "SELECT id, 1 / (id - 3), count(*) OVER () FROM users ORDER BY id"])
+@pytest.mark.parametrize("fetch", ["FETCH ALL FROM c", "FETCH 200 FROM c", "MOVE 200 IN c"])
+def test_a_fetch_that_fails_gives_no_rows(data, cluster, oracle, select, fetch):
+    """One Postgres has all of its rows before it gives the first, or says what they look like."""
+    begin = [(query("BEGIN"),), (query("DECLARE c CURSOR FOR " + select),)]
+    extended = (parse("", fetch), bind("", ""), describe("P", ""), execute(), SYNC)
+    same(data, cluster, *begin, (query(fetch),), (query("ROLLBACK"),), *begin, extended, (query("ROLLBACK"),), *begin,
+         (parse("", "SELECT 1"), bind("", ""), describe("P", ""), execute(), *extended), (query("ROLLBACK"),))
+
+
 CURSOR_ROUNDS = [
     ["BEGIN", "DECLARE c CURSOR FOR SELECT id, name FROM users ORDER BY id", "FETCH 3 FROM c", "FETCH NEXT FROM c",
      "FETCH FORWARD 5 FROM c", "MOVE 20 IN c", "FETCH c", "FETCH ALL FROM c", "FETCH 1 FROM c", "CLOSE c",

@@ -466,6 +466,31 @@ static void test_every_cut(void **state)
     }
 }
 
+static void test_drop_rows(void **state)
+{
+    struct wire_column column = {"a", 25};
+    const char *value = "x";
+    struct buffer buf = {0}, expected = {0};
+    (void)state;
+    wire_drop_rows(&buf, 0);
+    assert_int_equal(buffer_length(&buf), 0);
+    wire_put_row_description(&buf, &column, 1);
+    size_t from = buffer_length(&buf);
+    buffer_append(&expected, buffer_head(&buf), from);
+    wire_put_row_description(&buf, &column, 1);
+    wire_put_text_row(&buf, &value, 1);
+    wire_put_simple(&buf, '2');
+    wire_put_text_row(&buf, &value, 1);
+    wire_put_complete(&buf, "FETCH 2");
+    wire_put_simple(&expected, '2');
+    wire_put_complete(&expected, "FETCH 2");
+    wire_drop_rows(&buf, from);
+    assert_int_equal(buffer_length(&buf), buffer_length(&expected));
+    assert_memory_equal(buffer_head(&buf), buffer_head(&expected), buffer_length(&expected));
+    buffer_release(&buf);
+    buffer_release(&expected);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -489,6 +514,7 @@ int main(void)
         cmocka_unit_test(test_bind_most_parameters),
         cmocka_unit_test(test_bind_refused),
         cmocka_unit_test(test_every_cut),
+        cmocka_unit_test(test_drop_rows),
     };
     return cmocka_run_group_tests_name("wire", tests, NULL, NULL);
 }
