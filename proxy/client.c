@@ -567,7 +567,7 @@ void client_lost_server(struct client *client, struct server *server, const char
 
 static void cancel(struct client *client, const struct pg_error *why)
 {
-    if (client->state == CLIENT_WAITING && bucket_hold_asks_now(client))
+    if (client->state == CLIENT_WAITING && (bucket_hold_asks_now(client) || listen_let_go(client)))
         return;
     if (client->state == CLIENT_WAITING) {
         pool_cancel_wait(client);

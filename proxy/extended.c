@@ -422,7 +422,10 @@ void extended_synced(struct client *client)
     if (client->extended->state != BATCH_SYNCING)
         return;
     end_batch(client);
-    session_end_request(client);
+    if (client->listener && listen_owes(client))
+        listen_hold(client);
+    else
+        session_end_request(client);
 }
 
 void extended_scatter_done(struct client *client, bool failed)

@@ -36,6 +36,8 @@ struct channel {
 struct sent {
     struct sent *next;
     uint64_t number;
+    int worker;      /* without a channel: whom its answer is for */
+    uint32_t ticket; /* ... and by which number it knows it */
     char channel[];
 };
 
@@ -64,6 +66,8 @@ enum note_kind {
     NOTE_FAILED,
     NOTE_NOTIFY,
     NOTE_LOST,
+    NOTE_CATCH_UP,
+    NOTE_CAUGHT_UP,
 };
 
 struct note {
@@ -79,6 +83,7 @@ struct note {
 
 static void subscribe(struct worker *worker, const struct note *note);
 static void unsubscribe(struct worker *worker, const struct note *note);
+static void catch_up(struct worker *worker, const struct note *note);
 
 static void run_note(struct worker *worker, struct message *message)
 {
@@ -105,6 +110,12 @@ static void run_note(struct worker *worker, struct message *message)
         break;
     case NOTE_LOST:
         listen_was_lost(worker, note->database);
+        break;
+    case NOTE_CATCH_UP:
+        catch_up(worker, note);
+        break;
+    case NOTE_CAUGHT_UP:
+        listen_caught_up(worker, note->ticket);
         break;
     }
     free(note);
@@ -158,6 +169,21 @@ void hub_unsubscribe(struct worker *worker, const char *database, const char *ch
     worker_post(home_of(worker, database), &note->message);
 }
 
+void hub_catch_up(struct worker *worker, const char *database, uint32_t ticket)
+{
+    struct note *note = new_note(NOTE_CATCH_UP, database, "", "", 0);
+    note->from = worker->index;
+    note->ticket = ticket;
+    worker_post(home_of(worker, database), &note->message);
+}
+
+static void say_caught_up(struct worker *hubs, int worker, uint32_t ticket)
+{
+    struct note *note = new_note(NOTE_CAUGHT_UP, "", "", "", 0);
+    note->ticket = ticket;
+    worker_post(&hubs->daemon->workers[worker], &note->message);
+}
+
 /* ---- channels ---- */
 
 static struct channel *find_channel(const struct hub *hub, const char *name)
@@ -182,21 +208,28 @@ static void free_channel(struct hub *hub, struct channel *channel)
     free(channel);
 }
 
-static void send_query(struct hub *hub, const char *verb, const char *name)
+static struct sent *send_text(struct hub *hub, const char *sql, const char *channel)
 {
-    struct buffer sql = {0}, out = {0};
-    struct sent *sent = mem_alloc(sizeof *sent + strlen(name) + 1);
-    memcpy(sent->channel, name, strlen(name) + 1);
+    struct buffer out = {0};
+    struct sent *sent = mem_alloc(sizeof *sent + strlen(channel) + 1);
+    memcpy(sent->channel, channel, strlen(channel) + 1);
     sent->number = ++hub->queries;
     *hub->sent_end = sent;
     hub->sent_end = &sent->next;
+    wire_put_query(&out, sql);
+    conn_send(&hub->server->conn, buffer_head(&out), buffer_length(&out));
+    buffer_release(&out);
+    return sent;
+}
+
+static void send_query(struct hub *hub, const char *verb, const char *name)
+{
+    struct buffer sql = {0};
     buffer_append(&sql, verb, strlen(verb));
     guc_append_identifier(&sql, name);
     buffer_append(&sql, "", 1);
-    wire_put_query(&out, buffer_head(&sql));
-    conn_send(&hub->server->conn, buffer_head(&out), buffer_length(&out));
+    send_text(hub, buffer_head(&sql), name);
     buffer_release(&sql);
-    buffer_release(&out);
 }
 
 static void ask(struct hub *hub, struct channel *channel)
@@ -251,11 +284,14 @@ static void fail_all(struct hub *hub, const char *sqlstate, const char *message)
 
 /* ---- the connection ---- */
 
-static void forget_sent(struct hub *hub)
+/* `tell`: those who wait for an answer go on without. */
+static void forget_sent(struct hub *hub, bool tell)
 {
     while (hub->sent_first) {
         struct sent *sent = hub->sent_first;
         hub->sent_first = sent->next;
+        if (sent->ticket && tell)
+            say_caught_up(hub->worker, sent->worker, sent->ticket);
         free(sent);
     }
     hub->sent_end = &hub->sent_first;
@@ -342,7 +378,7 @@ void hub_server_gone(struct server *server, const char *reason)
     }
     hub->server = NULL;
     hub->ready = false;
-    forget_sent(hub);
+    forget_sent(hub, true);
     HASH_ITER(hh, hub->channels, channel, next)
     {
         channel->asked = channel->listening = false;
@@ -395,6 +431,12 @@ static void answered(struct hub *hub)
     hub->sent_first = sent->next;
     if (!hub->sent_first)
         hub->sent_end = &hub->sent_first;
+    if (sent->ticket) {
+        say_caught_up(hub->worker, sent->worker, sent->ticket);
+        hub->error[0] = '\0';
+        free(sent);
+        return;
+    }
     struct channel *channel = find_channel(hub, sent->channel);
     if (channel && channel->query != sent->number)
         channel = NULL; /* of an earlier life of the channel */
@@ -539,6 +581,19 @@ static void unsubscribe(struct worker *worker, const struct note *note)
     }
 }
 
+/* A server tells what it has to ahead of any ReadyForQuery, so one that does nothing will do. */
+static void catch_up(struct worker *worker, const struct note *note)
+{
+    struct hub *hub = hub_of(worker, note->database, NULL);
+    if (!hub || !hub->ready) {
+        say_caught_up(worker, note->from, note->ticket);
+        return;
+    }
+    struct sent *sent = send_text(hub, "", "");
+    sent->worker = note->from;
+    sent->ticket = note->ticket;
+}
+
 /* ---- upkeep ---- */
 
 /* Where to listen is another place now, or the place is gone. */
@@ -583,7 +638,7 @@ void hub_worker_free(struct worker *worker)
     {
         while (hub->channels)
             free_channel(hub, hub->channels);
-        forget_sent(hub);
+        forget_sent(hub, false);
         HASH_DEL(worker->hubs, hub);
         free(hub->database);
         free(hub->user);

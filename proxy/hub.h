@@ -26,6 +26,10 @@ void hub_subscribe(struct worker *worker, const char *database, const char *user
 void hub_unsubscribe(struct worker *worker, const char *database, const char *channel,
                      uint32_t ticket);
 
+/* Asks what has been committed so far to be told: listen_caught_up() on this worker follows what listen_notify()
+ * got of that. Where nobody listens, or not yet again, it follows at once. */
+void hub_catch_up(struct worker *worker, const char *database, uint32_t ticket);
+
 /* ---- on the hub's worker ---- */
 
 void hub_tick(struct worker *worker, int64_t now);

@@ -13,6 +13,11 @@
 #include "proxy/pool.h"
 #include "proxy/session.h"
 
+/* Somebody else's notification must not look like the client's own: no process has such a pid. */
+#define NOT_YOURS 0x40000000
+/* A ReadyForQuery is held no longer. */
+#define HELD_MAX_US 5000000
+
 /* A channel as the clients of this worker have it in common. */
 struct worker_channel {
     struct list_node subscriptions; /* of clients */
@@ -36,6 +41,13 @@ struct listener {
     struct subscription *subscriptions;
     struct worker_channel *awaited; /* the client is on its waiting list */
     struct buffer queue;            /* messages for a moment when the client is idle */
+    struct buffer
+        early;       /* of its own transaction, on channels that it begins to listen to with it */
+    bool wrote;      /* ... and may be told of it: listen_owes() */
+    int32_t own_pid; /* the server's by which it did so; 0: it has not since `queue` was empty */
+    bool held;       /* its ReadyForQuery is: on worker->listen_held (client->waiting) */
+    uint32_t ticket;
+    int64_t held_since;
 };
 
 static const char *name_of(const struct worker_channel *channel)
@@ -171,6 +183,21 @@ void listen_changes_truncate(struct listen_changes *changes, int count)
         free(changes->items[--changes->count].channel);
 }
 
+/* What came before its transaction's end was known to us. */
+static void take_early(struct client *client, bool committed)
+{
+    struct listener *listener = client->listener;
+    const char *at = buffer_head(&listener->early);
+    for (size_t left = buffer_length(&listener->early), size; committed && left;
+         at += size, left -= size) {
+        size = 1 + (size_t)wire_get32(at + 1);
+        const struct subscription *subscription = find_subscription(client, at + WIRE_HEADER + 4);
+        if (subscription && subscription->active)
+            buffer_append(&listener->queue, at, size);
+    }
+    buffer_release(&listener->early);
+}
+
 void listen_transaction_end(struct client *client, struct listen_changes *changes, bool committed)
 {
     for (int i = 0; committed && i < changes->count; i++) {
@@ -187,8 +214,10 @@ void listen_transaction_end(struct client *client, struct listen_changes *change
         else if (!change->listen && (subscription = find_subscription(client, change->channel)))
             subscription->active = false;
     }
-    if (client->listener)
+    if (client->listener) {
+        take_early(client, committed);
         unsubscribe(client, NULL, true);
+    }
     listen_changes_truncate(changes, 0);
     free(changes->items);
     *changes = (struct listen_changes){0};
@@ -250,7 +279,12 @@ void listen_put_channels(const struct client *client, struct buffer *answer)
 void listen_cancel(struct client *client)
 {
     struct listener *listener = client->listener;
-    if (!listener || !listener->awaited)
+    if (!listener)
+        return;
+    if (listener->held)
+        list_remove(&client->waiting);
+    listener->held = false;
+    if (!listener->awaited)
         return;
     list_remove(&client->waiting);
     listener->awaited = NULL;
@@ -314,6 +348,16 @@ void listen_failed(struct worker *worker, const char *database, const char *name
     }
 }
 
+static void give_up_holding(struct worker *worker, int64_t now)
+{
+    while (!list_empty(&worker->listen_held)) {
+        struct client *client = list_entry(worker->listen_held.next, struct client, waiting);
+        if (now - client->listener->held_since < HELD_MAX_US)
+            return;
+        listen_let_go(client);
+    }
+}
+
 void listen_tick(struct worker *worker, int64_t now)
 {
     static const struct pg_error late = {
@@ -323,6 +367,7 @@ void listen_tick(struct worker *worker, int64_t now)
             "The primary of the first shard does not answer; see SHOW NODES on the admin console."};
     int64_t limit = worker->topology->config->pool.query_wait_timeout * 1000;
     struct worker_channel *channel, *next;
+    give_up_holding(worker, now);
     if (!limit)
         return;
     HASH_ITER(hh, worker->channels, channel, next)
@@ -352,23 +397,71 @@ static bool may_take(struct client *client, size_t more)
     return false;
 }
 
+/* The pids that a client may take for its own, with that of its key, are its own ones. */
+static void show_pid(const struct client *client, int32_t own, char *message)
+{
+    char *at = message + WIRE_HEADER;
+    int32_t pid = (int32_t)wire_get32(at);
+    if (own && pid == own)
+        wire_set32(at, (uint32_t)client->cancel_pid);
+    else if (pid == client->cancel_pid)
+        wire_set32(at, (uint32_t)pid ^ NOT_YOURS);
+}
+
+static void show_pids(const struct client *client, int32_t own, char *messages, size_t len)
+{
+    for (size_t size; len; messages += size, len -= size) {
+        size = 1 + (size_t)wire_get32(messages + 1);
+        if (messages[0] == 'A')
+            show_pid(client, own, messages);
+    }
+}
+
+void listen_own_pid(const struct client *client, const struct server *server, char *message,
+                    size_t len)
+{
+    if (len >= WIRE_HEADER + 4)
+        show_pid(client, server->backend_pid, message);
+}
+
 static void deliver(struct client *client, const char *bytes, size_t len)
 {
+    struct buffer *queue = &client->listener->queue;
     if (client->terminate || !may_take(client, len))
         return;
+    buffer_append(queue, bytes, len);
     if (client->state == CLIENT_IDLE && !client->tx && !client->processing)
-        client_send(client, bytes, len);
-    else
-        buffer_append(&client->listener->queue, bytes, len);
+        listen_flush(client);
+}
+
+/* It will listen to the channel if its transaction commits, as it may have done. */
+static void deliver_early(struct client *client, const char *bytes, size_t len)
+{
+    const struct server *server = client_participant(client, 0);
+    if (!client->tx || !server || server->backend_pid != (int32_t)wire_get32(bytes + WIRE_HEADER))
+        return;
+    if (!client->terminate && may_take(client, len))
+        buffer_append(&client->listener->early, bytes, len);
+}
+
+void listen_put_queue(struct client *client, struct buffer *out)
+{
+    struct listener *listener = client->listener;
+    struct buffer *queue = &listener->queue;
+    if (client->tx || !buffer_length(queue))
+        return;
+    show_pids(client, listener->own_pid, buffer_head(queue), buffer_length(queue));
+    buffer_append(out, buffer_head(queue), buffer_length(queue));
+    buffer_release(queue);
+    listener->own_pid = 0;
 }
 
 void listen_flush(struct client *client)
 {
-    struct buffer *queue = &client->listener->queue;
-    if (!buffer_length(queue))
-        return;
-    client_send(client, buffer_head(queue), buffer_length(queue));
-    buffer_release(queue);
+    struct buffer out = {0};
+    listen_put_queue(client, &out);
+    if (buffer_length(&out))
+        client_send_buffer(client, &out);
 }
 
 void listen_notify(struct worker *worker, const char *database, const char *name, const char *bytes,
@@ -383,19 +476,77 @@ void listen_notify(struct worker *worker, const char *database, const char *name
             at == &channel->subscriptions; /* a client that is closed may take the channel along */
         if (subscription->active)
             deliver(subscription->client, bytes, len);
+        else
+            deliver_early(subscription->client, bytes, len);
         if (last)
             return;
     }
 }
 
-static bool listens_in(const struct client *client, const char *database)
+static bool is_listening(const struct client *client)
 {
-    if (!client->listener || strcmp(client->database_name, database) != 0)
-        return false;
     for (struct subscription *at = client->listener->subscriptions; at; at = at->next)
         if (at->active)
             return true;
     return false;
+}
+
+static bool listens_in(const struct client *client, const char *database)
+{
+    return client->listener && strcmp(client->database_name, database) == 0 && is_listening(client);
+}
+
+/* ---- its own, ahead of ReadyForQuery ---- */
+
+void listen_wrote(struct client *client, const struct server *server)
+{
+    if (server->shard != 0) /* the hub is elsewhere */
+        return;
+    client->listener->wrote = true;
+    client->listener->own_pid = server->backend_pid;
+}
+
+bool listen_owes(const struct client *client)
+{
+    return client->listener->wrote && !client->tx && is_listening(client);
+}
+
+void listen_hold(struct client *client)
+{
+    struct listener *listener = client->listener;
+    struct worker *worker = client->worker;
+    listener->wrote = false;
+    listener->held = true;
+    listener->held_since = clock_us();
+    listener->ticket = ++worker->listen_tickets;
+    if (!listener->ticket)
+        listener->ticket = ++worker->listen_tickets;
+    list_push_back(&worker->listen_held, &client->waiting);
+    client->state = CLIENT_WAITING;
+    hub_catch_up(worker, client->database_name, listener->ticket);
+}
+
+bool listen_let_go(struct client *client)
+{
+    if (!client->listener || !client->listener->held)
+        return false;
+    list_remove(&client->waiting);
+    client->listener->held = false;
+    client->state = CLIENT_BUSY;
+    session_ready(client);
+    return true;
+}
+
+void listen_caught_up(struct worker *worker, uint32_t ticket)
+{
+    list_each(at, following, &worker->listen_held)
+    {
+        struct client *client = list_entry(at, struct client, waiting);
+        if (client->listener->ticket != ticket)
+            continue;
+        listen_let_go(client);
+        return;
+    }
 }
 
 void listen_was_lost(struct worker *worker, const char *database)
@@ -434,6 +585,7 @@ void listen_free(struct client *client)
     listen_cancel(client);
     unsubscribe(client, NULL, false);
     buffer_release(&client->listener->queue);
+    buffer_release(&client->listener->early);
     free(client->listener);
     client->listener = NULL;
 }

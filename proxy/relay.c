@@ -311,6 +311,19 @@ static void probed(struct walk *walk)
         walk->ready = true;
 }
 
+/* What comes ahead of a listening client's ReadyForQuery. True: that has to wait. */
+static bool notified_first(struct walk *walk, const char *message)
+{
+    struct buffer out = {0};
+    if (listen_owes(walk->client))
+        return true;
+    listen_put_queue(walk->client, &out);
+    if (buffer_length(&out))
+        relay_insert(walk, message, &out);
+    buffer_release(&out);
+    return false;
+}
+
 static enum verdict ready_for_query(struct walk *walk, const char *body, size_t len)
 {
     struct server *server = walk->server;
@@ -340,7 +353,9 @@ static enum verdict ready_for_query(struct walk *walk, const char *body, size_t 
     }
     walk->ready |= !swallow || walk->client->state == CLIENT_GREETING || synced ||
                    walk->client->request.repeat;
-    return swallow || (walk->client->request.series && !synced) ? DROP : FORWARD;
+    if (swallow || (walk->client->request.series && !synced))
+        return DROP;
+    return walk->client->listener && notified_first(walk, body - WIRE_HEADER) ? DROP : FORWARD;
 }
 
 /* ---- other messages ---- */
@@ -414,6 +429,19 @@ static enum verdict server_notice(const struct walk *walk, const char *body, siz
     return walk->client ? notice(walk) : DROP;
 }
 
+/* It listens for the client it is tied to. */
+static enum verdict notification(struct walk *walk, const char *message, size_t len)
+{
+    struct buffer copy = {0};
+    if (!walk->client || !(walk->server->pinned || client_keeps_servers(walk->client)))
+        return DROP;
+    buffer_append(&copy, message, len);
+    listen_own_pid(walk->client, walk->server, buffer_head(&copy), len);
+    relay_insert(walk, message, &copy);
+    buffer_release(&copy);
+    return DROP;
+}
+
 /* A ParameterDescription that a portal's Describe does not have. */
 static bool is_of_portal(const struct walk *walk)
 {
@@ -461,9 +489,7 @@ static enum verdict look_at(struct walk *walk, const char *message, const char *
     case 'S':
         return parameter_status(walk, body, len);
     case 'A':
-        return walk->client && (walk->server->pinned || client_keeps_servers(walk->client))
-                   ? FORWARD
-                   : DROP;
+        return notification(walk, message, WIRE_HEADER + len);
     case 'G':
         return copy_in(walk);
     case 'V':
@@ -594,7 +620,11 @@ static void complete(struct walk *walk)
         session_release_servers(client);
     else if (extended_in_batch(client))
         extended_synced(client);
-    else if (client->state == CLIENT_BUSY && !series_goes_on(client))
+    else if (client->state != CLIENT_BUSY || series_goes_on(client))
+        return;
+    else if (client->listener && listen_owes(client))
+        listen_hold(client);
+    else
         session_end_request(client);
 }
 

@@ -177,6 +177,12 @@ void session_ready(struct client *client)
     struct buffer out = {0};
     if (series_goes_on(client))
         return;
+    if (client->listener && listen_owes(client)) {
+        listen_hold(client);
+        return;
+    }
+    if (client->listener)
+        listen_put_queue(client, &out);
     wire_put_ready(&out, session_status(client));
     client_send_buffer(client, &out);
     session_end_request(client);

@@ -20,6 +20,8 @@ static struct freshness *find(struct client *client, unsigned shard)
 
 void session_wrote(struct client *client, const struct server *server)
 {
+    if (client->listener)
+        listen_wrote(client, server);
     struct freshness *freshness = find(client, server->shard);
     if (!freshness)
         return;

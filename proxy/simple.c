@@ -274,6 +274,8 @@ static void plan_query(struct client *client)
 
 void simple_answer(struct client *client, struct buffer *answer)
 {
+    if (!client->request.series && client->listener)
+        listen_put_queue(client, answer);
     if (!client->request.series)
         wire_put_ready(answer, session_status(client));
     client_send_buffer(client, answer);

@@ -516,6 +516,8 @@ void statement_completed(struct client *client, struct server *server,
     default:
         break;
     }
+    if (statement->kind == STMT_NOTIFY && client->listener)
+        listen_wrote(client, server);
     if (statement->kind == STMT_NOTIFY && client->tx)
         server->notified = true;
     if (write)

@@ -572,6 +572,7 @@ bool worker_start(struct worker *worker, struct daemon *daemon, int index, char 
     list_init(&worker->servers);
     list_init(&worker->cancels);
     list_init(&worker->held);
+    list_init(&worker->listen_held);
     bucket_hold_worker_init(worker);
     list_init(&worker->asks);
     list_init(&worker->refused);

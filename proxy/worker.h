@@ -110,10 +110,11 @@ struct worker {
     int nclients;
     struct worker_channel *channels; /* its clients LISTEN to: see listen.c */
     uint32_t listen_tickets;
-    struct lookups *lookups;    /* shards asked for values (lookup.h); NULL until one is */
-    struct hub *hubs;           /* databases that this worker listens for */
-    uint64_t pins[PIN_REASONS]; /* servers pinned since start, by reason */
-    struct client *by_id;       /* hash of clients by cancel pid */
+    struct list_node listen_held; /* clients, see listen_hold() */
+    struct lookups *lookups;      /* shards asked for values (lookup.h); NULL until one is */
+    struct hub *hubs;             /* databases that this worker listens for */
+    uint64_t pins[PIN_REASONS];   /* servers pinned since start, by reason */
+    struct client *by_id;         /* hash of clients by cancel pid */
     uint32_t next_client;
     uint32_t next_server;
     int64_t now;               /* see worker_now; 0: not read in this turn yet */

@@ -1,6 +1,10 @@
 """LISTEN and NOTIFY in transaction pooling: many clients listen over one server connection."""
+import os
 import select
+import signal
+import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import psycopg
@@ -54,18 +58,73 @@ def test_a_listener_hears_and_keeps_no_server(narrow):
         assert heard(listener) == [("news", "by function")]
 
 
-def test_own_notifications_come_too_with_the_pid_of_the_sender(narrow, cluster):
+def test_own_notifications_come_with_the_end_of_the_transaction(narrow):
+    """... ahead of ReadyForQuery, and with the pid of the session, as libpq knows it."""
     with closing(narrow.connect()) as client:
-        run(client, "LISTEN mine", "BEGIN")
-        pid = one(client, "SELECT pg_backend_pid()")
-        run(client, "NOTIFY mine, 'me'")
+        own = client.info.backend_pid
+        run(client, "LISTEN mine", "BEGIN", "NOTIFY mine, 'me'")
         assert not client.notifies
         run(client, "COMMIT")
-        until = time.monotonic() + 15
-        while not client.notifies and time.monotonic() < until:
-            select.select([client], [], [], 0.2)
-            client.poll()
-        assert [(n.channel, n.payload, n.pid) for n in client.notifies] == [("mine", "me", pid)]
+        assert [(n.channel, n.payload, n.pid) for n in client.notifies] == [("mine", "me", own)]
+        client.notifies.clear()
+        for number in range(50):
+            run(client, f"NOTIFY mine, '{number}'")
+            assert [(n.payload, n.pid) for n in client.notifies] == [(str(number), own)]
+            client.notifies.clear()
+
+
+def test_others_notifications_come_with_the_transaction_they_wait_for(narrow):
+    """What came while the client was in a transaction is ahead of the ReadyForQuery that ends it."""
+    with Raw(narrow) as listener, closing(narrow.connect()) as other, closing(narrow.connect()) as own:
+        run(own, "LISTEN busy")
+        listener.ask(query("LISTEN busy"))
+        for attempt in range(20):
+            listener.ask(query("BEGIN"))
+            run(other, "NOTIFY busy, 'x'")
+            assert heard(own) == [("busy", "x")]
+            time.sleep(0.02 * attempt)  # it may be on its way to the listener's worker
+            answer = listener.ask(query("COMMIT"))
+            if kinds(answer) == "CAZ":
+                break
+            assert kinds(answer) == "CZ" and listener.read()[0] == "A"
+        assert kinds(answer) == "CAZ"
+        assert struct.unpack("!I", answer[1][1][:4])[0] != listener.key[0]
+
+
+def test_its_ready_for_query_does_not_wait_for_a_server_that_is_not_there(cluster):
+    """The connection that listens is lost again and again: every NOTIFY is answered."""
+    primary = cluster.shards[0].primary
+    with Proxy(cluster) as proxy, closing(proxy.connect()) as client:
+        run(client, "LISTEN torn")
+        for number in range(5):
+            primary.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'app' AND "
+                        "backend_type = 'client backend' AND query IN ('LISTEN \"torn\"', 'LISTEN torn', '') "
+                        "AND state = 'idle'", dbname="postgres")
+            run(client, f"NOTIFY torn, '{number}'")
+            assert one(client, "SELECT 1") == 1
+        wait_until(lambda: (run(client, "NOTIFY torn, 'again'"), heard(client, seconds=0.2))[1] != [], 20,
+                   "it listens again")
+
+
+def test_a_cancel_ends_the_wait_for_its_own_notifications(cluster):
+    """The connection that listens does not answer; what is committed stays so, without an error."""
+    primary = cluster.shards[0].primary
+    with Proxy(cluster) as proxy, closing(proxy.connect()) as client:
+        run(client, "LISTEN mute")
+        pid = int(primary.sql("SELECT pid FROM pg_stat_activity WHERE query ILIKE 'LISTEN%mute%' AND pid <> "
+                              "pg_backend_pid()", dbname="postgres")[0][0])
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with ThreadPoolExecutor(1) as thread:
+                notified = thread.submit(run, client, "NOTIFY mute, 'x'")
+                time.sleep(0.3)
+                assert not notified.done()
+                client.cancel()
+                notified.result(20)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert heard(client) == [("mute", "x")]
+        assert one(client, "SELECT 1") == 1
 
 
 def test_unlisten(narrow):

@@ -266,6 +266,34 @@ SEQUENCES = {
                    step(bind("", "p"), execute(), SYNC), step(query("DEALLOCATE p")),
                    step(query("DEALLOCATE ALL"))],
     "LISTEN": [step(query("LISTEN news")), step(query("BEGIN; SELECT 1; COMMIT")), step(query("UNLISTEN *"))],
+    "NOTIFY to oneself": [
+        step(query("LISTEN news")), step(query("NOTIFY news, 'one'")), step(query("SELECT pg_notify('news', 'two')")),
+        step(run("NOTIFY news"), SYNC), step(run("SELECT pg_notify('news', 'three')"), run("SELECT 1"), SYNC),
+        step(query("NOTIFY others")), step(query("SELECT 1; NOTIFY news, 'four'; SELECT 2")),
+        step(query("UNLISTEN news")), step(query("NOTIFY news"))],
+    "NOTIFY to oneself in blocks": [
+        step(query("LISTEN news")), step(query("BEGIN")), step(query("NOTIFY news, 'one'")), step(query("SELECT 1")),
+        step(query("COMMIT")), step(query("BEGIN")), step(query("NOTIFY news, 'two'")), step(query("ROLLBACK")),
+        step(query("BEGIN")), step(query("NOTIFY news, 'three'")), step(query("NOTIFY news, 'three'")),
+        step(query("NOTIFY news, 'four'")), step(query("COMMIT AND CHAIN")), step(query("COMMIT")),
+        step(query("BEGIN; NOTIFY news, 'five'; COMMIT; SELECT 3")), step(query("NOTIFY news, 'six'; SELECT 1/0")),
+        step(query("BEGIN")), step(run("NOTIFY news, 'seven'"), SYNC), step(run("COMMIT"), SYNC)],
+    "NOTIFY to oneself, and LISTEN with it": [
+        step(query("BEGIN")), step(query("LISTEN news")), step(query("NOTIFY news, 'one'")), step(query("COMMIT")),
+        step(query("BEGIN")), step(query("LISTEN more")), step(query("NOTIFY more, 'no'")), step(query("ROLLBACK")),
+        step(query("NOTIFY more")), step(query("BEGIN")), step(query("NOTIFY news, 'two'")), step(query("UNLISTEN *")),
+        step(query("COMMIT")), step(query("NOTIFY news"))],
+    "NOTIFY to oneself by a trigger": [
+        step(query("CREATE FUNCTION tell() RETURNS trigger AS $$ BEGIN PERFORM pg_notify('news', NEW.id::text); "
+                   "RETURN NEW; END $$ LANGUAGE plpgsql")),
+        step(query("CREATE TRIGGER tell AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION tell()")),
+        step(query("LISTEN news")), step(query("INSERT INTO t VALUES (70)")),
+        step(run("INSERT INTO t VALUES (71), (72)"), SYNC), step(query("DO $$ BEGIN NOTIFY news, 'done'; END $$")),
+        step(query("COPY t FROM STDIN"), copy_data(b"73\tx\n"), COPY_DONE),
+        step(query("UNLISTEN *")), step(query("DROP FUNCTION tell CASCADE"))],
+    "NOTIFY to oneself, a server's own LISTEN": [
+        step(query("SELECT 1; LISTEN news")), step(query("NOTIFY news, 'one'")), step(query("BEGIN")),
+        step(query("NOTIFY news, 'two'")), step(query("COMMIT")), step(query("UNLISTEN *"))],
     "advisory locks": [step(query("SELECT pg_advisory_lock(4711)")), step(query("SELECT pg_advisory_unlock(4711)")),
                        step(query("SELECT pg_advisory_unlock(4711)"))],
     # ---- extended ----
@@ -441,7 +469,9 @@ CREATE TABLE child (id int, t int REFERENCES t DEFERRABLE INITIALLY DEFERRED)
 """
 
 
-def comparable(kind, body):
+def comparable(kind, body, own_pid):
+    if kind == "A":
+        return kind, struct.unpack("!I", body[:4])[0] == own_pid, body[4:]
     if kind not in "EN":
         return kind, body
     return kind, {name: text for name, text in fields(body).items() if name not in OF_THE_SERVER}
@@ -457,7 +487,7 @@ def answers(raw, part, expected=None):
         while (ready < wanted) if wanted is not None else (expected is None or len(found) < len(expected)):
             kind, body = raw.read()
             ready += kind == "Z"
-            found.append(comparable(kind, body))
+            found.append(comparable(kind, body, raw.key[0]))
             if wanted is None and expected is None:
                 raw.socket.settimeout(0.15)
     except EOFError:
