@@ -331,7 +331,7 @@ static void list_row(struct change *change, struct buffer *list, const char *row
     change->bytes += length + 3;
 }
 
-/* A row of the query, (identity, key), or of the checks. */
+/* A row of the query, (identity, parts of the key), or of the checks. */
 static void looked_row(struct change *change, int index, const char *body, size_t len)
 {
     struct change_part *part = &change->parts[index];
@@ -344,14 +344,18 @@ static void looked_row(struct change *change, int index, const char *body, size_
             snprintf(part->reason, sizeof part->reason, "%.*s", (int)length, row);
         return;
     }
-    int32_t key_length = wire_read32(&reader);
-    const char *key = key_length >= 0 ? wire_read_bytes(&reader, (size_t)key_length) : NULL;
-    unsigned shard;
-    if (reader.bad || !row) {
+    struct change_value key[SHARDMAP_MAX_PARTS];
+    unsigned shard, nkeys = change->plan->rows.nkeys;
+    for (unsigned i = 0; i < nkeys; i++) {
+        int32_t size = wire_read32(&reader);
+        const char *bytes = size >= 0 ? wire_read_bytes(&reader, (size_t)size) : NULL;
+        key[i] = (struct change_value){0, bytes, size};
+    }
+    if (reader.bad || !row || columns != (int)nkeys + 1) {
         change_fail(change, "08P01", "a shard sent a malformed row", NULL);
         return;
     }
-    if (!change_find_shard(change, key, key_length, &shard))
+    if (!change_find_shard(change, key, &shard))
         return;
     bool stays = shard == (unsigned)index;
     list_row(change, stays ? &part->stay : &part->go, row, length);

@@ -76,8 +76,15 @@ void change_fail(struct change *change, const char *sqlstate, const char *messag
 void change_take_columns(struct change *change, const char *body, size_t len);
 /* A row that shard `from` gives: for whom it is. */
 void change_take_row(struct change *change, const char *body, size_t len);
-/* The shard of a new key, as text; false: failed. */
-bool change_find_shard(struct change *change, const char *key, int32_t length, unsigned *shard);
+/* A value of the key. */
+struct change_value {
+    uint32_t type; /* 0: text that the column makes something of */
+    const char *bytes;
+    int32_t length; /* -1: NULL */
+};
+
+/* The shard of a key, by the values of its columns; false: failed. */
+bool change_find_shard(struct change *change, const struct change_value *values, unsigned *shard);
 /* Sends the rows that have come to where they belong; `last`: there will be no more. */
 void change_insert(struct change *change, bool last);
 

@@ -104,12 +104,13 @@ static void fail_nowhere(struct change *change)
                 "Add the value to a shard's list, or name a default shard, in the configuration.");
 }
 
-static bool is_foreign(const struct change_rows *rows, const char *bytes, size_t length)
+static bool is_foreign(const struct change_rows *rows, unsigned part,
+                       const struct change_value *value)
 {
-    if (!rows->ascii_keys || rows->keyspace->type != KEY_TEXT)
+    if (!rows->ascii_keys || rows->keyspace->types[part] != KEY_TEXT)
         return false;
-    for (size_t i = 0; i < length; i++)
-        if (bytes[i] & 0x80)
+    for (int i = 0; i < value->length; i++)
+        if (value->bytes[i] & 0x80)
             return true;
     return false;
 }
@@ -140,52 +141,56 @@ static bool is_key_type(enum key_type key, uint32_t type)
     return false;
 }
 
-static bool read_key(const struct change_rows *rows, uint32_t type, const char *bytes,
-                     size_t length, struct shardkey *key)
+static bool read_key(const struct change_rows *rows, unsigned part,
+                     const struct change_value *value, struct shardkey *key)
 {
-    enum key_type kind = rows->keyspace->type;
+    enum key_type kind = rows->keyspace->types[part];
+    size_t length = (size_t)value->length;
     if (kind == KEY_TEXT)
         return shardkey_from_binary(kind,
-                                    rows->blank_padded ? OID_BPCHAR
-                                    : type             ? type
-                                                       : OID_TEXT,
-                                    bytes, length, key);
-    return type ? shardkey_from_binary(kind, type, bytes, length, key)
-                : shardkey_from_text(kind, bytes, length, key);
+                                    rows->keys[part].blank_padded ? OID_BPCHAR
+                                    : value->type                 ? value->type
+                                                                  : OID_TEXT,
+                                    value->bytes, length, key);
+    return value->type ? shardkey_from_binary(kind, value->type, value->bytes, length, key)
+                       : shardkey_from_text(kind, value->bytes, length, key);
 }
 
-/* `type` 0: the value is text that the column makes something of. */
-static bool find_shard(struct change *change, uint32_t type, const char *bytes, int32_t length,
-                       unsigned *shard)
+/* False: failed. */
+static bool take_key(struct change *change, unsigned part, const struct change_value *value,
+                     struct shardkey *key)
 {
     const struct change_rows *rows = &change->plan->rows;
-    struct shardkey key;
-    if (length < 0) {
+    if (value->length < 0) {
         fail_null(change);
         return false;
     }
-    if (is_foreign(rows, bytes, (size_t)length)) {
+    if (is_foreign(rows, part, value)) {
         fail_encoding(change);
         return false;
     }
-    if (type && !is_key_type(rows->keyspace->type, type)) {
+    if (value->type && !is_key_type(rows->keyspace->types[part], value->type)) {
         fail_type(change);
         return false;
     }
-    if (!read_key(rows, type, bytes, (size_t)length, &key)) {
-        fail_value(change);
-        return false;
-    }
-    *shard = shardmap_shard_of(change->scatter->client->database->map, rows->keyspace, &key);
+    if (read_key(rows, part, value, key))
+        return true;
+    fail_value(change);
+    return false;
+}
+
+bool change_find_shard(struct change *change, const struct change_value *values, unsigned *shard)
+{
+    const struct change_rows *rows = &change->plan->rows;
+    struct shardkey keys[SHARDMAP_MAX_PARTS];
+    for (unsigned i = 0; i < rows->nkeys; i++)
+        if (!take_key(change, i, &values[i], &keys[i]))
+            return false;
+    *shard = shardmap_shard_of_row(change->scatter->client->database->map, rows->keyspace, keys);
     if (*shard < (unsigned)change->nparts)
         return true;
     fail_nowhere(change);
     return false;
-}
-
-bool change_find_shard(struct change *change, const char *key, int32_t length, unsigned *shard)
-{
-    return find_shard(change, 0, key, length, shard);
 }
 
 /* ---- rows ---- */
@@ -214,23 +219,31 @@ static void give_by_shard(struct change *change, const char *values, size_t len)
     give(change, wire_get32(values + 4), values + 8, len - 8);
 }
 
-void change_take_row(struct change *change, const char *body, size_t len)
+/* The values of the key's columns; what is not among the row's is NULL. False: malformed. */
+static bool read_row(const struct change *change, const char *body, size_t len,
+                     struct change_value *values)
 {
     const struct change_rows *rows = &change->plan->rows;
     struct wire_reader reader = wire_reader(body, len);
-    const char *key = NULL;
-    int32_t key_length = -1;
-    unsigned shard = 0;
     int count = wire_read16(&reader);
+    for (unsigned k = 0; k < rows->nkeys; k++)
+        values[k] = (struct change_value){.length = -1};
     for (int i = 0; i < count && !reader.bad; i++) {
         int32_t length = wire_read32(&reader);
         const char *value = length >= 0 ? wire_read_bytes(&reader, (size_t)length) : NULL;
-        if (i == rows->position) {
-            key = value;
-            key_length = length;
-        }
+        for (unsigned k = 0; k < rows->nkeys && i < change->ncolumns; k++)
+            if (i == rows->keys[k].position)
+                values[k] = (struct change_value){change->column_types[i], value, length};
     }
-    if (reader.bad || count != change->ncolumns) {
+    return !reader.bad && count == change->ncolumns;
+}
+
+void change_take_row(struct change *change, const char *body, size_t len)
+{
+    const struct change_rows *rows = &change->plan->rows;
+    struct change_value values[SHARDMAP_MAX_PARTS];
+    unsigned shard = 0;
+    if (!read_row(change, body, len, values)) {
         change_fail(change, "08P01", "a shard sent a malformed row", NULL);
         return;
     }
@@ -243,11 +256,7 @@ void change_take_row(struct change *change, const char *body, size_t len)
             give(change, (unsigned)i, body + 2, len - 2);
         return;
     }
-    if (rows->position >= count) {
-        fail_null(change);
-        return;
-    }
-    if (find_shard(change, change->column_types[rows->position], key, key_length, &shard))
+    if (change_find_shard(change, values, &shard))
         give(change, shard, body + 2, len - 2);
 }
 

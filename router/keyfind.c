@@ -259,7 +259,10 @@ bool keyfind_is_foreign(const struct planner *p, const struct keyspace *keyspace
                         size_t length)
 {
     const struct route_session *session = p->input->session;
-    if (!session || !session->foreign_encoding || keyspace->type != KEY_TEXT)
+    bool texts = false;
+    for (unsigned k = 0; k < (keyspace->nparts ? keyspace->nparts : 1); k++)
+        texts |= keyspace->types[k] == KEY_TEXT;
+    if (!session || !session->foreign_encoding || !texts)
         return false;
     for (size_t i = 0; i < length; i++)
         if (bytes[i] & 0x80)
@@ -277,12 +280,12 @@ static void fail_encoding(struct planner *p, const struct instance *instance)
         .message = arena_printf(p->arena,
                                 "a value of \"%s\", the shard key of table \"%s\", is not plain "
                                 "ASCII, and client_encoding is not UTF8",
-                                instance->rule->key, instance->rule->name),
+                                plan_key_words(p, instance->rule), instance->rule->name),
         .hint = KEYFIND_ENCODING_HINT,
     };
 }
 
-static enum value_state text_key(struct planner *p, const struct instance *instance,
+static enum value_state text_key(struct planner *p, const struct instance *instance, bool padded,
                                  struct value *value, enum value_use use, struct shardkey *key)
 {
     /* An integer is turned into text when it is stored, but there is no text = integer. */
@@ -301,30 +304,28 @@ static enum value_state text_key(struct planner *p, const struct instance *insta
         fail_encoding(p, instance);
         return VALUE_OPAQUE;
     }
-    uint32_t oid = instance->blank_padded ? OID_BPCHAR : value->oid;
+    uint32_t oid = padded ? OID_BPCHAR : value->oid;
     bool ok = shardkey_from_binary(KEY_TEXT, oid, value->bytes, value->length, key);
     return ok ? VALUE_KNOWN : VALUE_INVALID;
 }
 
+/* `padded`: the column is char(n). */
 static enum value_state value_key_of(struct planner *p, const struct instance *instance,
-                                     enum key_type type, struct value *value, enum value_use use,
-                                     struct shardkey *key);
-
-static enum value_state value_key(struct planner *p, const struct instance *instance,
-                                  struct value *value, enum value_use use, struct shardkey *key)
-{
-    return value_key_of(p, instance, instance->rule->keyspace->type, value, use, key);
-}
-
-static enum value_state value_key_of(struct planner *p, const struct instance *instance,
-                                     enum key_type type, struct value *value, enum value_use use,
-                                     struct shardkey *key)
+                                     enum key_type type, bool padded, struct value *value,
+                                     enum value_use use, struct shardkey *key)
 {
     if (value->state != VALUE_KNOWN)
         return value->state;
     return type == KEY_BIGINT ? integer_key(value, key)
            : type == KEY_UUID ? uuid_key(value, key)
-                              : text_key(p, instance, value, use, key);
+                              : text_key(p, instance, padded, value, use, key);
+}
+
+static enum value_state value_key(struct planner *p, const struct instance *instance,
+                                  struct value *value, enum value_use use, struct shardkey *key)
+{
+    return value_key_of(p, instance, instance->rule->keyspace->type, instance->blank_padded, value,
+                        use, key);
 }
 
 enum value_state keyfind_value_shard(struct planner *p, const struct instance *instance,
@@ -348,12 +349,8 @@ static enum value_state part_key(struct planner *p, const struct instance *insta
     struct value value;
     const struct table_rule *rule = instance->rule;
     value_of(p, expr, &value);
-    if (rule->keyspace->types[part] == KEY_TEXT) {
-        const struct schema_column *column = scope_column(p, instance->item, rule->parts[part]);
-        if (column && column->type_oid == OID_BPCHAR)
-            return VALUE_OPAQUE; /* blanks at the end do not count there */
-    }
-    return value_key_of(p, instance, rule->keyspace->types[part], &value, use, key);
+    return value_key_of(p, instance, rule->keyspace->types[part],
+                        scope_blank_padded(p, rule, part, instance->item), &value, use, key);
 }
 
 bool keyfind_part_known(struct planner *p, const struct instance *instance, unsigned part,

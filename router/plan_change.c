@@ -76,9 +76,11 @@ static void fill_rows(struct making *m, struct change_rows *rows)
     rows->ascii_keys = session && session->foreign_encoding;
     if (m->rule->class != TABLE_SHARDED)
         return;
-    rows->key = m->rule->key;
+    rows->key = plan_key_words(m->p, m->rule);
     rows->keyspace = m->rule->keyspace;
-    rows->blank_padded = scope_blank_padded(m->p, m->rule, m->query->relation);
+    rows->nkeys = table_rule_nkeys(m->rule);
+    for (unsigned k = 0; k < rows->nkeys; k++)
+        rows->keys[k].blank_padded = scope_blank_padded(m->p, m->rule, k, m->query->relation);
 }
 
 /* A shard that has all tables of the statement. */
@@ -357,16 +359,19 @@ static bool frame_rows(struct making *m)
     return true;
 }
 
-static bool find_position(struct making *m)
+static bool find_positions(struct making *m)
 {
     struct planner *p = m->p;
     if (m->rule->class != TABLE_SHARDED)
         return true;
     int target = find_target(m);
-    if (target < 0)
-        return false;
-    m->change->rows.position = insert_key_position(p, m->query, &p->instances[target]);
-    return m->change->rows.position >= 0;
+    for (unsigned k = 0; target >= 0 && k < table_rule_nkeys(m->rule); k++) {
+        int position = insert_key_position(p, m->query, &p->instances[target], k);
+        if (position < 0)
+            return false;
+        m->change->rows.keys[k].position = position;
+    }
+    return target >= 0;
 }
 
 static bool is_clock(const struct expr *expr, void *context)
@@ -432,7 +437,7 @@ static void change_insert(struct making *m)
     struct planner *p = m->p;
     struct shard_query source = {0};
     m->change = arena_new(p->arena, struct change_plan);
-    if (!is_insert(m) || !find_position(m) ||
+    if (!is_insert(m) || !find_positions(m) ||
         !rewrite_insert_source(p->statement->text, p->arena, &source) ||
         !plan_sources(m, &source) || !frame_rows(m))
         return;
@@ -479,9 +484,10 @@ static bool key_is_steady(const struct making *m)
 {
     struct volatile_search search = {m->p};
     for (int i = 0; i < m->query->ntargets; i++)
-        if (same_name(m->query->targets[i].alias, m->rule->key) &&
-            expr_any(m->query->targets[i].expr, is_fickle, &search))
-            return false;
+        for (unsigned k = 0; k < table_rule_nkeys(m->rule); k++)
+            if (same_name(m->query->targets[i].alias, table_rule_key(m->rule, k)) &&
+                expr_any(m->query->targets[i].expr, is_fickle, &search))
+                return false;
     return true;
 }
 
@@ -548,7 +554,8 @@ static bool fill_move(struct making *m, struct rewrite_move *from, struct change
     rows->tail = from->tail;
     if (!rows->tail.params)
         rows->tail.nparams = from->list;
-    rows->position = from->position;
+    for (unsigned k = 0; k < from->nkeys; k++)
+        rows->keys[k].position = from->positions[k];
     rows->untyped = from->untyped;
     rows->nuntyped = from->ncolumns;
     m->change->move = move;
@@ -585,11 +592,13 @@ static void change_update(struct making *m)
 {
     struct planner *p = m->p;
     struct shard_set reach = plan_reach(p);
-    struct rewrite_move move = {
-        .relation = m->relation, .key = m->rule->key, .list = p->statement->max_param};
+    struct rewrite_move move = {.relation = m->relation,
+                                .keys = m->rule->nparts ? m->rule->parts : &m->rule->key,
+                                .nkeys = table_rule_nkeys(m->rule),
+                                .list = p->statement->max_param};
     if (!is_update(m) || reach.kind == SHARDS_NONE)
         return;
-    move.type = m->rule->keyspace->type;
+    move.types = m->rule->keyspace->types;
     m->change = arena_new(p->arena, struct change_plan);
     struct change_move *moving = arena_new(p->arena, struct change_move);
     if (!fill_move(m, &move, moving))
@@ -672,11 +681,10 @@ void plan_change(struct planner *p, const struct query *query)
     struct making m = {.p = p, .query = query};
     if (!may_change(p, query) || !find_relation(&m))
         return;
-    bool by_row = m.rule->nparts == 0; /* rows are split by keys of one column only */
-    if (query->kind == QUERY_INSERT && by_row)
+    if (query->kind == QUERY_INSERT)
         change_insert(&m);
-    else if (p->moves_key && by_row)
+    else if (p->moves_key)
         change_update(&m);
-    else if (query->kind != QUERY_INSERT)
+    else
         change_apart(&m);
 }

@@ -220,6 +220,20 @@ bool composite_joined(const struct planner *p, const struct scope *scope, int a,
            joined_parts(p, scope, a, b, e) == (1U << p->instances[a].rule->nparts) - 1;
 }
 
+int composite_source(const struct planner *p, const struct scope *scope, const int *positions,
+                     int with)
+{
+    const struct query *q = scope->query;
+    for (int i = scope->first; i < scope->end; i++) {
+        bool all = of_one_keyspace(p, i, with);
+        for (unsigned k = 0; all && k < p->instances[i].rule->nparts; k++)
+            all = composite_part(p, scope, q->targets[positions[k]].expr, i) == (int)k;
+        if (all)
+            return i;
+    }
+    return -1;
+}
+
 bool composite_merged(const struct planner *p, const struct from_item *join, int a, int b)
 {
     const struct instance *left = &p->instances[a], *right = &p->instances[b];
@@ -250,6 +264,38 @@ bool composite_grouped(const struct planner *p, const struct scope *scope,
             return true;
     }
     return false;
+}
+
+/* ---- UPDATE ---- */
+
+const struct expr *composite_assigned(struct planner *p, int i, const struct target *list,
+                                      int count)
+{
+    const struct level *level = &p->levels[p->instances[i].level];
+    const struct scope scope = {.query = level->query,
+                                .level = p->instances[i].level,
+                                .first = level->first,
+                                .end = level->end};
+    const struct table_rule *rule = p->instances[i].rule;
+    struct parts parts = {{NULL}};
+    struct expr *row = arena_new(p->arena, struct expr);
+    *row =
+        (struct expr){.kind = EXPR_ROW, .args = arena_array(p->arena, struct expr *, rule->nparts)};
+    if (level->query->kind == QUERY_UPDATE && level->query->where)
+        note_all(p, &scope, i, level->query->where, &parts);
+    for (unsigned k = 0; k < rule->nparts; k++) {
+        const struct expr *value = parts.values[k];
+        if (value && value->kind == EXPR_IN)
+            value = value->nargs == 2 ? value->args[1] : NULL;
+        for (int t = 0; t < count; t++)
+            if (list[t].alias && same_name(list[t].alias, rule->parts[k]) &&
+                !(list[t].expr && composite_part(p, &scope, list[t].expr, i) == (int)k))
+                value = list[t].expr;
+        if (!value)
+            return NULL;
+        row->args[row->nargs++] = (struct expr *)value;
+    }
+    return row;
 }
 
 /* ---- INSERT ---- */

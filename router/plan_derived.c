@@ -70,7 +70,7 @@ static bool source_exposes(const struct planner *p, const struct from_item *item
     if (found->rule->class != TABLE_SHARDED || found->rule->nparts)
         return false;
     found->inner = found->rule->key;
-    found->blank_padded = scope_blank_padded(p, found->rule, item);
+    found->blank_padded = scope_blank_padded(p, found->rule, 0, item);
     return true;
 }
 

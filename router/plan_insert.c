@@ -52,13 +52,13 @@ static void fail_without_key(struct planner *p, const struct instance *target)
 }
 
 /* -1: not given, -2: cannot be known. */
-static int schema_position(struct planner *p, const struct instance *target)
+static int schema_position(struct planner *p, const struct instance *target, const char *key)
 {
     const struct from_item *item = target->item;
     const struct schema_relation *relation =
         p->schema ? schema_relation(p->schema, item->schema, item->name) : NULL;
     for (int i = 0; relation && i < relation->ncolumns; i++)
-        if (same_name(relation->columns[i].name, target->rule->key))
+        if (same_name(relation->columns[i].name, key))
             return i;
     plan_needs_schema(p, item->schema, item->name);
     return POSITION_UNKNOWN;
@@ -84,14 +84,16 @@ static bool is_overridden(struct planner *p, const struct query *query,
     return overridden;
 }
 
-int insert_key_position(struct planner *p, const struct query *query, const struct instance *target)
+int insert_key_position(struct planner *p, const struct query *query, const struct instance *target,
+                        unsigned part)
 {
+    const char *key = table_rule_key(target->rule, part);
     int position = POSITION_MISSING;
     for (int i = 0; i < query->ntargets; i++)
-        if (same_name(query->targets[i].alias, target->rule->key))
+        if (same_name(query->targets[i].alias, key))
             position = i;
-    if (query->ntargets == 0 && query->source && *target->rule->key)
-        position = schema_position(p, target);
+    if (query->ntargets == 0 && query->source && *key)
+        position = schema_position(p, target, key);
     if (query->source && query->source->kind == QUERY_VALUES &&
         position >= query->source->row_width)
         position = POSITION_MISSING;
@@ -106,8 +108,7 @@ int insert_key_position(struct planner *p, const struct query *query, const stru
                  "INSERT into sharded table \"%s\" without a column list, and its columns are "
                  "not known",
                  target_table(target)),
-             arena_printf(p->arena, "Name the columns, the shard key \"%s\" among them.",
-                          target->rule->key));
+             arena_printf(p->arena, "Name the columns, the shard key \"%s\" among them.", key));
     return position;
 }
 
@@ -175,7 +176,7 @@ void insert_pin(struct planner *p, const struct query *query, int target)
         fail_without_key(p, instance);
     if (!values || values->kind != QUERY_VALUES)
         return;
-    int position = instance->rule->nparts ? 0 : insert_key_position(p, query, instance);
+    int position = instance->rule->nparts ? 0 : insert_key_position(p, query, instance, 0);
     if (position < 0)
         return;
     struct shard_set all = {.kind = SHARDS_NONE};
@@ -265,7 +266,7 @@ void plan_insert(struct planner *p, const struct query *query)
         return;
     struct shard_set reach = plan_reach(p);
     bool composite = p->instances[0].rule->nparts > 0;
-    int position = composite ? 0 : insert_key_position(p, query, &p->instances[0]);
+    int position = composite ? 0 : insert_key_position(p, query, &p->instances[0], 0);
     uint16_t *part = arena_array(p->arena, uint16_t, values->nrows);
     bool whole = false;
     bool ok = position >= 0 && split_rows(p, query, position, &reach, part);

@@ -325,6 +325,14 @@ int composite_part(const struct planner *p, const struct scope *scope, const str
 bool composite_set(struct planner *p, const struct scope *scope, int i, const struct expr *e,
                    struct shard_set *set);
 /* Whether the condition, or a join's USING, says that the keys of two instances are equal. */
+/* The instance of the level whose key the query's results at these positions are, of the keyspace of
+ * instance `with`; -1: none. */
+int composite_source(const struct planner *p, const struct scope *scope, const int *positions,
+                     int with);
+/* The key, as a row, that assignments give to rows of the instance: parts that they leave alone are
+ * what the UPDATE's WHERE says. NULL: not known. */
+const struct expr *composite_assigned(struct planner *p, int i, const struct target *list,
+                                      int count);
 bool composite_joined(const struct planner *p, const struct scope *scope, int a, int b,
                       const struct expr *e);
 bool composite_merged(const struct planner *p, const struct from_item *join, int a, int b);
@@ -369,7 +377,7 @@ void scope_add(struct planner *p, const struct from_item *item, int level,
 const struct cte *scope_find_cte(const struct cte_names *names, const struct from_item *item,
                                  struct cte_names *inside);
 /* Whether the key column is char(n). */
-bool scope_blank_padded(const struct planner *p, const struct table_rule *rule,
+bool scope_blank_padded(const struct planner *p, const struct table_rule *rule, unsigned part,
                         const struct from_item *item);
 /* The instance whose key column `expr` is, or -1. */
 int scope_resolve(const struct planner *p, const struct scope *scope, const struct expr *expr);
@@ -571,8 +579,9 @@ void plan_require_key(struct planner *p);
 /* Position of the key among the values of an INSERT; -1: not given, -2: cannot be known (see `failed`). */
 /* "tenant_id, user_id": the columns of the key. */
 const char *plan_key_words(struct planner *p, const struct table_rule *rule);
-int insert_key_position(struct planner *p, const struct query *query,
-                        const struct instance *target);
+/* Where an INSERT's rows have that column of the key; negative: nowhere, and `failed` says so. */
+int insert_key_position(struct planner *p, const struct query *query, const struct instance *target,
+                        unsigned part);
 /* Shard of one row's key value; on failure `failed` is set and false returned. */
 bool insert_row(struct planner *p, const struct instance *target, const struct expr *value,
                 struct shard_set *set);

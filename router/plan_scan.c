@@ -12,7 +12,8 @@ enum link_kind {
 struct link {
     enum link_kind kind;
     int instance;
-    int position;
+    int position;         /* of its key among the query's results */
+    const int *positions; /* ... of the columns of its key, where it has several */
 };
 
 struct walk {
@@ -38,6 +39,26 @@ static void scan_sort(const struct walk *w, const struct sort_item *items, int c
         scan_expr(w, items[i].expr);
 }
 
+/* `(a, b) IN (SELECT ...)`, where these are the columns of a key. */
+static struct link row_link(const struct walk *w, const struct expr *row)
+{
+    struct planner *p = w->p;
+    for (int i = w->scope->first; i < w->scope->end; i++) {
+        int *positions = arena_array(p->arena, int, SHARDMAP_MAX_PARTS);
+        unsigned found = 0, nparts = p->instances[i].rule->nparts;
+        for (int c = 0; nparts && !p->instances[i].nullable && c < row->nargs; c++) {
+            int part = composite_part(p, w->scope, row->args[c], i);
+            if (part < 0)
+                continue;
+            positions[part] = c;
+            found |= 1U << part;
+        }
+        if (found && found == (1U << nparts) - 1)
+            return (struct link){.kind = LINK_TEST, .instance = i, .positions = positions};
+    }
+    return (struct link){.kind = LINK_NONE, .instance = -1};
+}
+
 /*
  * `key IN (SELECT ...)`, or `key <> ALL (SELECT ...)`: whatever is around it, only rows that equal the
  * key count. Where the key may be NULL, an empty result and a result without a match are different, so
@@ -45,17 +66,19 @@ static void scan_sort(const struct walk *w, const struct sort_item *items, int c
  */
 static struct link sublink_link(const struct walk *w, const struct expr *sublink)
 {
-    struct link none = {LINK_NONE, -1, 0};
+    const struct link none = {.kind = LINK_NONE, .instance = -1};
     bool any = same_name(sublink->name, "ANY") &&
                (!sublink->qualifier || same_name(sublink->qualifier, "="));
     bool all = same_name(sublink->name, "ALL") && sublink->qualifier &&
                same_name(sublink->qualifier, "<>");
     if ((!any && !all) || sublink->nargs != 1 || w->p->too_many)
         return none;
+    if (sublink->args[0]->kind == EXPR_ROW)
+        return row_link(w, sublink->args[0]);
     int i = scope_resolve(w->p, w->scope, sublink->args[0]);
     if (i < 0 || w->p->instances[i].nullable)
         return none;
-    return (struct link){LINK_TEST, i, 0};
+    return (struct link){.kind = LINK_TEST, .instance = i};
 }
 
 static void scan_expr(const struct walk *w, const struct expr *expr)
@@ -91,8 +114,8 @@ static struct link pass_link(const struct walk *w, const struct from_item *item)
 {
     for (int i = w->scope->first; i < w->scope->end; i++)
         if (w->p->instances[i].item == item && w->p->instances[i].derived)
-            return (struct link){LINK_PASS, i, 0};
-    return (struct link){LINK_NONE, -1, 0};
+            return (struct link){.kind = LINK_PASS, .instance = i};
+    return (struct link){.kind = LINK_NONE, .instance = -1};
 }
 
 static void scan_from(const struct walk *w, const struct from_item *item)
@@ -170,22 +193,52 @@ static bool is_plain(const struct query *q)
            !q->windows && !q->ndistinct_on;
 }
 
+/* Whether the query's results are one for one its targets up to all of the key's. */
+static bool has_positions(const struct planner *p, const struct query *q, const struct link *link)
+{
+    int last = link->position;
+    for (unsigned k = 0; link->positions && k < p->instances[link->instance].rule->nparts; k++)
+        last = last < link->positions[k] ? link->positions[k] : last;
+    for (int i = 0; i <= last; i++)
+        if (i >= q->ntargets || q->targets[i].expr->kind == EXPR_STAR)
+            return false;
+    return true;
+}
+
+/* What the query gives for the key: an expression, or a row of such. */
+static const struct expr *linked_value(struct planner *p, const struct query *q,
+                                       const struct link *link, bool *constant)
+{
+    if (!link->positions) {
+        *constant = expr_is_constant(q->targets[link->position].expr);
+        return q->targets[link->position].expr;
+    }
+    struct expr *row = arena_new(p->arena, struct expr);
+    int nparts = (int)p->instances[link->instance].rule->nparts;
+    *row = (struct expr){.kind = EXPR_ROW, .args = arena_array(p->arena, struct expr *, nparts)};
+    *constant = true;
+    for (; row->nargs < nparts; row->nargs++) {
+        row->args[row->nargs] = q->targets[link->positions[row->nargs]].expr;
+        *constant &= expr_is_constant(row->args[row->nargs]);
+    }
+    return row;
+}
+
 static void apply_link(struct planner *p, const struct scope *scope, struct link link)
 {
     const struct query *q = scope->query;
-    if (link.kind == LINK_NONE || q->kind != QUERY_SELECT || link.position >= q->ntargets)
+    bool constant;
+    if (link.kind == LINK_NONE || q->kind != QUERY_SELECT || !has_positions(p, q, &link))
         return;
-    for (int i = 0; i <= link.position; i++)
-        if (q->targets[i].expr->kind == EXPR_STAR)
-            return;
-    const struct expr *value = q->targets[link.position].expr;
-    int found = scope_resolve(p, scope, value);
+    const struct expr *value = linked_value(p, q, &link, &constant);
+    int found = link.positions ? composite_source(p, scope, link.positions, link.instance)
+                               : scope_resolve(p, scope, value);
     struct shard_set set = {.kind = SHARDS_NONE};
     if (link.kind == LINK_TEST && found >= scope->first && is_plain(q))
         join_add_edge(p, link.instance, found, scope->level, true, false);
     else if (link.kind == LINK_FEED && found >= scope->first && !p->instances[found].nullable)
         join_add_edge(p, found, link.instance, scope->level, true, false);
-    else if (link.kind == LINK_FEED && expr_is_constant(value) &&
+    else if (link.kind == LINK_FEED && constant &&
              insert_row(p, &p->instances[link.instance], value, &set))
         p->instances[link.instance].set = set;
 }
@@ -236,11 +289,26 @@ static void scan_level(struct planner *p, const struct query *q, enum level_plac
     }
 }
 
+/* The rows of its query go to where their keys lead. */
+static struct link feed_link(struct planner *p, const struct query *q, int target)
+{
+    const struct table_rule *rule = p->instances[target].rule;
+    struct link link = {.kind = LINK_FEED, .instance = target};
+    int *positions = rule->nparts ? arena_array(p->arena, int, rule->nparts) : &link.position;
+    for (unsigned k = 0; k < table_rule_nkeys(rule); k++) {
+        positions[k] = insert_key_position(p, q, &p->instances[target], k);
+        if (positions[k] < 0)
+            return (struct link){.kind = LINK_NONE, .instance = -1};
+    }
+    link.positions = rule->nparts ? positions : NULL;
+    return link;
+}
+
 static void scan_insert(struct planner *p, const struct query *q, enum level_place place,
                         const struct scope *parent, const struct cte_names *ctes)
 {
     struct scope scope = {.query = q, .parent = parent, .first = (short)p->ninstances};
-    struct link link = {LINK_NONE, -1, 0};
+    struct link link = {.kind = LINK_NONE, .instance = -1};
     scope.level = new_level(p, q, place);
     scope_add(p, q->relation, scope.level, NULL);
     note_write(p, q->relation);
@@ -250,10 +318,7 @@ static void scan_insert(struct planner *p, const struct query *q, enum level_pla
         p->instances[scope.first].target = true;
     if (scope.end > scope.first && p->instances[scope.first].rule->class == TABLE_SHARDED) {
         insert_pin(p, q, scope.first);
-        bool composite = p->instances[scope.first].rule->nparts > 0;
-        int position = composite ? -1 : insert_key_position(p, q, &p->instances[scope.first]);
-        if (position >= 0)
-            link = (struct link){LINK_FEED, scope.first, position};
+        link = feed_link(p, q, scope.first);
     }
     struct walk w = {p, &scope, ctes};
     if (has_subqueries(p))
@@ -265,7 +330,7 @@ static void scan_insert(struct planner *p, const struct query *q, enum level_pla
 static void scan_ctes(struct planner *p, const struct query *q, const struct scope *parent,
                       const struct cte_names *outer)
 {
-    const struct link none = {LINK_NONE, -1, 0};
+    const struct link none = {.kind = LINK_NONE, .instance = -1};
     for (int i = 0; i < q->nctes; i++) {
         struct cte_names names = {q->ctes, q->ctes[i].recursive ? q->nctes : i, outer};
         scan_query(p, q->ctes[i].query, LEVEL_OTHER, parent, &names, none);
@@ -275,7 +340,7 @@ static void scan_ctes(struct planner *p, const struct query *q, const struct sco
 static void scan_query(struct planner *p, const struct query *q, enum level_place place,
                        const struct scope *parent, const struct cte_names *ctes, struct link link)
 {
-    const struct link none = {LINK_NONE, -1, 0};
+    const struct link none = {.kind = LINK_NONE, .instance = -1};
     struct cte_names names = {q->ctes, q->nctes, ctes};
     p->has_ctes |= q->nctes > 0;
     scan_ctes(p, q, parent, ctes);
@@ -305,7 +370,7 @@ static void scan_query(struct planner *p, const struct query *q, enum level_plac
 
 void plan_scan(struct planner *p, const struct query *query)
 {
-    const struct link none = {LINK_NONE, -1, 0};
+    const struct link none = {.kind = LINK_NONE, .instance = -1};
     scan_query(p, query, LEVEL_TOP, NULL, NULL, none);
     join_propagate(p);
 }

@@ -59,12 +59,12 @@ static bool is_catalog(const struct from_item *item)
     return same_name(item->schema, "information_schema") || strncmp(item->schema, "pg_", 3) == 0;
 }
 
-bool scope_blank_padded(const struct planner *p, const struct table_rule *rule,
+bool scope_blank_padded(const struct planner *p, const struct table_rule *rule, unsigned part,
                         const struct from_item *item)
 {
-    if (!rule->keyspace || rule->keyspace->type != KEY_TEXT)
+    if (!rule->keyspace || rule->keyspace->types[part] != KEY_TEXT)
         return false;
-    const struct schema_column *column = scope_column(p, item, rule->key);
+    const struct schema_column *column = scope_column(p, item, table_rule_key(rule, part));
     return column && column->type_oid == OID_BPCHAR;
 }
 
@@ -89,7 +89,7 @@ static void add_instance(struct planner *p, const struct from_item *item,
         .rule = rule,
         .set = view ? view->set : (struct shard_set){.kind = SHARDS_ALL},
         .level = level,
-        .blank_padded = scope_blank_padded(p, rule, item),
+        .blank_padded = !rule->nparts && scope_blank_padded(p, rule, 0, item),
         .view = view,
     };
     if (rule->class != TABLE_PINNED)

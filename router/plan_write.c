@@ -73,11 +73,21 @@ static bool changes_part(const struct instance *target, const struct target *set
 
 static void refuse_part_change(struct planner *p, const struct instance *target, const char *part)
 {
+    p->moves_key = true;
     plan_refuse(
         p, "Insert the row under its new key and delete the old one, in one transaction.",
         "changing \"%s\", a column of the shard key of table \"%s\", could move the row to another "
         "shard, which is not supported yet",
         part, target->rule->name);
+}
+
+/* Values that are known lead to the shard where the row is. */
+static bool parts_stay(struct planner *p, const struct instance *target, const struct target *list,
+                       int count, int shard)
+{
+    const struct expr *row =
+        shard < 0 ? NULL : composite_assigned(p, (int)(target - p->instances), list, count);
+    return row && stays(p, target, row, shard);
 }
 
 /* A row that a MERGE adds for one of a table which is joined by key is on that one's shard. */
@@ -97,7 +107,8 @@ static bool assignments_stay(struct planner *p, const struct instance *target,
                              const struct target *list, int count, int shard)
 {
     for (int i = 0; i < count; i++) {
-        if (list[i].alias && changes_part(target, &list[i])) {
+        if (list[i].alias && changes_part(target, &list[i]) &&
+            !parts_stay(p, target, list, count, shard)) {
             refuse_part_change(p, target, list[i].alias);
             return false;
         }

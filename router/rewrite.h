@@ -159,14 +159,16 @@ bool rewrite_insert_frame(const char *text, struct rewrite_frame *frame, struct 
 /* An UPDATE that gives rows other keys, see struct change_move. */
 struct rewrite_move {
     const struct schema_relation *relation;
-    const char *key;
-    enum key_type type;
+    const char *const *keys; /* the key's columns */
+    const enum key_type *types;
+    unsigned nkeys;
     int list; /* number of the parameter that tells the rows, counted from 0: none has a higher one */
     struct shard_query look, stay, go; /* out */
     const char *head;
     struct shard_query tail;
     bool *untyped; /* values of `go` that take their type from the column */
-    int ncolumns, position;
+    int ncolumns;
+    int positions[SHARDMAP_MAX_PARTS]; /* of the key's columns among the new row's */
 };
 
 bool rewrite_move(const char *text, struct rewrite_move *move, struct arena *arena);

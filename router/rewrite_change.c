@@ -235,7 +235,17 @@ static bool is_untyped(const Node *value)
     return IsA(value, A_Const) && (constant->isnull || IsA(&constant->val.node, String));
 }
 
-static Node *look_for_rows(const struct rewrite_move *move, const UpdateStmt *update, Node *key)
+/* NULL: it is no expression that can stand alone. What nothing is assigned to stays as it is. */
+static Node *new_key(const struct rewrite_move *move, const UpdateStmt *update, unsigned part)
+{
+    bool bad = false;
+    Node *key = assigned(update, move->keys[part], &bad);
+    if (bad || (key && (IsA(key, SetToDefault) || finds_sublink(key, NULL))))
+        return NULL;
+    return key ? key : column(update->relation, move->keys[part]);
+}
+
+static Node *look_for_rows(const struct rewrite_move *move, const UpdateStmt *update, Node **keys)
 {
     SelectStmt *select = new_node(sizeof *select, T_SelectStmt);
     LockingClause *lock = new_node(sizeof *lock, T_LockingClause);
@@ -244,8 +254,11 @@ static Node *look_for_rows(const struct rewrite_move *move, const UpdateStmt *up
     Node *row = identity(move->relation, table);
     if (move->relation->kind != 'p')
         row = cast_to(row, NULL, "text");
-    select->targetList = list_make2(
-        result(row, NULL), result(cast_to(cast_to_key(key, move->type), NULL, "text"), NULL));
+    select->targetList = list_make1(result(row, NULL));
+    for (unsigned i = 0; i < move->nkeys; i++)
+        select->targetList =
+            lappend(select->targetList,
+                    result(cast_to(cast_to_key(keys[i], move->types[i]), NULL, "text"), NULL));
     select->fromClause = list_concat(list_make1((void *)table), update->fromClause);
     select->whereClause = update->whereClause;
     of->relname = pstrdup(visible(table));
@@ -297,19 +310,23 @@ static bool new_row(struct rewrite_move *move, const UpdateStmt *update, struct 
     const struct schema_relation *relation = move->relation;
     bool bad = false;
     move->untyped = arena_array(arena, bool, relation->ncolumns);
-    move->position = -1;
+    for (unsigned k = 0; k < move->nkeys; k++)
+        move->positions[k] = -1;
     for (int i = 0; i < relation->ncolumns && !bad; i++) {
         const char *name = relation->columns[i].name;
         Node *value = assigned(update, name, &bad);
         if (relation->columns[i].generated || (value && IsA(value, SetToDefault)))
             continue;
-        if (strcmp(name, move->key) == 0)
-            move->position = move->ncolumns;
+        for (unsigned k = 0; k < move->nkeys; k++)
+            if (strcmp(name, move->keys[k]) == 0)
+                move->positions[k] = move->ncolumns;
         move->untyped[move->ncolumns++] = value && is_untyped(value);
         *values = lappend(*values, result(value ? value : column(update->relation, name), NULL));
         *columns = lappend(*columns, result(NULL, name));
     }
-    return !bad && move->position >= 0;
+    for (unsigned k = 0; k < move->nkeys; k++)
+        bad |= move->positions[k] < 0;
+    return !bad;
 }
 
 static bool is_movable(const struct rewriting *r)
@@ -325,17 +342,20 @@ bool rewrite_move(const char *text, struct rewrite_move *move, struct arena *are
 {
     struct rewriting r;
     List *values = NIL, *columns = NIL;
-    bool bad = false;
+    Node *keys[SHARDMAP_MAX_PARTS];
     rewrite_open(&r, text);
     if (!is_movable(&r))
         return rewrite_abandon(&r);
     UpdateStmt *update = (UpdateStmt *)r.statement;
-    Node *key = assigned(update, move->key, &bad);
-    if (bad || !key || IsA(key, SetToDefault) || finds_sublink(key, NULL) ||
-        !new_row(move, update, arena, &values, &columns))
+    for (unsigned k = 0; k < move->nkeys; k++) {
+        keys[k] = new_key(move, update, k);
+        if (!keys[k])
+            return rewrite_abandon(&r);
+    }
+    if (!new_row(move, update, arena, &values, &columns))
         return rewrite_abandon(&r);
     r.nparams = move->list + 1;
-    Node *trees[] = {look_for_rows(move, update, key), update_in_place(move, update),
+    Node *trees[] = {look_for_rows(move, update, keys), update_in_place(move, update),
                      take_away(move, update, values), insert_again(update, columns)};
     struct shard_query *out[] = {&move->look, &move->stay, &move->go, &move->tail};
     bool ok = write_all(&r, trees, out, 4, arena) && cut(arena, &move->head, &move->tail);

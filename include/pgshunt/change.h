@@ -18,6 +18,12 @@
 
 #include "pgshunt/plan.h"
 
+/* A column of the shard key. */
+struct change_key {
+    int position;      /* among a row's values */
+    bool blank_padded; /* it is char(n) */
+};
+
 /* How rows on their way are inserted, many with each statement: head VALUES (...), (...) tail. */
 struct change_rows {
     bool
@@ -26,10 +32,10 @@ struct change_rows {
     const char *table;       /* for messages */
     const char *head;        /* INSERT INTO table (columns) OVERRIDING ... */
     struct shard_query tail; /* ON CONFLICT ..., RETURNING ...; its parameters come first */
-    const char *key;         /* column; NULL: each row goes to every shard */
-    int position;            /* of the key among a row's values */
+    const char *key;         /* its columns, for messages; NULL: each row goes to every shard */
     const struct keyspace *keyspace;
-    bool blank_padded;     /* the key column is char(n) */
+    unsigned nkeys; /* as many in the keyspace's order */
+    struct change_key keys[SHARDMAP_MAX_PARTS];
     bool ascii_keys;       /* only those are understood: another client_encoding */
     const bool *untyped;   /* values that are taken for what the column is: literals, parameters */
     int nuntyped;          /* ... as many of the first columns; the others are not */
@@ -42,7 +48,7 @@ struct change_rows {
  */
 struct change_move {
     struct shard_query
-        look; /* gives each row's identity and its new key, both as text; locks them */
+        look; /* gives each row's identity and the parts of its new key, as text; locks them */
     const struct shard_query
         *looks; /* the same for each of look_at, without what it does not own */
     struct shard_query stay;

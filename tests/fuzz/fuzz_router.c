@@ -286,7 +286,9 @@ static void check_change(const struct plan *plan)
     const struct change_plan *change = plan->change;
     const struct change_rows *rows = &change->rows;
     expect(change->text && rows->table && rows->head && rows->tail.sql);
-    expect(!rows->key == !rows->keyspace && rows->position >= 0);
+    expect(!rows->key == !rows->keyspace && !rows->key == !rows->nkeys);
+    for (unsigned i = 0; i < rows->nkeys; i++)
+        expect(rows->keys[i].position >= 0);
     expect((change->nsources > 0) != (change->move && change->nlook_at > 0));
     for (int i = 0; i < change->nsources; i++)
         expect(change->sources[i].sql && change->sources[i].shard < shardmap_shards(map));

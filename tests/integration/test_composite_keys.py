@@ -141,10 +141,9 @@ def test_changes(app):
     ("INSERT INTO people (tenant, name) VALUES (1, 'x')", "23502", "tenant, id"),
     ("INSERT INTO people VALUES (NULL, 7, 'x')", "23502", "null value in"),
     ("INSERT INTO people VALUES (DEFAULT, 7, 'x')", "23502", "gives no value"),
-    ("INSERT INTO people VALUES (1, random() * 100, 'x')", "0A000", "cannot be known"),
-    ("INSERT INTO people SELECT tenant + 1, id, name FROM people", "0A000", None),
-    ("UPDATE people SET tenant = 2 WHERE tenant = 1 AND id = 4", "0A000", "a column of the shard key"),
-    ("UPDATE people SET (name, id) = ('x', 5)", "0A000", "a column of the shard key"),
+    ("INSERT INTO people VALUES (1, random() * 100, 'x')", "0A000", "of a type whose shard is not known"),
+    ("EXPLAIN ANALYZE INSERT INTO people VALUES (1, (random() * 100)::int, 'x')", "0A000", "cannot be known"),
+    ("UPDATE people SET tenant = DEFAULT WHERE tenant = 1 AND id = 4", "0A000", "a column of the shard key"),
     ("INSERT INTO people VALUES (1, 4, 'x') ON CONFLICT (tenant, id) DO UPDATE SET id = 8", "0A000", "a column of the shard key"),
 ])
 def test_what_is_refused(app, sql, state, words):

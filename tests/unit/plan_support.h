@@ -324,7 +324,8 @@ static void check_change(const char *sql, const struct plan *plan)
     check_sql(sql, change->move->stay.sql);
     check_sql(sql, change->move->go.sql);
     check_sql(sql, change->move->checks);
-    assert_true(rows->position < rows->nuntyped);
+    for (unsigned i = 0; i < rows->nkeys; i++)
+        assert_true(rows->keys[i].position < rows->nuntyped);
 }
 
 /* What must hold for every plan there is. */
