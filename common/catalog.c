@@ -1,4 +1,4 @@
-/* catalog.c: the map of buckets in Postgres: its tables, reading and recording it. */
+/* catalog.c: the map of buckets in Postgres: its tables, and reading it. */
 #include "pgshunt/catalog.h"
 
 #include <jansson.h>
@@ -16,6 +16,11 @@
     "CREATE TABLE IF NOT EXISTS pgshunt.bucket (database text, keyspace text, first int, "         \
     "last int NOT NULL, shard text NOT NULL, PRIMARY KEY (database, keyspace, first), "            \
     "CHECK (first BETWEEN 0 AND last AND last < 16384)); "                                         \
+    "CREATE TABLE IF NOT EXISTS pgshunt.keyspace (database text, keyspace text, "                  \
+    "kind text NOT NULL, modulus int, PRIMARY KEY (database, keyspace)); "                         \
+    "CREATE TABLE IF NOT EXISTS pgshunt.piece (database text, keyspace text, bucket int, "         \
+    "value text, PRIMARY KEY (database, keyspace, bucket), "                                       \
+    "CHECK (bucket BETWEEN 0 AND 16383)); "                                                        \
     "CREATE TABLE IF NOT EXISTS pgshunt.ghost (database text, keyspace text, shard text, "         \
     "job text, PRIMARY KEY (database, keyspace, shard, job)); "                                    \
     "CREATE TABLE IF NOT EXISTS pgshunt.proxy (id uuid, database text, host text, pid int, "       \
@@ -45,7 +50,8 @@
     "CREATE TABLE IF NOT EXISTS pgshunt.job_object (job text, shard text, kind text, name text, "  \
     "detail text, PRIMARY KEY (job, shard, kind, name)); "                                         \
     "GRANT USAGE ON SCHEMA pgshunt TO PUBLIC; "                                                    \
-    "GRANT SELECT ON pgshunt.epoch, pgshunt.bucket, pgshunt.ghost, pgshunt.proxy, pgshunt.hold, "  \
+    "GRANT SELECT ON pgshunt.epoch, pgshunt.bucket, pgshunt.keyspace, pgshunt.piece, "             \
+    "pgshunt.ghost, pgshunt.proxy, pgshunt.hold, "                                                 \
     "pgshunt.hold_bucket, pgshunt.hold_table, pgshunt.table_rule, pgshunt.job, pgshunt.job_move, " \
     "pgshunt.job_step, pgshunt.job_object "                                                        \
     "TO PUBLIC;"
@@ -56,26 +62,31 @@ static const char make_sql[] =
     "IF to_regnamespace('pgshunt') IS NULL THEN CREATE SCHEMA pgshunt; END IF; " TABLES
     " END $pgshunt$";
 
-/* The last one made is there only if all are; what was made by an earlier version lacks the tables' part. */
-static bool has_tables(struct db *db, bool *has, bool *has_rules, struct db_error *error)
+/* What there is: those of keyspaces and buckets came after the tables', these after all others. */
+enum tables { TABLES_NONE, TABLES_OLD, TABLES_WITH_RULES, TABLES_ALL };
+
+/* The last one made is there only if all are; what was made by an earlier version lacks some. */
+static bool find_tables(struct db *db, enum tables *tables, struct db_error *error)
 {
-    PGresult *result = db_query(db, CATALOG_MS, error,
-                                "SELECT pg_catalog.to_regclass('pgshunt.job_object') IS NOT NULL "
-                                "AND pg_catalog.to_regclass('pgshunt.epoch') IS NOT NULL,"
-                                " pg_catalog.to_regclass('pgshunt.table_rule') IS NOT NULL",
-                                0);
-    *has = result && PQgetvalue(result, 0, 0)[0] == 't';
-    *has_rules = *has && PQgetvalue(result, 0, 1)[0] == 't';
+    PGresult *result =
+        db_query(db, CATALOG_MS, error,
+                 "SELECT CASE WHEN pg_catalog.to_regclass('pgshunt.job_object') IS NULL OR "
+                 "pg_catalog.to_regclass('pgshunt.epoch') IS NULL THEN 0 WHEN "
+                 "pg_catalog.to_regclass('pgshunt.table_rule') IS NULL THEN 1 WHEN "
+                 "pg_catalog.to_regclass('pgshunt.piece') IS NULL OR "
+                 "pg_catalog.to_regclass('pgshunt.keyspace') IS NULL THEN 2 ELSE 3 END",
+                 0);
+    *tables = result ? (enum tables)atoi(PQgetvalue(result, 0, 0)) : TABLES_NONE;
     PQclear(result);
     return result != NULL;
 }
 
 bool catalog_prepare(struct db *db, struct db_error *error)
 {
-    bool has, has_rules;
-    if (!has_tables(db, &has, &has_rules, error))
+    enum tables tables;
+    if (!find_tables(db, &tables, error))
         return false;
-    return has_rules || db_run(db, CATALOG_MS, error, make_sql, 0);
+    return tables == TABLES_ALL || db_run(db, CATALOG_MS, error, make_sql, 0);
 }
 
 const char *catalog_prepare_sql(struct arena *arena, const char *user)
@@ -140,10 +151,20 @@ void catalog_refuse(struct db_error *error, const char *sqlstate, const char *te
     "FROM pgshunt.hold o JOIN pgshunt.hold_table h ON h.hold = o.id WHERE " STANDS                 \
     "UNION ALL SELECT 'rule', name, NULL, NULL, keyspace, NULL, array_to_json(columns)::text "     \
     "FROM pgshunt.table_rule WHERE database = $1 "
+#define READ_PIECES                                                                                \
+    "UNION ALL SELECT 'keyspace', keyspace, modulus, NULL, kind, NULL, NULL FROM "                 \
+    "pgshunt.keyspace WHERE database = $1 "                                                        \
+    "UNION ALL SELECT 'piece', keyspace, bucket, NULL, value, NULL, NULL FROM pgshunt.piece "      \
+    "WHERE database = $1 "
 #define IN_ORDER "ORDER BY 1, 6, 2, 3"
 
-static const char read_sql[] = READ_MAP IN_ORDER;
-static const char read_all_sql[] = READ_MAP READ_TABLES IN_ORDER;
+/* By enum tables. */
+static const char *const read_sql[] = {
+    NULL,
+    READ_MAP IN_ORDER,
+    READ_MAP READ_TABLES IN_ORDER,
+    READ_MAP READ_TABLES READ_PIECES IN_ORDER,
+};
 
 enum { KIND, KEYSPACE, FIRST, LAST, SHARD, NUMBER, FORCE };
 
@@ -215,9 +236,20 @@ static void take_rule(struct catalog_map *recorded, const PGresult *rows, int ro
     };
 }
 
+static void take_piece(struct catalog_map *recorded, const PGresult *rows, int row,
+                       struct arena *arena)
+{
+    struct catalog_range range = range_of(rows, row, arena);
+    recorded->pieces[recorded->npieces++] = (struct catalog_piece){
+        range.keyspace, range.first,
+        PQgetisnull(rows, row, SHARD) ? NULL : arena_strdup(arena, field(rows, row, SHARD))};
+}
+
 static void take_rows(struct catalog_map *recorded, const PGresult *rows, struct arena *arena)
 {
     int count = PQntuples(rows);
+    recorded->kinds = arena_array(arena, struct catalog_kind, count);
+    recorded->pieces = arena_array(arena, struct catalog_piece, count);
     recorded->owners = arena_array(arena, struct catalog_owner, count);
     recorded->ghosts = arena_array(arena, struct catalog_ghost, count);
     recorded->holds = arena_array(arena, struct catalog_hold, count);
@@ -235,6 +267,12 @@ static void take_rows(struct catalog_map *recorded, const PGresult *rows, struct
                                        arena_strdup(arena, field(rows, row, SHARD))};
         else if (strcmp(kind, "rule") == 0)
             take_rule(recorded, rows, row, arena);
+        else if (strcmp(kind, "keyspace") == 0)
+            recorded->kinds[recorded->nkinds++] = (struct catalog_kind){
+                arena_strdup(arena, field(rows, row, KEYSPACE)),
+                arena_strdup(arena, field(rows, row, SHARD)), range_of(rows, row, arena).first};
+        else if (strcmp(kind, "piece") == 0)
+            take_piece(recorded, rows, row, arena);
         else
             take_hold(recorded, rows, row, arena);
     }
@@ -243,147 +281,15 @@ static void take_rows(struct catalog_map *recorded, const PGresult *rows, struct
 bool catalog_read(struct db *db, const char *database, struct arena *arena,
                   struct catalog_map *recorded, struct db_error *error)
 {
-    bool has, has_rules;
+    enum tables tables;
     *recorded = (struct catalog_map){.epoch = 0};
-    if (!has_tables(db, &has, &has_rules, error))
+    if (!find_tables(db, &tables, error))
         return false;
-    const char *sql = has_rules ? read_all_sql : read_sql;
-    PGresult *rows = has ? db_query(db, CATALOG_MS, error, sql, 1, database) : NULL;
+    if (tables == TABLES_NONE)
+        return true;
+    PGresult *rows = db_query(db, CATALOG_MS, error, read_sql[tables], 1, database);
     if (rows)
         take_rows(recorded, rows, arena);
     PQclear(rows);
-    return !has || rows;
-}
-
-/* ---- laying it over the configuration's map ---- */
-
-bool catalog_has_keyspace(const struct catalog_map *recorded, const char *keyspace)
-{
-    for (int i = 0; i < recorded->nowners; i++)
-        if (strcmp(recorded->owners[i].range.keyspace, keyspace) == 0)
-            return true;
-    return false;
-}
-
-static bool has_buckets(const struct keyspace *keyspace)
-{
-    return keyspace->map == MAP_HASH && keyspace->hash == HASH_XXH64;
-}
-
-bool catalog_is_for(const struct database_config *database)
-{
-    for (int i = 0; i < database->nkeyspaces; i++)
-        if (database->keyspaces[i].map == MAP_HASH && database->keyspaces[i].hash == HASH_XXH64)
-            return database->nshards > 1;
-    return false;
-}
-
-static bool no_shard(const char *keyspace, const char *shard, struct db_error *error)
-{
-    catalog_refuse(error, "F0000", "");
-    snprintf(error->text, sizeof error->text,
-             "the recorded map of keyspace \"%s\" names shard \"%s\", which the configuration does "
-             "not have",
-             keyspace, shard);
-    snprintf(
-        error->hint, sizeof error->hint,
-        "Add shard \"%s\" to the configuration; \"pgshuntctl reshard\" empties a shard that is "
-        "to go.",
-        shard);
-    return false;
-}
-
-/* The number of a keyspace of the map that has buckets; -1: none of that name, which is not this map's affair. */
-static int bucket_keyspace(const struct shardmap *map, const char *name)
-{
-    int index = shardmap_keyspace_by_name(map, name);
-    return index >= 0 && has_buckets(shardmap_keyspace(map, (unsigned)index)) ? index : -1;
-}
-
-static bool lay_owners(struct shardmap *map, const struct catalog_map *recorded,
-                       struct db_error *error)
-{
-    unsigned *covered = mem_alloc(sizeof *covered * (shardmap_keyspaces(map) + 1));
-    bool fits = true;
-    for (int i = 0; fits && i < recorded->nowners; i++) {
-        const struct catalog_owner *owner = &recorded->owners[i];
-        int keyspace = bucket_keyspace(map, owner->range.keyspace);
-        int shard = shardmap_shard_by_name(map, owner->shard);
-        if (keyspace < 0)
-            continue;
-        if (shard < 0) {
-            fits = no_shard(owner->range.keyspace, owner->shard, error);
-            break;
-        }
-        shardmap_set_buckets(map, keyspace, owner->range.first, owner->range.last, (unsigned)shard);
-        covered[keyspace] += owner->range.last - owner->range.first + 1;
-    }
-    for (unsigned k = 0; fits && k < shardmap_keyspaces(map); k++)
-        if (covered[k] && covered[k] != SHARDKEY_BUCKETS) {
-            fits = false;
-            catalog_refuse(error, "F0000", "");
-            snprintf(error->text, sizeof error->text,
-                     "pgshunt.bucket has %u buckets of keyspace \"%s\", not %d", covered[k],
-                     shardmap_keyspace(map, k)->name, SHARDKEY_BUCKETS);
-        }
-    free(covered);
-    return fits;
-}
-
-static bool lay_ghosts(struct shardmap *map, const struct catalog_map *recorded,
-                       struct db_error *error)
-{
-    for (int i = 0; i < recorded->nghosts; i++) {
-        const struct catalog_ghost *ghost = &recorded->ghosts[i];
-        int keyspace = bucket_keyspace(map, ghost->keyspace);
-        int shard = shardmap_shard_by_name(map, ghost->shard);
-        if (keyspace < 0)
-            continue;
-        if (shard < 0)
-            return no_shard(ghost->keyspace, ghost->shard, error);
-        shardmap_set_ghost(map, keyspace, (unsigned)shard);
-    }
-    return true;
-}
-
-static void lay_holds(struct shardmap *map, const struct catalog_map *recorded)
-{
-    for (int i = 0; i < recorded->nholds; i++)
-        for (int j = 0; j < recorded->holds[i].nranges; j++) {
-            const struct catalog_range *range = &recorded->holds[i].ranges[j];
-            int keyspace = bucket_keyspace(map, range->keyspace);
-            if (keyspace >= 0)
-                shardmap_hold(map, keyspace, range->first, range->last);
-        }
-    for (int i = 0; i < recorded->nholds; i++)
-        for (int j = 0; j < recorded->holds[i].ntables; j++)
-            shardmap_hold_table(map, recorded->holds[i].tables[j]);
-}
-
-struct shardmap *catalog_lay(const struct database_config *database,
-                             const struct catalog_map *recorded, struct db_error *error)
-{
-    struct shardmap *map = shardmap_of_config(database);
-    *error = (struct db_error){.text = ""};
-    if (!lay_owners(map, recorded, error) || !lay_ghosts(map, recorded, error) ||
-        !catalog_lay_tables(map, recorded, error)) {
-        shardmap_free(map);
-        return NULL;
-    }
-    lay_holds(map, recorded);
-    shardmap_set_epoch(map, recorded->epoch);
-    return map;
-}
-
-bool catalog_read_map(struct db *db, const struct database_config *database, struct shardmap **map,
-                      struct db_error *error)
-{
-    struct catalog_map recorded;
-    struct arena arena;
-    arena_init(&arena);
-    *map = NULL;
-    if (catalog_read(db, database->name, &arena, &recorded, error))
-        *map = catalog_lay(database, &recorded, error);
-    arena_free(&arena);
-    return *map != NULL;
+    return rows != NULL;
 }

@@ -1,4 +1,4 @@
-/* catalog_change.c: changes of what is recorded: the first map, holds, proxies, ghosts, and buckets that move. */
+/* catalog_change.c: changes of what is recorded: holds, proxies, ghosts, and buckets that move. */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,15 +28,14 @@ static bool has_row(PGresult *result, const char *what, struct db_error *error)
 /* ---- buckets ---- */
 
 bool catalog_write_owners(struct db *db, const char *database, const char *keyspace,
-                          const char *const *owners, struct db_error *error)
+                          const char *const *owners, unsigned count, struct db_error *error)
 {
     json_t *ranges = json_array();
-    for (int first = 0, last; first < SHARDKEY_BUCKETS; first = last + 1) {
-        for (last = first;
-             last + 1 < SHARDKEY_BUCKETS && strcmp(owners[last + 1], owners[first]) == 0;)
+    for (unsigned first = 0, last; first < count; first = last + 1) {
+        for (last = first; last + 1 < count && strcmp(owners[last + 1], owners[first]) == 0;)
             last++;
-        json_array_append_new(
-            ranges, json_pack("{si si ss}", "first", first, "last", last, "shard", owners[first]));
+        json_array_append_new(ranges, json_pack("{si si ss}", "first", (int)first, "last",
+                                                (int)last, "shard", owners[first]));
     }
     char *text = json_dumps(ranges, JSON_COMPACT);
     json_decref(ranges);
@@ -69,53 +68,6 @@ static bool raise_epoch(struct db *db, const char *database, const char *job,
         "CONFLICT (database) DO UPDATE SET epoch = e.epoch + 1, changed_at = now(), job = "
         "$2",
         2, database, job);
-}
-
-/* ---- the first map ---- */
-
-static bool record_keyspace(struct db *db, const char *database, const struct shardmap *map,
-                            const struct keyspace *keyspace, struct db_error *error)
-{
-    const char **owners = mem_alloc(sizeof *owners * SHARDKEY_BUCKETS);
-    for (int i = 0; i < SHARDKEY_BUCKETS; i++)
-        owners[i] = shardmap_shard_name(map, keyspace->bucket_shard[i]);
-    bool done = catalog_write_owners(db, database, keyspace->name, owners, error);
-    free(owners);
-    return done;
-}
-
-static bool record_missing(struct db *db, const struct database_config *database, bool *changed,
-                           struct db_error *error)
-{
-    struct catalog_map recorded;
-    struct arena arena;
-    arena_init(&arena);
-    struct shardmap *map = shardmap_of_config(database);
-    bool good = catalog_read(db, database->name, &arena, &recorded, error);
-    for (unsigned i = 0; good && i < shardmap_keyspaces(map); i++) {
-        const struct keyspace *keyspace = shardmap_keyspace(map, i);
-        if (keyspace->map != MAP_HASH || keyspace->hash != HASH_XXH64 ||
-            catalog_has_keyspace(&recorded, keyspace->name))
-            continue;
-        good = record_keyspace(db, database->name, map, keyspace, error);
-        *changed = true;
-    }
-    shardmap_free(map);
-    arena_free(&arena);
-    return good;
-}
-
-bool catalog_record_map(struct db *db, const struct database_config *database,
-                        struct db_error *error)
-{
-    bool changed = false;
-    if (!catalog_prepare(db, error) || !catalog_begin(db, error))
-        return false;
-    bool done = lock_map(db, database->name, error) &&
-                record_missing(db, database, &changed, error) &&
-                (!changed || (raise_epoch(db, database->name, NULL, error) &&
-                              catalog_announce(db, database->name, error)));
-    return catalog_end(db, done, error);
 }
 
 /* ---- holds ---- */
@@ -315,15 +267,15 @@ static bool next_epoch(struct db *db, const char *database, const char *job, int
 }
 
 /* Turns the keyspace's buckets over in `owners`; false: one was not the source's. */
-static bool turn_over(const char **owners, const char *keyspace, const struct catalog_move *moves,
-                      int count)
+static bool turn_over(const char **owners, unsigned nbuckets, const char *keyspace,
+                      const struct catalog_move *moves, int count)
 {
     for (int i = 0; i < count; i++) {
         const struct catalog_move *move = &moves[i];
         if (strcmp(move->range.keyspace, keyspace) != 0)
             continue;
         for (unsigned b = move->range.first; b <= move->range.last; b++) {
-            if (b >= SHARDKEY_BUCKETS || !owners[b] || strcmp(owners[b], move->source) != 0)
+            if (b >= nbuckets || !owners[b] || strcmp(owners[b], move->source) != 0)
                 return false;
             owners[b] = move->target;
         }
@@ -341,18 +293,19 @@ static bool move_buckets(struct db *db, const char *database, const char *keyspa
     if (!rows)
         return false;
     const char **owners = mem_alloc(sizeof *owners * SHARDKEY_BUCKETS);
-    unsigned covered = 0;
+    unsigned covered = 0, nbuckets = 0;
     for (int i = 0; i < PQntuples(rows); i++)
         for (int b = atoi(PQgetvalue(rows, i, 0)); b <= atoi(PQgetvalue(rows, i, 1)); b++)
             if (b >= 0 && b < SHARDKEY_BUCKETS && !owners[b]) {
                 owners[b] = PQgetvalue(rows, i, 2);
                 covered++;
+                nbuckets = (unsigned)b + 1 > nbuckets ? (unsigned)b + 1 : nbuckets;
             }
-    bool done = covered == SHARDKEY_BUCKETS && turn_over(owners, keyspace, moves, count);
+    bool done = covered == nbuckets && turn_over(owners, nbuckets, keyspace, moves, count);
     if (!done)
         catalog_refuse(error, "40001", "the buckets are not the source's");
     else
-        done = catalog_write_owners(db, database, keyspace, owners, error);
+        done = catalog_write_owners(db, database, keyspace, owners, nbuckets, error);
     free(owners);
     PQclear(rows);
     return done;

@@ -18,7 +18,7 @@ bool catalog_announce(struct db *db, const char *database, struct db_error *erro
 void catalog_refuse(struct db_error *error, const char *sqlstate, const char *text);
 /* The owners of all buckets of one keyspace in pgshunt.bucket instead of those that are there. `owners`: the name of each bucket's shard. */
 bool catalog_write_owners(struct db *db, const char *database, const char *keyspace,
-                          const char *const *owners, struct db_error *error);
+                          const char *const *owners, unsigned count, struct db_error *error);
 
 /* ---- changes of the map, one after another ---- */
 

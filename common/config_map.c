@@ -110,6 +110,10 @@ static bool check_lists(const struct map_check *c)
     if (keyspace->rest[0] &&
         !check_shard_name(c, config_setting_get_member(c->at, "default"), keyspace->rest))
         return false;
+    if (count >= SHARDKEY_BUCKETS)
+        return config_refuse(c->reader, c->at,
+                             "found %zu values in the lists of keyspace \"%s\"; allowed: up to %d",
+                             count, keyspace->name, SHARDKEY_BUCKETS - 1);
     struct key_entry *entries = mem_alloc(sizeof *entries * count);
     bool ok = read_lists(c, entries);
     free(entries);
@@ -204,6 +208,10 @@ static bool check_ranges(const struct map_check *c)
                              "ranges = ( { to = \"1000\"; shard = \"s0\"; }, { from = \"1000\"; "
                              "shard = \"s1\"; } )",
                              c->keyspace->name);
+    if (count > SHARDKEY_BUCKETS)
+        return config_refuse(c->reader, c->at,
+                             "found %d ranges in keyspace \"%s\"; allowed: up to %d", count,
+                             c->keyspace->name, SHARDKEY_BUCKETS);
     struct bound *bounds = mem_alloc(sizeof *bounds * (size_t)count);
     bool ok = true;
     for (int i = 0; i < count && ok; i++)

@@ -2,11 +2,13 @@
 #include "pgshunt/shardkey.h"
 
 #include <endian.h>
+#include <stdio.h>
 #include <string.h>
 
 #define XXH_INLINE_ALL /* bigint keys are of a fixed length: a handful of instructions then */
 #include <xxhash.h>
 
+#include "pgshunt/arena.h"
 #include "pgshunt/pgtypes.h"
 
 /*
@@ -379,4 +381,17 @@ unsigned shardkey_parts_bucket(const enum key_type *types, const struct shardkey
         XXH64_update(&state, parts[i].bytes, parts[i].length);
     }
     return (unsigned)(XXH64_digest(&state) >> (64 - SHARDKEY_BUCKET_BITS));
+}
+
+const char *shardkey_text(enum key_type type, const unsigned char *bytes, size_t length,
+                          struct arena *arena)
+{
+    if (type == KEY_BIGINT)
+        return arena_printf(arena, "%lld", (long long)get_integer(bytes, 8));
+    if (type == KEY_TEXT)
+        return arena_strndup(arena, (const char *)bytes, length);
+    char text[37], *at = text;
+    for (size_t i = 0; i < 16; i++)
+        at += sprintf(at, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", bytes[i]);
+    return arena_strndup(arena, text, sizeof text - 1);
 }

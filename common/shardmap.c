@@ -8,6 +8,7 @@
 #include <xxhash.h>
 
 #include "pgshunt/arena.h"
+#include "shardmap_internal.h"
 
 #define uthash_malloc(size) mem_alloc(size)
 #define uthash_fatal(message) abort()
@@ -90,6 +91,23 @@ static uint64_t weight_of(const struct shardmap *map, unsigned shard, bool all_z
     return all_zero ? 1 : map->weights[shard];
 }
 
+/* Those of Postgres' own hash: whoever has the remainder has all its buckets, which follow each other. */
+void shardmap_set_modulus(struct shardmap *map, int keyspace, unsigned modulus)
+{
+    struct keyspace *k = map->keyspaces[keyspace];
+    k->modulus = modulus;
+    k->nbuckets = SHARDKEY_BUCKETS / modulus * modulus;
+    shardmap_count(map, k, 0);
+}
+
+static void share_remainders(struct shardmap *map, int keyspace)
+{
+    unsigned each = SHARDKEY_BUCKETS / map->nshards;
+    shardmap_set_modulus(map, keyspace, map->nshards);
+    for (unsigned i = 0; i < map->nshards; i++)
+        shardmap_set_buckets(map, keyspace, i * each, (i + 1) * each - 1, i);
+}
+
 /*
  * Gives out the buckets by weight: each shard gets the whole part of its share, the buckets left over
  * go one each to the largest remainders (the earlier shard on a tie). Each shard's buckets are one
@@ -141,7 +159,9 @@ int shardmap_add_keyspace(struct shardmap *map, const char *name, enum key_type 
     keyspace->map = MAP_HASH;
     keyspace->entries = NULL;
     keyspace->nentries = 0;
-    keyspace->rest = SHARDMAP_NO_SHARD;
+    keyspace->rest = SHARDMAP_NO_BUCKET;
+    keyspace->modulus = 0;
+    keyspace->nbuckets = SHARDKEY_BUCKETS;
     keyspace->owned = arena_array(&map->arena, unsigned, map->nshards);
     keyspace->ghosts = NULL;
     keyspace->held = NULL;
@@ -149,25 +169,29 @@ int shardmap_add_keyspace(struct shardmap *map, const char *name, enum key_type 
     unsigned index = map->nkeyspaces++;
     map->keyspaces = mem_realloc(map->keyspaces, sizeof *map->keyspaces * map->nkeyspaces);
     map->keyspaces[index] = keyspace;
+    if (hash == HASH_POSTGRES)
+        share_remainders(map, (int)index);
     return (int)index;
 }
 
-void shardmap_map_values(struct shardmap *map, int keyspace, enum key_map kind,
-                         const struct key_entry *entries, unsigned count, unsigned rest)
+struct keyspace *shardmap_edit(struct shardmap *map, int keyspace)
 {
-    struct keyspace *k = map->keyspaces[keyspace];
-    struct key_entry *copy = arena_array(&map->arena, struct key_entry, count);
-    for (unsigned i = 0; i < count; i++) {
-        copy[i] = entries[i];
-        if (entries[i].bytes)
-            copy[i].bytes = (const unsigned char *)arena_strndup(
-                &map->arena, (const char *)entries[i].bytes, entries[i].length);
-    }
-    shardmap_sort_entries(k->type, copy, count);
-    k->map = kind;
-    k->entries = copy;
-    k->nentries = count;
-    k->rest = rest;
+    return map->keyspaces[keyspace];
+}
+
+struct arena *shardmap_arena(struct shardmap *map)
+{
+    return &map->arena;
+}
+
+void shardmap_count(struct shardmap *map, struct keyspace *keyspace, unsigned from)
+{
+    unsigned *owned = (unsigned *)keyspace->owned;
+    for (unsigned i = from; i < keyspace->nbuckets; i++)
+        keyspace->bucket_shard[i] = 0;
+    memset(owned, 0, sizeof *owned * map->nshards);
+    for (unsigned i = 0; i < keyspace->nbuckets; i++)
+        owned[keyspace->bucket_shard[i]]++;
 }
 
 /*
@@ -311,13 +335,29 @@ void shardmap_add_table_parts(struct shardmap *map, const char *name, int keyspa
     rule->nparts = count;
 }
 
+/* Of a remainder by nbuckets, whose own remainder by the modulus is the one of the first map. */
+static unsigned postgres_bucket(const struct keyspace *keyspace, unsigned remainder)
+{
+    unsigned modulus = keyspace->modulus;
+    return remainder % modulus * (keyspace->nbuckets / modulus) + remainder / modulus;
+}
+
+unsigned keyspace_parts_bucket(const struct keyspace *keyspace, const struct shardkey *parts)
+{
+    if (!keyspace->nparts)
+        return keyspace_bucket(keyspace, parts);
+    if (keyspace->hash == HASH_POSTGRES)
+        return postgres_bucket(keyspace, shardkey_parts_postgres_remainder(keyspace->types, parts,
+                                                                           keyspace->nparts,
+                                                                           keyspace->nbuckets));
+    return shardkey_parts_bucket(keyspace->types, parts, keyspace->nparts);
+}
+
 unsigned shardmap_shard_of_parts(const struct shardmap *map, const struct keyspace *keyspace,
                                  const struct shardkey *parts)
 {
-    if (keyspace->hash == HASH_POSTGRES)
-        return shardkey_parts_postgres_remainder(keyspace->types, parts, keyspace->nparts,
-                                                 map->nshards);
-    return keyspace->bucket_shard[shardkey_parts_bucket(keyspace->types, parts, keyspace->nparts)];
+    (void)map;
+    return keyspace->bucket_shard[keyspace_parts_bucket(keyspace, parts)];
 }
 
 unsigned shardmap_shard_of_row(const struct shardmap *map, const struct keyspace *keyspace,
@@ -438,30 +478,35 @@ unsigned shardmap_keyspaces(const struct shardmap *map)
     return map->nkeyspaces;
 }
 
+unsigned keyspace_bucket(const struct keyspace *keyspace, const struct shardkey *key)
+{
+    if (keyspace->map != MAP_HASH)
+        return keyspace_value_bucket(keyspace, key);
+    if (keyspace->hash == HASH_POSTGRES)
+        return postgres_bucket(
+            keyspace, shardkey_postgres_remainder(keyspace->type, key, keyspace->nbuckets));
+    return shardkey_bucket(key);
+}
+
 unsigned shardmap_shard_of(const struct shardmap *map, const struct keyspace *keyspace,
                            const struct shardkey *key)
 {
-    if (keyspace->map != MAP_HASH)
-        return keyspace_value_shard(keyspace, key);
-    if (keyspace->hash == HASH_POSTGRES)
-        return shardkey_postgres_remainder(keyspace->type, key, map->nshards);
-    return keyspace->bucket_shard[shardkey_bucket(key)];
+    (void)map;
+    unsigned bucket = keyspace_bucket(keyspace, key);
+    return bucket == SHARDMAP_NO_BUCKET ? SHARDMAP_NO_SHARD : keyspace->bucket_shard[bucket];
 }
 
 unsigned shardmap_buckets_of(const struct keyspace *keyspace, unsigned shard)
 {
     unsigned count = 0;
-    for (unsigned i = 0; i < SHARDKEY_BUCKETS; i++)
+    for (unsigned i = 0; i < keyspace->nbuckets; i++)
         count += keyspace->bucket_shard[i] == shard;
     return count;
 }
 
 bool shardmap_owns(const struct keyspace *keyspace, unsigned shard)
 {
-    if (keyspace->map != MAP_HASH)
-        return (keyspace->map == MAP_LIST && keyspace->rest == shard) ||
-               shardmap_entries_of(keyspace, shard) > 0;
-    return keyspace->hash == HASH_POSTGRES || keyspace->owned[shard] > 0;
+    return keyspace->owned[shard] > 0;
 }
 
 int shardmap_keyspace_by_name(const struct shardmap *map, const char *name)
@@ -479,7 +524,7 @@ void shardmap_set_buckets(struct shardmap *map, int keyspace, unsigned first, un
 {
     struct keyspace *k = map->keyspaces[keyspace];
     unsigned *owned = (unsigned *)k->owned;
-    for (unsigned bucket = first; bucket <= last && bucket < SHARDKEY_BUCKETS; bucket++) {
+    for (unsigned bucket = first; bucket <= last && bucket < k->nbuckets; bucket++) {
         owned[k->bucket_shard[bucket]]--;
         owned[shard]++;
         k->bucket_shard[bucket] = (uint16_t)shard;
@@ -520,7 +565,8 @@ void shardmap_hold(struct shardmap *map, int keyspace, unsigned first, unsigned 
 
 bool keyspace_is_held(const struct keyspace *keyspace, unsigned bucket)
 {
-    return keyspace->held && (keyspace->held[bucket / 8] >> bucket % 8 & 1);
+    return keyspace->held && bucket < SHARDKEY_BUCKETS &&
+           (keyspace->held[bucket / 8] >> bucket % 8 & 1);
 }
 
 bool shardmap_holds(const struct shardmap *map)

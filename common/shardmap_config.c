@@ -17,7 +17,7 @@ static unsigned shard_number(const struct shardmap *map, const char *name)
 static void put_entry(struct key_entry *entry, struct shardkey *key, enum key_type type,
                       const char *text, unsigned shard)
 {
-    *entry = (struct key_entry){NULL, 0, shard};
+    *entry = (struct key_entry){.shard = shard};
     if (text && shardkey_from_text(type, text, strlen(text), key)) {
         entry->bytes = key->bytes;
         entry->length = key->length;

@@ -61,12 +61,12 @@ static bool entry_is(const struct keyspace *keyspace, unsigned index, const stru
                                             key->length) == 0;
 }
 
-unsigned keyspace_value_shard(const struct keyspace *keyspace, const struct shardkey *key)
+unsigned keyspace_value_bucket(const struct keyspace *keyspace, const struct shardkey *key)
 {
     unsigned after = entries_up_to(keyspace, key);
     if (keyspace->map == MAP_LIST && (after == 0 || !entry_is(keyspace, after - 1, key)))
         return keyspace->rest;
-    return after ? keyspace->entries[after - 1].shard : SHARDMAP_NO_SHARD;
+    return after ? keyspace->entries[after - 1].bucket : SHARDMAP_NO_BUCKET;
 }
 
 void keyspace_range(const struct keyspace *keyspace, const struct shardkey *low,
@@ -86,6 +86,6 @@ unsigned shardmap_entries_of(const struct keyspace *keyspace, unsigned shard)
 {
     unsigned count = 0;
     for (unsigned i = 0; i < keyspace->nentries; i++)
-        count += keyspace->entries[i].shard == shard;
+        count += keyspace->bucket_shard[keyspace->entries[i].bucket] == shard;
     return count;
 }

@@ -100,21 +100,14 @@ static void add_number(struct ctl_table *table, int64_t number)
 static void add_owner(struct ctl_table *table, const struct shardmap *map,
                       const struct keyspace *keyspace, unsigned shard)
 {
-    struct buffer ranges = {0};
-    for (unsigned first = 0, last; first < SHARDKEY_BUCKETS; first = last + 1) {
-        for (last = first; last + 1 < SHARDKEY_BUCKETS &&
-                           keyspace->bucket_shard[last + 1] == keyspace->bucket_shard[first];)
-            last++;
-        if (keyspace->bucket_shard[first] == shard)
-            buffer_printf(&ranges, "%s%u-%u", buffer_length(&ranges) ? "," : "", first, last);
-    }
-    buffer_append(&ranges, "", 1);
+    struct arena arena;
+    arena_init(&arena);
     ctl_table_add(table, keyspace->name);
     ctl_table_add(table, shardmap_shard_name(map, shard));
     add_number(table, shardmap_buckets_of(keyspace, shard));
-    ctl_table_add(table, buffer_head(&ranges));
+    ctl_table_add(table, keyspace_owned_text(keyspace, shard, &arena));
     ctl_table_add(table, keyspace_has_ghosts(keyspace, shard) ? "yes" : "no");
-    buffer_free_data(&ranges);
+    arena_free(&arena);
 }
 
 static struct ctl_table *owners(const struct shardmap *map)
@@ -123,8 +116,7 @@ static struct ctl_table *owners(const struct shardmap *map)
     for (unsigned k = 0; k < shardmap_keyspaces(map); k++) {
         const struct keyspace *keyspace = shardmap_keyspace(map, k);
         for (unsigned s = 0; s < shardmap_shards(map); s++)
-            if (keyspace->map == MAP_HASH && keyspace->hash == HASH_XXH64)
-                add_owner(table, map, keyspace, s);
+            add_owner(table, map, keyspace, s);
     }
     return table;
 }
@@ -260,17 +252,19 @@ static int record(struct map_request *request)
         return fail("cannot read the catalog", &error);
     for (int i = 0; i < request->database->nkeyspaces; i++) {
         const struct keyspace_config *keyspace = &request->database->keyspaces[i];
-        if (keyspace->map != MAP_HASH || keyspace->hash != HASH_XXH64 ||
-            catalog_has_keyspace(&request->recorded, keyspace->name))
+        if (catalog_has_keyspace(&request->recorded, keyspace->name))
             continue;
         missing++;
         if (!request->ctl->json)
             printf("%s the buckets of keyspace %s\n",
                    request->ctl->dry_run ? "would record" : "recording", keyspace->name);
     }
-    if (!missing && !request->ctl->json)
+    bool lacks = catalog_lacks(request->database, &request->recorded);
+    if (lacks && !missing && !request->ctl->json)
+        printf("%s new values of lists\n", request->ctl->dry_run ? "would record" : "recording");
+    if (!lacks && !request->ctl->json)
         puts("all keyspaces are recorded");
-    if (missing && !request->ctl->dry_run &&
+    if (lacks && !request->ctl->dry_run &&
         !catalog_record_map(request->db, request->database, &error))
         return fail("cannot record the map", &error);
     if (request->ctl->json)
@@ -298,7 +292,7 @@ static const struct database_config *find_database(const struct ctl *ctl, const 
     if (!found && name)
         ctl_usage(ctl, "the configuration has no database \"%s\"", name);
     else if (!found || !catalog_is_for(found))
-        ctl_usage(ctl, "no database has several shards and a keyspace with buckets");
+        ctl_usage(ctl, "no database has several shards and a keyspace");
     return found && catalog_is_for(found) ? found : NULL;
 }
 

@@ -128,7 +128,8 @@ static bool same_rule(const struct catalog_rule *a, const struct catalog_rule *b
 static bool same_map(const struct catalog_map *a, const struct catalog_map *b)
 {
     if (a->epoch != b->epoch || a->nowners != b->nowners || a->nghosts != b->nghosts ||
-        a->nholds != b->nholds || a->nrules != b->nrules)
+        a->nholds != b->nholds || a->nrules != b->nrules || a->nkinds != b->nkinds ||
+        a->npieces != b->npieces)
         return false;
     for (int i = 0; i < a->nrules; i++)
         if (!same_rule(&a->rules[i], &b->rules[i]))
@@ -145,17 +146,6 @@ static bool same_map(const struct catalog_map *a, const struct catalog_map *b)
         if (!same_hold(&a->holds[i], &b->holds[i]))
             return false;
     return true;
-}
-
-static bool lacks_keyspace(const struct database_config *database, const struct catalog_map *map)
-{
-    for (int i = 0; i < database->nkeyspaces; i++) {
-        const struct keyspace_config *keyspace = &database->keyspaces[i];
-        if (keyspace->map == MAP_HASH && keyspace->hash == HASH_XXH64 &&
-            !catalog_has_keyspace(map, keyspace->name))
-            return true;
-    }
-    return false;
 }
 
 /* What was in use is not there any more: somebody has removed it, or a failover has lost the newest change. */
@@ -190,27 +180,22 @@ static void compare_tables(const char *database, const struct database_config *c
                                 "configuration"));
 }
 
-/* Weights that would give another map are not an error, but somebody may expect that they do something. */
+/* What the configuration says otherwise is not an error, but somebody may expect that it does something. */
 void catalog_compare(const char *database, const struct database_config *config,
                      const struct catalog_map *recorded)
 {
-    struct db_error error;
-    struct shardmap *said = shardmap_of_config(config), *is = catalog_lay(config, recorded, &error);
-    bool differs = false;
-    for (unsigned k = 0; is && k < shardmap_keyspaces(is); k++)
-        differs |=
-            memcmp(shardmap_keyspace(is, k)->bucket_shard, shardmap_keyspace(said, k)->bucket_shard,
-                   sizeof shardmap_keyspace(is, k)->bucket_shard) != 0;
-    if (differs) /* that is as it should be once buckets have been moved */
-        log_event(recorded->epoch == 1 ? LOG_WARNING : LOG_INFO,
-                  "the recorded map of the buckets counts: shards and weights of the configuration "
-                  "would give another one",
-                  LOG_S("database", database), LOG_I("epoch", recorded->epoch),
-                  LOG_S("hint", "\"pgshuntctl map show\" shows it, \"pgshuntctl reshard\" moves "
-                                "buckets"));
-    shardmap_free(said);
-    if (is)
-        shardmap_free(is);
+    struct arena arena;
+    arena_init(&arena);
+    const char *difference = catalog_difference(config, recorded, &arena);
+    if (difference) /* that is as it should be once buckets have been moved */
+        log_event(
+            recorded->epoch == 1 ? LOG_WARNING : LOG_INFO,
+            "the recorded map of the buckets counts: the configuration would give another one",
+            LOG_S("database", database), LOG_I("epoch", recorded->epoch),
+            LOG_S("difference", difference),
+            LOG_S("hint", "\"pgshuntctl map show\" shows it, \"pgshuntctl reshard\" moves "
+                          "buckets"));
+    arena_free(&arena);
     compare_tables(database, config, recorded);
 }
 
@@ -327,7 +312,7 @@ static void look(struct map_watch *watch, const struct config *config,
         recorded_map_unref(fresh);
         return;
     }
-    if (lacks_keyspace(database->config, &fresh->map) && record(watch, config, database)) {
+    if (catalog_lacks(database->config, &fresh->map) && record(watch, config, database)) {
         recorded_map_unref(fresh);
         if (!read_catalog(watch, config, database, &fresh))
             return;

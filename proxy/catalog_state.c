@@ -27,6 +27,26 @@ static json_t *rules_json(const struct catalog_map *map)
     return rules;
 }
 
+static json_t *kinds_json(const struct catalog_map *map)
+{
+    json_t *kinds = json_array();
+    for (int i = 0; i < map->nkinds; i++)
+        json_array_append_new(kinds,
+                              json_pack("{ss ss si}", "keyspace", map->kinds[i].keyspace, "kind",
+                                        map->kinds[i].kind, "modulus", (int)map->kinds[i].modulus));
+    return kinds;
+}
+
+static json_t *pieces_json(const struct catalog_map *map)
+{
+    json_t *pieces = json_array();
+    for (int i = 0; i < map->npieces; i++)
+        json_array_append_new(pieces, json_pack("{ss si ss?}", "keyspace", map->pieces[i].keyspace,
+                                                "bucket", (int)map->pieces[i].bucket, "value",
+                                                map->pieces[i].value));
+    return pieces;
+}
+
 static json_t *map_json(const struct catalog_map *map)
 {
     json_t *owners = json_array(), *ghosts = json_array();
@@ -39,8 +59,9 @@ static json_t *map_json(const struct catalog_map *map)
     for (int i = 0; i < map->nghosts; i++)
         json_array_append_new(ghosts, json_pack("{ss ss}", "keyspace", map->ghosts[i].keyspace,
                                                 "shard", map->ghosts[i].shard));
-    return json_pack("{sI so so so}", "epoch", (json_int_t)map->epoch, "buckets", owners, "ghosts",
-                     ghosts, "tables", rules_json(map));
+    return json_pack("{sI so so so so so}", "epoch", (json_int_t)map->epoch, "buckets", owners,
+                     "ghosts", ghosts, "tables", rules_json(map), "keyspaces", kinds_json(map),
+                     "pieces", pieces_json(map));
 }
 
 static bool write_all(int file, const char *text, size_t length)
@@ -167,6 +188,42 @@ static bool take_rules(struct recorded_map *recorded, const json_t *list)
     return true;
 }
 
+static bool take_kinds(struct recorded_map *recorded, const json_t *list)
+{
+    struct catalog_map *map = &recorded->map;
+    map->kinds = arena_array(&recorded->arena, struct catalog_kind, json_array_size(list));
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *keyspace, *kind;
+        int modulus;
+        if (json_unpack(json_array_get(list, i), "{ss ss si}", "keyspace", &keyspace, "kind", &kind,
+                        "modulus", &modulus) != 0 ||
+            modulus < 0)
+            return false;
+        map->kinds[map->nkinds++] =
+            (struct catalog_kind){arena_strdup(&recorded->arena, keyspace),
+                                  arena_strdup(&recorded->arena, kind), (unsigned)modulus};
+    }
+    return true;
+}
+
+static bool take_pieces(struct recorded_map *recorded, const json_t *list)
+{
+    struct catalog_map *map = &recorded->map;
+    map->pieces = arena_array(&recorded->arena, struct catalog_piece, json_array_size(list));
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *one = json_array_get(list, i);
+        const char *keyspace, *value = json_string_value(json_object_get(one, "value"));
+        int bucket;
+        if (json_unpack((json_t *)one, "{ss si}", "keyspace", &keyspace, "bucket", &bucket) != 0 ||
+            bucket < 0)
+            return false;
+        map->pieces[map->npieces++] =
+            (struct catalog_piece){arena_strdup(&recorded->arena, keyspace), (unsigned)bucket,
+                                   value ? arena_strdup(&recorded->arena, value) : NULL};
+    }
+    return true;
+}
+
 static bool take_map(struct recorded_map *recorded, const json_t *found)
 {
     json_int_t epoch = 0;
@@ -176,7 +233,10 @@ static bool take_map(struct recorded_map *recorded, const json_t *found)
         return false;
     recorded->map.epoch = epoch;
     return json_is_array(owners) && json_is_array(ghosts) && take_owners(recorded, owners) &&
-           take_ghosts(recorded, ghosts) && take_rules(recorded, json_object_get(found, "tables"));
+           take_ghosts(recorded, ghosts) &&
+           take_rules(recorded, json_object_get(found, "tables")) &&
+           take_kinds(recorded, json_object_get(found, "keyspaces")) &&
+           take_pieces(recorded, json_object_get(found, "pieces"));
 }
 
 struct recorded_map *catalog_state_read(const char *path, const char *database, char *error,

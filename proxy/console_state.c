@@ -110,8 +110,7 @@ void console_show_nodes(struct console_table *table, const struct report *report
 
 /* ---- SHOW SHARDS ---- */
 
-/* "users=8192": buckets by keyspace; a keyspace hashed as Postgres does has none, and
- * one by list or range has values or intervals: "regions=list(3)". */
+/* "users=8192": buckets by keyspace; one by list or range has values or intervals: "regions=list(3)". */
 static unsigned list_keyspaces(const struct database *database, int shard, struct buffer *text)
 {
     unsigned sum = 0;
@@ -121,10 +120,6 @@ static unsigned list_keyspaces(const struct database *database, int shard, struc
         if (keyspace->map != MAP_HASH) {
             buffer_printf(text, "%s(%u)", keyspace->map == MAP_LIST ? "list" : "range",
                           shardmap_entries_of(keyspace, (unsigned)shard));
-            continue;
-        }
-        if (keyspace->hash == HASH_POSTGRES) {
-            buffer_printf(text, "postgres");
             continue;
         }
         unsigned buckets = shardmap_buckets_of(keyspace, (unsigned)shard);

@@ -82,7 +82,7 @@ static const struct keyspace *keyspace_of(const struct lookup_question *question
 /* One that owns nothing may not even have the table. */
 static bool may_have(const struct keyspace *keyspace, unsigned shard)
 {
-    return !keyspace || keyspace->map != MAP_HASH || shardmap_owns(keyspace, shard);
+    return !keyspace || shardmap_owns(keyspace, shard);
 }
 
 static bool ask_all(struct lookup_question *question)

@@ -410,18 +410,12 @@ static void put_shards(struct buffer *out, const struct report *report)
 static void put_keyspace(struct buffer *out, const struct database *database, unsigned index)
 {
     const struct keyspace *keyspace = shardmap_keyspace(database->map, index);
-    if (keyspace->hash != HASH_XXH64 || keyspace->map != MAP_HASH)
-        return;
-    int *counts = mem_alloc(sizeof *counts * (size_t)database->nshards);
-    for (int i = 0; i < SHARDKEY_BUCKETS; i++)
-        counts[keyspace->bucket_shard[i]]++;
     for (int j = 0; j < database->nshards; j++) {
         struct metric_label labels[] = {{"database", database->name},
                                         {"keyspace", keyspace->name},
                                         {"shard", database->shards[j].name}};
-        metrics_sample(out, "shard_buckets", labels, 3, counts[j]);
+        metrics_sample(out, "shard_buckets", labels, 3, shardmap_buckets_of(keyspace, (unsigned)j));
     }
-    free(counts);
 }
 
 static void put_buckets(struct buffer *out, const struct report *report)

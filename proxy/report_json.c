@@ -93,8 +93,7 @@ static json_t *keyspace_json(const struct database *database, const struct keysp
                         json_string(keyspace->hash == HASH_POSTGRES ? "postgres" : "xxh64"));
     static const char *const maps[] = {"hash", "list", "range"};
     json_object_set_new(object, "map", json_string(maps[keyspace->map]));
-    bool buckets_count = keyspace->map == MAP_HASH && keyspace->hash == HASH_XXH64;
-    for (int i = 0; buckets_count && i < database->nshards; i++) {
+    for (int i = 0; i < database->nshards; i++) {
         struct arena arena;
         arena_init(&arena);
         json_object_set_new(buckets, report_text(&arena, database->shards[i].name),

@@ -65,8 +65,7 @@ bool move_keys(const struct keyspace *keyspace, const struct move_value *parts,
 
 unsigned move_keys_bucket(const struct keyspace *keyspace, const struct shardkey *keys)
 {
-    return keyspace->nparts ? shardkey_parts_bucket(keyspace->types, keys, keyspace->nparts)
-                            : shardkey_bucket(&keys[0]);
+    return keyspace_parts_bucket(keyspace, keys);
 }
 
 bool move_bucket(const struct keyspace *keyspace, const struct move_value *parts,
@@ -76,7 +75,7 @@ bool move_bucket(const struct keyspace *keyspace, const struct move_value *parts
     if (!move_keys(keyspace, parts, oids, keys))
         return false;
     *bucket = move_keys_bucket(keyspace, keys);
-    return true;
+    return *bucket != SHARDMAP_NO_BUCKET;
 }
 
 static const struct keyspace *same_keyspace(const struct shardmap *before,

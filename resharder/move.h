@@ -1,7 +1,7 @@
 /*
  * move.h: which rows a job moves: buckets of keyspaces, and from where to where.
  *
- * Pure values; shards are numbers of the shard map. Only keyspaces of MAP_HASH with HASH_XXH64 have buckets to move.
+ * Pure values; shards are numbers of the shard map.
  */
 #ifndef PGSHUNT_RESHARDER_MOVE_H
 #define PGSHUNT_RESHARDER_MOVE_H
@@ -47,13 +47,15 @@ bool moves_touch(const struct moves *moves, const struct keyspace *keyspace, uns
                  unsigned target);
 /*
  * The bucket of a row whose key's columns have these values, one for each part of the key, of the types
- * `oids` (of the columns: they decide how binary values are read). False: a part is NULL or no value of its type.
+ * `oids` (of the columns: they decide how binary values are read). False: a part is NULL, no value of its type, or in no
+ * list.
  */
 MUST_CHECK bool move_bucket(const struct keyspace *keyspace, const struct move_value *parts,
                             const uint32_t *oids, unsigned *bucket);
 /* The same in two steps: the canonical values (texts point into `parts`), and their bucket. */
 MUST_CHECK bool move_keys(const struct keyspace *keyspace, const struct move_value *parts,
                           const uint32_t *oids, struct shardkey keys[SHARDMAP_MAX_PARTS]);
+/* SHARDMAP_NO_BUCKET: none. */
 unsigned move_keys_bucket(const struct keyspace *keyspace, const struct shardkey *keys);
 /* The moves the other way round, of the map after the switch (for the reverse stream), in `arena`. */
 struct moves moves_reversed(const struct moves *moves, const struct shardmap *after,

@@ -337,7 +337,7 @@ enum value_state keyfind_value_shard(struct planner *p, const struct instance *i
         return state;
     const struct keyspace *keyspace = instance->rule->keyspace;
     *shard = shardmap_shard_of(p->map, keyspace, &key);
-    p->key_is_held = keyspace->held && keyspace_is_held(keyspace, shardkey_bucket(&key));
+    p->key_is_held = keyspace->held && keyspace_is_held(keyspace, keyspace_bucket(keyspace, &key));
     return *shard == SHARDMAP_NO_SHARD ? VALUE_NOWHERE : VALUE_KNOWN;
 }
 
@@ -362,8 +362,7 @@ bool keyfind_part_known(struct planner *p, const struct instance *instance, unsi
 
 static bool parts_are_held(const struct keyspace *keyspace, const struct shardkey *keys)
 {
-    return keyspace->held && keyspace_is_held(keyspace, shardkey_parts_bucket(keyspace->types, keys,
-                                                                              keyspace->nparts));
+    return keyspace->held && keyspace_is_held(keyspace, keyspace_parts_bucket(keyspace, keys));
 }
 
 /* The shard of a row of values; what is worst about one of them is so about the row. */
@@ -490,9 +489,13 @@ static bool range_end(struct planner *p, const struct instance *instance, const 
 void keyfind_entries(struct planner *p, const struct instance *instance, unsigned first,
                      unsigned end, struct shard_set *set)
 {
+    const struct keyspace *keyspace = instance->rule->keyspace;
     set->kind = SHARDS_NONE;
-    for (; first < end; first++)
-        add_state(p, VALUE_KNOWN, instance->rule->keyspace->entries[first].shard, set, NULL);
+    for (; first < end; first++) {
+        unsigned bucket = keyspace->entries[first].bucket;
+        p->key_is_held = keyspace_is_held(keyspace, bucket);
+        add_state(p, VALUE_KNOWN, keyspace->bucket_shard[bucket], set, NULL);
+    }
 }
 
 bool keyfind_range(struct planner *p, const struct instance *instance, struct key_range *range,
@@ -670,7 +673,7 @@ bool keyfind_hint(const struct shardmap *map, const struct keyspace *keyspace, c
     if (!shardkey_from_text(keyspace->type, text, strlen(text), &key))
         return false;
     *shard = shardmap_shard_of(map, keyspace, &key);
-    *held = keyspace->held && keyspace_is_held(keyspace, shardkey_bucket(&key));
+    *held = keyspace->held && keyspace_is_held(keyspace, keyspace_bucket(keyspace, &key));
     return *shard != SHARDMAP_NO_SHARD;
 }
 

@@ -329,7 +329,7 @@ void plan_hide_copied(struct planner *p, const struct schema_relation *relation)
 
 bool plan_may_have(const struct keyspace *keyspace, unsigned shard)
 {
-    return !keyspace || keyspace->map != MAP_HASH || shardmap_owns(keyspace, shard);
+    return !keyspace || shardmap_owns(keyspace, shard);
 }
 
 /* Any of the tables, or there is none that would tell. */
@@ -364,11 +364,10 @@ int plan_sole_owner(const struct planner *p)
     for (int i = 0; i < p->ninstances; i++) {
         const struct table_rule *rule = p->instances[i].rule;
         const struct keyspace *keyspace = rule->keyspace;
-        if (rule->class != TABLE_SHARDED || !keyspace || keyspace->map != MAP_HASH ||
-            keyspace->hash != HASH_XXH64)
+        if (rule->class != TABLE_SHARDED || !keyspace)
             return -1;
         unsigned owner = keyspace->bucket_shard[0];
-        if (keyspace->owned[owner] < SHARDKEY_BUCKETS || (sole >= 0 && (unsigned)sole != owner))
+        if (keyspace->owned[owner] < keyspace->nbuckets || (sole >= 0 && (unsigned)sole != owner))
             return -1;
         sole = (int)owner;
     }

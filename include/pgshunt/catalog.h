@@ -33,6 +33,18 @@ struct catalog_owner {
     struct catalog_range range;
     const char *shard;
 };
+/* How keys find their buckets; keyspaces that have none of it go by the hash xxh64. */
+struct catalog_kind {
+    const char *keyspace, *kind; /* see keyspace_kind() */
+    unsigned modulus;            /* of "postgres" */
+};
+/* A bucket of a list or of ranges. */
+struct catalog_piece {
+    const char *keyspace;
+    unsigned bucket;
+    const char
+        *value; /* of the list, or where the interval begins; NULL: all others, or below all */
+};
 struct catalog_ghost {
     const char *keyspace, *shard;
 };
@@ -58,6 +70,10 @@ struct catalog_map {
     int64_t epoch; /* 0: nothing is recorded */
     struct catalog_owner *owners;
     int nowners;
+    struct catalog_kind *kinds;
+    int nkinds;
+    struct catalog_piece *pieces;
+    int npieces;
     struct catalog_ghost *ghosts;
     int nghosts;
     struct catalog_hold *holds; /* by id */
@@ -71,13 +87,20 @@ MUST_CHECK bool catalog_read(struct db *db, const char *database, struct arena *
                              struct catalog_map *recorded, struct db_error *error);
 /*
  * The configuration's map with what is recorded laid over it; the caller frees it. NULL: it names a shard that the
- * configuration does not have, or does not cover a keyspace; `error` says so.
+ * configuration does not have, does not cover a keyspace, or is of a keyspace that was mapped otherwise; `error` says so.
  */
 struct shardmap *catalog_lay(const struct database_config *database,
                              const struct catalog_map *recorded, struct db_error *error);
-/* Whether the keyspace's buckets are recorded (only those of MAP_HASH with HASH_XXH64 are). */
+/* Whether the keyspace's buckets are recorded. */
 bool catalog_has_keyspace(const struct catalog_map *recorded, const char *keyspace);
-/* Whether the database has anything to record: keyspaces with buckets, and several shards. */
+/* Whether the configuration has keyspaces, or values of a list that are nobody's so far, that are not recorded yet. */
+bool catalog_lacks(const struct database_config *database, const struct catalog_map *recorded);
+/*
+ * A text of what the configuration says otherwise than the recorded map has it, which counts, in `arena`; NULL: nothing.
+ */
+const char *catalog_difference(const struct database_config *database,
+                               const struct catalog_map *recorded, struct arena *arena);
+/* Whether the database has anything to record: keyspaces, and several shards. */
 bool catalog_is_for(const struct database_config *database);
 
 /*
@@ -86,9 +109,19 @@ bool catalog_is_for(const struct database_config *database);
  */
 MUST_CHECK bool catalog_read_map(struct db *db, const struct database_config *database,
                                  struct shardmap **map, struct db_error *error);
-/* Writes the buckets of all keyspaces that have none there yet, as the configuration has them; epoch 1 if it was 0. */
+/*
+ * Writes the buckets of all keyspaces that have none there yet, as the configuration has them; epoch 1 if it was 0. Also
+ * values of lists that belong to no bucket yet, so that no row of theirs can be anywhere.
+ */
 MUST_CHECK bool catalog_record_map(struct db *db, const struct database_config *database,
                                    struct db_error *error);
+
+/*
+ * Buckets that `map` has more than are recorded, of keyspaces by list and range: each belongs to whose rows it has already
+ * (shardmap_split()). `map` is of the epoch that is recorded, else nothing is changed: 40001.
+ */
+MUST_CHECK bool catalog_record_splits(struct db *db, const char *database,
+                                      const struct shardmap *map, struct db_error *error);
 
 /* ---- holds ---- */
 

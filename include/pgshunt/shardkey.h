@@ -46,6 +46,10 @@ MUST_CHECK bool shardkey_from_binary(enum key_type type, uint32_t type_oid, cons
                                      size_t length, struct shardkey *key);
 /* The same, of an integer that was read already. */
 void shardkey_of_bigint(int64_t value, struct shardkey *key);
+struct arena;
+/* A canonical value as Postgres writes it, in `arena`. */
+const char *shardkey_text(enum key_type type, const unsigned char *bytes, size_t length,
+                          struct arena *arena);
 /* The bucket, 0 .. SHARDKEY_BUCKETS - 1, for HASH_XXH64. */
 unsigned shardkey_bucket(const struct shardkey *key);
 /* Of a key of several columns, of any types; XXH64 over all canonical bytes, texts with their length. */

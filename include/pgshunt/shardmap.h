@@ -1,8 +1,12 @@
 /*
  * shardmap.h: which shard owns which bucket, and which tables are split by which column.
  *
- *   MAP_HASH   key -> bucket -> shard       MAP_LIST   key -> shard, the others to one shard or nowhere
- *   MAP_RANGE  key -> interval -> shard; the intervals cover all values
+ * Every keyspace is cut into buckets, numbered from 0, each with the shard that owns it. What a bucket is:
+ *
+ *   MAP_HASH, HASH_XXH64     a part of the hashes, of 16384
+ *   MAP_HASH, HASH_POSTGRES  keys of one remainder, by a multiple of the modulus that the first map had
+ *   MAP_LIST                 a value; or all values that are not listed
+ *   MAP_RANGE                an interval; together they cover all values
  *
  * Immutable once built; workers share one by pointer. Strings are owned by the map. Shards are numbers
  * 0 .. nshards - 1 in the order of the configuration; shard 0 keeps the unsharded tables.
@@ -17,21 +21,25 @@
 #include "pgshunt/error.h"
 #include "pgshunt/shardkey.h"
 
+struct arena;
 struct shardmap;
 struct database_config;
 
 /* PINNED: in a schema that one shard has. */
 enum table_class { TABLE_UNSHARDED, TABLE_SHARDED, TABLE_REFERENCE, TABLE_PINNED };
 
-/* A shard's number where a list has neither the value nor a shard for all others. */
+/* Where a list has neither the value nor a shard for all others. */
 #define SHARDMAP_NO_SHARD (~0u)
+#define SHARDMAP_NO_BUCKET (~0u)
 
 /* MAP_LIST: a value. MAP_RANGE: where an interval begins, that value included; it ends before the next
  * entry's value. The first begins below all values: its bytes are NULL. */
 struct key_entry {
     const unsigned char *bytes; /* canonical, see shardkey.h */
     size_t length;
-    unsigned shard;
+    unsigned shard; /* for shardmap_map_values(); who owns it is told by the bucket */
+    unsigned
+        bucket; /* stays the same as long as the map is recorded, wherever it is among the others */
 };
 
 /* Columns of a key. */
@@ -46,9 +54,11 @@ struct keyspace {
     enum key_map map;
     const struct key_entry *entries; /* MAP_LIST, MAP_RANGE: sorted by value */
     unsigned nentries;
-    unsigned rest;                           /* MAP_LIST: shard of all other values */
-    uint16_t bucket_shard[SHARDKEY_BUCKETS]; /* bucket -> shard (HASH_XXH64) */
-    const unsigned *owned;                   /* shard -> how many buckets it has (HASH_XXH64) */
+    unsigned rest;                           /* MAP_LIST: bucket of all other values */
+    unsigned modulus;                        /* HASH_POSTGRES: of the first map */
+    unsigned nbuckets;                       /* SHARDKEY_BUCKETS at most */
+    uint16_t bucket_shard[SHARDKEY_BUCKETS]; /* bucket -> shard */
+    const unsigned *owned;                   /* shard -> how many buckets it has */
     const bool *ghosts;                      /* shard -> has ghost rows; NULL: none has */
     const uint8_t *held;                     /* a bit for each bucket; NULL: none is held */
 };
@@ -100,7 +110,8 @@ struct shardmap *shardmap_new(const struct shardmap_builder *shards);
 /* Adds a keyspace whose buckets are given out by weight. Returns its index. */
 int shardmap_add_keyspace(struct shardmap *map, const char *name, enum key_type type,
                           enum key_hash hash);
-/* Makes a keyspace one by list or range. The entries are copied and sorted; no two are equal. */
+/* Makes a keyspace one by list or range. The entries are copied, sorted, and numbered in that order; no two are equal.
+ * `rest`: a shard, whose bucket is the last. */
 void shardmap_map_values(struct shardmap *map, int keyspace, enum key_map kind,
                          const struct key_entry *entries, unsigned count, unsigned rest);
 /* `name` may be "schema.table". keyspace -1 with key NULL: a reference table. */
@@ -124,10 +135,26 @@ unsigned shardmap_shard_of_row(const struct shardmap *map, const struct keyspace
 void shardmap_add_schema(struct shardmap *map, const char *schema, unsigned shard);
 /*
  * What the catalog says of a map that is not in use yet; `keyspace` is its index. Buckets first..last, both included:
- * they belong to the shard (keyspaces of MAP_HASH with HASH_XXH64; others have none).
+ * they belong to the shard.
  */
 void shardmap_set_buckets(struct shardmap *map, int keyspace, unsigned first, unsigned last,
                           unsigned shard);
+/* HASH_POSTGRES: buckets are as many as the largest multiple of the modulus allows; all of them shard 0's. */
+void shardmap_set_modulus(struct shardmap *map, int keyspace, unsigned modulus);
+/* MAP_LIST, MAP_RANGE: these entries, with their buckets, which are 0 .. count - 1 (or count, with one for the rest), take
+ * the place of those that were there; all of them shard 0's. False: values or
+ * numbers are not so. */
+MUST_CHECK bool shardmap_set_entries(struct shardmap *map, int keyspace,
+                                     const struct key_entry *entries, unsigned count,
+                                     unsigned rest);
+/*
+ * MAP_LIST, MAP_RANGE: the value gets a bucket of its own, an interval is cut there. It belongs to whose it was; `shard` is
+ * for a value of a list that had no shard. The bucket, SHARDMAP_NO_BUCKET: there are SHARDKEY_BUCKETS already.
+ */
+unsigned shardmap_split(struct shardmap *map, int keyspace, const struct shardkey *key,
+                        unsigned shard);
+/* MAP_LIST: values that are not listed get a bucket, if there is none. As above. */
+unsigned shardmap_add_rest(struct shardmap *map, int keyspace, unsigned shard);
 /* The shard has rows of buckets that it does not own: see docs/internals/resharding.md. */
 void shardmap_set_ghost(struct shardmap *map, int keyspace, unsigned shard);
 /* Statements that touch these buckets are to wait. */
@@ -168,8 +195,21 @@ unsigned shardmap_keyspaces(const struct shardmap *map);
 /* SHARDMAP_NO_SHARD: a list that does not have it; no such row can be anywhere. */
 unsigned shardmap_shard_of(const struct shardmap *map, const struct keyspace *keyspace,
                            const struct shardkey *key);
-/* The shard of a value in a keyspace of MAP_LIST or MAP_RANGE. */
-unsigned keyspace_value_shard(const struct keyspace *keyspace, const struct shardkey *key);
+/* The bucket of a key (of all its parts); SHARDMAP_NO_BUCKET: a list that does not have it. */
+unsigned keyspace_bucket(const struct keyspace *keyspace, const struct shardkey *key);
+unsigned keyspace_parts_bucket(const struct keyspace *keyspace, const struct shardkey *parts);
+/* The same of MAP_LIST or MAP_RANGE. */
+unsigned keyspace_value_bucket(const struct keyspace *keyspace, const struct shardkey *key);
+/* MAP_LIST, MAP_RANGE: the entry that is the bucket; NULL: that of all other values. */
+const struct key_entry *keyspace_entry(const struct keyspace *keyspace, unsigned bucket);
+/* "hash", "postgres", "list", "range": how keys find their buckets. */
+const char *keyspace_kind(const struct keyspace *keyspace);
+/* The buckets first..last for people, in `arena`: "buckets 0-4095 (4096)", "de, at", "[100,200)". */
+const char *keyspace_buckets_text(const struct keyspace *keyspace, unsigned first, unsigned last,
+                                  struct arena *arena);
+/* All of a shard's: "0-4095,8192-16383", "at,de,DEFAULT", "[MINVALUE,100),[200,300)". */
+const char *keyspace_owned_text(const struct keyspace *keyspace, unsigned shard,
+                                struct arena *arena);
 /* MAP_RANGE: the entries [*first, *end) whose intervals hold values from `low` (NULL: all below) up to
  * `high` (NULL: all above), which is included unless `before` is set. Empty if there is none. */
 void keyspace_range(const struct keyspace *keyspace, const struct shardkey *low,

@@ -66,8 +66,8 @@ static struct shardmap *make_map(void)
 /* Keys of text and uuid, by list, and a lookup. */
 static void make_plain_map(void)
 {
-    static const struct key_entry values[] = {{(const unsigned char *)"a", 1, 1},
-                                              {(const unsigned char *)"b", 1, 2}};
+    static const struct key_entry values[] = {{(const unsigned char *)"a", 1, 1, 0},
+                                              {(const unsigned char *)"b", 1, 2, 0}};
     plain_map = make_map();
     int names = shardmap_add_keyspace(plain_map, "names", KEY_TEXT, HASH_XXH64);
     int lists = shardmap_add_keyspace(plain_map, "lists", KEY_TEXT, HASH_XXH64);

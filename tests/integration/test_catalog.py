@@ -1,4 +1,6 @@
 """The map of buckets in Postgres: recorded once, held, moved only by who may, and never half."""
+import os
+import subprocess
 import threading
 import time
 
@@ -7,7 +9,7 @@ import pytest
 from catalog_support import ATTEMPT, Refused, catalog, epoch, ghosts, job, move, owners
 from harness import Cluster
 from harness.process import free_port
-from harness.proxy import to_libconfig
+from harness.proxy import binary, to_libconfig
 
 USERS = {"name": "users", "type": "bigint", "tables": [{"name": "users", "key": "id"}]}
 TEAMS = {"name": "teams", "type": "text", "tables": [{"name": "teams", "key": "name"}]}
@@ -164,9 +166,71 @@ def test_rights(node, tmp_path):
     connection.close()
 
 
-def test_only_buckets_are_recorded(node, tmp_path):
-    catalog(node, "record", config(tmp_path, node, [USERS, LISTED]), "app")
-    assert node.sql("SELECT DISTINCT keyspace FROM pgshunt.bucket") == [("users",)]
+def pieces(node, keyspace):
+    return node.sql("SELECT bucket, value FROM pgshunt.piece WHERE keyspace = %s ORDER BY 1", (keyspace,))
+
+
+def kinds(node):
+    return node.sql("SELECT keyspace, kind, modulus FROM pgshunt.keyspace ORDER BY 1")
+
+
+OPEN = {key: value for key, value in LISTED.items() if key != "default"}
+RANGED = {"name": "times", "type": "bigint", "map": "range", "tables": [{"name": "times", "key": "at"}],
+          "ranges": [{"from": "200", "shard": "s0"}, {"to": "-100", "shard": "s0"}, {"from": "-100", "to": "200", "shard": "s1"}]}
+HASHED = {"name": "old", "type": "bigint", "hash": "postgres", "tables": [{"name": "old", "key": "id"}]}
+RESTED = {"name": "tiers", "type": "uuid", "map": "list", "default": "s1", "tables": [{"name": "tiers", "key": "id"}],
+          "lists": [{"shard": "s0", "values": ["A0EEBC999C0B4EF8BB6D6BB9BD380A11"]}]}
+
+
+def test_every_kind_of_map_is_recorded(node, tmp_path):
+    catalog(node, "record", config(tmp_path, node, [USERS, LISTED, RANGED, HASHED, RESTED]), "app")
+    assert kinds(node) == [("lands", "list", None), ("old", "postgres", 2), ("tiers", "list", None), ("times", "range", None),
+                           ("users", "hash", None)]
+    assert pieces(node, "times") == [(0, None), (1, "-100"), (2, "200")]
+    assert owners(node, "times") == [(0, 0, "s0"), (1, 1, "s1"), (2, 2, "s0")]
+    assert pieces(node, "tiers") == [(0, "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"), (1, None)]
+    assert owners(node, "tiers") == [(0, 0, "s0"), (1, 1, "s1")]
+    assert owners(node, "old") == [(0, 8191, "s0"), (8192, 16383, "s1")]
+    assert pieces(node, "old") == pieces(node, "users") == []
+    assert epoch(node) == 1
+
+
+def test_values_that_come_to_a_list_are_taken_up_unless_they_have_an_owner(node, tmp_path):
+    open_list = {**OPEN, "lists": [{"shard": "s0", "values": ["de"]}]}
+    catalog(node, "record", config(tmp_path, node, [open_list, RESTED]), "app")
+    assert pieces(node, "lands") == [(0, "de")] and epoch(node) == 1
+    more = {**OPEN, "lists": [{"shard": "s1", "values": ["de", "fr"]}, {"shard": "s0", "values": ["at"]}]}
+    other = {**RESTED, "lists": [{"shard": "s0", "values": ["a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+                                                            "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12"]}]}
+    catalog(node, "record", config(tmp_path, node, [more, other]), "app")
+    assert pieces(node, "lands") == [(0, "de"), (1, "at"), (2, "fr")], "numbers stay"
+    assert owners(node, "lands") == [(0, 1, "s0"), (2, 2, "s1")], "what was there stays where it is"
+    assert len(pieces(node, "tiers")) == 2, "rows of it may be on the default's shard"
+    assert epoch(node) == 2
+    catalog(node, "record", config(tmp_path, node, [{**more, "default": "s1"}, other]), "app")
+    assert pieces(node, "lands")[3] == (3, None) and owners(node, "lands")[-1] == (2, 3, "s1")
+    catalog(node, "record", config(tmp_path, node, [{**more, "default": "s0"}, other]), "app")
+    assert owners(node, "lands")[-1] == (2, 3, "s1") and epoch(node) == 3
+
+
+def test_a_keyspace_does_not_change_its_kind(node, tmp_path):
+    catalog(node, "record", config(tmp_path, node, [{**HASHED, "name": "lands", "type": "text"}]), "app")
+    with pytest.raises(Refused, match="recorded with a map by postgres, and the configuration says list"):
+        catalog(node, "record", config(tmp_path, node, [LISTED, USERS]), "app")
+    assert kinds(node) == [("lands", "postgres", 2)]
+
+
+def test_tables_of_an_earlier_version_get_what_they_lack(node, tmp_path):
+    path = config(tmp_path, node, [USERS])
+    catalog(node, "record", path, "app")
+    node.sql("DROP TABLE pgshunt.piece, pgshunt.keyspace")
+    there = tmp_path / "there.conf"
+    there.write_text(open(path).read().replace('"app0"', f'"{node.cluster.dbname}"'))
+    shown = subprocess.run([os.path.join(os.path.dirname(binary()), "pgshuntctl"), "-c", str(there), "map", "show", "app"],
+                           capture_output=True, text=True, timeout=30, check=True, env={**os.environ, "PGUSER": "postgres"})
+    assert "Map 1 of" in shown.stdout and "0-8191" in shown.stdout
+    catalog(node, "record", config(tmp_path, node, [USERS, RANGED]), "app")
+    assert kinds(node) == [("times", "range", None)] and len(pieces(node, "times")) == 3
 
 
 def test_announced(node, tmp_path):

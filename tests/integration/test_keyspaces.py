@@ -177,8 +177,8 @@ def test_the_console_lists_them(cluster, app):
         names = [column[0] for column in cursor.description]
         rows = [dict(zip(names, row)) for row in cursor.fetchall()]
     assert [row["keyspaces"] for row in rows] == [
-        "regions=list(2),tiers=list(2),times=range(2),pgint=postgres,pguuid=postgres,pgtext=postgres",
-        "regions=list(1),tiers=list(0),times=range(1),pgint=postgres,pguuid=postgres,pgtext=postgres"]
+        "regions=list(2),tiers=list(2),times=range(2),pgint=8192,pguuid=8192,pgtext=8192",
+        "regions=list(1),tiers=list(0),times=range(1),pgint=8192,pguuid=8192,pgtext=8192"]
 
 
 PASSED = [

@@ -166,19 +166,19 @@ static void add_value_keyspaces(void)
     static const long bounds[] = {100, 200, 300};
     static const char *const regions[] = {"de", "us", "at"};
     struct shardkey keys[3];
-    struct key_entry entries[4] = {{NULL, 0, 0}};
+    struct key_entry entries[4] = {{NULL, 0, 0, 0}};
     int samples = shardmap_add_keyspace(fix.map, "samples", KEY_BIGINT, HASH_XXH64);
     int towns = shardmap_add_keyspace(fix.map, "towns", KEY_TEXT, HASH_XXH64);
     for (unsigned i = 0; i < 3; i++) {
         char text[20];
         int length = snprintf(text, sizeof text, "%ld", bounds[i]);
         assert_true(shardkey_from_text(KEY_BIGINT, text, (size_t)length, &keys[i]));
-        entries[i + 1] = (struct key_entry){keys[i].bytes, keys[i].length, (i + 1) % 3};
+        entries[i + 1] = (struct key_entry){keys[i].bytes, keys[i].length, (i + 1) % 3, 0};
     }
     shardmap_map_values(fix.map, samples, MAP_RANGE, entries, 4, SHARDMAP_NO_SHARD);
     for (unsigned i = 0; i < 3; i++) {
         assert_true(shardkey_from_text(KEY_TEXT, regions[i], 2, &keys[i]));
-        entries[i] = (struct key_entry){keys[i].bytes, keys[i].length, i == 1 ? 2 : 1};
+        entries[i] = (struct key_entry){keys[i].bytes, keys[i].length, i == 1 ? 2 : 1, 0};
     }
     shardmap_map_values(fix.map, towns, MAP_LIST, entries, 3, SHARDMAP_NO_SHARD);
     shardmap_add_table(fix.map, "samples", samples, "at");

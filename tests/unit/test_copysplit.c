@@ -185,7 +185,7 @@ static void test_values_in_no_list(void **state)
 {
     (void)state;
     static const unsigned char five[8] = {0, 0, 0, 0, 0, 0, 0, 5};
-    static const struct key_entry entries[] = {{five, 8, 2}};
+    static const struct key_entry entries[] = {{five, 8, 2, 0}};
     static const char *const keys[] = {"6\ta\n", "+6\ta\n", "\\66\ta\n"};
     for (int i = 0; i < 3; i++) {
         struct fixture fix;

@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "pgshunt/arena.h"
 #include "pgshunt/shardmap.h"
 #include "shardkey_vectors.h"
 
@@ -289,8 +290,8 @@ static void test_owners(void **state)
     (void)state;
     struct shardmap *map = make_map(4, NULL);
     static const unsigned char low[8] = {0, 0, 0, 0, 0, 0, 0, 1};
-    const struct key_entry listed[] = {{low, sizeof low, 2}};
-    const struct key_entry ranges[] = {{NULL, 0, 0}, {low, sizeof low, 3}};
+    const struct key_entry listed[] = {{low, sizeof low, 2, 0}};
+    const struct key_entry ranges[] = {{NULL, 0, 0, 0}, {low, sizeof low, 3, 0}};
     const bool owns[3][4] = {{false, true, true, false}, {true, false, false, true}, {1, 1, 1, 1}};
     shardmap_add_keyspace(map, "list", KEY_BIGINT, HASH_XXH64);
     shardmap_add_keyspace(map, "range", KEY_BIGINT, HASH_XXH64);
@@ -341,6 +342,143 @@ static void test_recorded_tables(void **state)
     shardmap_free(map);
 }
 
+#define BIGINT(name, value)                                                                        \
+    struct shardkey name;                                                                          \
+    shardkey_of_bigint((value), &name)
+
+/* The shard of each value of -20 .. 20. */
+static void take_shards(const struct shardmap *map, unsigned shards[41])
+{
+    for (int value = -20; value <= 20; value++) {
+        BIGINT(key, value);
+        shards[value + 20] = shardmap_shard_of(map, shardmap_keyspace(map, 0), &key);
+    }
+}
+
+/* A bucket that is cut off is whose it was; numbers stay, whatever the order of the values. */
+static void test_ranges_are_split(void **state)
+{
+    (void)state;
+    struct shardmap *map = make_map(4, NULL);
+    struct arena arena;
+    arena_init(&arena);
+    BIGINT(ten, 10);
+    BIGINT(five, 5);
+    BIGINT(below, -7);
+    BIGINT(four, 4);
+    const struct key_entry ranges[] = {{ten.bytes, 8, 3, 0}, {NULL, 0, 1, 0}};
+    shardmap_add_keyspace(map, "k", KEY_BIGINT, HASH_XXH64);
+    shardmap_map_values(map, 0, MAP_RANGE, ranges, 2, SHARDMAP_NO_SHARD);
+    const struct keyspace *k = shardmap_keyspace(map, 0);
+    unsigned before[41], after[41];
+    take_shards(map, before);
+    assert_int_equal(shardmap_split(map, 0, &five, SHARDMAP_NO_SHARD), 2);
+    assert_int_equal(shardmap_split(map, 0, &below, SHARDMAP_NO_SHARD), 3);
+    assert_int_equal(shardmap_split(map, 0, &ten, SHARDMAP_NO_SHARD), 1);
+    assert_int_equal(shardmap_split(map, 0, &five, SHARDMAP_NO_SHARD), 2);
+    take_shards(map, after);
+    assert_memory_equal(before, after, sizeof before);
+    assert_int_equal(k->nbuckets, 4);
+    assert_int_equal(shardmap_buckets_of(k, 1), 3);
+    assert_int_equal(keyspace_bucket(k, &four), 3);
+    assert_int_equal(keyspace_bucket(k, &five), 2);
+    assert_string_equal(keyspace_owned_text(k, 1, &arena), "[MINVALUE,10)");
+    assert_string_equal(keyspace_buckets_text(k, 2, 3, &arena), "[-7,10)");
+    shardmap_set_buckets(map, 0, 3, 3, 2);
+    assert_string_equal(keyspace_owned_text(k, 1, &arena), "[MINVALUE,-7),[5,10)");
+    assert_string_equal(keyspace_owned_text(k, 2, &arena), "[-7,5)");
+    assert_int_equal(shardmap_shard_of(map, k, &four), 2);
+    assert_int_equal(shardmap_shard_of(map, k, &five), 1);
+    arena_free(&arena);
+    shardmap_free(map);
+}
+
+static void test_lists_are_split(void **state)
+{
+    (void)state;
+    struct shardmap *map = make_map(4, NULL);
+    struct arena arena;
+    arena_init(&arena);
+    BIGINT(one, 1);
+    BIGINT(two, 2);
+    BIGINT(three, 3);
+    BIGINT(far, 99);
+    const struct key_entry listed[] = {{two.bytes, 8, 3, 0}, {one.bytes, 8, 0, 0}};
+    shardmap_add_keyspace(map, "k", KEY_BIGINT, HASH_XXH64);
+    shardmap_map_values(map, 0, MAP_LIST, listed, 2, SHARDMAP_NO_SHARD);
+    const struct keyspace *k = shardmap_keyspace(map, 0);
+    assert_int_equal(keyspace_bucket(k, &two), 1);
+    assert_int_equal(keyspace_bucket(k, &three), SHARDMAP_NO_BUCKET);
+    assert_int_equal(shardmap_shard_of(map, k, &three), SHARDMAP_NO_SHARD);
+    shardmap_hold(map, 0, 0, 1);
+    assert_false(keyspace_is_held(k, SHARDMAP_NO_BUCKET));
+    assert_int_equal(shardmap_split(map, 0, &three, 2), 2); /* nobody's so far */
+    assert_int_equal(shardmap_shard_of(map, k, &three), 2);
+    assert_int_equal(shardmap_add_rest(map, 0, 1), 3);
+    assert_int_equal(shardmap_add_rest(map, 0, 2), 3);
+    assert_int_equal(shardmap_shard_of(map, k, &far), 1);
+    assert_int_equal(shardmap_split(map, 0, &far, 0), 4); /* the rest's */
+    assert_int_equal(shardmap_shard_of(map, k, &far), 1);
+    assert_string_equal(keyspace_owned_text(k, 1, &arena), "99,DEFAULT");
+    assert_string_equal(keyspace_buckets_text(k, 0, 2, &arena), "1,2,3");
+    arena_free(&arena);
+    shardmap_free(map);
+}
+
+/* What is recorded has each bucket once, and each value. */
+static void test_recorded_entries(void **state)
+{
+    (void)state;
+    struct shardmap *map = make_map(2, NULL);
+    BIGINT(one, 1);
+    BIGINT(two, 2);
+    const struct key_entry listed[] = {{one.bytes, 8, 0, 0}, {two.bytes, 8, 1, 0}};
+    shardmap_add_keyspace(map, "list", KEY_BIGINT, HASH_XXH64);
+    shardmap_add_keyspace(map, "range", KEY_BIGINT, HASH_XXH64);
+    shardmap_map_values(map, 0, MAP_LIST, listed, 2, SHARDMAP_NO_SHARD);
+    const struct key_entry lowest[] = {{NULL, 0, 0, 0}};
+    shardmap_map_values(map, 1, MAP_RANGE, lowest, 1, SHARDMAP_NO_SHARD);
+    const struct key_entry good[] = {{two.bytes, 8, 0, 2}, {one.bytes, 8, 0, 0}},
+                           twice[] = {{two.bytes, 8, 0, 0}, {two.bytes, 8, 0, 1}},
+                           gap[] = {{two.bytes, 8, 0, 0}, {one.bytes, 8, 0, 5}},
+                           cut[] = {{one.bytes, 8, 0, 0}, {NULL, 0, 0, 1}};
+    assert_true(shardmap_set_entries(map, 0, good, 2, 1));
+    assert_int_equal(keyspace_bucket(shardmap_keyspace(map, 0), &two), 2);
+    assert_int_equal(shardmap_keyspace(map, 0)->nbuckets, 3);
+    assert_int_equal(shardmap_buckets_of(shardmap_keyspace(map, 0), 0), 3);
+    assert_false(shardmap_set_entries(map, 0, good, 2, 2));
+    assert_false(shardmap_set_entries(map, 0, good, 2, SHARDMAP_NO_BUCKET));
+    assert_false(shardmap_set_entries(map, 0, twice, 2, SHARDMAP_NO_BUCKET));
+    assert_false(shardmap_set_entries(map, 0, gap, 2, SHARDMAP_NO_BUCKET));
+    assert_false(shardmap_set_entries(map, 0, cut, 2, SHARDMAP_NO_BUCKET));
+    assert_true(shardmap_set_entries(map, 1, cut, 2, SHARDMAP_NO_BUCKET));
+    assert_false(shardmap_set_entries(map, 1, good, 2, SHARDMAP_NO_BUCKET));
+    shardmap_free(map);
+}
+
+/* However fine the buckets, they do not move a row; and each shard's follow each other. */
+static void test_postgres_buckets(void **state)
+{
+    (void)state;
+    for (unsigned nshards = 2; nshards <= 7; nshards++) {
+        struct shardmap *map = make_map(nshards, NULL);
+        shardmap_add_keyspace(map, "k", KEY_BIGINT, HASH_POSTGRES);
+        const struct keyspace *k = shardmap_keyspace(map, 0);
+        assert_int_equal(k->nbuckets % nshards, 0);
+        assert_in_range(k->nbuckets, SHARDKEY_BUCKETS - nshards + 1, SHARDKEY_BUCKETS);
+        for (int64_t value = -3000; value < 3000; value++) {
+            BIGINT(key, value);
+            unsigned bucket = keyspace_bucket(k, &key);
+            unsigned remainder = shardkey_postgres_remainder(KEY_BIGINT, &key, nshards);
+            assert_int_equal(shardmap_shard_of(map, k, &key), remainder);
+            assert_int_equal(bucket / (k->nbuckets / nshards), remainder);
+            assert_int_equal(bucket % (k->nbuckets / nshards),
+                             shardkey_postgres_remainder(KEY_BIGINT, &key, k->nbuckets) / nshards);
+        }
+        shardmap_free(map);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -349,7 +487,9 @@ int main(void)
         cmocka_unit_test(test_tables),           cmocka_unit_test(test_many),
         cmocka_unit_test(test_shard_of),         cmocka_unit_test(test_recorded),
         cmocka_unit_test(test_ghosts_and_holds), cmocka_unit_test(test_owners),
-        cmocka_unit_test(test_recorded_tables),
+        cmocka_unit_test(test_recorded_tables),  cmocka_unit_test(test_ranges_are_split),
+        cmocka_unit_test(test_lists_are_split),  cmocka_unit_test(test_recorded_entries),
+        cmocka_unit_test(test_postgres_buckets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
