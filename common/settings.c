@@ -231,7 +231,7 @@ static const struct setting_row keyspace_rows[] = {
      HELP("with map = \"list\": shard of all values that are in no list; \"\": none, rows with such values are refused")},
     {OBJECTS(struct keyspace_config, ranges, nranges, "ranges", &range_table, "ranges"), RANGE("0", "10000"), DEFAULT("none"), RELOAD,
      HELP("with map = \"range\": the intervals, in any order")},
-    {OBJECTS(struct keyspace_config, tables, ntables, "tables", &table_table, "tables"), RANGE("1", "10000"), REQUIRED, RELOAD,
+    {OBJECTS(struct keyspace_config, tables, ntables, "tables", &table_table, "tables"), RANGE("0", "10000"), DEFAULT("none"), RELOAD,
      HELP("the tables split by this key; rows with equal keys are on the same shard in all of them")},
     {OBJECTS(struct keyspace_config, lookups, nlookups, "lookup", &lookup_table, "lookups"), RANGE("0", "256"), DEFAULT("none"), RELOAD,
      HELP("other columns by which rows are asked for: pgshunt finds their shard")},
