@@ -1,6 +1,10 @@
 /* fleet.c: connections with the primaries of all shards of a database, and what is told of them. */
 #include "fleet/fleet.h"
 
+#include <string.h>
+
+#include "pgshunt/catalog.h"
+
 /* ---- telling ---- */
 
 void fleet_tell(struct fleet *fleet, enum fleet_event_kind kind, int shard, const char *object,
@@ -63,6 +67,22 @@ static bool open_all(struct fleet *fleet, const char *application)
     return good;
 }
 
+/* What is recorded counts, as it does for proxies; where it cannot be read, the configuration does. */
+static void follow_catalog(struct fleet *fleet)
+{
+    const struct config *config = fleet->request->config;
+    struct shardmap *map;
+    struct db_error ignored;
+    if (config->catalog_map != CATALOG_RECORDED || !catalog_is_for(fleet->database))
+        return;
+    for (int i = 0; i < fleet->nshards; i++)
+        if (strcmp(fleet->shards[i].name, fleet->database->catalog) == 0 &&
+            catalog_read_map(fleet->shards[i].db, fleet->database, &map, &ignored)) {
+            shardmap_free(fleet->map);
+            fleet->map = map;
+        }
+}
+
 bool fleet_open(struct fleet *fleet, const struct fleet_request *request, const char *application)
 {
     *fleet = (struct fleet){.request = request};
@@ -75,7 +95,10 @@ bool fleet_open(struct fleet *fleet, const struct fleet_request *request, const 
         return false;
     }
     fleet->map = shardmap_of_config(fleet->database);
-    return open_all(fleet, application);
+    if (!open_all(fleet, application))
+        return false;
+    follow_catalog(fleet);
+    return true;
 }
 
 void fleet_close(struct fleet *fleet)

@@ -7,6 +7,7 @@
 #include "fleet/fleet.h"
 #include "fleet/id_functions.h"
 #include "fleet/sequence_plan.h"
+#include "pgshunt/catalog.h"
 
 #define APPLICATION "pgshuntctl sequences"
 #define LOCK_TIMEOUT "2s"
@@ -21,6 +22,7 @@ struct sequence {
     const char *name; /* quoted, with its schema */
     struct use *uses;
     bool sharded, reference, unsharded; /* such tables use it */
+    bool wanted;                        /* ... or one that is named */
     struct sequence_state *states;      /* per shard */
     struct sequence *next;
 };
@@ -29,6 +31,8 @@ struct work {
     struct fleet fleet;
     struct id_numbers ids;
     struct sequence *first, **end;
+    const struct catalog_rule *tables; /* only theirs; NULL: all */
+    int ntables;
 };
 
 /* ---- what is there ---- */
@@ -87,6 +91,14 @@ static struct sequence *take(struct work *work, const char *name)
     return sequence;
 }
 
+static bool is_named(const struct work *work, const struct table_rule *rule)
+{
+    for (int i = 0; i < work->ntables; i++)
+        if (shardmap_rule(work->fleet.map, work->tables[i].name) == rule)
+            return true;
+    return false;
+}
+
 static void take_use(struct work *work, const PGresult *rows, int row)
 {
     struct fleet *fleet = &work->fleet;
@@ -98,6 +110,7 @@ static void take_use(struct work *work, const PGresult *rows, int row)
     sequence->sharded |= rule->class == TABLE_SHARDED;
     sequence->reference |= rule->class == TABLE_REFERENCE;
     sequence->unsharded |= rule->class == TABLE_UNSHARDED;
+    sequence->wanted |= is_named(work, rule);
     for (const struct use *use = sequence->uses; use; use = use->next)
         if (strcmp(use->table, PQgetvalue(rows, row, 1)) == 0 &&
             strcmp(use->column, PQgetvalue(rows, row, 2)) == 0)
@@ -152,17 +165,31 @@ static bool read_shard(struct work *work, int shard)
 }
 
 /* Those of unsharded tables count on one shard; those of reference tables must be alike. */
-static bool is_ours(const struct sequence *sequence)
+static bool is_ours(const struct work *work, const struct sequence *sequence)
 {
+    if (work->tables)
+        return sequence->wanted;
     return sequence->sharded || (!sequence->unsharded && !sequence->reference);
+}
+
+/* The tables as what they are to be. */
+static void lay_tables(struct work *work)
+{
+    for (int i = 0; i < work->ntables; i++) {
+        const struct catalog_rule *table = &work->tables[i];
+        int keyspace = shardmap_keyspace_by_name(work->fleet.map, table->keyspace);
+        if (keyspace >= 0)
+            shardmap_set_table(work->fleet.map, table->name, keyspace, table->columns,
+                               (unsigned)table->ncolumns);
+    }
 }
 
 static bool open_work(struct work *work, const struct fleet_request *request, int stride)
 {
-    *work = (struct work){.first = NULL};
     work->end = &work->first;
     if (!fleet_open(&work->fleet, request, APPLICATION))
         return false;
+    lay_tables(work);
     for (int i = 0; i < work->fleet.nshards; i++)
         if (!read_shard(work, i))
             return false;
@@ -280,7 +307,7 @@ static void set_up(struct work *work, struct sequence *sequence)
 {
     struct fleet *fleet = &work->fleet;
     int64_t *start = arena_array(&fleet->arena, int64_t, fleet->nshards), highest;
-    if (!is_ours(sequence) || !find_highest(fleet, sequence, &highest))
+    if (!is_ours(work, sequence) || !find_highest(fleet, sequence, &highest))
         return;
     enum sequence_verdict verdict = judge(work, sequence, highest, start);
     if (verdict == SEQUENCE_GOOD)
@@ -310,20 +337,41 @@ static bool lock_out_others(struct fleet *fleet)
     return false;
 }
 
-enum fleet_outcome fleet_sequences_setup(const struct fleet_request *request, int stride)
+static bool has_ours(const struct work *work)
 {
-    struct work work;
-    struct fleet *fleet = &work.fleet;
-    if (open_work(&work, request, stride) && (request->dry_run || lock_out_others(fleet)) &&
-        id_functions_install(fleet, &work.ids))
-        for (struct sequence *sequence = work.first; sequence && !fleet_stopped(fleet);
+    for (const struct sequence *sequence = work->first; sequence; sequence = sequence->next)
+        if (is_ours(work, sequence))
+            return true;
+    return !work->tables;
+}
+
+static enum fleet_outcome set_all_up(struct work *work, const struct fleet_request *request,
+                                     int stride)
+{
+    struct fleet *fleet = &work->fleet;
+    if (open_work(work, request, stride) && has_ours(work) &&
+        (request->dry_run || lock_out_others(fleet)) && id_functions_install(fleet, &work->ids))
+        for (struct sequence *sequence = work->first; sequence && !fleet_stopped(fleet);
              sequence = sequence->next)
-            set_up(&work, sequence);
+            set_up(work, sequence);
     if (fleet_stopped(fleet))
         fleet_tell(fleet, FLEET_FAILED, -1, NULL, "interrupted", "run it again");
     enum fleet_outcome outcome = fleet_outcome(fleet);
     fleet_close(fleet);
     return outcome;
+}
+
+enum fleet_outcome fleet_sequences_setup(const struct fleet_request *request, int stride)
+{
+    struct work work = {.first = NULL};
+    return set_all_up(&work, request, stride);
+}
+
+enum fleet_outcome fleet_sequences_setup_tables(const struct fleet_request *request,
+                                                const struct catalog_rule *tables, int count)
+{
+    struct work work = {.tables = tables, .ntables = count};
+    return set_all_up(&work, request, 0);
 }
 
 /* ---- check ---- */
@@ -357,7 +405,7 @@ static void check_one(struct work *work, const struct sequence *sequence)
 {
     struct fleet *fleet = &work->fleet;
     int64_t *start = arena_array(&fleet->arena, int64_t, fleet->nshards);
-    if (!is_ours(sequence))
+    if (!is_ours(work, sequence))
         return;
     enum sequence_verdict verdict = judge(work, sequence, 0, start);
     if (verdict != SEQUENCE_GOOD && verdict != SEQUENCE_ALIGN) {
@@ -380,7 +428,7 @@ static void check_one(struct work *work, const struct sequence *sequence)
 
 enum fleet_outcome fleet_sequences_check(const struct fleet_request *request)
 {
-    struct work work;
+    struct work work = {.first = NULL};
     struct fleet *fleet = &work.fleet;
     if (open_work(&work, request, 0)) {
         for (int i = 0; i < fleet->nshards; i++)
@@ -416,7 +464,7 @@ static const char *use_words(struct fleet *fleet, const struct sequence *sequenc
 
 enum fleet_outcome fleet_sequences_show(const struct fleet_request *request)
 {
-    struct work work;
+    struct work work = {.first = NULL};
     struct fleet *fleet = &work.fleet;
     bool good = open_work(&work, request, 0);
     for (const struct sequence *sequence = good ? work.first : NULL; sequence;

@@ -13,6 +13,8 @@
 
 #include "pgshunt/config.h"
 
+struct catalog_rule;
+
 enum fleet_event_kind {
     FLEET_FACT,    /* what is, and is well */
     FLEET_PROBLEM, /* what is not; `mend` says what to do */
@@ -56,6 +58,10 @@ struct fleet_request {
 /* Interleaves the sequences of all shards and installs pgshunt.next_id() and pgshunt.uuid_v7(). `stride`:
  * 0: as it was set up before, else FLEET_STRIDE. */
 enum fleet_outcome fleet_sequences_setup(const struct fleet_request *request, int stride);
+/* Only those of these tables, which are taken for tables of their keyspaces, whatever they are now. Where they have
+ * none, nothing is done. */
+enum fleet_outcome fleet_sequences_setup_tables(const struct fleet_request *request,
+                                                const struct catalog_rule *tables, int count);
 /* Only looks: what setup would change, and ids that would be given twice. */
 enum fleet_outcome fleet_sequences_check(const struct fleet_request *request);
 /* Tells each sequence's state on each shard. */
