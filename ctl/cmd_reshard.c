@@ -52,6 +52,36 @@ const char cmd_reshard_help[] =
     "  pgshuntctl reshard rollback grow\n"
     "  pgshuntctl reshard complete grow\n";
 
+const char cmd_move_table_help[] =
+    "An unsharded table is on the first shard. Brings it into a keyspace, or takes it out of one, "
+    "while\n"
+    "applications go on, by the same engine and verbs as reshard (run, status, verify, switch, "
+    "...: \n"
+    "pgshuntctl reshard --help). What is known of the table is in the catalog: proxies follow "
+    "it.\n\n"
+    "plan      how much it is, and what is in the way; writes nothing\n"
+    "create    checks everything, and records the job NAME\n"
+    "run, status, pause, resume, verify, switch, rollback, complete, cancel: as of reshard\n\n"
+    "What moves (plan, create):\n"
+    "      --tables orders,items  these tables, all at once: those that foreign keys tie together\n"
+    "      --into users           into this keyspace of the configuration\n"
+    "      --by user_id           the column that they are sharded by; of one table:\n"
+    "                             items.owner_id; of a key of several columns: tenant,user\n"
+    "      --out                  out of their keyspace, home to the first shard\n"
+    "      --prepare-schema       the tables are made where they are not there yet\n"
+    "Always:\n"
+    "      --database NAME        which of the configuration (default: the only one)\n"
+    "      --user NAME            log in to servers as (default: $PGUSER, monitor.user)\n\n"
+    "Examples:\n"
+    "  pgshuntctl move-table create split --tables users,orders --into users --by users.id,user_id "
+    "\\\n"
+    "      --prepare-schema\n"
+    "  pgshuntctl move-table run split --rate 50MB/s\n"
+    "  pgshuntctl move-table verify split\n"
+    "  pgshuntctl move-table switch split\n"
+    "  pgshuntctl move-table complete split\n"
+    "  pgshuntctl move-table create home --tables orders --out\n";
+
 enum {
     ADD = 1,
     DRAIN,
@@ -68,6 +98,10 @@ enum {
     WATCH,
     DATABASE,
     USER,
+    TABLES,
+    INTO,
+    BY,
+    OUT,
 };
 
 static const struct option options[] = {
@@ -76,6 +110,10 @@ static const struct option options[] = {
     {"weights", required_argument, NULL, WEIGHTS},
     {"move", required_argument, NULL, MOVE},
     {"keyspaces", required_argument, NULL, KEYSPACES},
+    {"tables", required_argument, NULL, TABLES},
+    {"into", required_argument, NULL, INTO},
+    {"by", required_argument, NULL, BY},
+    {"out", no_argument, NULL, OUT},
     {"prepare-schema", no_argument, NULL, PREPARE_SCHEMA},
     {"jobs", required_argument, NULL, JOBS},
     {"rate", required_argument, NULL, RATE},
@@ -97,6 +135,7 @@ struct call {
     struct reshard_switch_options turn;
     bool prepare_schema, watch;
     const char *drain; /* shards, or a duration */
+    bool tables;       /* "move-table", not "reshard" */
     unsigned given;    /* bits of options */
 };
 
@@ -163,6 +202,7 @@ static enum reshard_outcome do_verify(struct call *call)
 #define BIT(option) (1u << (option))
 #define ALWAYS (BIT(DATABASE) | BIT(USER))
 #define WISHES (BIT(ADD) | BIT(DRAIN) | BIT(WEIGHTS) | BIT(MOVE) | BIT(KEYSPACES))
+#define MOVED (BIT(TABLES) | BIT(INTO) | BIT(BY) | BIT(OUT))
 #define TURNS (BIT(MAX_PAUSE) | BIT(DRAIN) | BIT(FORCE))
 
 static const struct verb {
@@ -245,6 +285,18 @@ static int take(struct ctl *ctl, int option, struct call *call)
     case KEYSPACES:
         call->wish.keyspaces = optarg;
         return -1;
+    case TABLES:
+        call->wish.tables = optarg;
+        return -1;
+    case INTO:
+        call->wish.into = optarg;
+        return -1;
+    case BY:
+        call->wish.by = optarg;
+        return -1;
+    case OUT:
+        call->wish.out = true;
+        return -1;
     case PREPARE_SCHEMA:
         call->prepare_schema = true;
         return -1;
@@ -268,16 +320,42 @@ static int take(struct ctl *ctl, int option, struct call *call)
     }
 }
 
+static const char *command_of(const struct call *call)
+{
+    return call->tables ? "move-table" : "reshard";
+}
+
+/* What is wished of a job of tables: into a keyspace by a key, or out of it. */
+static int check_wish(struct ctl *ctl, const struct call *call)
+{
+    const struct reshard_wish *wish = &call->wish;
+    if (!wish->tables)
+        return ctl_usage(ctl, "--tables says which tables move");
+    if (wish->out ? wish->into || wish->by : !wish->into || !wish->by)
+        return ctl_usage(ctl, "say --into KEYSPACE --by COLUMN, or --out");
+    return -1;
+}
+
+/* Those with a wish have that of the command. */
+static unsigned options_of(const struct verb *verb, const struct call *call)
+{
+    bool wishes = (verb->options & WISHES) == WISHES;
+    return wishes && call->tables ? (verb->options & ~WISHES) | MOVED : verb->options;
+}
+
 /* Options that this verb does not have, and what --drain means for it. */
 static int check_options(struct ctl *ctl, const struct verb *verb, struct call *call)
 {
-    unsigned foreign = call->given & ~(verb->options | ALWAYS);
+    unsigned has = options_of(verb, call), foreign = call->given & ~(has | ALWAYS);
     for (int i = 0; options[i].name; i++)
         if (foreign & BIT(options[i].val))
-            return ctl_usage(ctl, "reshard %s has no option --%s", verb->name, options[i].name);
+            return ctl_usage(ctl, "%s %s has no option --%s", command_of(call), verb->name,
+                             options[i].name);
     if (ctl->dry_run && !verb->dry_run)
-        return ctl_usage(ctl, "reshard %s changes nothing of the data, so there is no --dry-run",
-                         verb->name);
+        return ctl_usage(ctl, "%s %s changes nothing of the data, so there is no --dry-run",
+                         command_of(call), verb->name);
+    if (has & BIT(TABLES))
+        return check_wish(ctl, call);
     if (!call->drain)
         return -1;
     if (verb->options & BIT(ADD)) {
@@ -298,13 +376,15 @@ static int parse(struct ctl *ctl, int argc, char **argv, struct call *call,
         return status;
     int left = argc - optind;
     if (left < 1)
-        return ctl_usage(ctl, "reshard takes a verb: plan, create, run, status, verify, switch, "
-                              "rollback, complete, cancel, ...");
+        return ctl_usage(ctl,
+                         "%s takes a verb: plan, create, run, status, verify, switch, rollback, "
+                         "complete, cancel, ...",
+                         command_of(call));
     *verb = find_verb(argv[optind]);
     if (!*verb)
-        return ctl_usage(ctl, "there is no \"reshard %s\"", argv[optind]);
+        return ctl_usage(ctl, "there is no \"%s %s\"", command_of(call), argv[optind]);
     if (left > ((*verb)->takes == NO_NAME ? 1 : 2) || ((*verb)->takes == NAME && left < 2))
-        return ctl_usage(ctl, "reshard %s takes %s", (*verb)->name,
+        return ctl_usage(ctl, "%s %s takes %s", command_of(call), (*verb)->name,
                          (*verb)->takes == NO_NAME    ? "no job's name"
                          : (*verb)->takes == MAY_NAME ? "a job's name, or nothing"
                                                       : "a job's name");
@@ -349,9 +429,9 @@ static int run(struct ctl *ctl, const struct verb *verb, struct call *call)
     return status;
 }
 
-int cmd_reshard(struct ctl *ctl, int argc, char **argv)
+static int run_command(struct ctl *ctl, int argc, char **argv, bool tables)
 {
-    struct call call = {.given = 0};
+    struct call call = {.tables = tables};
     const struct verb *verb = NULL;
     int status = parse(ctl, argc, argv, &call, &verb);
     if (status < 0 && !ctl_load_config(ctl))
@@ -364,4 +444,14 @@ int cmd_reshard(struct ctl *ctl, int argc, char **argv)
     call.request.dry_run = ctl->dry_run;
     call.request.stop = &ctl_stop;
     return run(ctl, verb, &call);
+}
+
+int cmd_reshard(struct ctl *ctl, int argc, char **argv)
+{
+    return run_command(ctl, argc, argv, false);
+}
+
+int cmd_move_table(struct ctl *ctl, int argc, char **argv)
+{
+    return run_command(ctl, argc, argv, true);
 }

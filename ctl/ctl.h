@@ -102,6 +102,8 @@ int cmd_sequences(struct ctl *ctl, int argc, char **argv);
 extern const char cmd_sequences_help[];
 int cmd_reshard(struct ctl *ctl, int argc, char **argv);
 extern const char cmd_reshard_help[];
+int cmd_move_table(struct ctl *ctl, int argc, char **argv);
+extern const char cmd_move_table_help[];
 int cmd_lookup(struct ctl *ctl, int argc, char **argv);
 extern const char cmd_lookup_help[];
 int cmd_status(struct ctl *ctl, int argc, char **argv);

@@ -24,6 +24,8 @@ static const struct command commands[] = {
      cmd_lookup_help, cmd_lookup, true},
     {"map", "show|record [DB]", "which shard has which buckets, and which proxies know",
      cmd_map_help, cmd_map, true},
+    {"move-table", "VERB [NAME]", "bring tables into a keyspace, or out of it, while they are used",
+     cmd_move_table_help, cmd_move_table, true},
     {"reference", "check|repair DB [TABLE]", "copies of reference tables: alike, and made so",
      cmd_reference_help, cmd_reference, true},
     {"reshard", "VERB [NAME]", "move live data between shards, and back",

@@ -44,13 +44,15 @@ static enum whose whose_row(struct apply *apply, const struct apply_relation *re
     return ours ? OURS : NOT_OURS;
 }
 
-/* The row is new on the target: its key goes into the ghost keys of both sides. */
+/* The row is new on the target: its key goes into the ghost keys of the sides that have some. */
 static bool collect_key(struct apply *apply, const struct apply_relation *relation,
                         const struct shardkey *keys)
 {
     const struct keyspace *keyspace = relation->table->rule->keyspace;
-    ghostkeys_add(apply->source_keys, keyspace, keys);
-    ghostkeys_add(apply->target_keys, keyspace, keys);
+    if (moves_hide(apply->options.moves, apply->options.link.source))
+        ghostkeys_add(apply->source_keys, keyspace, keys);
+    if (moves_hide(apply->options.moves, apply->options.link.target))
+        ghostkeys_add(apply->target_keys, keyspace, keys);
     if (ghostkeys_full(apply->target_keys) && !ghostkeys_send(apply->target_keys, &apply->target))
         return apply_pipe_failed(apply, &apply->target, "target");
     if (!ghostkeys_full(apply->source_keys))

@@ -114,8 +114,18 @@ static bool find_empty(struct check *check, unsigned shard)
     struct reshard *reshard = check->reshard;
     if (!check->prepare_schema || check->prepared || !check_is_target(check, shard))
         return true;
-    return schema_is_empty(reshard, shard, &check->makes[shard]) ||
-           check_fails(check, shard, "cannot read the tables");
+    if (!schema_is_empty(reshard, shard, &check->empty[shard]))
+        return check_fails(check, shard, "cannot read the tables");
+    check->makes[shard] = check->empty[shard];
+    return true;
+}
+
+/* Tables that enter are made next to those that are there. */
+static void find_missing(struct check *check, unsigned shard)
+{
+    bool wished = check->moved && check->prepare_schema && !check->prepared;
+    if (wished && check_is_target(check, shard) && !check->moved->out)
+        check->makes[shard] |= check->tables[shard].count < check->moved->count;
 }
 
 static bool check_shard(struct check *check, unsigned shard)
@@ -213,11 +223,19 @@ bool check_all(struct check *check)
     check->links = moves_links(&reshard->moves, &reshard->arena, &check->nlinks);
     check->tables = arena_array(&reshard->arena, struct move_tables, nshards);
     check->makes = arena_array(&reshard->arena, bool, nshards);
+    check->empty = arena_array(&reshard->arena, bool, nshards);
+    if (check->moved && !check_moved_names(check))
+        return false;
+    if (check->moved && check->problems) /* what they are is not known well enough for the rest */
+        return check_jobs(check);
     check_staying(check);
     check_ways(check);
     for (unsigned s = 0; s < nshards; s++)
         if (check_is_source(check, s) || check_is_target(check, s))
             good &= check_shard(check, s);
+    for (unsigned s = 0; s < nshards; s++)
+        find_missing(check, s);
+    good = good && (!check->moved || check_moved(check));
     for (int i = 0; i < check->nlinks && good; i++)
         good &= check_schema(check, &check->links[i]);
     return check_jobs(check) && good;

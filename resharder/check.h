@@ -7,17 +7,21 @@
 #define PGSHUNT_RESHARDER_CHECK_H
 
 #include "resharder/resharder.h"
+#include "resharder/table_job.h"
 #include "resharder/tables.h"
 
 struct check {
     struct reshard *reshard; /* with its moves */
+    struct table_job *moved; /* tables that enter a keyspace or leave it; NULL: buckets move */
     bool prepare_schema;     /* what is missing on targets without tables will be made, */
     bool prepared;           /* ... or has been: only problems are told */
     int problems;            /* told so far */
     /* What follows is filled by check_all(). */
     const struct link *links;
     int nlinks;
-    bool *makes;                /* by shard: its schema will be made */
+    bool *makes;                /* by shard: its schema will be made, */
+    bool *empty;                /* ... all of it, for there are no tables */
+    bool makes_all;             /* some shard's whole schema has been made */
     struct check_told *told;    /* what was told: two links may find the same */
     struct move_tables *tables; /* by shard, read where it is a source or a target */
 };
@@ -48,6 +52,9 @@ MUST_CHECK bool check_ask(struct check *check, unsigned shard, const char *what,
 MUST_CHECK bool check_server(struct check *check, unsigned shard);
 /* check_tables.c: tables that move, as one shard has them. */
 MUST_CHECK bool check_tables(struct check *check, unsigned shard);
+/* check_moved.c: tables that enter a keyspace, or leave it: what their new class asks of them. */
+MUST_CHECK bool check_moved_names(struct check *check);
+MUST_CHECK bool check_moved(struct check *check);
 /* check_schema.c: whether a target has what a source has. */
 MUST_CHECK bool check_schema(struct check *check, const struct link *link);
 

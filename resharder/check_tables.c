@@ -183,17 +183,23 @@ static void check_key(struct check *check, const char *shard, const struct move_
     }
 }
 
-/* A target that owns nothing of the keyspace can have no rows of it: they would be met by those that come. */
+/*
+ * A target that owns nothing of the keyspace can have no rows of it: they would be met by those that come. So can none
+ * to which an unsharded table comes.
+ */
 static bool check_empty(struct check *check, unsigned shard, const struct move_table *table)
 {
     struct reshard *reshard = check->reshard;
-    if (!check_is_target(check, shard) || shardmap_owns(table->rule->keyspace, shard))
+    bool enters = check->moved && !check->moved->out;
+    if (!check_is_target(check, shard) || (shardmap_owns(table->rule->keyspace, shard) && !enters))
         return true;
-    const char *query = RESHARD_TEXT(reshard,
-                                     "SELECT 'problem', %s, 'has rows, though the shard owns no "
-                                     "bucket of its keyspace', 'TRUNCATE '"
-                                     " || %s WHERE EXISTS (SELECT FROM %s)",
-                                     "$1::text", "$1::text", table->relation);
+    const char *query =
+        RESHARD_TEXT(reshard,
+                     "SELECT 'problem', $1::text, 'has rows, though %s', 'TRUNCATE '"
+                     " || $1::text WHERE EXISTS (SELECT FROM %s)",
+                     enters ? "the table is on the first shard alone"
+                            : "the shard owns no bucket of its keyspace",
+                     table->relation);
     return check_ask(check, shard, "cannot look into a table", query, table->relation, NULL);
 }
 

@@ -222,6 +222,7 @@ static enum reshard_outcome cancel(struct reshard *reshard, struct job *job)
     struct job_lock *lock = wait_for_runner(reshard, job);
     bool good = lock && clean_objects(reshard, job, stream_kinds) &&
                 clean_objects(reshard, job, guard_kinds) && clear_side(reshard, job, false, 0) &&
+                table_job_settle(reshard, job, true) &&
                 job_set_state(reshard, job, JOB_BIT(JOB_CANCELLING), JOB_CANCELLED);
     job_unlock(lock);
     return good ? RESHARD_DONE : reshard_fails(reshard, NULL, "cannot clean up");
@@ -249,8 +250,11 @@ static enum reshard_outcome complete(struct reshard *reshard, struct job *job, i
     struct job_lock *lock = wait_for_runner(reshard, job);
     bool good = lock && clean_objects(reshard, job, stream_kinds) &&
                 clear_side(reshard, job, true, rate) && clean_objects(reshard, job, guard_kinds) &&
+                table_job_settle(reshard, job, false) &&
                 job_set_state(reshard, job, JOB_BIT(JOB_COMPLETING), JOB_COMPLETED);
     job_unlock(lock);
+    if (good)
+        table_job_advise(reshard, job);
     return good ? RESHARD_DONE : reshard_fails(reshard, NULL, "cannot clean up");
 }
 

@@ -208,7 +208,11 @@ static unsigned moving_buckets(const struct copy_run *run, const struct copy_que
 static double expected_rows(const struct copy_run *run, const struct copy_queue *queue,
                             const struct move_table *table)
 {
-    double owned = shardmap_buckets_of(table->rule->keyspace, queue->source->shard);
+    const struct moves *moves = &run->reshard->moves;
+    bool enters =
+        moves->tables && queue->source->shard == moves->home; /* it has rows of all buckets */
+    double owned = enters ? SHARDKEY_BUCKETS
+                          : shardmap_buckets_of(table->rule->keyspace, queue->source->shard);
     double moving = moving_buckets(run, queue, table->rule->keyspace);
     return table->rows < 0 || owned <= 0 ? -1 : table->rows * moving / owned;
 }
@@ -217,10 +221,13 @@ static void plan_keys(const struct copy_run *run, struct copy_queue *queue, int 
 {
     const struct copy_source *source = queue->source;
     const struct keyspace *keyspace = source->tables->items[table].rule->keyspace;
+    const struct moves *moves = &run->reshard->moves;
+    unsigned leaving = moves->tables ? 0 : moving_buckets(run, queue, keyspace);
     queue->source_keys[table] =
-        shardmap_buckets_of(keyspace, source->shard) > moving_buckets(run, queue, keyspace);
+        moves_hide(moves, source->shard) && shardmap_buckets_of(keyspace, source->shard) > leaving;
     for (int t = 0; t < source->ntargets; t++)
         queue->target_keys[table * source->ntargets + t] =
+            moves_hide(moves, source->targets[t]) &&
             shardmap_buckets_of(keyspace, source->targets[t]) > 0;
 }
 

@@ -6,6 +6,7 @@
 #include "resharder/job.h"
 #include "resharder/plan.h"
 #include "resharder/schema_copy.h"
+#include "resharder/table_job.h"
 
 #define USUAL_RATE (50 * 1024 * 1024) /* bytes a second, for the time that is expected */
 
@@ -17,8 +18,12 @@ static enum reshard_outcome refuse(struct reshard *reshard, const char *text, co
     return RESHARD_REFUSED;
 }
 
-static bool find_moves(struct reshard *reshard, const struct reshard_wish *wish)
+static bool find_moves(struct reshard *reshard, const struct reshard_wish *wish,
+                       struct table_job **tables)
 {
+    *tables = NULL;
+    if (wish->tables)
+        return (*tables = table_job_wish(reshard, wish)) != NULL;
     const struct database_config *database = reshard->database;
     unsigned *weights = arena_array(&reshard->arena, unsigned, database->nshards);
     for (int i = 0; i < database->nshards; i++)
@@ -115,7 +120,8 @@ static void tell_table(struct reshard *reshard, const struct link *link,
                        const struct move_table *table, struct amounts *amounts)
 {
     const struct keyspace *keyspace = table->rule->keyspace;
-    unsigned owned = keyspace->owned[link->source],
+    bool enters = reshard->moves.tables && link->source == reshard->moves.home;
+    unsigned owned = enters ? SHARDKEY_BUCKETS : keyspace->owned[link->source],
              moving = count_buckets(reshard, keyspace, link->source, link->target);
     if (!moving || !owned)
         return;
@@ -188,6 +194,8 @@ static bool tell_amounts(struct check *check)
 static enum reshard_outcome look(struct check *check)
 {
     struct reshard *reshard = check->reshard;
+    if (check->moved)
+        table_job_tell(reshard, check->moved, RESHARD_PLANNED);
     for (int i = 0; i < reshard->moves.count; i++)
         tell_move(reshard, &reshard->moves.items[i]);
     if (!check_all(check) || !tell_amounts(check))
@@ -197,9 +205,10 @@ static enum reshard_outcome look(struct check *check)
 
 static enum reshard_outcome plan(struct reshard *reshard, const struct reshard_wish *wish)
 {
-    struct check check = {.reshard = reshard};
-    if (!find_moves(reshard, wish))
+    struct table_job *tables;
+    if (!find_moves(reshard, wish, &tables))
         return RESHARD_REFUSED;
+    struct check check = {.reshard = reshard, .moved = tables};
     if (reshard->moves.count) {
         enum reshard_outcome outcome = look(&check);
         check_end(&check);
@@ -223,7 +232,7 @@ enum reshard_outcome reshard_plan(const struct reshard_request *request,
 
 /* ---- create ---- */
 
-static json_t *options_of(const struct reshard_wish *wish, bool prepare_schema)
+static json_t *options_of(const struct reshard_wish *wish, const struct check *check)
 {
     const struct {
         const char *name, *value;
@@ -236,7 +245,11 @@ static json_t *options_of(const struct reshard_wish *wish, bool prepare_schema)
     for (size_t i = 0; i < sizeof said / sizeof said[0]; i++)
         if (said[i].value)
             json_object_set_new(options, said[i].name, json_string(said[i].value));
-    json_object_set_new(options, "prepare_schema", json_boolean(prepare_schema));
+    json_object_set_new(options, "prepare_schema", json_boolean(check->prepare_schema));
+    if (check->moved)
+        json_object_set_new(options, "move_table", table_job_json(check->moved));
+    if (check->moved && !check->makes_all)
+        json_object_set_new(options, "only_tables", json_true());
     return options;
 }
 
@@ -249,10 +262,10 @@ static bool take_turn(struct reshard *reshard)
 }
 
 static enum reshard_outcome record(struct reshard *reshard, const struct reshard_wish *wish,
-                                   bool prepare_schema)
+                                   const struct check *check)
 {
     const char *name = reshard->request->job;
-    json_t *options = options_of(wish, prepare_schema);
+    json_t *options = options_of(wish, check);
     bool made = job_create(reshard, name, &reshard->moves, options);
     json_decref(options);
     if (made) {
@@ -277,7 +290,7 @@ static bool make_schema(struct check *check, unsigned source, unsigned target)
                      RESHARD_TEXT(reshard, "is made like that of %s", from), NULL);
         return true;
     }
-    if (!schema_copy_tables(reshard, source, target))
+    if (!schema_copy_tables(reshard, source, target, !check->empty[target]))
         return check_fails(check, target, "cannot make the schema");
     reshard_tell(reshard, RESHARD_STEP, name, "schema",
                  RESHARD_TEXT(reshard, "was made like that of %s", from), NULL);
@@ -291,12 +304,14 @@ static bool make_schema(struct check *check, unsigned source, unsigned target)
 static enum reshard_outcome prepare(struct check *check)
 {
     struct reshard *reshard = check->reshard;
-    struct check again = {.reshard = reshard, .prepare_schema = true, .prepared = true};
+    struct check again = {
+        .reshard = reshard, .moved = check->moved, .prepare_schema = true, .prepared = true};
     bool some = false;
     for (int i = 0; i < check->nlinks; i++) {
         const struct link *link = &check->links[i];
         if (!check->makes[link->target])
             continue;
+        check->makes_all |= check->empty[link->target];
         if (!make_schema(check, link->source, link->target))
             return reshard_stopped(reshard) ? RESHARD_STOPPED : RESHARD_UNFINISHED;
         check->makes[link->target] = false;
@@ -317,7 +332,7 @@ static enum reshard_outcome create(struct reshard *reshard, const struct reshard
     struct check check = {.reshard = reshard, .prepare_schema = prepare_schema};
     if (!reshard->request->dry_run && !take_turn(reshard))
         return reshard_fails(reshard, NULL, "cannot lock the catalog");
-    if (!find_moves(reshard, wish))
+    if (!find_moves(reshard, wish, &check.moved))
         return RESHARD_REFUSED;
     if (!reshard->moves.count)
         return refuse(reshard, "nothing has to move: it is so already", NULL);
@@ -327,7 +342,7 @@ static enum reshard_outcome create(struct reshard *reshard, const struct reshard
     check_end(&check);
     if (outcome != RESHARD_DONE || reshard->request->dry_run)
         return outcome;
-    return record(reshard, wish, prepare_schema);
+    return record(reshard, wish, &check);
 }
 
 enum reshard_outcome reshard_create(const struct reshard_request *request,

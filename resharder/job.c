@@ -82,12 +82,13 @@ bool job_create(struct reshard *reshard, const char *name, const struct moves *m
     char *moving = moves_json(moves), *wishes = json_dumps(options, JSON_COMPACT);
     bool made = RUN(reshard,
                     "WITH made AS (INSERT INTO pgshunt.job (name, database, kind, state, options)"
-                    " VALUES ($1, $2, 'reshard', 'created', $3::jsonb) RETURNING name),"
+                    " VALUES ($1, $2, $5, 'created', $3::jsonb) RETURNING name),"
                     " moves AS (INSERT INTO pgshunt.job_move (job, keyspace, first, last, source,"
                     " target) SELECT made.name, m.* FROM made, jsonb_to_recordset($4::jsonb) AS"
                     " m(keyspace text, first int, last int, source text, target text))"
                     " INSERT INTO pgshunt.job_step (job, step) SELECT name, 'created' FROM made",
-                    4, name, reshard->request->database, wishes, moving);
+                    5, name, reshard->request->database, wishes, moving,
+                    moves->tables ? TABLE_JOB_KIND : "reshard");
     free(moving);
     free(wishes);
     return made;
@@ -97,7 +98,7 @@ bool job_create(struct reshard *reshard, const char *name, const struct moves *m
 
 #define JOB_COLUMNS                                                                                \
     "state, attempt, coalesce(epoch, 0), paused, error, created_at::timestamptz(0),"               \
-    " changed_at::timestamptz(0), options"
+    " changed_at::timestamptz(0), options, kind"
 
 static bool take_row(struct reshard *reshard, struct job *job, const PGresult *rows)
 {
@@ -113,6 +114,7 @@ static bool take_row(struct reshard *reshard, struct job *job, const PGresult *r
     job->changed_at = cell(reshard, rows, 0, 6);
     json_decref(job->options);
     job->options = json_loads(PQgetvalue(rows, 0, 7), 0, NULL);
+    job->of_tables = strcmp(PQgetvalue(rows, 0, 8), TABLE_JOB_KIND) == 0;
     return true;
 }
 
@@ -188,7 +190,13 @@ enum job_found job_load(struct reshard *reshard, struct job *job)
 {
     *job = (struct job){.name = reshard->request->job};
     enum job_found found = read_job(reshard, job);
-    return found == JOB_FOUND && !read_moves(reshard, job) ? JOB_UNREADABLE : found;
+    if (found != JOB_FOUND)
+        return found;
+    if (!read_moves(reshard, job))
+        return JOB_UNREADABLE;
+    if (job->of_tables && !(job->tables = table_job_read(reshard, job->options)))
+        return JOB_UNREADABLE;
+    return JOB_FOUND;
 }
 
 void job_free(struct job *job)

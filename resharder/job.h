@@ -10,6 +10,7 @@
 #include <jansson.h>
 
 #include "resharder/resharder.h"
+#include "resharder/table_job.h"
 
 enum job_state {
     JOB_CREATED,    /* recorded; nothing is made yet */
@@ -36,13 +37,15 @@ struct job {
     const char *error; /* why it stands still; NULL: it does not */
     const char *created_at, *changed_at;
     json_t *options; /* owned: job_free() */
+    bool of_tables;
+    const struct table_job *tables; /* what kind "table" moves; NULL: buckets */
 };
 
 const char *job_state_name(enum job_state state);
 /* A name fit to be part of slots': [a-z][a-z0-9_]{0,20}. */
 bool job_name_is_valid(const char *name);
 
-/* Records it with its moves. False: reshard->error; SQLSTATE 23505: there is one of that name. */
+/* Records it with its moves; of tables: where reshard->moves has some. False: reshard->error; SQLSTATE 23505: there is one of that name. */
 MUST_CHECK bool job_create(struct reshard *reshard, const char *name, const struct moves *moves,
                            const json_t *options);
 enum job_found { JOB_FOUND, JOB_MISSING, JOB_UNREADABLE };

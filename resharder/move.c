@@ -41,6 +41,30 @@ bool moves_touch(const struct moves *moves, const struct keyspace *keyspace, uns
     return false;
 }
 
+/* Of one of the job's own names. */
+static bool is_named(const struct moves *moves, const struct table_rule *rule)
+{
+    for (int i = 0; i < moves->ntables; i++)
+        if (shardmap_rule(moves->map, moves->tables[i].name) == rule)
+            return true;
+    return false;
+}
+
+bool moves_table(const struct moves *moves, const struct table_rule *rule)
+{
+    if (rule->class != TABLE_SHARDED || (moves->tables && !is_named(moves, rule)))
+        return false;
+    for (int i = 0; i < moves->count; i++)
+        if (moves->items[i].keyspace == rule->keyspace)
+            return true;
+    return false;
+}
+
+bool moves_hide(const struct moves *moves, unsigned shard)
+{
+    return !moves->tables || shard == moves->home;
+}
+
 static bool read_part(enum key_type type, const struct move_value *value, uint32_t oid,
                       struct shardkey *key)
 {
@@ -98,5 +122,8 @@ struct moves moves_reversed(const struct moves *moves, const struct shardmap *af
         items[i].source = moves->items[i].target;
         items[i].target = moves->items[i].source;
     }
-    return (struct moves){.map = after, .items = items, .count = moves->count};
+    struct moves reversed = *moves;
+    reversed.map = after;
+    reversed.items = items;
+    return reversed;
 }

@@ -10,6 +10,7 @@
 #include <stddef.h>
 
 #include "pgshunt/arena.h"
+#include "pgshunt/catalog.h"
 #include "pgshunt/shardmap.h"
 
 struct move {
@@ -18,11 +19,18 @@ struct move {
     unsigned source, target;         /* shards, never the same */
 };
 
-/* All moves of a job; no two have a bucket of one keyspace in common. */
+/*
+ * All moves of a job; no two have a bucket of one keyspace in common. Either the buckets move, with all tables of their
+ * keyspaces, or some tables enter a keyspace or leave it: then these alone move, the map has them as tables of the
+ * keyspace, and `items` says where their rows are on the other side.
+ */
 struct moves {
     const struct shardmap *map; /* as before the switch */
     const struct move *items;
     int count;
+    const struct catalog_rule *tables; /* NULL: those of the keyspaces */
+    int ntables;
+    unsigned home; /* of such tables while they are unsharded */
 };
 
 /* One stream's worth: all moves between two shards. */
@@ -45,6 +53,13 @@ const struct link *moves_links(const struct moves *moves, struct arena *arena, i
 /* Whether any bucket of the keyspace goes from `source` to `target`. */
 bool moves_touch(const struct moves *moves, const struct keyspace *keyspace, unsigned source,
                  unsigned target);
+/* Whether a table with this rule of the map moves. */
+bool moves_table(const struct moves *moves, const struct table_rule *rule);
+/*
+ * Whether rows that the job brings to (or leaves on) the shard may be met there by statements without a key, so that it
+ * has their ghost keys. Of tables only their home: elsewhere they are where their buckets are, next to other tables' rows.
+ */
+bool moves_hide(const struct moves *moves, unsigned shard);
 /*
  * The bucket of a row whose key's columns have these values, one for each part of the key, of the types
  * `oids` (of the columns: they decide how binary values are read). False: a part is NULL, no value of its type, or in no

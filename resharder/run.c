@@ -82,6 +82,8 @@ static bool widen_identities(struct run *run, unsigned shard)
 static bool make_ghosts(struct run *run, unsigned shard)
 {
     struct reshard *reshard = run->reshard;
+    if (!moves_hide(&reshard->moves, shard))
+        return true;
     struct db *db = reshard_primary(reshard, shard);
     bool good = db && db_run(db, RESHARD_QUERY_MS, &reshard->error,
                              "CREATE SCHEMA IF NOT EXISTS pgshunt", 0);
@@ -105,6 +107,8 @@ static bool ghosts_on(struct run *run)
     struct reshard *reshard = run->reshard;
     for (int i = 0; i < reshard->moves.count; i++) {
         const struct move *move = &reshard->moves.items[i];
+        if (run->job->tables && !run->job->tables->out)
+            break; /* an unsharded table is asked for at home alone */
         if (!catalog_set_ghost(reshard_catalog(reshard), reshard->request->database,
                                move->keyspace->name,
                                shardmap_shard_name(reshard->map, move->target), run->job->name,
@@ -164,7 +168,8 @@ static bool prepare(struct run *run)
         if (!copy_prepare(reshard_primary(reshard, both[1]), &reshard->error))
             return false;
     }
-    return ghosts_on(run) && wait_for_proxies(run) && streams_make(reshard, run->job, false) &&
+    return (!run->job->tables || table_job_keep(reshard, run->job)) && ghosts_on(run) &&
+           wait_for_proxies(run) && streams_make(reshard, run->job, false) &&
            job_set_state(reshard, run->job, JOB_BIT(JOB_CREATED), JOB_COPYING);
 }
 
@@ -274,6 +279,7 @@ static bool copy(struct run *run)
 static bool finish(struct run *run)
 {
     return schema_copy_finish(run->reshard, run->job, run->options->jobs) &&
+           (!run->job->tables || table_job_sequences(run->reshard, run->job)) &&
            streams_make(run->reshard, run->job, true) &&
            job_set_state(run->reshard, run->job, JOB_BIT(JOB_INDEXING), JOB_STREAMING);
 }

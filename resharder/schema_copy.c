@@ -17,6 +17,7 @@
 struct schema_copy {
     struct reshard *reshard;
     unsigned source, target;
+    bool only; /* the tables that move, next to others */
     const char *target_name;
     char folder[64];
     const char *dump, *list, *complaints; /* files in it */
@@ -83,6 +84,33 @@ static PGresult *read_excluded(struct schema_copy *copy)
                     RESHARD_TEXT(reshard, "{%s}", oids));
 }
 
+/* The tables that move, with their partitions and views, as pg_dump's options. False: reshard->error. */
+static bool add_tables(struct schema_copy *copy, const char **argv, int *count, int most)
+{
+    struct reshard *reshard = copy->reshard;
+    struct move_tables tables;
+    struct db *db = reshard_primary(reshard, copy->source);
+    if (!db || !tables_read(db, &reshard->moves, &reshard->arena, &tables, &reshard->error))
+        return false;
+    for (int i = 0; i < tables.count; i++) {
+        PGresult *rows = db_query(
+            db, RESHARD_QUERY_MS, &reshard->error,
+            "WITH RECURSIVE wanted(oid) AS (SELECT $1::oid UNION SELECT r.ev_class FROM wanted w"
+            " JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = w.oid"
+            " AND d.classid = 'pg_rewrite'::regclass JOIN pg_rewrite r ON r.oid = d.objid)"
+            " SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON"
+            " n.oid = c.relnamespace WHERE c.oid IN (SELECT oid FROM wanted) OR c.oid IN (SELECT"
+            " relid FROM pg_partition_tree($1::oid))",
+            1, RESHARD_TEXT(reshard, "%u", tables.items[i].oid));
+        if (!rows)
+            return false;
+        for (int row = 0; row < PQntuples(rows) && *count < most; row++)
+            argv[(*count)++] = RESHARD_TEXT(reshard, "--table=%s", PQgetvalue(rows, row, 0));
+        PQclear(rows);
+    }
+    return true;
+}
+
 /* ---- dump and restore ---- */
 
 /* The last complaint that is none of what is there already; NULL: none. In the arena. */
@@ -112,8 +140,8 @@ static bool dump(struct schema_copy *copy)
     PGresult *excluded = read_excluded(copy);
     if (!excluded)
         return false;
-    const char **argv = arena_array(&reshard->arena, const char *, PQntuples(excluded) + 16);
-    int count = 0;
+    int most = PQntuples(excluded) + 4096, count = 0;
+    const char **argv = arena_array(&reshard->arena, const char *, most);
     argv[count++] = program_find(reshard, "pg_dump");
     argv[count++] = "--format=custom";
     argv[count++] = "--schema-only";
@@ -125,6 +153,8 @@ static bool dump(struct schema_copy *copy)
     for (int i = 0; i < PQntuples(excluded); i++)
         argv[count++] = RESHARD_TEXT(reshard, "--exclude-table=%s", PQgetvalue(excluded, i, 0));
     PQclear(excluded);
+    if (copy->only && !add_tables(copy, argv, &count, most - 1))
+        return false;
     int status = program_run(reshard, copy->source, argv, NULL, copy->complaints);
     const char *complaint = status > 0 ? real_complaint(copy) : NULL;
     if (status > 0)
@@ -364,20 +394,24 @@ static bool is_known(const struct link *links, int index)
     return false;
 }
 
-bool schema_copy_tables(struct reshard *reshard, unsigned source, unsigned target)
+bool schema_copy_tables(struct reshard *reshard, unsigned source, unsigned target, bool only)
 {
     struct link link = {source, target};
     struct schema_copy copy;
-    bool good = open_copy(&copy, reshard, &link) && dump(&copy) && restore_tables(&copy) &&
-                copy_references(&copy);
+    bool good = open_copy(&copy, reshard, &link);
+    copy.only = only;
+    good = good && dump(&copy) && restore_tables(&copy) && (only || copy_references(&copy));
     close_copy(&copy);
     return good;
 }
 
-static bool finish_target(struct reshard *reshard, const struct link *link, int jobs)
+static bool finish_target(struct reshard *reshard, const struct job *job, const struct link *link,
+                          int jobs)
 {
     struct schema_copy copy;
-    bool good = open_copy(&copy, reshard, link) && make_rest(&copy, jobs);
+    bool good = open_copy(&copy, reshard, link);
+    copy.only = json_is_true(json_object_get(job->options, "only_tables"));
+    good = good && make_rest(&copy, jobs);
     close_copy(&copy);
     return good;
 }
@@ -400,8 +434,8 @@ bool schema_copy_finish(struct reshard *reshard, const struct job *job, int jobs
     bool good = true;
     const struct link *links = moves_links(&reshard->moves, &reshard->arena, &count);
     for (int i = 0; i < count && good; i++)
-        good =
-            is_known(links, i) || ((!is_wished(job) || finish_target(reshard, &links[i], jobs)) &&
-                                   analyze(reshard, links[i].target));
+        good = is_known(links, i) ||
+               ((!is_wished(job) || finish_target(reshard, job, &links[i], jobs)) &&
+                analyze(reshard, links[i].target));
     return good;
 }

@@ -16,8 +16,9 @@
 
 /* Whether the shard has no tables (but pgshunt's own); false: reshard->error. */
 MUST_CHECK bool schema_is_empty(struct reshard *reshard, unsigned shard, bool *empty);
-/* False: reshard->error. */
-MUST_CHECK bool schema_copy_tables(struct reshard *reshard, unsigned source, unsigned target);
+/* `only`: nothing but the tables that move, next to what is there. False: reshard->error. */
+MUST_CHECK bool schema_copy_tables(struct reshard *reshard, unsigned source, unsigned target,
+                                   bool only);
 /*
  * Makes what the job's targets lack still, where it was created with `--prepare-schema`, and gathers statistics on all of them.
  * May be called again. False: reshard->error.

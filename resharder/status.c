@@ -116,6 +116,8 @@ static void tell_state(struct reshard *reshard, const struct job *job)
 static bool tell_job(struct reshard *reshard, const struct job *job, bool whole)
 {
     tell_state(reshard, job);
+    if (job->tables)
+        table_job_tell(reshard, job->tables, RESHARD_FACT);
     tell_all_moves(reshard);
     return !whole || (tell_history(reshard, job) && tell_slots(reshard, job));
 }

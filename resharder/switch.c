@@ -70,6 +70,9 @@ static bool flip(struct turn *turn)
 {
     struct reshard *reshard = turn->reshard;
     int count = turn->moves.count;
+    if (turn->job->tables)
+        return table_job_flip(reshard, turn->job, turn->hold, turn->after == JOB_SWITCHED,
+                              job_state_name(turn->after));
     struct catalog_move *moves =
         arena_array(&reshard->arena, struct catalog_move, (size_t)count + 1);
     for (int i = 0; i < count; i++) {

@@ -20,11 +20,12 @@ bool turn_hold(struct turn *turn)
         ranges[i] = (struct catalog_range){.keyspace = turn->moves.items[i].keyspace->name,
                                            .first = turn->moves.items[i].first,
                                            .last = turn->moves.items[i].last};
+    int64_t lease = turn->drain_ms + turn->max_pause_ms + FORCED_MS + LEASE_MARGIN_MS;
     turn->held_at = db_clock_ms();
+    if (turn->job->tables)
+        return table_job_hold(reshard, turn->job, lease, &turn->hold);
     return catalog_hold(reshard_catalog(reshard), reshard->request->database, turn->job->name,
-                        ranges, count,
-                        turn->drain_ms + turn->max_pause_ms + FORCED_MS + LEASE_MARGIN_MS,
-                        &turn->hold, &reshard->error);
+                        ranges, count, lease, &turn->hold, &reshard->error);
 }
 
 /* What the proxies say: how many do not keep the hold yet, and what still runs. */

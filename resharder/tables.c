@@ -188,17 +188,6 @@ static bool read_leaves(struct db *db, struct arena *arena, struct move_table *t
     return true;
 }
 
-/* Whether anything of the table's keyspace moves. */
-static bool is_moving(const struct moves *moves, const struct table_rule *rule)
-{
-    if (rule->class != TABLE_SHARDED)
-        return false;
-    for (int i = 0; i < moves->count; i++)
-        if (moves->items[i].keyspace == rule->keyspace)
-            return true;
-    return false;
-}
-
 static bool read_table(struct db *db, struct arena *arena, struct move_table *table, char identity,
                        struct db_error *error)
 {
@@ -218,7 +207,7 @@ bool tables_read(struct db *db, const struct moves *moves, struct arena *arena,
     for (int i = 0; i < PQntuples(rows) && good; i++) {
         const struct table_rule *rule =
             shardmap_table(moves->map, PQgetvalue(rows, i, 1), PQgetvalue(rows, i, 2));
-        if (!is_moving(moves, rule))
+        if (!moves_table(moves, rule))
             continue;
         struct move_table *table = &tables->items[tables->count++];
         *table = (struct move_table){

@@ -81,6 +81,12 @@ struct reshard_wish {
     const char *weights;   /* "s0=1,s1=2" */
     const char *move;      /* "0-4095:s2,users/7:s1": buckets, of one keyspace or of all */
     const char *keyspaces; /* "users": only these; NULL: all */
+    /* Tables instead of buckets: into a keyspace, or out of theirs. */
+    const char *tables; /* "orders,public.items" */
+    const char *into;   /* "users" */
+    const char
+        *by; /* "user_id", of several columns "tenant,user"; "items.owner_id": of that table */
+    bool out;
 };
 
 struct reshard_run_options {

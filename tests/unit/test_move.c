@@ -34,7 +34,7 @@ static void test_find(void **state)
                            {users, 8192, 8192, 1, 2},
                            {teams, 0, 99, 0, 1},
                            {users, 100, 100, 0, 2}};
-    struct moves moves = {map, items, 4};
+    struct moves moves = {.map = map, .items = items, .count = 4};
     assert_ptr_equal(moves_find(&moves, users, 0), &items[0]);
     assert_ptr_equal(moves_find(&moves, users, 99), &items[0]);
     assert_ptr_equal(moves_find(&moves, users, 100), &items[3]);
@@ -120,9 +120,45 @@ static void test_names(void **state)
     assert_false(job_name_is_valid("a'b"));
 }
 
+/* Tables that enter a keyspace move alone, and hide from statements without a key at their home only. */
+static void test_tables(void **state)
+{
+    (void)state;
+    struct shardmap *map = make_map();
+    const struct keyspace *users = shardmap_keyspace(map, 0);
+    const char *const column[] = {"user_id"};
+    const struct catalog_rule rules[] = {{"public.orders", users->name, column, 1}};
+    struct move items[] = {{users, 0, 99, 0, 2}};
+    struct moves moves = {.map = map, .items = items, .count = 1};
+    shardmap_set_table(map, "public.orders", 0, column, 1);
+    shardmap_set_table(map, "items", 0, column, 1);
+    const struct table_rule *orders = shardmap_table(map, "public", "orders"),
+                            *others = shardmap_table(map, "public", "items"),
+                            *none = shardmap_table(map, "public", "plain");
+    assert_true(moves_table(&moves, orders));
+    assert_true(moves_table(&moves, others));
+    assert_false(moves_table(&moves, none));
+    assert_true(moves_hide(&moves, 2));
+    moves.tables = rules;
+    moves.ntables = 1;
+    assert_true(moves_table(&moves, orders));
+    assert_false(moves_table(&moves, others));
+    assert_true(moves_hide(&moves, 0));
+    assert_false(moves_hide(&moves, 2));
+    struct arena arena;
+    arena_init(&arena);
+    struct moves back = moves_reversed(&moves, map, &arena);
+    assert_int_equal(back.items[0].source, 2);
+    assert_true(moves_hide(&back, 0));
+    assert_false(moves_table(&back, others));
+    arena_free(&arena);
+    shardmap_free(map);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tables),
         cmocka_unit_test(test_find),
         cmocka_unit_test(test_buckets),
         cmocka_unit_test(test_names),
