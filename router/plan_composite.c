@@ -269,7 +269,7 @@ bool composite_grouped(const struct planner *p, const struct scope *scope,
 /* ---- UPDATE ---- */
 
 const struct expr *composite_assigned(struct planner *p, int i, const struct target *list,
-                                      int count)
+                                      int count, int insert)
 {
     const struct level *level = &p->levels[p->instances[i].level];
     const struct scope scope = {.query = level->query,
@@ -288,7 +288,8 @@ const struct expr *composite_assigned(struct planner *p, int i, const struct tar
         if (value && value->kind == EXPR_IN)
             value = value->nargs == 2 ? value->args[1] : NULL;
         for (int t = 0; t < count; t++)
-            if (list[t].alias && same_name(list[t].alias, rule->parts[k]) &&
+            if (list[t].merge_insert == insert && list[t].alias &&
+                same_name(list[t].alias, rule->parts[k]) &&
                 !(list[t].expr && composite_part(p, &scope, list[t].expr, i) == (int)k))
                 value = list[t].expr;
         if (!value)

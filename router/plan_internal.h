@@ -329,10 +329,10 @@ bool composite_set(struct planner *p, const struct scope *scope, int i, const st
  * instance `with`; -1: none. */
 int composite_source(const struct planner *p, const struct scope *scope, const int *positions,
                      int with);
-/* The key, as a row, that assignments give to rows of the instance: parts that they leave alone are
- * what the UPDATE's WHERE says. NULL: not known. */
+/* The key, as a row, that assignments give to rows of the instance, or those of MERGE's INSERT of that
+ * number: parts that they leave alone are what the UPDATE's WHERE says. NULL: not known. */
 const struct expr *composite_assigned(struct planner *p, int i, const struct target *list,
-                                      int count);
+                                      int count, int insert);
 bool composite_joined(const struct planner *p, const struct scope *scope, int a, int b,
                       const struct expr *e);
 bool composite_merged(const struct planner *p, const struct from_item *join, int a, int b);

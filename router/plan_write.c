@@ -64,7 +64,8 @@ static bool changes_part(const struct instance *target, const struct target *set
         if (!same_name(rule->parts[i], set->alias))
             continue;
         const struct expr *e = set->expr;
-        return !e || e->kind != EXPR_COLUMN || !same_name(e->name, set->alias) ||
+        return !e || set->merge_insert || e->kind != EXPR_COLUMN ||
+               !same_name(e->name, set->alias) ||
                (e->qualifier && !same_name(e->qualifier, name) &&
                 !same_name(e->qualifier, "excluded"));
     }
@@ -81,34 +82,61 @@ static void refuse_part_change(struct planner *p, const struct instance *target,
         part, target->rule->name);
 }
 
-/* Values that are known lead to the shard where the row is. */
+/* Values that are known lead to the shard where the row is, or where MERGE's INSERT of that number adds it. */
 static bool parts_stay(struct planner *p, const struct instance *target, const struct target *list,
-                       int count, int shard)
+                       int count, int insert, int shard)
 {
     const struct expr *row =
-        shard < 0 ? NULL : composite_assigned(p, (int)(target - p->instances), list, count);
+        shard < 0 ? NULL : composite_assigned(p, (int)(target - p->instances), list, count, insert);
     return row && stays(p, target, row, shard);
+}
+
+static struct scope scope_of(const struct planner *p, const struct instance *target)
+{
+    const struct level *level = &p->levels[target->level];
+    return (struct scope){
+        .query = level->query, .level = target->level, .first = level->first, .end = level->end};
 }
 
 /* A row that a MERGE adds for one of a table which is joined by key is on that one's shard. */
 static bool is_source_key(struct planner *p, const struct instance *target,
                           const struct target *set)
 {
-    const struct level *level = &p->levels[target->level];
-    const struct scope scope = {
-        .query = level->query, .level = target->level, .first = level->first, .end = level->end};
+    const struct scope scope = scope_of(p, target);
     if (!set->merge_insert || !set->expr)
         return false;
     int found = scope_resolve(p, &scope, set->expr);
     return found >= 0 && &p->instances[found] != target && !p->instances[found].nullable;
 }
 
+/* The same of a column of a key that has several. */
+static bool is_source_part(const struct planner *p, const struct instance *target,
+                           const struct target *set)
+{
+    const struct scope scope = scope_of(p, target);
+    for (int i = scope.first; set->merge_insert && set->expr && i < scope.end; i++) {
+        const struct instance *source = &p->instances[i];
+        int part =
+            source == target || source->nullable ? -1 : composite_part(p, &scope, set->expr, i);
+        if (part >= 0 && source->rule->keyspace == target->rule->keyspace &&
+            same_name(target->rule->parts[part], set->alias))
+            return true;
+    }
+    return false;
+}
+
+static bool part_stays(struct planner *p, const struct instance *target, const struct target *set,
+                       const struct target *list, int count, int shard)
+{
+    return !changes_part(target, set) || (shard < 0 && is_source_part(p, target, set)) ||
+           parts_stay(p, target, list, count, set->merge_insert, shard);
+}
+
 static bool assignments_stay(struct planner *p, const struct instance *target,
                              const struct target *list, int count, int shard)
 {
     for (int i = 0; i < count; i++) {
-        if (list[i].alias && changes_part(target, &list[i]) &&
-            !parts_stay(p, target, list, count, shard)) {
+        if (list[i].alias && !part_stays(p, target, &list[i], list, count, shard)) {
             refuse_part_change(p, target, list[i].alias);
             return false;
         }
@@ -134,11 +162,15 @@ static bool mentions(const char *text, const char *word)
 
 static bool inserts_name_key(const struct query *query, const struct table_rule *rule)
 {
-    int named = 0;
-    for (int i = 0; i < query->nconflict_set; i++)
-        named += query->conflict_set[i].merge_insert && query->conflict_set[i].alias &&
-                 same_name(query->conflict_set[i].alias, rule->key);
-    return named == query->nmerge_inserts;
+    for (unsigned k = 0; k < table_rule_nkeys(rule); k++) {
+        int named = 0;
+        for (int i = 0; i < query->nconflict_set; i++)
+            named += query->conflict_set[i].merge_insert && query->conflict_set[i].alias &&
+                     same_name(query->conflict_set[i].alias, table_rule_key(rule, k));
+        if (named != query->nmerge_inserts)
+            return false;
+    }
+    return true;
 }
 
 /* MERGE's inserts must name the key and give it a value of this shard. */

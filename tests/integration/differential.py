@@ -22,6 +22,8 @@ KEYSPACES = [
      "tables": [{"name": "tenants", "key": "slug"}, {"name": "members", "key": "slug"}]},
     {"name": "devices", "type": "uuid",
      "tables": [{"name": "devices", "key": "id"}, {"name": "events", "key": "device"}]},
+    {"name": "staff", "type": "bigint", "types": ["bigint", "bigint"],
+     "tables": [{"name": "staff", "key": ["firm", "nr"]}, {"name": "shifts", "key": ["firm", "who"]}]},
 ]
 REFERENCE = ["countries", "skus"]
 
@@ -39,6 +41,8 @@ CREATE TABLE tenants (slug text PRIMARY KEY, plan text, seats int);
 CREATE TABLE members (slug text NOT NULL, nr int NOT NULL, who text, PRIMARY KEY (slug, nr));
 CREATE TABLE devices (id uuid PRIMARY KEY, label text, v int);
 CREATE TABLE events (device uuid NOT NULL, n int NOT NULL, at timestamptz, level text, PRIMARY KEY (device, n));
+CREATE TABLE staff (name text, nr bigint NOT NULL, firm int NOT NULL, pay numeric(8,2), boss bigint, country text, PRIMARY KEY (firm, nr));
+CREATE TABLE shifts (firm int NOT NULL, who bigint NOT NULL, day int NOT NULL, hours int, note text, PRIMARY KEY (firm, who, day));
 CREATE TABLE countries (code text PRIMARY KEY, name text NOT NULL, area numeric);
 CREATE TABLE skus (sku text PRIMARY KEY, title text, weight int);
 CREATE TABLE notes (id int PRIMARY KEY, user_id bigint, body text)
@@ -98,6 +102,9 @@ ROWS = {
     "tenants": [(f"acme{n}", ["free", "pro", None][n % 3], n * 7 % 20) for n in range(1, 13)] + [("O'Hara é", "pro", None)],
     "members": [(f"acme{1 + n % 15}", n, unless(n % 5 == 0, f"who{n % 6}")) for n in range(1, 41)],
     "devices": [(uuid(n), f"dev {n % 9}", unless(n % 4 == 0, n * 5 % 7)) for n in range(1, 21)],
+    "staff": [(unless(n % 9 == 4, f"n{n}"), n, n % 4, unless(n % 5 == 0, f"{n * 3 % 17}.25"), unless(n % 4 == 1, n // 8 * 4 + n % 4),
+               unless(n % 3 == 0, ["at", "de", "xx"][n % 3])) for n in range(1, 41)] + [("other", 5, 2, "1.00", None, "fr")],
+    "shifts": [(n % 4, 1 + n % 30, n // 30, n * 5 % 9, unless(n % 4 == 0, f"s{n % 11}")) for n in range(1, 121)],
     "events": [(uuid(1 + n % 23), n, f"2026-02-{1 + n % 28} 0{n % 10}:00:00+00", ["info", "warn", None][n % 3])
                for n in range(1, 61)],
 }

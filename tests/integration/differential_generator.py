@@ -11,16 +11,20 @@ TABLES = {  # name: (shard key or None, unique columns, numbers, texts, others)
     "members": ("slug", ["nr"], ["nr"], ["slug", "who"], []),
     "devices": ("id", ["id"], ["v"], ["label"], ["id"]),
     "events": ("device", ["n"], ["n"], ["level"], ["at", "device"]),
+    "staff": (("firm", "nr"), ["firm", "nr"], ["nr", "firm", "pay", "boss"], ["name", "country"], []),
+    "shifts": (("firm", "who"), ["firm", "who", "day"], ["who", "firm", "day", "hours"], ["note"], []),
     "countries": (None, ["code"], ["area"], ["code", "name"], []),
     "skus": (None, ["sku"], ["weight"], ["sku", "title"], []),
     "notes": (None, ["id"], ["id", "user_id"], ["body"], []),
 }
 USUAL = ["users"] * 4 + ["orders"] * 4 + ["items"] * 2 + list(TABLES)
 BY_KEY = [("users", "id", "orders", "user_id"), ("users", "id", "items", "user_id"), ("orders", "user_id", "items", "user_id"),
-          ("tenants", "slug", "members", "slug"), ("devices", "id", "events", "device"), ("users", "id", "empties", "id")]
+          ("tenants", "slug", "members", "slug"), ("devices", "id", "events", "device"), ("users", "id", "empties", "id"),
+          ("staff", ("firm", "nr"), "shifts", ("firm", "who")), ("staff", ("firm", "boss"), "staff", ("firm", "nr"))]
 OTHERWISE = [("users", "num", "orders", "qty"), ("users", "country", "countries", "code"), ("items", "sku", "skus", "sku"),
              ("users", "id", "notes", "user_id"), ("orders", "id", "items", "order_id"), ("users", "num", "users", "num"),
-             ("tenants", "seats", "orders", "qty"), ("events", "n", "devices", "v"), ("users", "small", "skus", "weight")]
+             ("tenants", "seats", "orders", "qty"), ("events", "n", "devices", "v"), ("users", "small", "skus", "weight"),
+             ("staff", "nr", "shifts", "who"), ("shifts", "firm", "staff", "nr"), ("staff", "country", "countries", "code")]
 
 
 class Generator:
@@ -90,7 +94,21 @@ class Generator:
                              f"({alias}.{key} = 5 OR {alias}.{key} = 6)", f"{alias}.{key} = ANY ('{{3,4,5}}')")
         if table in ("tenants", "members"):
             return self.pick(f"{alias}.slug = 'acme{self.random.randrange(16)}'", f"{alias}.slug IN ('acme1', 'acme2', 'acme3')")
+        if isinstance(key, tuple):
+            first, second = (f"{alias}.{column}" for column in key)
+            firm, nr = self.random.randrange(4), self.random.randrange(1, 41)
+            return self.pick(f"({first} = {firm} AND {second} = {nr})", f"({first}, {second}) IN (({firm}, {nr}), (2, 5), (3, 7))",
+                             f"({second}, {first}) = ({nr}, {firm})", f"({first} = {firm} AND {second} IN (1, 2, 3, 5, {nr}))",
+                             f"({first} = {nr % 4} AND {second} = {nr} OR {first} = 2 AND {second} = 6)", f"{first} = {firm}")
         return "true"
+
+    def equal(self, a, x, b, y):
+        """Columns of the one table and the other; several where keys have several."""
+        if isinstance(x, str):
+            return f"{b}.{y} = {a}.{x}"
+        if self.chance(0.3):
+            return f"({', '.join(f'{b}.{column}' for column in y)}) = ({', '.join(f'{a}.{column}' for column in x)})"
+        return " AND ".join(f"{b}.{two} = {a}.{one}" for one, two in zip(x, y))
 
     def subquery_condition(self, scope, depth):
         table = self.random.choice(USUAL)
@@ -112,9 +130,9 @@ class Generator:
         for alias, outer in scope:
             for a, x, b, y in BY_KEY:
                 if (a, b) == (outer, table):
-                    return f"s.{y} = {alias}.{x}"
+                    return self.equal(alias, x, "s", y)
                 if (b, a) == (outer, table):
-                    return f"s.{x} = {alias}.{y}"
+                    return self.equal(alias, y, "s", x)
         return None
 
     # ---- FROM ----
@@ -128,15 +146,15 @@ class Generator:
         pairs = BY_KEY if kind < 8 else OTHERWISE
         one, x, other, y = self.random.choice(pairs)
         joined = self.pick("JOIN", "JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN")
-        text, scope = f"{one} a {joined} {other} b ON b.{y} = a.{x}", [("a", one), ("b", other)]
+        text, scope = f"{one} a {joined} {other} b ON {self.equal('a', x, 'b', y)}", [("a", one), ("b", other)]
         if self.chance(0.2):
-            for first, x, second, y in BY_KEY + OTHERWISE[:3]:
+            for first, left, second, right in BY_KEY + OTHERWISE[:3]:
                 if first == other:
-                    text += f" {self.pick('JOIN', 'LEFT JOIN')} {second} c ON c.{y} = b.{x}"
+                    text += f" {self.pick('JOIN', 'LEFT JOIN')} {second} c ON {self.equal('b', left, 'c', right)}"
                     scope = scope + [("c", second)]
                     break
         if len(scope) == 2 and joined == "JOIN" and self.chance(0.2):
-            text = f"{one} a, {other} b WHERE b.{y} = a.{x}"
+            text = f"{one} a, {other} b WHERE {self.equal('a', x, 'b', y)}"
         return text, scope
 
     def where(self, text, scope):
@@ -287,7 +305,11 @@ class Generator:
     def insert(self):
         start = self.random.randrange(50, 200)
         ids = list(dict.fromkeys(self.random.randrange(start, start + 40) for _ in range(self.random.randrange(1, 7))))
-        table = self.pick("users", "users", "orders", "empties", "tenants", "countries")
+        table = self.pick("users", "users", "orders", "empties", "tenants", "countries", "staff")
+        if table == "staff":
+            rows = [f"({n}, 'new', {n % 5})" for n in ids]
+            return (f"INSERT INTO staff (nr, name, firm) VALUES {', '.join(rows)}"
+                    + self.pick(" ON CONFLICT DO NOTHING", " ON CONFLICT (firm, nr) DO UPDATE SET pay = 9") + self.pick("", " RETURNING *"))
         if table == "users":
             rows = [f"({n}, 'gen {n}', {self.pick('NULL', str(n % 7))}, {self.pick('NULL', 'DEFAULT', repr('at'))})" for n in ids]
             sql = f"INSERT INTO users (id, name, num, country) VALUES {', '.join(rows)}"
@@ -306,7 +328,7 @@ class Generator:
 
     def update(self):
         table, column = self.pick(("users", "num"), ("users", "small"), ("orders", "qty"), ("items", "qty"), ("tenants", "seats"),
-                                  ("devices", "v"), ("countries", "area"), ("notes", "user_id"))
+                                  ("devices", "v"), ("countries", "area"), ("notes", "user_id"), ("staff", "pay"), ("shifts", "hours"))
         scope = [(table, table)]
         condition = self.simple_condition(table)
         sql = f"UPDATE {table} SET {column} = {self.pick('NULL', '5', f'{column} + 1', f'CASE WHEN {column} > 3 THEN 1 END')}"
@@ -323,6 +345,6 @@ class Generator:
         return "true"
 
     def delete(self):
-        table = self.pick("orders", "users", "items", "tenants", "events", "countries", "notes")
+        table = self.pick("orders", "users", "items", "tenants", "events", "countries", "notes", "staff", "shifts")
         sql = f"DELETE FROM {table} WHERE {self.simple_condition(table)}"
         return sql + self.pick("", " RETURNING *")

@@ -4,6 +4,7 @@ from contextlib import closing
 
 import pytest
 
+import differential_composite
 from differential import (KEYSPACES, REFERENCE, ROWS, SCHEMA, Both, difference, ends_ordered, is_on_page,
                           page_messages, shards_and_one)
 from differential_generator import Generator
@@ -39,14 +40,14 @@ def check_all(statements, check):
 
 
 def test_reads(both):
-    check_all(READS, lambda sql: both.check(sql, ends_ordered(sql)))
+    check_all(READS + differential_composite.READS, lambda sql: both.check(sql, ends_ordered(sql)))
 
 
 def test_reads_in_a_transaction(both):
     both.run("BEGIN")
     both.run("UPDATE users SET num = num + 1 WHERE id % 2 = 0")
     both.run("INSERT INTO orders (id, user_id, qty) VALUES (901, 1, 1), (902, 2, 2), (903, 3, 3)")
-    check_all(READS[::3], lambda sql: in_savepoint(both, lambda: both.check(sql, ends_ordered(sql))))
+    check_all(READS[::3] + differential_composite.READS[::3], lambda sql: in_savepoint(both, lambda: both.check(sql, ends_ordered(sql))))
     both.run("ROLLBACK")
 
 
@@ -59,12 +60,13 @@ def in_savepoint(both, check):
 
 
 def test_errors(both):
-    check_all(ERRORS, lambda sql: both.check(sql, True))
+    check_all(ERRORS + differential_composite.ERRORS, lambda sql: both.check(sql, True))
 
 
 LOOKS = ["SELECT * FROM users ORDER BY id", "SELECT * FROM orders ORDER BY user_id, id", "SELECT * FROM items ORDER BY line",
          "SELECT * FROM tenants", "SELECT * FROM devices", "SELECT * FROM events", "SELECT * FROM countries ORDER BY code",
-         "SELECT * FROM notes ORDER BY id", "SELECT count(*) FROM empties"]
+         "SELECT * FROM notes ORDER BY id", "SELECT count(*) FROM empties", "SELECT * FROM staff ORDER BY firm, nr",
+         "SELECT * FROM shifts ORDER BY firm, who, day"]
 
 
 def change(both, sql, refusals=None):
@@ -91,13 +93,13 @@ def change(both, sql, refusals=None):
 
 
 def test_writes(both):
-    check_all(WRITES, lambda sql: change(both, sql))
+    check_all(WRITES + differential_composite.WRITES, lambda sql: change(both, sql))
 
 
 def test_right_or_refused(both):
     """No answer is wrong; each refusal has a hint, and its message is on the page about SQL support."""
     refusals = {}
-    check_all(PERHAPS, lambda sql: change(both, sql, refusals))
+    check_all(PERHAPS + differential_composite.PERHAPS, lambda sql: change(both, sql, refusals))
     patterns = page_messages()
     unknown = {text: found for text, found in refusals.items() if not is_on_page(text, patterns)}
     assert not unknown
