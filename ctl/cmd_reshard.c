@@ -268,6 +268,9 @@ static int take_number(struct ctl *ctl, int option, struct call *call)
 
 static int take(struct ctl *ctl, int option, struct call *call)
 {
+    if (call->given & BIT(option)) /* the first would be forgotten */
+        return ctl_usage(ctl, "an option is said twice; several values of one are separated by "
+                              "commas, as in --move 0-99:s1,200-299:s2");
     call->given |= BIT(option);
     switch (option) {
     case ADD:
