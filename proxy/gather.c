@@ -6,6 +6,9 @@
  *     v  | the others' rows are in
  *   FILLING
  *
+ * Where semi-joins may leave rows out (gather_reduce.c), ESTIMATING comes first, and LISTING ahead of a MAKING that
+ * depends on what was fetched before.
+ *
  * Each table is made with the rows that the home has itself; those of the other shards stream into it
  * through a COPY: a DataRow's body is a binary COPY's row, byte by byte. A shard is read only as fast as
  * the home takes its rows. Outside of a transaction all of it is one of its own at home; inside a block
@@ -13,12 +16,11 @@
  * so there the home is begun as READ WRITE; READ ONLY is what stands behind another savepoint, between gathers. The final answer passes through as it
  * comes.
  */
-#include "proxy/gather.h"
+#include "proxy/gather_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "pgshunt/arena.h"
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
 #include "proxy/cursor.h"
@@ -27,54 +29,12 @@
 #include "proxy/reported.h"
 #include "proxy/series.h"
 #include "proxy/shard_error.h"
-#include "proxy/shard_query.h"
 
 #define QUEUE_MAX 65536
 /* Behind it a transaction on the home is READ ONLY, if it is to be (server.h: guarded). */
 #define GUARD "pgshunt_read_only"
 /* Fewer rows are planned for well enough without statistics. */
 #define ANALYZE_ROWS 1000
-
-enum gather_phase { GATHER_MAKING, GATHER_FILLING, GATHER_READY, GATHER_ANSWERING, GATHER_ENDING };
-
-/* A shard whose rows are brought home. */
-struct source {
-    struct server *server; /* NULL: lost */
-    const char *shard_name;
-    unsigned shard;
-    bool running; /* asked, and its ReadyForQuery has not come */
-    bool cancelled;
-    int64_t rows, asked_at,
-        us; /* given so far; when it was asked last, and how long it took in all */
-};
-
-struct gather {
-    struct client *client;
-    struct scatter_ask ask;
-    const struct plan *plan; /* client->request.plan */
-    enum gather_phase phase;
-    struct server *home; /* NULL: lost */
-    const char *home_name;
-    int awaited;        /* ReadyForQuerys of the home to come */
-    int table;          /* of the plan's: being made or filled */
-    bool copying;       /* the home takes rows */
-    bool block;         /* inside a transaction of the client's */
-    bool cursor;        /* the answer is left in one: */
-    const char *portal; /* of this portal; NULL: of DECLARE */
-    int32_t max_rows;
-    bool failed;
-    bool told; /* the home's own error is in `out` */
-    struct pg_error error;
-    int64_t rows, bytes; /* of the table, of all of them: brought from elsewhere */
-    int64_t most_rows;
-    struct buffer feed; /* for the home */
-    struct buffer out;  /* for the client */
-    char *tag;
-    struct arena arena; /* error texts */
-    int running;
-    int nsources;
-    struct source sources[];
-};
 
 static void advance(struct gather *g);
 
@@ -145,6 +105,12 @@ static void put_home_query(struct gather *g, const char *sql)
     await_home(g);
 }
 
+void gather_put_home(struct gather *g, const struct shard_query *query, enum shard_formats formats)
+{
+    shard_query_put(&g->ask, query, &(struct shard_form){.formats = formats}, &g->feed);
+    await_home(g);
+}
+
 static void put_home_statement(struct gather *g, const struct shard_query *query)
 {
     shard_query_put(
@@ -158,33 +124,48 @@ static void make_table(struct gather *g)
 {
     const struct gather_table *table = current_table(g);
     bool empty = g->plan->gather->empty, filled = table->nshards && !empty;
+    struct shard_query make = table->make;
     g->phase = filled ? GATHER_FILLING : GATHER_MAKING;
-    g->rows = 0;
-    shard_query_put(&g->ask, table->rows_here && !empty ? &table->create : &table->make,
-                    &(struct shard_form){.formats = SHARD_TEXT}, &g->feed);
-    await_home(g);
+    g->rows = g->home_rows = 0;
+    if (table->rows_here && !empty && !reduction_create(g, &make))
+        make = table->make;
+    gather_put_home(g, &make, SHARD_TEXT);
     if (filled)
         put_home_query(g, arena_printf(&g->arena, "COPY %s FROM STDIN%s", table->relation,
                                        table->text ? "" : " (FORMAT binary)"));
     send_home(g, &g->feed);
 }
 
-static void ask_source(struct gather *g, struct source *source)
+void gather_put_source(struct gather *g, struct source *source, const struct shard_query *query,
+                       enum shard_formats formats, struct buffer *out)
 {
-    const struct gather_table *table = current_table(g);
+    if (!buffer_length(out))
+        attach_prefix(g->client, source->server, out);
+    shard_query_put(&g->ask, query, &(struct shard_form){.formats = formats}, out);
+    server_expect(source->server, EXPECT_QUERY);
+    source->awaited++;
+}
+
+void gather_ask_source(struct gather *g, struct source *source, struct buffer *out)
+{
     struct server *server = source->server;
-    struct buffer out = {0};
-    attach_prefix(g->client, server, &out);
-    shard_query_put(&g->ask, gather_source(table, source->shard),
-                    &(struct shard_form){.formats = table->text ? SHARD_TEXT : SHARD_BINARY}, &out);
-    server_expect(server, EXPECT_QUERY);
     server->unnamed = (struct prepared_key){0};
     server->request_at = g->client->request.started_at;
     source->running = true;
     source->asked_at = clock_us();
     g->running++;
-    conn_send(&server->conn, buffer_head(&out), buffer_length(&out));
-    buffer_release(&out);
+    conn_send(&server->conn, buffer_head(out), buffer_length(out));
+    buffer_release(out);
+}
+
+static void ask_source(struct gather *g, struct source *source)
+{
+    struct shard_query query;
+    struct buffer out = {0};
+    if (!reduction_source(g, source->shard, &query))
+        return;
+    gather_put_source(g, source, &query, current_table(g)->text ? SHARD_TEXT : SHARD_BINARY, &out);
+    gather_ask_source(g, source, &out);
 }
 
 static struct source *source_of_shard(struct gather *g, unsigned shard)
@@ -348,6 +329,13 @@ static void end(struct gather *g)
 
 /* ---- start and end ---- */
 
+static void estimate(struct gather *g)
+{
+    g->phase = GATHER_ESTIMATING;
+    reduction_estimate(g);
+    send_home(g, &g->feed);
+}
+
 static void find_servers(struct gather *g)
 {
     struct client *client = g->client;
@@ -389,10 +377,17 @@ struct gather *gather_start(struct client *client, const struct scatter_ask *ask
     g->home->gathered = g->block;
     g->home->unnamed = (struct prepared_key){0};
     g->home->request_at = client->request.started_at;
-    put_home_query(g, g->block ? "SAVEPOINT " GATHER_SAVEPOINT : "BEGIN READ WRITE");
+    bool reduces = reduction_make(g);
+    put_home_query(g, g->block ? "SAVEPOINT " GATHER_SAVEPOINT
+                      : reduces && plan->gather->steady
+                          ? "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE"
+                          : "BEGIN READ WRITE");
     for (int i = 0; i < plan->gather->nchecks; i++)
         put_home_query(g, plan->gather->checks[i]);
-    make_table(g);
+    if (reduces)
+        estimate(g);
+    else
+        make_table(g);
     return g;
 }
 
@@ -480,6 +475,33 @@ static void finish_quietly(struct gather *g)
         finish(g);
 }
 
+static bool choose_table(struct gather *g)
+{
+    if (g->reduction)
+        return reduction_next(g);
+    return ++g->table < g->plan->gather->ntables;
+}
+
+/* The next table, or the values that it may be reduced by; when all are there, the query itself. */
+static void go_on(struct gather *g)
+{
+    if (g->phase == GATHER_LISTING) {
+        reduction_decide(g);
+        make_table(g);
+        return;
+    }
+    if (g->reduction && g->phase != GATHER_ESTIMATING)
+        reduction_fetched(g);
+    if (!choose_table(g)) {
+        answer(g);
+    } else if (g->reduction && reduction_list(g)) {
+        g->phase = GATHER_LISTING;
+        send_home(g, &g->feed);
+    } else {
+        make_table(g);
+    }
+}
+
 /* Nothing of this step is awaited any more: the next one. */
 static void advance(struct gather *g)
 {
@@ -500,10 +522,8 @@ static void advance(struct gather *g)
     }
     if (g->failed || !g->home || g->phase == GATHER_ANSWERING)
         end(g);
-    else if (++g->table < g->plan->gather->ntables)
-        make_table(g);
     else
-        answer(g);
+        go_on(g);
     if (g->phase == GATHER_READY && !g->awaited) {
         hand_over(g);
         return;
@@ -607,6 +627,10 @@ static void source_message(struct gather *g, struct source *source, char type, c
 {
     switch (type) {
     case 'D':
+        if (g->phase == GATHER_ESTIMATING) {
+            reduction_source_row(g, source, body, len);
+            break;
+        }
         source->rows++;
         source_row(g, body, len);
         break;
@@ -616,6 +640,8 @@ static void source_message(struct gather *g, struct source *source, char type, c
     case 'Z':
         source->server->tx_status = len == 1 ? body[0] : 'E';
         server_expect_pop(source->server);
+        if (--source->awaited)
+            break;
         source->running = source->cancelled = false;
         source->us += clock_us() - source->asked_at;
         g->running--;
@@ -654,8 +680,10 @@ static void home_error(struct gather *g, const char *body, size_t len)
 static void put_sources(struct gather *g)
 {
     const struct statement *statement = g->ask.statement;
-    if (!statement || statement->kind != STMT_EXPLAIN || !statement->explain_analyze ||
-        statement->explain_format)
+    if (!statement || statement->kind != STMT_EXPLAIN || statement->explain_format)
+        return;
+    reduction_explain(g, &g->out);
+    if (!statement->explain_analyze)
         return;
     for (int i = 0; i < g->nsources; i++) {
         const struct source *source = &g->sources[i];
@@ -699,6 +727,16 @@ static void answer_message(struct gather *g, char type, const char *body, size_t
         client_answer(g->client, &g->out);
 }
 
+/* An answer on the way to the query: what the servers expect, values, or how many rows a table was made with. */
+static void step_message(struct gather *g, char type, const char *body, size_t len)
+{
+    if (type == 'D' && g->phase <= GATHER_LISTING)
+        reduction_home_row(g, body, len);
+    if (type == 'C' && g->phase >= GATHER_MAKING && len > 7 && body[len - 1] == '\0' &&
+        strncmp(body, "SELECT ", 7) == 0)
+        g->home_rows = strtoll(body + 7, NULL, 10);
+}
+
 static void home_ready(struct gather *g, const char *body, size_t len)
 {
     g->home->tx_status = len == 1 ? body[0] : 'E';
@@ -731,6 +769,8 @@ static void home_message(struct gather *g, char type, const char *body, size_t l
         /* The ANALYZE ahead of the query answers first. */
         if (g->phase == GATHER_ANSWERING && g->awaited == 1)
             answer_message(g, type, body, len);
+        else if (g->phase <= GATHER_FILLING)
+            step_message(g, type, body, len);
         break;
     }
 }

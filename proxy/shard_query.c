@@ -87,7 +87,7 @@ void shard_query_put(const struct scatter_ask *ask, const struct shard_query *qu
                      const struct shard_form *form, struct buffer *out)
 {
     const char *name = form->name ? form->name : "";
-    if (!ask->prepared && form->formats != SHARD_BINARY) {
+    if (!ask->prepared && form->formats != SHARD_BINARY && !query->values) {
         wire_put_query(out, query->sql);
         return;
     }

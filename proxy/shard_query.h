@@ -21,7 +21,7 @@ struct shard_form {
 
 /*
  * A Query where the client sent one, else Parse, Bind, (Describe,) Execute and Sync: one ReadyForQuery
- * follows. Text is what a Query gives, so SHARD_BINARY makes it the latter in any case.*/
+ * follows. Text is what a Query gives, so SHARD_BINARY makes it the latter in any case; values of its own do, too. */
 void shard_query_put(const struct scatter_ask *ask, const struct shard_query *query,
                      const struct shard_form *form, struct buffer *out);
 /* The types its Parse declares, to be freed. */

@@ -175,6 +175,12 @@ static void explain_gather(const struct plan *plan, const struct shardmap *map, 
              arena_printf(lines->arena, "pgshunt: gather on %s %s",
                           shardmap_shard_name(map, plan->shard), details(plan, lines->arena)));
     explain_tables(plan->gather, map, lines);
+    for (int i = 0; i < plan->gather->nedges; i++) {
+        const struct gather_edge *edge = &plan->gather->edges[i];
+        add_line(lines, arena_printf(lines->arena, "  joined: %s.%s with %s.%s",
+                                     plan->gather->tables[edge->table].name, edge->column,
+                                     edge->source_name, edge->source_column));
+    }
 }
 
 /* Where its rows come from, and how they go in. */

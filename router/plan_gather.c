@@ -290,6 +290,7 @@ static bool hide_rows(struct gathering *g, struct gather_table *table,
         return false;
     if (own.sql != from->source.sql)
         table->create = make_table(p, table, &own, "");
+    table->own = own;
     table->hides = rule->keyspace->ghosts;
     table->hidden = from->source;
     for (int i = 0; i < table->nshards; i++)
@@ -333,6 +334,8 @@ static bool fill_table(struct gathering *g, int index, unsigned home, struct gat
     const struct table_rule *rule = plan_rule(p, from->relation->schema, from->relation->name);
     table->name = from->relation->name;
     table->relation = temporary_name(p, from->name ? from->name : table->name);
+    table->mentions = from->mentions;
+    table->own = from->source;
     table->add_key = add_key(p, from, table->relation);
     table->text = travels_as_text(from);
     table->source = from->source;
@@ -395,6 +398,51 @@ static const char *reason(struct planner *p)
     return arena_strndup(p->arena, message, len);
 }
 
+/* A value of the table's key tells the shard, if its bytes are those that the shards have hashed. */
+static const struct keyspace *edge_keyspace(const struct gathering *g,
+                                            const struct rewrite_edge *edge)
+{
+    const struct planner *p = g->p;
+    const struct schema_relation *relation = g->rewrite.tables[edge->table].relation;
+    const struct table_rule *rule = plan_rule(p, relation->schema, relation->name);
+    const struct route_session *session = p->input->session;
+    if (rule->class != TABLE_SHARDED || rule->nparts || !same_name(rule->key, edge->column) ||
+        (rule->keyspace->type == KEY_TEXT && session && session->foreign_encoding))
+        return NULL;
+    return rule->keyspace;
+}
+
+/* What the gathering shard has may change between two statements of a transaction, but where the gather has a
+ * snapshot of its own for all of them. */
+static bool is_steady(const struct planner *p)
+{
+    const struct route_session *session = p->input->session;
+    return !p->plan->write && !(session && session->in_transaction);
+}
+
+static void fill_edges(struct gathering *g, struct gather_plan *gather)
+{
+    struct gather_edge *edges = arena_array(g->p->arena, struct gather_edge, g->rewrite.nedges + 1);
+    gather->edges = edges;
+    for (int i = 0; i < g->rewrite.nedges; i++) {
+        const struct rewrite_edge *from = &g->rewrite.edges[i];
+        const struct schema_relation *relation = g->rewrite.tables[from->table].relation;
+        if (from->source < 0 && !is_steady(g->p))
+            continue;
+        gather->steady |= from->source < 0;
+        edges[gather->nedges++] =
+            (struct gather_edge){.table = from->table,
+                                 .mention = from->mention,
+                                 .column = from->column,
+                                 .type = schema_column(relation, from->column)->type_oid,
+                                 .source = from->source,
+                                 .source_name = from->source_name,
+                                 .source_column = from->source_column,
+                                 .rows = from->rows,
+                                 .keyspace = edge_keyspace(g, from)};
+    }
+}
+
 static void fill_plan(struct gathering *g, struct shard_query *query)
 {
     struct planner *p = g->p;
@@ -407,6 +455,7 @@ static void fill_plan(struct gathering *g, struct shard_query *query)
     for (int i = 0; i < gather->ntables; i++)
         if (!fill_table(g, i, home, &gather->tables[i]))
             return;
+    fill_edges(g, gather);
     gather->empty =
         p->input->statement->kind == STMT_EXPLAIN && !p->input->statement->explain_analyze;
     plan->kind = PLAN_SCATTER;

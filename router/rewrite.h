@@ -79,12 +79,29 @@ struct rewrite_gather_table {
     bool keyed; /* out: rows may be grouped by the primary key, all of whose columns are used */
     struct shard_query source; /* out: "SELECT columns FROM table WHERE ...", without `shard` */
     const char *probe; /* out: reads no row, but only who may read these columns can run it */
+    int mentions;      /* out: how often the query names it */
+};
+
+/*
+ * One mention of a table, of which the query can use only rows that have in `column` a value that some row of another
+ * relation has in `source_column`, by an = of the same type. Where all mentions of a table have such an edge, the
+ * other rows need not be fetched.
+ */
+struct rewrite_edge {
+    int table, mention; /* both counted from 0 */
+    const char *column;
+    int source; /* a table; -1: a relation that is read where it is: */
+    const char *source_name;
+    const char *source_column;
+    struct shard_query rows; /* ... by this, "SELECT source_column FROM relation WHERE ..." */
 };
 
 struct rewrite_gather {
     const struct schema *schema;
     struct rewrite_gather_table *tables;
     int ntables;
+    struct rewrite_edge *edges; /* out */
+    int nedges;
     const char
         *obstacle; /* out, when it cannot be done: what is in the way; NULL: the form of the text */
 };
@@ -96,6 +113,8 @@ struct rewrite_gather {
  */
 bool rewrite_gather(const char *text, struct rewrite_gather *gather, struct arena *arena,
                     struct shard_query *out);
+/* Whether values of the two types are equal by one and the same =, which a btree index has. */
+bool rewrite_equal_types(uint32_t a, uint32_t b);
 
 /* Where the items of a list of values stand in a text. */
 struct rewrite_items {

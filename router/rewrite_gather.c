@@ -7,37 +7,14 @@
  * a table get the rows that any of them needs.
  */
 #include "pgshunt/change.h"
-#include "router/rewrite_internal.h"
+#include "router/rewrite_gather_internal.h"
 
 #include <string.h>
 #include <strings.h>
 
-/* Rows that one table's mentions let through: an OR of ANDs. */
-struct demand {
-    const char *name; /* of the relation */
-    bool mentioned;
-    bool again;      /* ... more than once */
-    bool everything; /* some mention needs all rows */
-    bool only, all;  /* there is a mention with ONLY, one without */
-    List *alternatives;
-};
-
-struct survey {
-    struct rewrite_gather *gather;
-    struct demand *demands; /* one per table */
-    List *names;            /* every word that may be a column, as String nodes */
-    List *bare;             /* those of them that stand at the end: no qualifiers */
-    List *made;             /* names that the query itself gives to columns */
-    List *qualified;        /* RangeVars of our tables that say a schema */
-    bool whole_rows;        /* `*`, NATURAL, or columns by their place */
-    bool groups;            /* there is a GROUP BY */
-    List *aliases;
-};
-
 /* ---- the tables ---- */
 
-/* The table that a FROM item means; -1: none of ours. */
-static int find_table(const struct survey *s, const RangeVar *range)
+int gather_find_table(const struct survey *s, const RangeVar *range)
 {
     for (int i = 0; i < s->gather->ntables; i++) {
         const struct rewrite_gather_table *table = &s->gather->tables[i];
@@ -49,7 +26,7 @@ static int find_table(const struct survey *s, const RangeVar *range)
     return -1;
 }
 
-static const char *visible_name(const RangeVar *range)
+const char *gather_visible_name(const RangeVar *range)
 {
     return range->alias ? range->alias->aliasname : range->relname;
 }
@@ -110,7 +87,7 @@ static void note_others(struct survey *s, const RangeVar *range)
 
 static void note_range(struct survey *s, RangeVar *range)
 {
-    int table = find_table(s, range);
+    int table = gather_find_table(s, range);
     note_alias(s, range->alias);
     s->aliases = lappend(s->aliases, makeString(pstrdup(range->relname)));
     if (table < 0) {
@@ -119,6 +96,7 @@ static void note_range(struct survey *s, RangeVar *range)
     }
     s->demands[table].again |= s->demands[table].mentioned;
     s->demands[table].mentioned = true;
+    s->demands[table].mentions = lappend(s->demands[table].mentions, range);
     if (range->schemaname || s->gather->tables[table].name)
         s->qualified = lappend(s->qualified, range);
     if (range->inh)
@@ -170,7 +148,8 @@ static bool survey_node(Node *node, void *context)
     case T_CommonTableExpr: {
         const CommonTableExpr *cte = (CommonTableExpr *)node;
         RangeVar as = {.type = T_RangeVar, .relname = cte->ctename};
-        if (find_table(s, &as) >= 0)
+        s->queries = lappend(s->queries, makeString(pstrdup(cte->ctename)));
+        if (gather_find_table(s, &as) >= 0)
             return obstacle(s, "a WITH query that has the name of a table");
         break;
     }
@@ -180,7 +159,7 @@ static bool survey_node(Node *node, void *context)
     return pgtree_children(node, survey_node, s);
 }
 
-static bool has_name(const List *names, const char *name)
+bool gather_has_name(const List *names, const char *name)
 {
     for (int i = 0; i < list_length(names); i++)
         if (strcmp(strVal(list_nth(names, i)), name) == 0)
@@ -206,23 +185,15 @@ static bool uses_whole_rows(const struct survey *s)
         return true;
     for (int i = 0; i < list_length(s->names); i++) {
         const char *name = strVal(list_nth(s->names, i));
-        bool item = has_name(s->aliases, name), column = is_column(s, name);
-        if (has_name(s->bare, name) ? item || (!column && !has_name(s->made, name))
-                                    : !column && !item && !has_name(s->made, name))
+        bool item = gather_has_name(s->aliases, name), column = is_column(s, name);
+        if (gather_has_name(s->bare, name) ? item || (!column && !gather_has_name(s->made, name))
+                                           : !column && !item && !gather_has_name(s->made, name))
             return true;
     }
     return false;
 }
 
 /* ---- conditions ---- */
-
-/* One FROM item at one query level, on trial. */
-struct mention {
-    const RangeVar *range;
-    const struct schema_relation *relation;
-    const SelectStmt *level;
-    bool unqualified; /* a column without a qualifier is this table's, if it has one of that name */
-};
 
 /* 'now' and its kin are read by each server's own clock. */
 static bool tells_time(const Node *node)
@@ -247,11 +218,11 @@ static bool is_own_column(const struct mention *m, const ColumnRef *column)
     if (!IsA(last, String) || !schema_column(m->relation, strVal(last)))
         return false;
     if (fields == 1)
-        return m->unqualified;
+        return m->unqualified || reduce_owner(m->survey, m->level, strVal(last)) == m->range;
     if (fields != 2)
         return false;
     const Node *qualifier = linitial(column->fields);
-    return IsA(qualifier, String) && strcmp(strVal(qualifier), visible_name(m->range)) == 0;
+    return IsA(qualifier, String) && strcmp(strVal(qualifier), gather_visible_name(m->range)) == 0;
 }
 
 /* Walks while all is fine: true ends it. */
@@ -346,22 +317,27 @@ static bool stands_alone(const struct mention *m)
            linitial(m->level->fromClause) == (const void *)m->range;
 }
 
+List *gather_conditions(const struct survey *s, struct mention *m, Node *top, bool nullable)
+{
+    List *taken = NIL;
+    m->survey = s;
+    m->unqualified = stands_alone(m);
+    if (nullable || (m->range->alias && m->range->alias->colnames))
+        return NIL;
+    taken = take_conditions(m, m->level->whereClause, taken);
+    return take_join_conditions(m, top, taken);
+}
+
 static void demand_rows(struct survey *s, const SelectStmt *level, Node *item, RangeVar *range,
                         bool nullable)
 {
-    int table = find_table(s, range);
+    int table = gather_find_table(s, range);
     if (table < 0)
         return;
     struct demand *demand = &s->demands[table];
     struct mention m = {
         .range = range, .relation = s->gather->tables[table].relation, .level = level};
-    bool renamed = range->alias && range->alias->colnames;
-    List *taken = NIL;
-    m.unqualified = stands_alone(&m);
-    if (!nullable && !renamed) {
-        taken = take_conditions(&m, level->whereClause, taken);
-        taken = take_join_conditions(&m, item, taken);
-    }
+    List *taken = gather_conditions(s, &m, item, nullable);
     if (taken == NIL)
         demand->everything = true;
     else
@@ -408,11 +384,11 @@ static void check_names(struct survey *s, const Node *item, List **names)
     if (!IsA(item, RangeVar))
         return;
     const RangeVar *range = (const RangeVar *)item;
-    int table = find_table(s, range);
+    int table = gather_find_table(s, range);
     const char *name = range->relname;
     if (range->alias || table < 0 || !s->gather->tables[table].name)
         return; /* what is wrong then is wrong anywhere */
-    if (has_name(*names, name))
+    if (gather_has_name(*names, name))
         obstacle(s, "two tables of one name in one FROM");
     *names = lappend(*names, makeString(pstrdup(name)));
 }
@@ -492,6 +468,11 @@ static void choose_columns(const struct survey *s, struct rewrite_gather_table *
     table->keyed = s->groups && has_whole_key(table);
     if (!some && relation->ncolumns) /* a table without columns cannot be copied */
         table->used[0] = true;
+}
+
+Node *gather_where(const List *conditions)
+{
+    return conditions == NIL ? NULL : bool_expr(AND_EXPR, (List *)conditions);
 }
 
 /* A column, or `*`. */
@@ -608,7 +589,7 @@ static void take_off_schemas(struct survey *s, Node *query)
 {
     for (int i = 0; i < list_length(s->qualified); i++) {
         RangeVar *range = list_nth(s->qualified, i);
-        const char *name = s->gather->tables[find_table(s, range)].name;
+        const char *name = s->gather->tables[gather_find_table(s, range)].name;
         if (name && !range->alias) {
             range->alias = new_node(sizeof *range->alias, T_Alias);
             range->alias->aliasname = range->relname;
@@ -620,22 +601,25 @@ static void take_off_schemas(struct survey *s, Node *query)
     drop_schemas(query, NULL);
 }
 
-/* The last tree is the query itself, the others are the tables' sources. */
-static bool write_texts(struct rewriting *r, struct survey *s, Node **trees, bool query_changes,
-                        struct arena *arena, struct shard_query *out)
+/* A tree, and where its text goes. */
+struct text {
+    Node *tree;
+    struct shard_query *to;
+};
+
+static bool write_texts(struct rewriting *r, const struct text *texts, int count,
+                        struct arena *arena)
 {
-    int ntables = s->gather->ntables, count = ntables + query_changes;
     PgQueryProtobuf *packed = palloc0(sizeof *packed * (size_t)(count + 1));
     bool ok = true;
     for (int i = 0; i < count; i++) {
-        r->statement = trees[i];
+        r->statement = texts[i].tree;
         packed[i] = rewrite_pack(r);
     }
     for (int i = 0; i < count; i++) {
-        struct shard_query *to = i < ntables ? &s->gather->tables[i].source : out;
-        r->statement = trees[i];
-        ((RawStmt *)linitial(r->parsed.tree))->stmt = trees[i];
-        ok &= rewrite_text(r, packed[i], arena, to);
+        r->statement = texts[i].tree;
+        ((RawStmt *)linitial(r->parsed.tree))->stmt = texts[i].tree;
+        ok &= rewrite_text(r, packed[i], arena, texts[i].to);
     }
     return ok;
 }
@@ -676,17 +660,26 @@ bool rewrite_gather(const char *text, struct rewrite_gather *gather, struct aren
     if (gather->obstacle)
         return rewrite_abandon(&r);
     bool all = uses_whole_rows(&s), changes = s.qualified != NIL;
-    Node **trees = palloc0(sizeof *trees * (size_t)(gather->ntables + 1));
+    Node **rows;
+    reduce_find(&s, r.statement, arena, &rows);
+    struct text *texts = palloc0(sizeof *texts * (size_t)(gather->ntables + gather->nedges + 1));
+    int count = 0;
     for (int i = 0; i < gather->ntables; i++) {
         choose_columns(&s, &gather->tables[i], all);
         gather->tables[i].probe = probe(&gather->tables[i], arena);
-        trees[i] = source_select(&gather->tables[i], &s.demands[i]);
+        gather->tables[i].mentions = list_length(s.demands[i].mentions);
+        texts[count++] = (struct text){source_select(&gather->tables[i], &s.demands[i]),
+                                       &gather->tables[i].source};
     }
-    trees[gather->ntables] = r.statement;
+    for (int i = 0; i < gather->nedges; i++)
+        if (rows[i])
+            texts[count++] = (struct text){rows[i], &gather->edges[i].rows};
     *out = (struct shard_query){.sql = text};
-    if (changes)
+    if (changes) {
         take_off_schemas(&s, r.statement);
-    bool ok = write_texts(&r, &s, trees, changes, arena, out);
+        texts[count++] = (struct text){r.statement, out};
+    }
+    bool ok = write_texts(&r, texts, count, arena);
     rewrite_abandon(&r);
     return ok;
 }

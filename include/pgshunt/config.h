@@ -305,6 +305,7 @@ struct config {
     int max_replication; /* replication sessions */
     int64_t max_message; /* largest Query/Parse/Bind taken, bytes */
     int64_t max_groups;  /* groups a cross-shard GROUP BY may hold */
+    int64_t semi_join_values, semi_join_factor; /* see reduce.h */
     int64_t max_gather;  /* bytes that one query may bring to one server from others; 0: no limit */
     int lookup_cache;    /* values of lookup columns whose shard is remembered; 0: none */
     int client_statements;           /* prepared statements of one client */

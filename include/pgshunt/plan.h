@@ -160,6 +160,8 @@ struct gather_table {
     const bool *hides; /* by shard: `hidden` is for it; NULL: for none */
     unsigned *shards;  /* which are these */
     int nshards;
+    struct shard_query own; /* the gathering shard's rows, as `create` has them */
+    int mentions;           /* how often the query names it: see struct gather_edge */
     bool identified; /* `source` is not quite the same for all of them: see change_of_shard() */
     bool text; /* rows travel as text: binary values of its types are not alike on all shards */
 };
@@ -171,6 +173,23 @@ static inline const struct shard_query *gather_source(const struct gather_table 
     return table->hides && table->hides[shard] ? &table->hidden : &table->source;
 }
 
+/*
+ * A semi-join: of one mention of a table only those rows are needed that have in `column` a value that some row of
+ * another has in `source_column`. Where each mention has such an edge whose values are known, the table can be fetched
+ * without its other rows. Whether that pays, statistics say: gather_reduce.h.
+ */
+struct gather_edge {
+    int table, mention; /* counted from 0 */
+    const char *column;
+    uint32_t type; /* of the column */
+    int source;    /* a table; -1: a relation that the gathering shard has: */
+    const char *source_name;
+    const char *source_column;
+    struct shard_query rows; /* ... read by this: one column */
+    const struct keyspace
+        *keyspace; /* `column` is the table's key: a value tells its shard; else NULL */
+};
+
 struct gather_plan {
     struct gather_table *tables;
     int ntables;
@@ -181,6 +200,10 @@ struct gather_plan {
     bool empty;      /* EXPLAIN: the tables stay without rows */
     bool cursor;     /* DECLARE: a portal is opened for the query */
     const char *why; /* why no better gear would do */
+    const struct gather_edge *edges;
+    int nedges;
+    /* Some edge has a source of the gathering shard: its rows must be the same for the query as for the edge. */
+    bool steady;
 };
 
 struct plan {

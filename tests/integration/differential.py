@@ -266,12 +266,12 @@ def ends_ordered(sql):
 
 
 @contextmanager
-def shards_and_one(keyspaces, reference, script, rows, shards=3):
+def shards_and_one(keyspaces, reference, script, rows, shards=3, options=None):
     """Three shards behind pgshunt with these rows, and one database with all of them: yields proxy and node."""
     with Cluster(shards=shards, replicas=0) as cluster:
         node = cluster.shards[0].primary
         cluster.create_database("oracle")
-        with Proxy(cluster, keyspaces=keyspaces, reference=reference) as proxy:
+        with Proxy(cluster, keyspaces=keyspaces, reference=reference, options=options or {}) as proxy:
             proxy.wait_nodes()
             both = Both(proxy, node)
             for statement in script.split(";"):

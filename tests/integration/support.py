@@ -1,4 +1,5 @@
 """What several integration tests share: asserting refusals, reading a plan, talking in raw protocol messages."""
+import re
 import socket
 import struct
 from contextlib import contextmanager
@@ -27,6 +28,15 @@ def explain(connection, query, params=None):
     cursor = connection.cursor()
     cursor.execute("EXPLAIN " + query, params)
     return "\n".join(str(row[0]) for row in cursor.fetchall()).lower()
+
+
+def semijoins(connection, query, params=None):
+    """What EXPLAIN ANALYZE says: the lines about semi-joins, and how many rows came from the other shards."""
+    cursor = connection.cursor()
+    cursor.execute("EXPLAIN ANALYZE " + query, params)
+    lines = [row[0] for row in cursor.fetchall()]
+    rows = sum(int(match[1]) for line in lines if (match := re.match(r"  rows from \w+: (\d+) in", line)))
+    return [line.strip() for line in lines if line.strip().startswith("semi-join:")], rows
 
 
 def fetch(connection, query, params=None):

@@ -5,13 +5,13 @@ import pytest
 
 import tpch
 from harness import Cluster, Proxy
-from support import explain
+from support import explain, semijoins
 
 pytestmark = [pytest.mark.core, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def sides():
+def loaded():
     tables = tpch.rows()
     with Cluster(shards=3, replicas=0) as cluster:
         cluster.create_database("oracle")
@@ -23,7 +23,23 @@ def sides():
                     for statement in tpch.SCHEMA:
                         side.cursor().execute(statement)
                     tpch.load(side, tables)
-                yield app, one
+                yield app, one, cluster
+
+
+@pytest.fixture(scope="module")
+def reducing(loaded):
+    """A proxy that leaves out rows which join nothing, however few there are."""
+    _, one, cluster = loaded
+    with Proxy(cluster, keyspaces=tpch.KEYSPACES, reference=tpch.REFERENCE, options={"routing": {"semi_join_factor": 0}}) as proxy:
+        proxy.wait_nodes()
+        with closing(proxy.connect()) as app:
+            app.autocommit = True
+            yield app, one
+
+
+@pytest.fixture
+def sides(loaded):
+    return loaded[:2]
 
 
 def answer(connection, sql, parameters=None):
@@ -45,6 +61,16 @@ def test_query(sides, number):
     columns, rows = answer(one, tpch.QUERIES[number])
     assert rows and rows[0] != (None,), "a query that finds nothing shows nothing"
     assert answer(app, tpch.QUERIES[number]) == (columns, rows)
+
+
+@pytest.mark.parametrize("number", sorted(tpch.QUERIES))
+def test_query_with_semijoins(reducing, number):
+    app, one = reducing
+    assert answer(app, tpch.QUERIES[number]) == answer(one, tpch.QUERIES[number])
+
+
+def test_semijoins_leave_rows_out(reducing):
+    assert len([number for number in tpch.QUERIES if semijoins(reducing[0], tpch.QUERIES[number])[0]]) >= 8
 
 
 @pytest.mark.parametrize("number", sorted(tpch.COLOCATED))
