@@ -47,7 +47,9 @@ bool apply_pipe_failed(struct apply *apply, const struct pipe *pipe, const char 
     failure->error = pipe->error;
     snprintf(failure->error.text, sizeof failure->error.text, "%s: %.480s", side, pipe->error.text);
     snprintf(failure->mend, sizeof failure->mend, "%.255s", pipe->error.hint);
-    failure->passing = apply_is_passing(pipe->error.sqlstate);
+    failure->passing =
+        apply_is_passing(pipe->error.sqlstate) ||
+        (!apply->options.careful && strcmp(pipe->error.sqlstate, APPLY_THERE_ALREADY) == 0);
     return false;
 }
 
@@ -91,8 +93,7 @@ static const char source_settings[] =
     " set_config('intervalstyle', 'postgres', false), set_config('lc_monetary', 'C', false),"
     " set_config('extra_float_digits', '3', false), set_config('bytea_output', 'hex', false)";
 
-static bool set_up_target(struct apply *apply, struct db *target, uint64_t *position,
-                          struct db_error *error)
+static bool set_up_target(struct apply *apply, struct db *target, struct db_error *error)
 {
     const char *origin = apply->options.origin;
     unsigned high = 0, low = 0;
@@ -105,12 +106,13 @@ static bool set_up_target(struct apply *apply, struct db *target, uint64_t *posi
         db_query(target, SETUP_MS, error, "SELECT pg_replication_origin_session_progress(true)", 0);
     if (rows && !PQgetisnull(rows, 0, 0))
         sscanf(PQgetvalue(rows, 0, 0), "%X/%X", &high, &low);
-    *position = (uint64_t)high << 32 | low;
+    apply->known_until = (uint64_t)high << 32 | low;
+    apply->progress.applied = apply->known_until;
     PQclear(rows);
     return rows != NULL;
 }
 
-static bool prepare_statements(struct apply *apply)
+bool apply_prepare_fixed(struct apply *apply)
 {
     return pipe_prepare(&apply->target, "position",
                         "SELECT pg_replication_origin_xact_setup($1::pg_lsn, $2::timestamptz)", 0,
@@ -119,8 +121,7 @@ static bool prepare_statements(struct apply *apply)
                         "INSERT INTO pgshunt.applied (job, source, lsn, marker)"
                         " VALUES ($1, $2, $3::pg_lsn, $4) ON CONFLICT (job, source) DO UPDATE"
                         " SET lsn = EXCLUDED.lsn, marker = EXCLUDED.marker",
-                        0, NULL) &&
-           pipe_sync(&apply->target, NULL) && pipe_wait(&apply->target, 0);
+                        0, NULL);
 }
 
 /* While one session is waited for, the other's answers are taken too. */
@@ -139,12 +140,12 @@ static bool open_pipes(struct apply *apply, struct db *source, struct db *target
     return pipe_open(&apply->target, target, apply, attend, options->stop) && good;
 }
 
-static bool begin(struct apply *apply, struct db *source, struct db *target, uint64_t *position)
+static bool begin(struct apply *apply, struct db *source, struct db *target)
 {
     struct apply_failure *failure = &apply->failure;
     struct db_error error;
     bool ready = db_run(source, SETUP_MS, &error, source_settings, 0) &&
-                 set_up_target(apply, target, position, &error);
+                 set_up_target(apply, target, &error);
     if (!ready) {
         failure->error = error;
         failure->passing = apply_is_passing(error.sqlstate);
@@ -153,20 +154,20 @@ static bool begin(struct apply *apply, struct db *source, struct db *target, uin
     bool piped = open_pipes(apply, source, target);
     if (!ready)
         return false;
-    return (piped && prepare_statements(apply)) || target_failed(apply);
+    return (piped && apply_prepare_fixed(apply) && pipe_sync(&apply->target, NULL) &&
+            pipe_wait(&apply->target, 0)) ||
+           target_failed(apply);
 }
 
 struct apply *apply_open(const struct apply_options *options, struct db *source, struct db *target,
-                         uint64_t *position, struct apply_failure *failure)
+                         struct apply_failure *failure)
 {
     struct apply *apply = mem_alloc(sizeof *apply);
     apply->options = *options;
     apply->source_keys = ghostkeys_new(options->moves->map);
     apply->target_keys = ghostkeys_new(options->moves->map);
-    if (begin(apply, source, target, position)) {
-        apply->progress.applied = *position;
+    if (begin(apply, source, target))
         return apply;
-    }
     *failure = apply->failure;
     apply_close(apply);
     return NULL;
@@ -185,6 +186,7 @@ void apply_close(struct apply *apply)
         free(apply->commits[i]);
     free(apply->marker);
     buffer_release(&apply->sql);
+    buffer_release(&apply->values);
     free(apply);
 }
 
@@ -205,6 +207,7 @@ bool apply_begin(struct apply *apply, uint64_t lsn)
     if (strict != apply->strict && apply->open && !apply_send_all(apply))
         return false; /* what waits is judged by what was */
     apply->strict = strict;
+    apply->known = lsn < apply->known_until;
     apply->within = true;
     return true;
 }
@@ -215,7 +218,7 @@ bool apply_end(struct apply *apply, uint64_t end, int64_t time)
     apply->end = end;
     apply->time = time;
     apply->progress.transactions++;
-    if (!apply->open && !apply->ncommits)
+    if (!apply->open && !apply->ncommits && !apply->known)
         apply->progress.applied =
             end; /* nothing of it was for us, and nothing before is under way */
     return true;
@@ -241,7 +244,47 @@ int apply_commits_under_way(const struct apply *apply)
     return apply->ncommits;
 }
 
+/* ---- keys for the source ---- */
+
+static void took_keys(void *arg, const struct pipe_expected *expected, const PGresult *result)
+{
+    struct apply *apply = arg;
+    (void)result;
+    apply->key_groups--;
+    apply->keys_kept = (uint64_t)expected->number;
+}
+
+bool apply_send_source_keys(struct apply *apply)
+{
+    if (ghostkeys_empty(apply->source_keys))
+        return true;
+    /* Those of a transaction that is not complete may be among them; of all before none is missing. */
+    struct pipe_expected expected = {.take = took_keys, .number = (int64_t)apply->end};
+    apply->key_groups++;
+    return (ghostkeys_send(apply->source_keys, &apply->source) &&
+            pipe_sync(&apply->source, &expected)) ||
+           source_failed(apply);
+}
+
+bool apply_keys_are_kept(const struct apply *apply)
+{
+    return !apply->key_groups && ghostkeys_empty(apply->source_keys);
+}
+
+uint64_t apply_kept(const struct apply *apply)
+{
+    if (!apply_keys_are_kept(apply))
+        return apply->keys_kept;
+    return apply->end < apply->known_until ? apply->end : UINT64_MAX;
+}
+
 /* ---- commit ---- */
+
+/* Of what is complete. What was known may be complete again. */
+static uint64_t position_of(const struct apply *apply)
+{
+    return apply->end > apply->known_until ? apply->end : apply->known_until;
+}
 
 static void took_commit(void *arg, const struct pipe_expected *expected, const PGresult *result)
 {
@@ -258,24 +301,22 @@ static void took_commit(void *arg, const struct pipe_expected *expected, const P
     memmove(apply->commits, apply->commits + 1, sizeof apply->commits - sizeof *apply->commits);
     apply->ncommits--;
     if (!apply->ncommits && !apply->open && !apply->within)
-        apply->progress.applied = apply->end;
+        apply->progress.applied = position_of(apply);
 }
 
-/* The keys of rows that are committed on the target are on the source before; see docs/internals/resharding.md. */
+/* Before a marker is committed, the source has all keys; see docs/internals/resharding.md. */
 static bool settle_source_keys(struct apply *apply)
 {
-    if (!ghostkeys_empty(apply->source_keys) &&
-        (!ghostkeys_send(apply->source_keys, &apply->source) || !pipe_sync(&apply->source, NULL)))
-        return source_failed(apply);
-    return pipe_wait(&apply->source, 0) || source_failed(apply);
+    return apply_send_source_keys(apply) && (pipe_wait(&apply->source, 0) || source_failed(apply));
 }
 
 static bool send_marker(struct apply *apply)
 {
+    uint64_t position = position_of(apply);
     char lsn[32];
     if (!apply->marker)
         return true;
-    snprintf(lsn, sizeof lsn, "%X/%X", (unsigned)(apply->end >> 32), (unsigned)apply->end);
+    snprintf(lsn, sizeof lsn, "%X/%X", (unsigned)(position >> 32), (unsigned)position);
     const char *values[] = {apply->options.job, apply->options.source, lsn, apply->marker};
     const struct pipe_parameters parameters = {4, values, NULL, NULL};
     return pipe_execute(&apply->target, "marker", &parameters, NULL);
@@ -283,9 +324,10 @@ static bool send_marker(struct apply *apply)
 
 static bool send_position(struct apply *apply)
 {
+    uint64_t position = position_of(apply);
     unsigned char bytes[16];
-    wire_set32(bytes, (uint32_t)(apply->end >> 32));
-    wire_set32(bytes + 4, (uint32_t)apply->end);
+    wire_set32(bytes, (uint32_t)(position >> 32));
+    wire_set32(bytes + 4, (uint32_t)position);
     wire_set32(bytes + 8, (uint32_t)((uint64_t)apply->time >> 32));
     wire_set32(bytes + 12, (uint32_t)apply->time);
     const char *values[] = {(char *)bytes, (char *)bytes + 8};
@@ -296,7 +338,7 @@ static bool send_position(struct apply *apply)
 
 static bool send_commit(struct apply *apply)
 {
-    struct pipe_expected expected = {.take = took_commit, .number = (int64_t)apply->end};
+    struct pipe_expected expected = {.take = took_commit, .number = (int64_t)position_of(apply)};
     return send_marker(apply) && send_position(apply) && pipe_run(&apply->target, "COMMIT", NULL) &&
            pipe_sync(&apply->target, &expected);
 }
@@ -309,7 +351,7 @@ bool apply_commit(struct apply *apply)
         return false;
     if (!ghostkeys_send(apply->target_keys, &apply->target))
         return target_failed(apply);
-    if (!settle_source_keys(apply))
+    if (apply->marker && !settle_source_keys(apply))
         return false;
     while (apply->ncommits == APPLY_COMMITS)
         if (!pipe_wait(&apply->target, apply->target.count - 1))
@@ -334,6 +376,9 @@ static bool take_message(struct apply *apply, const struct pgoutput_message *mes
 
 bool apply_change(struct apply *apply, const struct pgoutput_message *message)
 {
+    bool described = message->kind == PGOUTPUT_TYPE || message->kind == PGOUTPUT_RELATION;
+    if (apply->known && !described)
+        return apply_row_keys(apply, message);
     switch ((int)message->kind) {
     case PGOUTPUT_TYPE:
         apply_read_type(apply, message);
@@ -364,7 +409,7 @@ bool apply_take(struct apply *apply)
 
 bool apply_wait(struct apply *apply)
 {
-    return pipe_wait(&apply->target, 0) || target_failed(apply);
+    return (pipe_wait(&apply->target, 0) || target_failed(apply)) && settle_source_keys(apply);
 }
 
 static void took_source_end(void *arg, const struct pipe_expected *expected, const PGresult *result)
@@ -383,6 +428,8 @@ bool apply_ask_source(struct apply *apply)
     struct pipe_expected expected = {.take = took_source_end, .number = db_clock_ms()};
     if (apply->asking || apply->source.waiting)
         return true;
+    if (!apply_send_source_keys(apply))
+        return false;
     apply->asking = true;
     return (pipe_run(&apply->source, "SELECT pg_current_wal_flush_lsn()", &expected) &&
             pipe_sync(&apply->source, NULL)) ||

@@ -5,11 +5,14 @@
  *
  * Only rows of buckets that the link moves are touched. In each transaction on the target go with the data: the keys
  * of rows that are new there (ghost keys), the position (replication origin), the newest marker. The keys of
- * such rows are in the *source's* table of ghost keys before it commits. So what apply_progress() says is complete on both sides.
+ * such rows go into the *source's* table of ghost keys as well, which may be later; but a marker is committed behind them, and
+ * apply_kept() tells up to where both sides are complete and durable. What the target had when it was opened, and comes once
+ * more because the source may lack keys, is only looked through for those.
  *
  * Until `consistent_after` the target may have newer rows than the position (chunks copied under a later snapshot): changes
  * are carried out so that the rows are right when that position is passed. Behind it a change of a row that is
- * not there is counted as missed: something is wrong.
+ * not there is counted as missed: something is wrong. A row that is inserted and is there fails with 23505, which is passing: try
+ * again, `careful`.
  */
 #ifndef PGSHUNT_RESHARDER_APPLY_H
 #define PGSHUNT_RESHARDER_APPLY_H
@@ -22,6 +25,9 @@
 /* Logical messages with this prefix are markers. */
 #define APPLY_MARKER_PREFIX "pgshunt"
 
+/* The SQLSTATE of a row that is inserted and is there. */
+#define APPLY_THERE_ALREADY "23505"
+
 struct apply;
 
 struct apply_options {
@@ -32,13 +38,15 @@ struct apply_options {
     const char *source; /* the shard's name, for pgshunt.applied */
     const char *origin; /* on the target; made by the caller */
     uint64_t consistent_after;
+    bool
+        careful; /* a row that is inserted may be there, against all expectation: it gets the new values */
     void *arg;
     void (*attend)(void *arg);         /* at least every 250 ms while a call waits */
     const volatile sig_atomic_t *stop; /* what waits fails */
 };
 
 struct apply_progress {
-    uint64_t applied; /* all up to here is on the target, committed; 0: nothing since the start */
+    uint64_t applied; /* all up to here is on the target, committed; where it was at the start */
     int64_t inserted, updated, deleted;     /* rows */
     int64_t left_out;                       /* rows that do not move */
     int64_t missed_updates, missed_deletes; /* rows that were not there: the sides differ */
@@ -55,12 +63,9 @@ struct apply_failure {
     bool passing;   /* worth another try */
 };
 
-/*
- * Both sessions are taken over, whatever comes of it. *position: where to go on, 0: where the slot is. NULL: `failure` says
- * why.
- */
+/* Both sessions are taken over, whatever comes of it. NULL: `failure` says why. Go on where the slot is. */
 struct apply *apply_open(const struct apply_options *options, struct db *source, struct db *target,
-                         uint64_t *position, struct apply_failure *failure);
+                         struct apply_failure *failure);
 void apply_close(struct apply *apply); /* NULL is ignored; what is not committed is undone */
 
 /* A transaction whose commit is at `lsn` begins. */
@@ -81,9 +86,16 @@ bool apply_has_pending(const struct apply *apply);
 int apply_commits_under_way(const struct apply *apply);
 /* Takes what the servers have answered. */
 MUST_CHECK bool apply_take(struct apply *apply);
-/* Waits until the target has answered all. */
+/* Sends the keys that wait for the source, and waits until both servers have answered all. */
 MUST_CHECK bool apply_wait(struct apply *apply);
-/* Asks the source for the end of its WAL, unless it is being asked; the answer goes into the progress. */
+/* What is on the target the slot may forget up to here, for the keys' sake; UINT64_MAX: all of it. */
+uint64_t apply_kept(const struct apply *apply);
+/* Whether the source has the keys of all that was ever given. */
+bool apply_keys_are_kept(const struct apply *apply);
+/*
+ * Now and then, also while a call waits: sends the keys that wait for the source and asks it for the end of its WAL, unless it is
+ * being asked; the answer goes into the progress.
+ */
 MUST_CHECK bool apply_ask_source(struct apply *apply);
 int apply_socket(const struct apply *apply);        /* the target's, to be polled for reading */
 int apply_source_socket(const struct apply *apply); /* the source's */

@@ -12,6 +12,7 @@
 #include <xxhash.h>
 
 #include "pgshunt/arena.h"
+#include "pgshunt/wire.h"
 #include "resharder/apply_internal.h"
 
 #define PARAMETERS_MAX 16000            /* of a statement; the protocol has room for 65535 */
@@ -30,6 +31,8 @@ static int rows_at_most(const struct apply_shape *shape)
     if (shape->kind >= APPLY_MOVE)
         return 1;
     int rows = shape->nparams ? PARAMETERS_MAX / shape->nparams : 1;
+    if (shape->arrays && rows > apply_sizes[0])
+        return rows < APPLY_ROWS ? rows : APPLY_ROWS;
     for (int i = 0; i < APPLY_SIZES; i++)
         if (apply_sizes[i] <= rows)
             return apply_sizes[i];
@@ -52,11 +55,21 @@ static bool same_columns(const struct apply_relation *relation, const struct app
     return true;
 }
 
+static bool has_arrays(const struct apply_relation *relation)
+{
+    for (int i = 0; i < relation->ncolumns; i++)
+        if (!relation->columns[i].left_out && !relation->columns[i].array)
+            return false;
+    return true;
+}
+
 static struct apply_shape *new_shape(struct apply *apply, struct apply_relation *relation,
-                                     enum apply_kind kind, const struct pgoutput_tuple *row)
+                                     enum apply_kind kind, const struct pgoutput_tuple *row,
+                                     bool over)
 {
     struct apply_shape *shape = arena_new(&relation->arena, struct apply_shape);
     shape->kind = kind;
+    shape->over = over;
     shape->number = ++apply->shapes;
     shape->present = arena_array(&relation->arena, bool, relation->ncolumns + 1);
     for (int i = 0; i < relation->ncolumns; i++)
@@ -69,6 +82,7 @@ static struct apply_shape *new_shape(struct apply *apply, struct apply_relation 
             shape->nlocators += full ? !column->left_out : column->locator;
     }
     shape->nparams += shape->nlocators;
+    shape->arrays = kind < APPLY_MOVE && has_arrays(relation);
     shape->max = rows_at_most(shape);
     shape->next = relation->shapes;
     relation->shapes = shape;
@@ -78,10 +92,11 @@ static struct apply_shape *new_shape(struct apply *apply, struct apply_relation 
 static struct apply_shape *find_shape(struct apply *apply, struct apply_relation *relation,
                                       enum apply_kind kind, const struct pgoutput_tuple *row)
 {
+    bool over = kind == APPLY_INSERT && (!apply->strict || apply->options.careful);
     for (struct apply_shape *shape = relation->shapes; shape; shape = shape->next)
-        if (shape->kind == kind && same_columns(relation, shape, row))
+        if (shape->kind == kind && shape->over == over && same_columns(relation, shape, row))
             return shape;
-    return new_shape(apply, relation, kind, row);
+    return new_shape(apply, relation, kind, row, over);
 }
 
 static void name_of(const struct apply_shape *shape, int rows, char name[32])
@@ -104,6 +119,21 @@ static bool prepare(struct apply *apply, const struct apply_relation *relation,
     bool good = pipe_prepare(&apply->target, name, buffer_head(&apply->sql), (int)nparams, types);
     free(types);
     shape->prepared[size] = good;
+    apply->prepared++;
+    return good;
+}
+
+static bool prepare_arrays(struct apply *apply, const struct apply_relation *relation,
+                           struct apply_shape *shape)
+{
+    char name[32];
+    uint32_t *types = mem_alloc(((size_t)shape->nparams + 1) * sizeof *types);
+    apply_sql_array_types(relation, shape, types);
+    apply_sql(relation, shape, 0, &apply->sql);
+    name_of(shape, 0, name);
+    bool good = pipe_prepare(&apply->target, name, buffer_head(&apply->sql), shape->nparams, types);
+    free(types);
+    shape->prepared[APPLY_SIZES] = good;
     apply->prepared++;
     return good;
 }
@@ -138,6 +168,63 @@ static struct pipe_expected expected_of(const struct apply *apply, enum apply_ki
     return expected;
 }
 
+static void put_array(const struct apply_batch *batch, size_t parameter, uint32_t type,
+                      struct buffer *out)
+{
+    size_t nparams = (size_t)batch->shape->nparams;
+    const struct apply_value *value = &batch->values[parameter];
+    bool nulls = false;
+    for (int i = 0; i < batch->count; i++)
+        nulls = nulls || value[(size_t)i * nparams].length < 0;
+    wire_put32(out, 1);
+    wire_put32(out, nulls);
+    wire_put32(out, type);
+    wire_put32(out, batch->count);
+    wire_put32(out, 1);
+    for (int i = 0; i < batch->count; i++, value += nparams) {
+        wire_put32(out, value->length);
+        if (value->length > 0)
+            buffer_append(out, buffer_head(&batch->bytes) + value->offset, (size_t)value->length);
+    }
+}
+
+/* All rows of the batch, with an array for each column: one dimension, from 1. */
+static bool send_arrays(struct apply *apply, const struct apply_relation *relation,
+                        struct apply_batch *batch)
+{
+    struct apply_shape *shape = batch->shape;
+    if (!shape->prepared[APPLY_SIZES] && !prepare_arrays(apply, relation, shape))
+        return false;
+    size_t nparams = (size_t)shape->nparams;
+    struct buffer *out = &apply->values;
+    uint32_t *types = mem_alloc(nparams * sizeof *types);
+    size_t *offsets = mem_alloc((nparams + 1) * sizeof *offsets);
+    apply_sql_types(relation, shape, types);
+    buffer_clear(out);
+    for (size_t p = 0; p < nparams; p++) {
+        offsets[p] = buffer_length(out);
+        put_array(batch, p, types[p], out);
+    }
+    offsets[nparams] = buffer_length(out);
+    const char **values = mem_alloc(nparams * sizeof *values);
+    int *numbers = mem_alloc(2 * nparams * sizeof *numbers), *formats = numbers + nparams;
+    for (size_t p = 0; p < nparams; p++) {
+        values[p] = buffer_head(out) + offsets[p];
+        numbers[p] = (int)(offsets[p + 1] - offsets[p]);
+        formats[p] = 1;
+    }
+    char name[32];
+    name_of(shape, 0, name);
+    struct pipe_parameters parameters = {shape->nparams, values, numbers, formats};
+    struct pipe_expected expected = expected_of(apply, shape->kind, batch->count);
+    bool good = pipe_execute(&apply->target, name, &parameters, &expected);
+    free(types);
+    free(offsets);
+    free(values);
+    free(numbers);
+    return good;
+}
+
 /* `rows` of the batch, from the row `first`. */
 static bool send_rows(struct apply *apply, const struct apply_relation *relation,
                       struct apply_batch *batch, int first, int size)
@@ -169,7 +256,12 @@ static bool send_batch(struct apply *apply, const struct apply_relation *relatio
                        struct apply_batch *batch)
 {
     bool good = true;
-    for (int sent = 0, size = 0; sent < batch->count && good;) {
+    int sent = 0, size = 0;
+    if (batch->shape->arrays && !batch->texts && batch->count > 1) {
+        good = send_arrays(apply, relation, batch);
+        sent = batch->count;
+    }
+    while (sent < batch->count && good) {
         while (apply_sizes[size] > batch->count - sent || apply_sizes[size] > batch->shape->max)
             size++;
         good = send_rows(apply, relation, batch, sent, size);
@@ -178,6 +270,8 @@ static bool send_batch(struct apply *apply, const struct apply_relation *relatio
     size_t bytes = buffer_length(&batch->bytes);
     apply->batched -= bytes;
     batch->count = 0;
+    batch->texts = false;
+    memset(batch->index, 0, sizeof batch->index);
     if (batch->bytes.cap > BATCH_BYTES)
         buffer_release(&batch->bytes);
     else
@@ -219,7 +313,7 @@ bool apply_replan(struct apply *apply)
     bool good = true;
     if (apply->prepared > PREPARED_MAX) {
         forget_prepared(apply);
-        good = pipe_run(&apply->target, "DEALLOCATE ALL", NULL);
+        good = pipe_run(&apply->target, "DEALLOCATE ALL", NULL) && apply_prepare_fixed(apply);
     } else if (rows > 2 * apply->replanned_rows ||
                (rows > apply->replanned_rows && db_clock_ms() - apply->replanned_ms > REPLAN_MS)) {
         good = pipe_run(&apply->target, "DISCARD PLANS", NULL);
@@ -235,6 +329,7 @@ static void put_value(struct apply_batch *batch, struct apply_value *place,
                       const struct pgoutput_value *value)
 {
     place->binary = value->kind == PGOUTPUT_BINARY;
+    batch->texts = batch->texts || (value->bytes && !place->binary);
     place->length = value->bytes ? (int)value->length : -1;
     place->offset = buffer_length(&batch->bytes);
     if (!value->bytes)
@@ -291,10 +386,19 @@ uint64_t apply_locator_hash(const struct apply_relation *relation,
 
 static int find_hash(const struct apply_batch *batch, uint64_t hash)
 {
-    for (int i = 0; i < batch->count; i++)
-        if (batch->hashes[i] == hash)
-            return i;
+    for (uint64_t at = hash; batch->index[at % APPLY_INDEX]; at++)
+        if (batch->hashes[batch->index[at % APPLY_INDEX] - 1] == hash)
+            return batch->index[at % APPLY_INDEX] - 1;
     return -1;
+}
+
+static void put_hash(struct apply_batch *batch, int place, uint64_t hash)
+{
+    uint64_t at = hash;
+    while (batch->index[at % APPLY_INDEX])
+        at++;
+    batch->hashes[place] = hash;
+    batch->index[at % APPLY_INDEX] = (uint16_t)(place + 1);
 }
 
 /* The row that waits there is this one, not only of the same hash. */
@@ -367,7 +471,7 @@ static bool put_batched(struct apply *apply, struct apply_relation *relation,
         if (batch->count == batch->room)
             grow(batch);
         place = batch->count++;
-        batch->hashes[place] = hash;
+        put_hash(batch, place, hash);
     }
     put_row(apply, relation, batch, place, row, located);
     if (is_full(batch) && !send_batch(apply, relation, batch))

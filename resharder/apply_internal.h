@@ -7,14 +7,16 @@
 #include "resharder/ghostkeys.h"
 #include "resharder/pipe.h"
 
-/* Rows of one statement: the widest that is full. */
+/* Rows of one statement with a parameter for each value: the widest that is full. */
 #define APPLY_SIZES 4
-#define APPLY_ROWS 64
 extern const int apply_sizes[APPLY_SIZES];
+/* Rows that wait at most; a statement with an array for each column takes any number. */
+#define APPLY_ROWS 512
+#define APPLY_INDEX (2 * APPLY_ROWS)
 
 /* What a statement does with each row, and the order of a row's parameters. "Locator": the columns a row is found by. */
 enum apply_kind {
-    APPLY_INSERT,      /* all columns; a row that is there gets these values */
+    APPLY_INSERT,      /* all columns; see `over` */
     APPLY_UPDATE,      /* columns that are present, but the locator's; the locator */
     APPLY_DELETE,      /* the locator */
     APPLY_MOVE,        /* one row: columns that are present, the locator's too; the old locator */
@@ -27,6 +29,7 @@ enum apply_kind {
 struct apply_column {
     const char *name, *quoted;
     uint32_t type;      /* on the target */
+    uint32_t array;     /* the type of its arrays; 0: there is none, or it is one itself */
     const char *equals; /* the operator by which its indexes find it, as written in SQL */
     bool left_out;      /* computed on the target */
     bool always;        /* GENERATED ALWAYS AS IDENTITY: UPDATE may not set it */
@@ -38,11 +41,13 @@ struct apply_shape {
     struct apply_shape *next;
     enum apply_kind kind;
     int number;
+    bool over; /* APPLY_INSERT: the row may be there, and then gets these values */
     bool *present;
-    int nparams;   /* per row */
-    int nlocators; /* of them, the last ones */
-    int max;       /* rows of one statement */
-    bool prepared[APPLY_SIZES];
+    int nparams;                    /* per row */
+    int nlocators;                  /* of them, the last ones */
+    int max;                        /* rows that wait for it */
+    bool arrays;                    /* all columns have such types */
+    bool prepared[APPLY_SIZES + 1]; /* the last: with arrays */
 };
 
 /* Rows that wait to be sent as statements of one shape. */
@@ -56,7 +61,9 @@ struct apply_batch {
         bool binary;
     } * values;
     size_t nvalues;
+    bool texts;                  /* a value is in text form: no arrays */
     uint64_t hashes[APPLY_ROWS]; /* of the locators */
+    uint16_t index[APPLY_INDEX]; /* by the hash's low bits, or behind: a row's place + 1; 0: free */
 };
 
 struct apply_relation {
@@ -67,6 +74,7 @@ struct apply_relation {
     const char *schema, *name, *quoted;
     struct apply_column *columns;
     int ncolumns;
+    struct apply_failure *unfit; /* why none of its rows can be carried out; NULL: they can */
     int marker;                  /* column of pgshunt.marker; -1: another table */
     int key[SHARDMAP_MAX_PARTS]; /* the sharding key */
     uint32_t key_types[SHARDMAP_MAX_PARTS];
@@ -103,6 +111,7 @@ struct apply {
     bool open;      /* a transaction on the target */
     bool within;    /* ... and one of the source is under way */
     bool strict;    /* it is behind consistent_after */
+    bool known;     /* it was on the target at the start: only its keys count */
     int64_t rows;   /* put since the transaction began */
     size_t batched; /* bytes that wait in batches */
     uint64_t end;   /* of the newest complete transaction */
@@ -111,11 +120,14 @@ struct apply {
     char *
         commits[APPLY_COMMITS]; /* markers of commits under way, "" for none, oldest first; owned */
     int ncommits;
-    bool asking; /* the source for the end of its WAL */
+    bool asking;          /* the source for the end of its WAL */
+    int key_groups;       /* sent to the source, not answered */
+    uint64_t keys_kept;   /* the source has all keys up to here, committed */
+    uint64_t known_until; /* the target had all up to here at the start */
     int64_t replanned_rows, replanned_ms;
     struct apply_progress progress;
     struct apply_failure failure;
-    struct buffer sql; /* scratch */
+    struct buffer sql, values; /* scratch */
 };
 
 /* A problem that is not the servers'. Always false. */
@@ -124,6 +136,10 @@ bool apply_problem(struct apply *apply, const char *mend, const char *format, ..
 /* Takes over what has happened to a session. Always false. */
 bool apply_pipe_failed(struct apply *apply, const struct pipe *pipe, const char *side);
 MUST_CHECK bool apply_open_transaction(struct apply *apply);
+/* Statements that every transaction may want. */
+MUST_CHECK bool apply_prepare_fixed(struct apply *apply);
+/* Sends the keys that wait for the source. */
+MUST_CHECK bool apply_send_source_keys(struct apply *apply);
 
 /* apply_relation.c */
 MUST_CHECK bool apply_read_relation(struct apply *apply, const struct pgoutput_message *message);
@@ -131,12 +147,15 @@ void apply_read_type(struct apply *apply, const struct pgoutput_message *message
 struct apply_relation *apply_find_relation(struct apply *apply, uint32_t oid);
 void apply_free_relations(struct apply *apply);
 
-/* apply_sql.c: the text of a statement for `rows` rows, in `out`, with a zero byte behind it. */
+/* apply_sql.c: the text of a statement for `rows` rows (0: for arrays), in `out`, with a zero byte behind it. */
 void apply_sql(const struct apply_relation *relation, const struct apply_shape *shape, int rows,
                struct buffer *out);
 /* Types of a row's parameters, in order. */
 void apply_sql_types(const struct apply_relation *relation, const struct apply_shape *shape,
                      uint32_t *types);
+/* ... of arrays of them. */
+void apply_sql_array_types(const struct apply_relation *relation, const struct apply_shape *shape,
+                           uint32_t *types);
 
 /* apply_batch.c: `row` has the columns' values, `located` those the row is found by (may be the same). */
 MUST_CHECK bool apply_put(struct apply *apply, struct apply_relation *relation,
@@ -154,6 +173,8 @@ bool apply_is_parameter(const struct apply_relation *relation, const struct appl
 
 /* apply_rows.c */
 MUST_CHECK bool apply_row(struct apply *apply, const struct pgoutput_message *message);
+/* Of a row that is on the target already: its key for the source. */
+MUST_CHECK bool apply_row_keys(struct apply *apply, const struct pgoutput_message *message);
 /* apply_truncate.c */
 MUST_CHECK bool apply_truncate(struct apply *apply, const struct pgoutput_message *message);
 

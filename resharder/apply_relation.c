@@ -134,7 +134,8 @@ static const char columns_query[] =
     "   JOIN pg_operator o ON o.oid = p.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace"
     "   JOIN pg_am m ON m.oid = c.opcmethod WHERE m.amname = 'btree' AND c.opcdefault"
     "   AND c.opcintype = b.oid LIMIT 1), '='),"
-    " format('%I.%I', rn.nspname, r.relname),"
+    " format('%I.%I', rn.nspname, r.relname), CASE WHEN b.typcategory = 'A' THEN 0"
+    "   ELSE (SELECT d.typarray FROM pg_type d WHERE d.oid = a.atttypid) END,"
     " (SELECT count(*) FROM pg_index i WHERE i.indrelid IN (SELECT r.oid UNION"
     "   SELECT p.relid FROM pg_partition_tree(r.oid) p) AND (i.indisunique OR i.indisexclusion)"
     "   AND NOT i.indisprimary)"
@@ -157,6 +158,7 @@ enum {
     TYPE_NAME,
     EQUALS,
     TABLE,
+    ARRAY,
     UNIQUES
 };
 
@@ -232,6 +234,7 @@ static bool take_column(struct apply *apply, struct apply_relation *relation, in
     column->quoted = arena_strdup(&relation->arena, PQgetvalue(rows, row, QUOTED));
     column->equals = arena_strdup(&relation->arena, PQgetvalue(rows, row, EQUALS));
     column->type = (uint32_t)strtoul(PQgetvalue(rows, row, TYPE), NULL, 10);
+    column->array = (uint32_t)strtoul(PQgetvalue(rows, row, ARRAY), NULL, 10);
     column->left_out = is_true(rows, row, GENERATED);
     column->always = is_true(rows, row, ALWAYS);
     return true;
@@ -354,6 +357,29 @@ static bool is_markers(const struct apply_relation *relation)
     return strcmp(relation->schema, "pgshunt") == 0 && strcmp(relation->name, "marker") == 0;
 }
 
+static bool fits(struct apply *apply, struct apply_relation *relation,
+                 const struct pgoutput_message *message)
+{
+    return has_all_columns(apply, relation) && ask_target(apply, relation, message) &&
+           find_key(apply, relation, message) && find_locator(apply, relation, message);
+}
+
+/* Of rows that the target has already only the key counts; since then both sides may have been altered. */
+static bool fits_later(struct apply *apply, struct apply_relation *relation,
+                       const struct pgoutput_message *message)
+{
+    if (!find_key(apply, relation, message))
+        return false;
+    if (fits(apply, relation, message))
+        return true;
+    if (apply->source.failed || apply->target.failed)
+        return false;
+    relation->unfit = arena_new(&relation->arena, struct apply_failure);
+    *relation->unfit = apply->failure;
+    apply->failure = (struct apply_failure){.passing = false};
+    return true;
+}
+
 bool apply_read_relation(struct apply *apply, const struct pgoutput_message *message)
 {
     if (!forget(apply, message->oid))
@@ -363,8 +389,5 @@ bool apply_read_relation(struct apply *apply, const struct pgoutput_message *mes
         relation->marker = column_of(relation, "marker");
     if (!relation->table)
         return true;
-    if (!has_all_columns(apply, relation) || !ask_target(apply, relation, message) ||
-        !find_key(apply, relation, message))
-        return false;
-    return find_locator(apply, relation, message);
+    return apply->known ? fits_later(apply, relation, message) : fits(apply, relation, message);
 }

@@ -51,15 +51,11 @@ static bool collect_key(struct apply *apply, const struct apply_relation *relati
     const struct keyspace *keyspace = relation->table->rule->keyspace;
     if (moves_hide(apply->options.moves, apply->options.link.source))
         ghostkeys_add(apply->source_keys, keyspace, keys);
-    if (moves_hide(apply->options.moves, apply->options.link.target))
+    if (!apply->known && moves_hide(apply->options.moves, apply->options.link.target))
         ghostkeys_add(apply->target_keys, keyspace, keys);
     if (ghostkeys_full(apply->target_keys) && !ghostkeys_send(apply->target_keys, &apply->target))
         return apply_pipe_failed(apply, &apply->target, "target");
-    if (!ghostkeys_full(apply->source_keys))
-        return true;
-    if (!ghostkeys_send(apply->source_keys, &apply->source) || !pipe_sync(&apply->source, NULL))
-        return apply_pipe_failed(apply, &apply->source, "source");
-    return true;
+    return !ghostkeys_full(apply->source_keys) || apply_send_source_keys(apply);
 }
 
 /* ---- INSERT ---- */
@@ -360,18 +356,26 @@ static bool counts_fit(const struct apply_relation *relation,
            (!message->old_kind || message->old.count == relation->ncolumns);
 }
 
+static bool does_not_fit(struct apply *apply)
+{
+    return apply_problem(apply, NULL, "the source sent a row that fits no table it has described");
+}
+
 bool apply_row(struct apply *apply, const struct pgoutput_message *message)
 {
     struct apply_relation *relation = apply_find_relation(apply, message->oid);
     struct shardkey keys[SHARDMAP_MAX_PARTS];
     struct pgoutput_message row = *message; /* the tuples' values may be filled in */
     if (!relation || !counts_fit(relation, message))
-        return apply_problem(apply, NULL,
-                             "the source sent a row that fits no table it has described");
+        return does_not_fit(apply);
     if (relation->marker >= 0)
         return take_marker(apply, relation, message);
     if (!relation->table)
         return true;
+    if (relation->unfit)
+        apply->failure = *relation->unfit;
+    if (relation->unfit)
+        return false;
     if (message->kind == PGOUTPUT_UPDATE)
         return update(apply, relation, &row);
     bool inserts = message->kind == PGOUTPUT_INSERT;
@@ -381,4 +385,21 @@ bool apply_row(struct apply *apply, const struct pgoutput_message *message)
                        : delete_row(apply, relation, &row.old);
     apply->progress.left_out += whose == NOT_OURS;
     return whose == NOT_OURS;
+}
+
+/* The keys that an INSERT or UPDATE may have made new, without the rest: insert(), enter() and update() on the first way. */
+bool apply_row_keys(struct apply *apply, const struct pgoutput_message *message)
+{
+    struct shardkey keys[SHARDMAP_MAX_PARTS];
+    bool updates = message->kind == PGOUTPUT_UPDATE && message->old_kind;
+    if (message->kind != PGOUTPUT_INSERT && !updates)
+        return true;
+    struct apply_relation *relation = apply_find_relation(apply, message->oid);
+    if (!relation || !counts_fit(relation, message))
+        return does_not_fit(apply);
+    if (!relation->table)
+        return true;
+    enum whose whose =
+        whose_row(apply, relation, &message->new, updates ? &message->old : NULL, keys);
+    return whose == OURS ? collect_key(apply, relation, keys) : whose == NOT_OURS;
 }

@@ -40,6 +40,17 @@ void apply_sql_types(const struct apply_relation *relation, const struct apply_s
             *types++ = relation->columns[i].type;
 }
 
+void apply_sql_array_types(const struct apply_relation *relation, const struct apply_shape *shape,
+                           uint32_t *types)
+{
+    for (int i = 0; i < relation->ncolumns; i++)
+        if (apply_is_parameter(relation, shape, i))
+            *types++ = relation->columns[i].array;
+    for (int i = 0; i < relation->ncolumns; i++)
+        if (finds(relation, shape, i))
+            *types++ = relation->columns[i].array;
+}
+
 /* ($1, $2), ($3, $4) */
 static void put_values(struct buffer *out, int rows, int nparams)
 {
@@ -52,9 +63,22 @@ static void put_values(struct buffer *out, int rows, int nparams)
                           row * nparams + i + 1, i + 1 < nparams ? "" : ")");
 }
 
+/* SELECT unnest($1) AS v1, unnest($2) AS v2: as many rows as the arrays have elements, in order. */
+static void put_arrays(struct buffer *out, int nparams)
+{
+    for (int i = 1; i <= nparams; i++)
+        buffer_printf(out, "%sunnest($%d) AS v%d", i > 1 ? ", " : "SELECT ", i, i);
+}
+
 /* (VALUES ...) AS v(v1, v2) */
 static void put_rows(struct buffer *out, int rows, int nparams)
 {
+    if (!rows) {
+        buffer_printf(out, "(");
+        put_arrays(out, nparams);
+        buffer_printf(out, ") AS v");
+        return;
+    }
     buffer_printf(out, "(VALUES ");
     put_values(out, rows, nparams);
     buffer_printf(out, ") AS v(");
@@ -92,9 +116,15 @@ static void put_insert(const struct apply_relation *relation, const struct apply
     for (int i = 0, listed = 0; i < relation->ncolumns; i++)
         if (apply_is_parameter(relation, shape, i))
             buffer_printf(out, "%s%s", listed++ ? ", " : "", relation->columns[i].quoted);
-    buffer_printf(out, ") OVERRIDING SYSTEM VALUE VALUES ");
-    put_values(out, rows, shape->nparams);
-    put_conflict(relation, out);
+    buffer_printf(out, ") OVERRIDING SYSTEM VALUE ");
+    if (rows) {
+        buffer_printf(out, "VALUES ");
+        put_values(out, rows, shape->nparams);
+    } else {
+        put_arrays(out, shape->nparams);
+    }
+    if (shape->over)
+        put_conflict(relation, out);
 }
 
 /* ---- UPDATE and DELETE ---- */
@@ -175,7 +205,7 @@ static void put_change(const struct apply_relation *relation, const struct apply
                        int rows, struct buffer *out)
 {
     bool deletes = shape->kind == APPLY_DELETE || shape->kind == APPLY_DELETE_FULL;
-    bool many = rows > 1;
+    bool many = rows != 1;
     int first = 1;
     buffer_printf(out, deletes ? "DELETE FROM %s AS t" : "UPDATE %s AS t", relation->quoted);
     if (!deletes)

@@ -100,6 +100,10 @@ bool apply_truncate(struct apply *apply, const struct pgoutput_message *message)
                                  "the source truncated a table that it has not described");
         if (!relation->table)
             continue;
+        if (relation->unfit)
+            apply->failure = *relation->unfit;
+        if (relation->unfit)
+            return false;
         if (!apply_open_transaction(apply) || !truncate_relation(apply, relation))
             return false;
         apply->rows++;

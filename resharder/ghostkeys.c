@@ -11,8 +11,8 @@
 #include "pgshunt/wire.h"
 #include "resharder/tables.h"
 
-#define REMEMBERED 16384       /* keys; a power of two */
-#define BYTES_MANY (64 * 1024) /* long texts */
+#define REMEMBERED 65536        /* keys; a power of two */
+#define BYTES_MANY (512 * 1024) /* long texts */
 
 /* What is waiting of one keyspace: the elements of one array for each column. */
 struct waiting {
@@ -37,9 +37,9 @@ static const char *statement_of(struct arena *arena, const struct keyspace *keys
     static const char *const types[] = {"bigint", "uuid", "text"};
     const char *arrays = "";
     for (unsigned i = 0; i < n; i++)
-        arrays = arena_printf(arena, "%s%s$%u::%s[]", arrays, i ? ", " : "", i + 1,
+        arrays = arena_printf(arena, "%s%sunnest($%u::%s[])", arrays, i ? ", " : "", i + 1,
                               types[keyspace->nparts ? keyspace->types[i] : keyspace->type]);
-    return arena_printf(arena, "INSERT INTO %s SELECT * FROM unnest(%s) ON CONFLICT DO NOTHING",
+    return arena_printf(arena, "INSERT INTO %s SELECT %s ON CONFLICT DO NOTHING",
                         tables_ghost(keyspace, arena), arrays);
 }
 
@@ -147,16 +147,52 @@ static uint32_t element_type(const struct keyspace *keyspace, unsigned column)
     return oids[keyspace->nparts ? keyspace->types[column] : keyspace->type];
 }
 
-/* An array in binary form: one dimension, no NULLs, from 1. */
-static void put_array(struct buffer *out, const struct waiting *waiting, unsigned column)
+/* A key's elements, each with its length ahead, where the columns have them. */
+struct place {
+    const char *elements[SHARDMAP_MAX_PARTS];
+};
+
+static size_t element_length(const char *element)
 {
-    const struct buffer *elements = &waiting->columns[column];
+    return 4 + (size_t)wire_get32(element);
+}
+
+static int compare_places(const void *a, const void *b)
+{
+    const char *one = ((const struct place *)a)->elements[0];
+    const char *other = ((const struct place *)b)->elements[0];
+    size_t n = element_length(one) - 4, m = element_length(other) - 4;
+    int difference = memcmp(one + 4, other + 4, n < m ? n : m);
+    return difference ? difference : (n > m) - (n < m);
+}
+
+/* The caller's to free. */
+static struct place *sorted_places(const struct waiting *waiting)
+{
+    struct place *places = mem_alloc((size_t)waiting->count * sizeof *places);
+    for (unsigned i = 0; i < waiting->ncolumns; i++) {
+        const char *next = buffer_head(&waiting->columns[i]);
+        for (int k = 0; k < waiting->count; k++) {
+            places[k].elements[i] = next;
+            next += element_length(next);
+        }
+    }
+    qsort(places, (size_t)waiting->count, sizeof *places, compare_places);
+    return places;
+}
+
+/* An array in binary form: one dimension, no NULLs, from 1. */
+static void put_array(struct buffer *out, const struct waiting *waiting, const struct place *places,
+                      unsigned column)
+{
     wire_put32(out, 1);
     wire_put32(out, 0);
     wire_put32(out, element_type(waiting->keyspace, column));
     wire_put32(out, waiting->count);
     wire_put32(out, 1);
-    buffer_append(out, buffer_head(elements), buffer_length(elements));
+    buffer_reserve(out, buffer_length(&waiting->columns[column]));
+    for (int k = 0; k < waiting->count; k++)
+        buffer_append(out, places[k].elements[column], element_length(places[k].elements[column]));
 }
 
 static bool send_waiting(struct waiting *waiting, struct pipe *pipe)
@@ -164,14 +200,17 @@ static bool send_waiting(struct waiting *waiting, struct pipe *pipe)
     const char *values[SHARDMAP_MAX_PARTS];
     int lengths[SHARDMAP_MAX_PARTS], formats[SHARDMAP_MAX_PARTS];
     struct buffer arrays[SHARDMAP_MAX_PARTS] = {{0}};
+    struct place *places = sorted_places(waiting);
     for (unsigned i = 0; i < waiting->ncolumns; i++) {
-        put_array(&arrays[i], waiting, i);
+        put_array(&arrays[i], waiting, places, i);
         values[i] = buffer_head(&arrays[i]);
         lengths[i] = (int)buffer_length(&arrays[i]);
         formats[i] = 1;
-        buffer_clear(&waiting->columns[i]);
     }
+    for (unsigned i = 0; i < waiting->ncolumns; i++)
+        buffer_clear(&waiting->columns[i]);
     waiting->count = 0;
+    free(places);
     struct pipe_parameters parameters = {(int)waiting->ncolumns, values, lengths, formats};
     bool good = pipe_query(pipe, waiting->statement, &parameters, NULL);
     for (unsigned i = 0; i < waiting->ncolumns; i++)

@@ -1,7 +1,8 @@
 /*
  * ghostkeys.h: keys of moving rows on their way into a shard's table of ghost keys (docs/internals/resharding.md).
  *
- * Keys are collected, and inserted many at a time; those inserted lately are remembered and left out.
+ * Keys are collected, and inserted many at a time, in order, so that neighbours meet the same pages of the index; those inserted
+ * lately are remembered and left out.
  */
 #ifndef PGSHUNT_RESHARDER_GHOSTKEYS_H
 #define PGSHUNT_RESHARDER_GHOSTKEYS_H
@@ -10,7 +11,7 @@
 #include "resharder/pipe.h"
 
 /* So many of a keyspace are worth a statement; ghostkeys_full() says so. */
-#define GHOSTKEYS_MANY 512
+#define GHOSTKEYS_MANY 8192
 
 struct ghostkeys;
 

@@ -35,6 +35,7 @@ struct stream {
     bool holding;             /* behind the marker of stream_hold() */
     uint64_t received, alive; /* newest message; newest keepalive: all before it has come */
     uint64_t safe;            /* all up to here is on the target */
+    uint64_t kept;            /* ... and its keys on the source: the slot may forget it */
     int64_t told_ms, asked_ms;
     struct stream_lag lag;
     struct apply_failure failure;
@@ -85,6 +86,12 @@ static void find_safe(struct stream *stream)
         safe = until;
     if (safe > stream->safe)
         stream->safe = safe;
+    uint64_t kept = apply_kept(stream->apply);
+    if (is_idle(stream) && apply_keys_are_kept(stream->apply) && stream->alive > kept)
+        kept = stream->alive; /* what was known at the start has come, or need not */
+    kept = kept < stream->safe ? kept : stream->safe;
+    if (kept > stream->kept)
+        stream->kept = kept;
 }
 
 static int64_t pg_now(void)
@@ -98,7 +105,7 @@ static bool send_status(struct stream *stream, bool wants_reply)
 {
     struct buffer status = {0};
     uint64_t received = stream->received > stream->safe ? stream->received : stream->safe;
-    replication_put_status(&status, received, stream->safe, pg_now(), wants_reply);
+    replication_put_status(&status, received, stream->kept, pg_now(), wants_reply);
     int sent =
         PQputCopyData(stream->replication, buffer_head(&status), (int)buffer_length(&status));
     buffer_release(&status);

@@ -78,8 +78,9 @@ static int may_be_binary(struct db *source, struct db *target, const struct move
 
 /* ---- the slot ---- */
 
+/* From where the slot is (0/0), which may be ahead of the target's position, for the sake of keys; see apply.h. */
 static const char *start_command(struct reshard *reshard, const struct stream_options *options,
-                                 int version, bool binary, uint64_t position)
+                                 int version, bool binary)
 {
     const char *more =
         version < STREAMING
@@ -87,21 +88,18 @@ static const char *start_command(struct reshard *reshard, const struct stream_op
             : RESHARD_TEXT(reshard, "proto_version '2', streaming 'on', messages 'true'%s",
                            binary ? ", binary 'true'" : "");
     return RESHARD_TEXT(reshard,
-                        "START_REPLICATION SLOT \"%s\" LOGICAL %X/%X (%s, publication_names"
+                        "START_REPLICATION SLOT \"%s\" LOGICAL 0/0 (%s, publication_names"
                         " '\"%s\"')",
-                        options->slot, (unsigned)(position >> 32), (unsigned)position, more,
-                        options->publication);
+                        options->slot, more, options->publication);
 }
 
 static bool start_replication(struct reshard *reshard, const struct stream_options *options,
-                              bool binary, uint64_t position, PGconn **replication,
-                              struct apply_failure *failure)
+                              bool binary, PGconn **replication, struct apply_failure *failure)
 {
     *replication = slot_connect(reshard, options->link.source);
     if (!*replication)
         return fail(failure, &reshard->error);
-    const char *command =
-        start_command(reshard, options, PQserverVersion(*replication), binary, position);
+    const char *command = start_command(reshard, options, PQserverVersion(*replication), binary);
     PGresult *result = slot_command(reshard, *replication, command, START_MS);
     PQclear(result);
     if (!result) {
@@ -120,7 +118,6 @@ bool stream_open(struct reshard *reshard, const struct stream_open_request *requ
 {
     const struct stream_options *options = request->options;
     struct db_error error;
-    uint64_t position;
     struct db *source = reshard_open(reshard, options->link.source, &error);
     struct db *target = source ? reshard_open(reshard, options->link.target, &error) : NULL;
     int binary = target ? may_be_binary(source, target, options->tables, &error) : -1;
@@ -137,10 +134,11 @@ bool stream_open(struct reshard *reshard, const struct stream_open_request *requ
         .source = shardmap_shard_name(options->moves->map, options->link.source),
         .origin = options->origin,
         .consistent_after = options->consistent_after,
+        .careful = options->careful,
         .arg = request->arg,
         .attend = request->attend,
         .stop = request->stop,
     };
-    *apply = apply_open(&how, source, target, &position, failure);
-    return *apply && start_replication(reshard, options, binary, position, replication, failure);
+    *apply = apply_open(&how, source, target, failure);
+    return *apply && start_replication(reshard, options, binary, replication, failure);
 }

@@ -302,6 +302,8 @@ static bool fall_over(struct streams *streams, struct one *one, const struct str
     stream_stop(one->stream);
     one->stream = NULL;
     one->again_at = db_clock_ms() + one->again_ms;
+    one->options.careful =
+        one->options.careful || strcmp(state->failure.error.sqlstate, APPLY_THERE_ALREADY) == 0;
     reshard->error = state->failure.error;
     if (state->failure.mend[0] && !reshard->error.hint[0])
         snprintf(reshard->error.hint, sizeof reshard->error.hint, "%s", state->failure.mend);

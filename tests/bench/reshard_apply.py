@@ -7,6 +7,7 @@ Both start when the changes are all there, and end when the last is on the targe
 subscription has binary values, streaming, and a slot of its own; servers have fsync off.
 """
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -79,7 +80,7 @@ class Run:
         if workload == "pgbench":
             self.pgbench(amount)
             return 4 * amount
-        with self.source.connect() as connection, connection.cursor() as cursor:
+        with contextlib.closing(self.source.connect()) as connection, connection.cursor() as cursor:  # each statement is a transaction
             if workload == "inserts":  # of 100 rows each
                 for start in range(0, amount, 100):
                     cursor.execute("INSERT INTO history (aid, tid, bid, delta, mtime) SELECT g, 1, 1, g, now() FROM generate_series(%s, %s) g",
@@ -131,6 +132,10 @@ class Run:
         Stream(path, "grow", "s0", "s1").stop()  # makes what it needs
         for node in (self.source, self.target):  # the keys of rows that are there, as the copy leaves them
             node.sql("INSERT INTO pgshunt.ghost_users SELECT aid FROM accounts")
+        # The subscription's slot is made behind the rows: neither reads what filled the tables.
+        for _ in range(2):
+            self.source.sql("CHECKPOINT")
+            self.source.sql("SELECT pg_replication_slot_advance(slot_name, pg_current_wal_lsn()) FROM pg_replication_slots")
         changes = self.change(workload, amount)
         there = self.wait()
         with Stream(path, "grow", "s0", "s1") as stream:  # has opened its sessions, as a subscription's worker would

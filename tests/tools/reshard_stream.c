@@ -1,6 +1,6 @@
 /*
  * reshard_stream.c: one stream of a job alone, for tests and measurements:
- *     reshard_stream CONFIG DATABASE JOB SOURCE TARGET [--reverse] [--prepare] [--after LSN] [--until LSN]
+ *     reshard_stream CONFIG DATABASE JOB SOURCE TARGET [--reverse] [--prepare] [--careful] [--after LSN] [--until LSN]
  * SOURCE and TARGET are the stream's own (a reverse stream's source is the job's target). --prepare makes publication, slot, origin and
  * ghost tables where they are missing. Takes commands, a line each, and answers each with a line:
  *     state (JSON)  |  hold MARKER  |  release  |  stop
@@ -43,6 +43,8 @@ static void read_options(struct run *run, int argc, char **argv)
             run->reverse = true;
         else if (strcmp(argv[i], "--prepare") == 0)
             run->prepare = true;
+        else if (strcmp(argv[i], "--careful") == 0)
+            run->options.careful = true;
         else if (strcmp(argv[i], "--after") == 0 && i + 1 < argc)
             run->options.consistent_after = read_lsn(argv[++i]);
         else if (strcmp(argv[i], "--until") == 0 && i + 1 < argc)
