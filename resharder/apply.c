@@ -1,6 +1,7 @@
 /* apply.c: transactions of a source become transactions of a target, with position, ghost keys and markers. */
 #include "resharder/apply.h"
 
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -269,6 +270,20 @@ bool apply_send_source_keys(struct apply *apply)
 bool apply_keys_are_kept(const struct apply *apply)
 {
     return !apply->key_groups && ghostkeys_empty(apply->source_keys);
+}
+
+void apply_flush_keys(struct apply *apply, int64_t ms)
+{
+    struct pipe *source = &apply->source;
+    bool good = !source->failed;
+    source->stop = NULL;
+    if (good && !ghostkeys_empty(apply->source_keys))
+        good = apply_send_source_keys(apply);
+    for (int64_t until = db_clock_ms() + ms; good && apply->key_groups && db_clock_ms() < until;) {
+        struct pollfd socket = {.fd = PQsocket(source->pg), .events = POLLIN};
+        poll(&socket, 1, 20);
+        good = pipe_take(source);
+    }
 }
 
 uint64_t apply_kept(const struct apply *apply)

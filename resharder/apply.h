@@ -88,6 +88,8 @@ int apply_commits_under_way(const struct apply *apply);
 MUST_CHECK bool apply_take(struct apply *apply);
 /* Sends the keys that wait for the source, and waits until both servers have answered all. */
 MUST_CHECK bool apply_wait(struct apply *apply);
+/* Sends them, too, but waits only so long: for one who was told to stop. */
+void apply_flush_keys(struct apply *apply, int64_t ms);
 /* What is on the target the slot may forget up to here, for the keys' sake; UINT64_MAX: all of it. */
 uint64_t apply_kept(const struct apply *apply);
 /* Whether the source has the keys of all that was ever given. */

@@ -13,6 +13,7 @@
 #include "resharder/stream_lag.h"
 #include "resharder/stream_open.h"
 
+#define STOP_MS 1000   /* for what the source is still to be told */
 #define STATUS_MS 1000 /* wal_sender_timeout is a minute */
 #define SAMPLE_MS 250
 #define IDLE_MS 50
@@ -36,6 +37,7 @@ struct stream {
     uint64_t received, alive; /* newest message; newest keepalive: all before it has come */
     uint64_t safe;            /* all up to here is on the target */
     uint64_t kept;            /* ... and its keys on the source: the slot may forget it */
+    uint64_t begun;           /* what the target had at the start */
     int64_t told_ms, asked_ms;
     struct stream_lag lag;
     struct apply_failure failure;
@@ -123,6 +125,7 @@ static void publish(struct stream *stream)
     pthread_mutex_lock(&stream->lock);
     stream->state.progress = *progress;
     stream->state.progress.applied = stream->safe;
+    stream->state.catching_up = stream->kept < stream->begun;
     stream->state.received = stream->received;
     stream->state.lag_bytes = stream_lag_bytes(&stream->lag, stream->safe, now);
     stream->state.lag_seconds = stream_lag_seconds(&stream->lag, now);
@@ -470,6 +473,8 @@ static void *work(void *arg)
                 applied(stream, apply_take(stream->apply)) && tend(stream) && rest(stream, false);
     }
     bool finished = good && stream->reached && finish(stream);
+    if (good && !finished && stream->stop)
+        apply_flush_keys(stream->apply, STOP_MS);
     pthread_mutex_lock(&stream->lock);
     stream->state.running = false;
     stream->state.finished = finished;
@@ -504,7 +509,8 @@ struct stream *stream_start(struct reshard *reshard, const struct stream_options
     struct stream_open_request request = {
         .options = &stream->options, .arg = stream, .attend = attend, .stop = &stream->stop};
     if (stream_open(reshard, &request, &stream->apply, &stream->replication, failure)) {
-        stream->safe = apply_progress(stream->apply)->applied;
+        stream->safe = stream->begun = apply_progress(stream->apply)->applied;
+        stream->state.catching_up = stream->begun > 0;
         stream->state.progress = *apply_progress(stream->apply);
         if (pthread_create(&stream->thread, NULL, work, stream) == 0)
             return stream;

@@ -36,9 +36,11 @@ struct stream_options {
 
 struct stream_state {
     bool running;
-    bool finished;                /* `until` is reached; all before it is committed on the target */
-    bool held;                    /* by stream_hold() */
-    struct apply_failure failure; /* error.text "": none */
+    bool finished; /* `until` is reached; all before it is committed on the target */
+    bool held;     /* by stream_hold() */
+    bool
+        catching_up; /* what the target has already is still looked through for the source's keys */
+    struct apply_failure failure;   /* error.text "": none */
     struct apply_progress progress; /* `applied` also where nothing was for us */
     uint64_t received;
     int64_t lag_bytes;  /* WAL of the source that the target has not applied; -1: not known */

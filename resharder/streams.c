@@ -352,7 +352,7 @@ bool streams_are_close(struct streams *streams, int64_t ms)
         if (!streams->items[i].stream)
             return false;
         stream_state(streams->items[i].stream, &state);
-        if (state.lag_seconds < 0 || state.lag_seconds * 1000 >= (double)ms)
+        if (state.catching_up || state.lag_seconds < 0 || state.lag_seconds * 1000 >= (double)ms)
             return false;
     }
     return true;
