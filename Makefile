@@ -114,7 +114,7 @@ demo: deps ## show everything at once: 2 shards with replicas, data through the 
 check: deps ## build everything and run all tests (unit, fuzz, integration, drivers); ends with "N passed, N failed"
 	$(Q)$(PYTHON) tests/run $(CHECK)
 
-sql-support: deps all ## write the examples of docs/reference/sql-support.md: what the tests' statements are answered
+sql-support: deps all ## write the shapes and examples of docs/reference/sql-support.md: what the tests' statements are answered
 	$(Q)PGSHUNT_WRITE_PAGE=1 PGSHUNT=$(abspath $(OUT)/pgshunt) $(PYTHON) -m pytest -q tests/integration/test_differential.py -k table_of_the_page
 
 check-drivers: deps-drivers all ## run every driver, ORM and tool against pgshunt (installs them first)

@@ -107,9 +107,13 @@ def patterns(number):
     return [re.sub(r"([\[\]?])", r"[\1]", quoted).replace("...", "*") for quoted in re.findall(r"`([^`]+)`", flat)]
 
 
+def fits(text, pattern):
+    """Whether it is this message: names of others stand for those on the page."""
+    return fnmatch.fnmatchcase(text.lower(), re.sub(r'"[^"*]*"', '"*"', pattern).lower() + "*")
+
+
 def is_said(text, number):
-    """Whether a message is one of the number's: names of others stand for those on the page."""
-    return any(fnmatch.fnmatchcase(text.lower(), re.sub(r'"[^"*]*"', '"*"', pattern).lower() + "*") for pattern in patterns(number))
+    return any(fits(text, pattern) for pattern in patterns(number))
 
 
 def meets(app, number, sql):
@@ -162,8 +166,8 @@ def table_of_page():
     return text[text.index(BEGIN):text.index(END) + len(END)]
 
 
-def write_table(made):
-    text = page().replace(table_of_page(), made)
+def write_table(made, before):
+    text = page().replace(before, made)
     with open(PAGE, "w") as file:
         file.write(text)
 

@@ -10,6 +10,7 @@ from differential import (KEYSPACES, REFERENCE, ROWS, SCHEMA, Both, difference, 
 from differential_generator import Generator
 from differential_refusals import (ELSEWHERE, REFUSALS, elsewhere, listed, meets, table, table_of_page, used,
                                    write_table)
+from differential_shapes import CHANGES, SELECTS, TABLES, shape_table, shape_table_of_page
 from differential_statements import ERRORS, PERHAPS, READS, WRITES
 from support import query
 
@@ -123,11 +124,32 @@ def test_the_page_is_complete():
     assert not [number for number in ELSEWHERE if not elsewhere(number)]
 
 
+def test_shapes(both):
+    """What the page's tables of shapes go by is answered rightly, or refused."""
+    def read(sql):
+        both.run("BEGIN")
+        both.check(sql, ends_ordered(sql), {})
+        for side in (both.app, both.one):
+            side.ask(query("ROLLBACK"))
+
+    check_all([sql for _, _, statements in SELECTS for sql in statements], read)
+    check_all([sql for _, _, statements in CHANGES for sql in statements], lambda sql: change(both, sql, {}))
+
+
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_the_table_of_the_page_is_current_of_shapes(both, name):
+    """`make sql-support` writes it."""
+    made = shape_table(both.app, name)
+    if os.environ.get("PGSHUNT_WRITE_PAGE"):
+        write_table(made, shape_table_of_page(name))
+    assert shape_table_of_page(name) == made
+
+
 def test_the_table_of_the_page_is_current(both):
     """`make sql-support` writes it."""
     made = table(both.app)
     if os.environ.get("PGSHUNT_WRITE_PAGE"):
-        write_table(made)
+        write_table(made, table_of_page())
     assert table_of_page() == made
 
 
