@@ -269,7 +269,7 @@ static void put_about_tables(struct change *change, const char *command, struct 
 }
 
 /* The query finds them as gather.c leaves them. */
-static int put_finishing(struct change *change, struct buffer *out)
+int change_put_finishing(struct change *change, struct buffer *out)
 {
     int count = 0;
     for (int i = 0; i < gathered(change)->ntables; i++) {
@@ -430,7 +430,7 @@ static void describe_rows(struct change *change, int index, const struct scatter
         return;
     change->phase = CHANGE_DESCRIBING;
     if (gathered(change))
-        syncs += put_finishing(change, &out);
+        syncs += change_put_finishing(change, &out);
     shard_query_put_portal(ask, query, SHARD_TEXT, 0, "", &out);
     wire_put_simple(&out, 'S');
     change_send(change, index, &out, syncs);
@@ -519,16 +519,18 @@ static void clear(struct change *change)
     change->phase = CHANGE_CLEARING;
     for (int i = 0; block && i < change->nparts; i++) {
         struct buffer out = {0};
-        int syncs = 1;
-        if (!change->parts[i].opened)
-            continue;
-        wire_put_close(&out, 'P', PORTAL);
-        wire_put_simple(&out, 'S');
+        int syncs = 0;
+        if (change->parts[i].opened) {
+            wire_put_close(&out, 'P', PORTAL);
+            wire_put_simple(&out, 'S');
+            syncs++;
+        }
         if (gathered(change) && i == home(change)) {
             put_about_tables(change, "DROP TABLE", &out);
             syncs++;
         }
-        change_send(change, i, &out, syncs);
+        if (syncs)
+            change_send(change, i, &out, syncs);
     }
 }
 
@@ -538,6 +540,8 @@ static void tell(struct change *change)
     int64_t count = moved(change);
     struct pg_error notice = {.severity = "NOTICE", .sqlstate = "00000"};
     char tag[48];
+    if (change->plan->create) /* a server has said it */
+        return;
     snprintf(tag, sizeof tag, "%s %lld", change->plan->verb, (long long)change->counted);
     free(scatter->parts[0].tag);
     scatter->parts[0].tag = mem_strdup(tag);
@@ -569,6 +573,10 @@ static void after_tables(struct change *change)
 {
     if (change->plan->move) {
         look(change);
+        return;
+    }
+    if (change->plan->create) {
+        change_create(change);
         return;
     }
     ask_for_rows(change, describe_rows);
@@ -661,6 +669,10 @@ static void step(struct change *change)
         failpoint("change_inserted");
         after_inserting(change);
         break;
+    case CHANGE_CREATING:
+        failpoint("change_created");
+        clear(change);
+        break;
     case CHANGE_CLEARING:
         settle(change);
         break;
@@ -751,6 +763,9 @@ static void completed(struct change *change, int index, const char *body, size_t
     case CHANGE_INSERTING:
         if (counts(change, index))
             change->counted += rows;
+        break;
+    case CHANGE_CREATING:
+        change_created(change, index, body);
         break;
     default:
         break;

@@ -1,4 +1,4 @@
-/* change_internal.h: what change.c (the course of a change) and change_rows.c (its rows) share. */
+/* change_internal.h: what change.c (the course of a change), change_rows.c (its rows) and change_create.c share. */
 #ifndef PGSHUNT_PROXY_CHANGE_INTERNAL_H
 #define PGSHUNT_PROXY_CHANGE_INTERNAL_H
 
@@ -19,6 +19,7 @@ enum change_phase {
     CHANGE_READING,
     CHANGE_STAYING,
     CHANGE_INSERTING,
+    CHANGE_CREATING,
     CHANGE_CLEARING,
     CHANGE_SETTLING,
     CHANGE_DONE,
@@ -69,6 +70,16 @@ struct change {
 void change_send(struct change *change, int index, struct buffer *out, int syncs);
 void change_fail(struct change *change, const char *sqlstate, const char *message,
                  const char *hint);
+
+/* What finishes the gathered tables, ahead of what reads them; gives how many ReadyForQuerys follow. */
+int change_put_finishing(struct change *change, struct buffer *out);
+
+/* ---- change_create.c ---- */
+
+/* All rows are there: the table is made of them. */
+void change_create(struct change *change);
+/* CommandComplete of part `index`, while it is. */
+void change_created(struct change *change, int index, const char *tag);
 
 /* ---- change_rows.c ---- */
 

@@ -183,6 +183,16 @@ static void explain_gather(const struct plan *plan, const struct shardmap *map, 
     }
 }
 
+static void explain_create(const struct plan *plan, const struct shardmap *map, struct lines *lines)
+{
+    const struct change_create *create = plan->change->create;
+    struct arena *arena = lines->arena;
+    add_line(lines, arena_printf(arena, "  on %s: %s", shardmap_shard_name(map, plan->shard),
+                                 create->filled.sql));
+    if (create->without.sql)
+        add_line(lines, arena_printf(arena, "  on the others: %s", create->without.sql));
+}
+
 /* Where its rows come from, and how they go in. */
 static void explain_change(const struct plan *plan, const struct shardmap *map, struct lines *lines)
 {
@@ -192,6 +202,10 @@ static void explain_change(const struct plan *plan, const struct shardmap *map, 
              arena_printf(arena, "pgshunt: rows from shard to shard %s", details(plan, arena)));
     if (change->gather)
         explain_tables(change->gather, map, lines);
+    if (change->create) {
+        explain_create(plan, map, lines);
+        return;
+    }
     for (int i = 0; i < change->nsources; i++)
         add_line(lines, arena_printf(arena, "  from %s: %s",
                                      shardmap_shard_name(map, change->sources[i].shard),

@@ -189,6 +189,7 @@ static void parse_create_as(struct convert *c, const CreateTableAsStmt *create)
     statement->kind = STMT_CREATE_TABLE_AS;
     statement->create_temp = parse_is_temporary(create->into->rel);
     statement->create_unlogged = create->into->rel->relpersistence == 'u';
+    statement->create_no_data = create->into->skipData;
     parse_note_range(c, create->into->rel, true);
     parse_inner(c, create->query);
 }

@@ -568,6 +568,8 @@ void plan_reference_write(struct planner *p);
 bool plan_reference_defaults(struct planner *p, const struct query *query);
 void plan_refuse_default(struct planner *p, const char *column, const char *table);
 void plan_utility(struct planner *p);
+/* A CREATE TABLE AS that was refused, as its rows are not on the first shard: gathers them there. */
+void plan_create_gathered(struct planner *p);
 /* Plans the statement inside; what follows in the message is about it. */
 void plan_inner(struct planner *p);
 /* COPY of a table that is sharded, or FROM into one of reference, and of a query. */

@@ -270,6 +270,17 @@ static void plan_table_everywhere(struct planner *p)
     }
 }
 
+/* Tables of a schema that is on one shard alone. */
+static bool reads_pinned(const struct planner *p)
+{
+    for (int i = 0; i < p->statement->nrelations; i++) {
+        const struct relation_ref *ref = &p->statement->relations[i];
+        if (plan_rule(p, ref->schema, ref->name)->class == TABLE_PINNED)
+            return true;
+    }
+    return false;
+}
+
 static void plan_create_as(struct planner *p)
 {
     const struct statement *outer = p->statement;
@@ -295,17 +306,30 @@ static void plan_create_as(struct planner *p)
         everywhere(p, "schema change, each shard's rows on it");
         return;
     }
+    if (outer->create_no_data && !creates_view(outer) && !reads_pinned(p)) {
+        if (outer->create_temp)
+            plan_direct(p, 0, "temporary object");
+        else
+            everywhere(p, "schema change");
+        return;
+    }
     plan_inner_direct(p, outer->tag);
     p->statement = outer;
-    if (plan->kind != PLAN_DIRECT)
-        return;
-    if (!plan->any_shard && !plan->needs_params && plan->shard != 0) {
+    if (plan->kind == PLAN_DIRECT && !plan->any_shard && !plan->needs_params && plan->shard != 0)
         plan_refuse(p, "Create the table first, then fill it from the rows you read.",
                     "%s would leave an unsharded table on shard %s, but they live on shard %s",
                     outer->tag, shardmap_shard_name(p->map, plan->shard),
                     shardmap_shard_name(p->map, 0));
+    if (plan->kind == PLAN_REFUSE && !creates_view(outer))
+        plan_create_gathered(p);
+    else if (plan->kind == PLAN_REFUSE && !p->view && same_name(plan->error.sqlstate, "0A000"))
+        plan_refuse(
+            p,
+            "Make it a table with CREATE TABLE AS, and fill that anew in place of REFRESH; or "
+            "a view, whose rows are brought together when it is read.",
+            "%s of rows of several shards together is not supported yet", outer->tag);
+    if (plan->kind != PLAN_DIRECT)
         return;
-    }
     plan->shard = 0;
     plan->any_shard = false;
     if (!outer->create_temp && !named.temporary && !plan->needs_params)

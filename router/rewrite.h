@@ -205,5 +205,7 @@ bool rewrite_apart(const char *text, struct rewrite_apart *apart, struct arena *
 
 /* CREATE TABLE AS, or SELECT INTO, that only makes the table. */
 bool rewrite_no_data(const char *text, struct arena *arena, struct shard_query *out);
+/* SELECT INTO as CREATE TABLE AS. */
+bool rewrite_create_as(const char *text, struct arena *arena, struct shard_query *out);
 
 #endif

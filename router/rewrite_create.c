@@ -23,18 +23,34 @@ static CreateTableAsStmt *from_select_into(SelectStmt *select)
     return create;
 }
 
+static CreateTableAsStmt *open_create(struct rewriting *r, const char *text)
+{
+    CreateTableAsStmt *create = NULL;
+    rewrite_open(r, text);
+    if (r->statement && IsA(r->statement, CreateTableAsStmt))
+        create = (CreateTableAsStmt *)r->statement;
+    else if (r->statement && IsA(r->statement, SelectStmt))
+        create = from_select_into((SelectStmt *)r->statement);
+    return create;
+}
+
 bool rewrite_no_data(const char *text, struct arena *arena, struct shard_query *out)
 {
     struct rewriting r;
-    CreateTableAsStmt *create = NULL;
-    rewrite_open(&r, text);
-    if (r.statement && IsA(r.statement, CreateTableAsStmt))
-        create = (CreateTableAsStmt *)r.statement;
-    else if (r.statement && IsA(r.statement, SelectStmt))
-        create = from_select_into((SelectStmt *)r.statement);
+    CreateTableAsStmt *create = open_create(&r, text);
     if (!create)
         return rewrite_abandon(&r);
     create->into->skipData = true;
+    r.statement = (Node *)create;
+    return rewrite_close(&r, arena, out);
+}
+
+bool rewrite_create_as(const char *text, struct arena *arena, struct shard_query *out)
+{
+    struct rewriting r;
+    CreateTableAsStmt *create = open_create(&r, text);
+    if (!create)
+        return rewrite_abandon(&r);
     r.statement = (Node *)create;
     return rewrite_close(&r, arena, out);
 }

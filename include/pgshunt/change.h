@@ -5,7 +5,8 @@
  *   (INSERT ... SELECT, VALUES with keys that only a server can tell), or on all (reference tables);
  *   rows to which an UPDATE gives keys of other shards are deleted here and inserted there;
  *   rows of an UPDATE or DELETE that reads other shards' rows, too, are found where all of these have been
- *   gathered, and changed where they are.
+ *   gathered, and changed where they are;
+ *   a table is made of rows that have been gathered (CREATE TABLE AS), and without rows on the other shards.
  *
  * All of it is one transaction on all shards that take part. Made by router/plan_change.c, carried out by
  * proxy/change.c.
@@ -58,7 +59,15 @@ struct change_move {
     uint32_t list_type;
 };
 
+/* CREATE TABLE AS, of an unsharded or temporary table. */
+struct change_create {
+    struct shard_query filled;  /* runs on plan.shard, which has the rows */
+    struct shard_query without; /* on the others; sql NULL: nothing does */
+};
+
 struct change_plan {
+    const struct change_create
+        *create;      /* NULL: it is no such thing; with `gather` and nothing else */
     const char *verb; /* of the tag: "INSERT 0", ... */
     const char *text; /* the statement itself, judged first by a server, */
     unsigned judge;   /* this shard's */

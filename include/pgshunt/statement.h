@@ -301,7 +301,8 @@ struct statement {
     int64_t fetch_rows; /* FETCH, MOVE: so many forward, INT64_MAX: all; -1: any other way */
     bool create_temp;   /* makes (or drops, by that name) something in pg_temp */
     bool create_unlogged;
-    bool copy_stdio; /* COPY FROM STDIN / TO STDOUT (else a server file or program) */
+    bool create_no_data; /* CREATE TABLE AS ... WITH NO DATA */
+    bool copy_stdio;     /* COPY FROM STDIN / TO STDOUT (else a server file or program) */
     const struct copy_options *copy_options;
     const char **copy_columns;
     int ncopy_columns;

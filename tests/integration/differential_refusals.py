@@ -48,7 +48,7 @@ REFUSALS = {
     36: ["TRUNCATE orders, notes"],
     37: ["ALTER TABLE orders ADD FOREIGN KEY (qty) REFERENCES notes (id)"],
     38: ["ALTER TABLE notes ADD FOREIGN KEY (user_id) REFERENCES users (id)"],
-    39: ["CREATE TABLE made AS SELECT id FROM users"],
+    39: ["CREATE MATERIALIZED VIEW made AS SELECT country, count(DISTINCT name) FROM users GROUP BY country"],
     64: ["ALTER TABLE orders ADD FOREIGN KEY (qty) REFERENCES users (id)"],
     40: ["COPY users FROM '/tmp/nothing'"],
     42: ["DECLARE c CURSOR WITH HOLD FOR SELECT id FROM users", "DECLARE c SCROLL CURSOR FOR SELECT id FROM users"],

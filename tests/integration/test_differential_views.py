@@ -272,7 +272,7 @@ def test_materialized_views(sides):
             assert fetch(client, "SELECT count(*), sum(n) FROM kept") == [(users, total)]
             cursor.execute("REFRESH MATERIALIZED VIEW kept")
             assert fetch(client, "SELECT sum(n) FROM kept") == [(total + 2,)]
-            with refused("0A000", "CREATE MATERIALIZED VIEW over several shards"):
+            with refused("0A000", "CREATE MATERIALIZED VIEW of rows of several shards together"):
                 cursor.execute("CREATE MATERIALIZED VIEW whole AS SELECT count(*) AS n FROM users")
         finally:
             cursor.execute("DELETE FROM orders WHERE id IN (981, 982)")

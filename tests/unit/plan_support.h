@@ -263,7 +263,11 @@ static inline void render(const struct plan *plan, struct text *out)
         return;
     }
     if (plan->kind == PLAN_SCATTER && plan->mode == SCATTER_CHANGE) {
-        put(out, plan->change->gather ? "change gather" : "change");
+        put(out, plan->change->create   ? "create gather"
+                 : plan->change->gather ? "change gather"
+                                        : "change");
+        if (plan->change->create && !plan->change->create->without.sql)
+            put(out, " temp");
         for (int i = 0; i < plan->change->nsources; i++)
             put(out, " s%u", plan->change->sources[i].shard);
         for (int i = 0; i < plan->change->nlook_at; i++)
@@ -300,6 +304,13 @@ static void check_sql(const char *sql, const char *sent)
         fail_msg("%s: a shard gets what is no SQL: %s", sql, sent);
 }
 
+static void check_create(const char *sql, const struct change_create *create)
+{
+    check_sql(sql, create->filled.sql);
+    if (create->without.sql)
+        check_sql(sql, create->without.sql);
+}
+
 static void check_gather(const char *sql, const struct plan *plan)
 {
     assert_in_range(plan->gather->ntables, 1, 48);
@@ -315,6 +326,10 @@ static void check_change(const char *sql, const struct plan *plan)
 {
     const struct change_plan *change = plan->change;
     const struct change_rows *rows = &change->rows;
+    if (change->create) {
+        check_create(sql, change->create);
+        return;
+    }
     for (int i = 0; i < change->nsources; i++)
         check_sql(sql, change->sources[i].sql);
     check_sql(sql, arena_printf(&fix.arena, "%sVALUES (1)%s", rows->head, rows->tail.sql));
