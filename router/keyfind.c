@@ -1,237 +1,5 @@
-/* keyfind.c: values of key columns, from expressions and parameters, to shards. */
-#include <stdio.h>
-
+/* keyfind.c: values of key columns to shards. */
 #include "router/keyfind_internal.h"
-
-/*
- * Rule of this file: a value is either understood exactly as the server will understand it, or it is
- * VALUE_OPAQUE, and then nothing is concluded from it.
- */
-static void constant_value(const struct expr *expr, struct value *value)
-{
-    value->state = VALUE_KNOWN;
-    switch (expr->const_kind) {
-    case CONST_NULL:
-        value->state = VALUE_NULL;
-        break;
-    case CONST_INT:
-        value->integer = true;
-        value->number = expr->number;
-        value->oid = expr->number == (int32_t)expr->number ? OID_INT4 : OID_INT8;
-        break;
-    case CONST_STRING:
-        value->oid = OID_UNKNOWN;
-        value->bytes = expr->name;
-        value->length = strlen(expr->name);
-        break;
-    case CONST_FLOAT:
-    case CONST_BOOL:
-    case CONST_BITS:
-        value->state = VALUE_OPAQUE;
-        break;
-    }
-}
-
-static void param_value(const struct planner *p, const struct expr *expr, struct value *value)
-{
-    const struct params *params = p->input->params;
-    value->state = VALUE_PENDING;
-    if (!params || expr->number < 1 || expr->number > params->count)
-        return;
-    const struct param *param = &params->items[expr->number - 1];
-    value->state = param->bytes ? VALUE_KNOWN : VALUE_NULL;
-    value->oid = param->type_oid;
-    value->binary = param->binary;
-    value->bytes = param->bytes;
-    value->length = param->length > 0 ? (size_t)param->length : 0;
-}
-
-/* ---- casts ---- */
-
-static uint32_t cast_target(const struct expr *cast)
-{
-    static const struct {
-        const char *name;
-        uint32_t oid;
-    } types[] = {{"int8", OID_INT8},
-                 {"int4", OID_INT4},
-                 {"int2", OID_INT2},
-                 {"text", OID_TEXT},
-                 {"uuid", OID_UUID}};
-    if (cast->qualifier && !same_name(cast->qualifier, "pg_catalog"))
-        return 0;
-    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
-        if (same_name(types[i].name, cast->name))
-            return types[i].oid;
-    return 0; /* varchar(n) and char(n) may cut the value, numeric rounds: not ours to redo */
-}
-
-bool keyfind_bigint(const struct value *value, struct shardkey *key)
-{
-    uint32_t oid = is_integer_type(value->oid) ? value->oid : 0;
-    return value->binary ? shardkey_from_binary(KEY_BIGINT, oid, value->bytes, value->length, key)
-                         : shardkey_from_text(KEY_BIGINT, value->bytes, value->length, key);
-}
-
-/* The integer that the value is, as any integer type reads it. */
-static bool value_to_number(struct value *value)
-{
-    if (value->integer)
-        return true;
-    struct shardkey key;
-    if (!keyfind_bigint(value, &key))
-        return false;
-    uint64_t bits = 0;
-    for (int i = 0; i < 8; i++)
-        bits = bits << 8 | key.bytes[i];
-    value->integer = true;
-    value->number = (int64_t)bits;
-    return true;
-}
-
-static bool fits(int64_t number, uint32_t oid)
-{
-    return oid == OID_INT8 || (oid == OID_INT4 && number == (int32_t)number) ||
-           (oid == OID_INT2 && number == (int16_t)number);
-}
-
-static void cast_to_integer(struct value *value, uint32_t oid)
-{
-    bool text = value->oid == OID_TEXT || value->oid == OID_VARCHAR;
-    if (text)
-        value->binary = false; /* text is the same bytes in both forms */
-    if (!text && !is_untyped(value->oid) && !is_integer_type(value->oid)) {
-        value->state = VALUE_OPAQUE;
-        return;
-    }
-    /* A parameter without a type gets this one: its binary form has to have this width. */
-    if (value->binary && is_untyped(value->oid))
-        value->oid = oid;
-    if (!value_to_number(value) || !fits(value->number, oid))
-        value->state = VALUE_INVALID;
-    value->oid = oid;
-}
-
-static void cast_to_text(struct planner *p, struct value *value)
-{
-    if (value->integer || is_integer_type(value->oid)) {
-        if (!value_to_number(value)) {
-            value->state = VALUE_INVALID;
-            return;
-        }
-        value->bytes = arena_printf(p->arena, "%lld", (long long)value->number);
-        value->length = strlen(value->bytes);
-        value->integer = value->binary = false;
-    } else if (!is_untyped(value->oid) && value->oid != OID_TEXT && value->oid != OID_VARCHAR) {
-        value->state = VALUE_OPAQUE;
-    }
-    value->oid = OID_TEXT;
-}
-
-static void cast_to_uuid(struct value *value)
-{
-    bool text = value->oid == OID_TEXT || value->oid == OID_VARCHAR;
-    if (text)
-        value->binary = false;
-    if (!text && !is_untyped(value->oid) && value->oid != OID_UUID)
-        value->state = VALUE_OPAQUE;
-    value->oid = OID_UUID;
-}
-
-static void cast_value(struct planner *p, const struct expr *cast, struct value *value)
-{
-    keyfind_evaluate(p, cast->args[0], value);
-    uint32_t target = cast_target(cast);
-    if (value->state == VALUE_NULL)
-        return;
-    if (target == 0) {
-        value->state = VALUE_OPAQUE;
-        return;
-    }
-    if (value->state != VALUE_KNOWN)
-        return;
-    if (target == OID_TEXT)
-        cast_to_text(p, value);
-    else if (target == OID_UUID)
-        cast_to_uuid(value);
-    else
-        cast_to_integer(value, target);
-}
-
-/* -(42::bigint); the grammar itself folds -42 into the literal. */
-static void negative_value(struct planner *p, const struct expr *expr, struct value *value)
-{
-    keyfind_evaluate(p, expr->args[0], value);
-    if (value->state == VALUE_PENDING || value->state == VALUE_NULL)
-        return;
-    if (value->state == VALUE_KNOWN && value->integer && fits(-value->number, value->oid) &&
-        value->number != INT64_MIN)
-        value->number = -value->number;
-    else
-        value->state = VALUE_OPAQUE;
-}
-
-/* Both sides are integers of a known type, and the result is as the server has it. */
-static bool compute(char op, const struct value *a, const struct value *b, struct value *result)
-{
-    static const uint32_t widths[] = {OID_INT8, OID_INT4, OID_INT2};
-    bool overflow = op == '+'   ? __builtin_add_overflow(a->number, b->number, &result->number)
-                    : op == '-' ? __builtin_sub_overflow(a->number, b->number, &result->number)
-                                : __builtin_mul_overflow(a->number, b->number, &result->number);
-    result->integer = true;
-    for (size_t i = 0; i < 3; i++) /* the wider of the two types is the result's */
-        if (a->oid == widths[i] || b->oid == widths[i]) {
-            result->oid = widths[i];
-            break;
-        }
-    return !overflow && fits(result->number, result->oid);
-}
-
-/* 40 + 2; of + - * only, which have no rounding. */
-static void arithmetic_value(struct planner *p, const struct expr *expr, struct value *value)
-{
-    struct value a, b;
-    keyfind_evaluate(p, expr->args[0], &a);
-    keyfind_evaluate(p, expr->args[1], &b);
-    if (a.state == VALUE_OPAQUE || b.state == VALUE_OPAQUE)
-        return;
-    if (a.state == VALUE_PENDING || b.state == VALUE_PENDING) {
-        value->state = VALUE_PENDING;
-        return;
-    }
-    bool known = a.state == VALUE_KNOWN && b.state == VALUE_KNOWN && is_integer_type(a.oid) &&
-                 is_integer_type(b.oid) && value_to_number(&a) && value_to_number(&b);
-    if (known)
-        value->state = compute(expr->name[0], &a, &b, value) ? VALUE_KNOWN : VALUE_INVALID;
-}
-
-static bool is_arithmetic(const struct expr *expr)
-{
-    return expr->kind == EXPR_OP && expr->nargs == 2 && !expr->qualifier &&
-           (same_name(expr->name, "+") || same_name(expr->name, "-") || same_name(expr->name, "*"));
-}
-
-void keyfind_evaluate(struct planner *p, const struct expr *expr, struct value *value)
-{
-    *value = (struct value){.state = VALUE_OPAQUE};
-    if (expr->kind == EXPR_CONST)
-        constant_value(expr, value);
-    else if (expr->kind == EXPR_PARAM)
-        param_value(p, expr, value);
-    else if (expr->kind == EXPR_CAST)
-        cast_value(p, expr, value);
-    else if (expr->kind == EXPR_OP && expr->nargs == 1 && same_name(expr->name, "-") &&
-             !expr->qualifier)
-        negative_value(p, expr, value);
-    else if (is_arithmetic(expr))
-        arithmetic_value(p, expr, value);
-}
-
-static void value_of(struct planner *p, const struct expr *expr, struct value *value)
-{
-    p->values.read++;
-    keyfind_evaluate(p, expr, value);
-}
 
 /* ---- value to key ---- */
 
@@ -246,7 +14,7 @@ static enum value_state integer_key(const struct value *value, struct shardkey *
     return keyfind_bigint(value, key) ? VALUE_KNOWN : VALUE_INVALID;
 }
 
-static enum value_state uuid_key(const struct value *value, struct shardkey *key)
+enum value_state keyfind_uuid(const struct value *value, struct shardkey *key)
 {
     if (value->integer || (!is_untyped(value->oid) && value->oid != OID_UUID))
         return VALUE_OPAQUE;
@@ -292,7 +60,7 @@ static enum value_state text_key(struct planner *p, const struct instance *insta
     if (value->integer || is_integer_type(value->oid)) {
         if (use == VALUE_COMPARED)
             return VALUE_OPAQUE;
-        cast_to_text(p, value);
+        keyfind_to_text(p, value);
         if (value->state != VALUE_KNOWN)
             return value->state;
     }
@@ -317,7 +85,7 @@ static enum value_state value_key_of(struct planner *p, const struct instance *i
     if (value->state != VALUE_KNOWN)
         return value->state;
     return type == KEY_BIGINT ? integer_key(value, key)
-           : type == KEY_UUID ? uuid_key(value, key)
+           : type == KEY_UUID ? keyfind_uuid(value, key)
                               : text_key(p, instance, padded, value, use, key);
 }
 
@@ -343,21 +111,12 @@ enum value_state keyfind_value_shard(struct planner *p, const struct instance *i
 
 /* ---- keys of several columns ---- */
 
-static enum value_state part_key(struct planner *p, const struct instance *instance, unsigned part,
-                                 const struct expr *expr, enum value_use use, struct shardkey *key)
+enum value_state keyfind_part(struct planner *p, const struct instance *instance, unsigned part,
+                              struct value *value, enum value_use use, struct shardkey *key)
 {
-    struct value value;
     const struct table_rule *rule = instance->rule;
-    value_of(p, expr, &value);
     return value_key_of(p, instance, rule->keyspace->types[part],
-                        scope_blank_padded(p, rule, part, instance->item), &value, use, key);
-}
-
-bool keyfind_part_known(struct planner *p, const struct instance *instance, unsigned part,
-                        const struct expr *value)
-{
-    struct shardkey key;
-    return part_key(p, instance, part, value, VALUE_COMPARED, &key) != VALUE_OPAQUE;
+                        scope_blank_padded(p, rule, part, instance->item), value, use, key);
 }
 
 static bool parts_are_held(const struct keyspace *keyspace, const struct shardkey *keys)
@@ -365,25 +124,41 @@ static bool parts_are_held(const struct keyspace *keyspace, const struct shardke
     return keyspace->held && keyspace_is_held(keyspace, keyspace_parts_bucket(keyspace, keys));
 }
 
-/* The shard of a row of values; what is worst about one of them is so about the row. */
-static enum value_state row_shard(struct planner *p, const struct instance *instance,
-                                  const struct expr *row, enum value_use use, unsigned *shard)
+enum value_state keyfind_parts(struct planner *p, const struct instance *instance,
+                               const struct part_value *const *row, unsigned *shard)
 {
     static const enum value_state worst[] = {VALUE_OPAQUE, VALUE_PENDING, VALUE_NULL,
                                              VALUE_INVALID};
     const struct table_rule *rule = instance->rule;
     struct shardkey keys[SHARDMAP_MAX_PARTS];
     unsigned met = 0;
-    if (row->kind != EXPR_ROW || row->nargs != (int)rule->nparts)
-        return VALUE_OPAQUE;
-    for (unsigned i = 0; i < rule->nparts; i++)
-        met |= 1U << part_key(p, instance, i, row->args[i], use, &keys[i]);
+    for (unsigned i = 0; i < rule->nparts; i++) {
+        met |= 1U << row[i]->state;
+        keys[i] = row[i]->key; /* what it points to stays where it is */
+    }
     for (size_t i = 0; i < sizeof worst / sizeof worst[0]; i++)
         if (met & 1U << worst[i])
             return worst[i];
     *shard = shardmap_shard_of_parts(p->map, rule->keyspace, keys);
     p->key_is_held = parts_are_held(rule->keyspace, keys);
     return VALUE_KNOWN;
+}
+
+static enum value_state row_shard(struct planner *p, const struct instance *instance,
+                                  const struct expr *row, enum value_use use, unsigned *shard)
+{
+    struct part_value values[SHARDMAP_MAX_PARTS];
+    const struct part_value *parts[SHARDMAP_MAX_PARTS];
+    const struct table_rule *rule = instance->rule;
+    if (row->kind != EXPR_ROW || row->nargs != (int)rule->nparts)
+        return VALUE_OPAQUE;
+    for (unsigned i = 0; i < rule->nparts; i++) {
+        struct value value;
+        keyfind_value(p, row->args[i], &value);
+        values[i].state = keyfind_part(p, instance, i, &value, use, &values[i].key);
+        parts[i] = &values[i];
+    }
+    return keyfind_parts(p, instance, parts, shard);
 }
 
 enum value_state keyfind_shard(struct planner *p, const struct instance *instance,
@@ -395,7 +170,7 @@ enum value_state keyfind_shard(struct planner *p, const struct instance *instanc
         p->pending |= state == VALUE_PENDING;
         return state;
     }
-    value_of(p, value, &found);
+    keyfind_value(p, value, &found);
     enum value_state state = keyfind_value_shard(p, instance, &found, use, shard);
     if (state == VALUE_PENDING)
         p->pending = true;
@@ -417,9 +192,8 @@ static void note_owner(struct planner *p, struct key_owners *owners, int shard)
     owners->shards[owners->count++] = shard;
 }
 
-/* Adds one compared value to the set; false: not understood. `owners` may be NULL. */
-static bool add_state(struct planner *p, enum value_state state, unsigned shard,
-                      struct shard_set *set, struct key_owners *owners)
+bool keyfind_add(struct planner *p, enum value_state state, unsigned shard, struct shard_set *set,
+                 struct key_owners *owners)
 {
     struct shard_set one = {.kind = SHARDS_ONE, .one = shard, .not_held = !p->key_is_held};
     if (state == VALUE_OPAQUE)
@@ -440,7 +214,7 @@ bool keyfind_equal(struct planner *p, const struct instance *instance, const str
     unsigned shard = 0;
     enum value_state state = keyfind_shard(p, instance, value, VALUE_COMPARED, &shard);
     set->kind = SHARDS_NONE;
-    return add_state(p, state, shard, set, NULL);
+    return keyfind_add(p, state, shard, set, NULL);
 }
 
 static bool add_list(struct planner *p, const struct instance *instance, const struct expr *in,
@@ -450,7 +224,7 @@ static bool add_list(struct planner *p, const struct instance *instance, const s
     for (int i = 1; i < in->nargs; i++) {
         unsigned shard = 0;
         enum value_state state = keyfind_shard(p, instance, in->args[i], VALUE_COMPARED, &shard);
-        if (!add_state(p, state, shard, set, owners))
+        if (!keyfind_add(p, state, shard, set, owners))
             return false;
     }
     return true;
@@ -479,7 +253,7 @@ static bool range_end(struct planner *p, const struct instance *instance, const 
     *key = NULL;
     if (!expr)
         return true;
-    value_of(p, expr, &value);
+    keyfind_value(p, expr, &value);
     *state = value_key(p, instance, &value, VALUE_COMPARED, room);
     p->pending |= *state == VALUE_PENDING;
     *key = room;
@@ -494,7 +268,7 @@ void keyfind_entries(struct planner *p, const struct instance *instance, unsigne
     for (; first < end; first++) {
         unsigned bucket = keyspace->entries[first].bucket;
         p->key_is_held = keyspace_is_held(keyspace, bucket);
-        add_state(p, VALUE_KNOWN, keyspace->bucket_shard[bucket], set, NULL);
+        keyfind_add(p, VALUE_KNOWN, keyspace->bucket_shard[bucket], set, NULL);
     }
 }
 
@@ -513,119 +287,32 @@ bool keyfind_range(struct planner *p, const struct instance *instance, struct ke
     keyfind_entries(p, instance, range->first, range->end, set);
     return true;
 }
-
 /* ---- arrays ---- */
 
-static uint32_t element_type(uint32_t array_oid)
-{
-    switch (array_oid) {
-    case 1005:
-        return OID_INT2;
-    case 1007:
-        return OID_INT4;
-    case 1016:
-        return OID_INT8;
-    case 1009:
-        return OID_TEXT;
-    case 1015:
-        return OID_VARCHAR;
-    case 2951:
-        return OID_UUID;
-    default:
-        return 0;
-    }
-}
+struct adding {
+    struct planner *p;
+    const struct instance *instance;
+    struct shard_set *set;
+    struct key_owners *owners;
+};
 
-/* The array constructor's type: of its elements, if the cast around says one we know. */
-static bool add_elements(struct planner *p, const struct instance *instance,
-                         const struct expr *array, uint32_t cast, struct shard_set *set,
-                         struct key_owners *owners)
+static bool add_element(void *arg, struct value *value)
 {
-    for (int i = 0; i < array->nargs; i++) {
-        struct value value;
-        value_of(p, array->args[i], &value);
-        if (cast && value.state == VALUE_KNOWN && is_untyped(value.oid))
-            value.oid = cast;
-        unsigned shard = 0;
-        enum value_state state = keyfind_value_shard(p, instance, &value, VALUE_COMPARED, &shard);
-        p->pending |= state == VALUE_PENDING;
-        if (!add_state(p, state, shard, set, owners))
-            return false;
-    }
-    return true;
-}
-
-static bool add_array_value(struct planner *p, const struct instance *instance,
-                            const struct value *array, uint32_t element, struct shard_set *set,
-                            struct key_owners *owners)
-{
-    struct array_reader reader;
-    if (!array_open(&reader, array->bytes, array->length, array->binary, p->arena))
-        return false;
-    struct value value = {.state = VALUE_KNOWN, .binary = array->binary};
-    const char *bytes;
-    size_t length;
-    while (array_next(&reader, &bytes, &length)) {
-        value.state = bytes ? VALUE_KNOWN : VALUE_NULL;
-        value.integer = false;
-        value.oid = array->binary ? reader.type : element;
-        value.bytes = bytes;
-        value.length = length;
-        unsigned shard = 0;
-        enum value_state state = keyfind_value_shard(p, instance, &value, VALUE_COMPARED, &shard);
-        if (!add_state(p, state, shard, set, owners))
-            return false;
-    }
-    return !reader.bad;
-}
-
-/* "int8[]" and the like around an array. False: a cast we do not follow. */
-static bool array_cast(const struct expr *cast, uint32_t *element)
-{
-    static const struct {
-        const char *name;
-        uint32_t oid;
-    } types[] = {{"int8[]", OID_INT8},
-                 {"int4[]", OID_INT4},
-                 {"int2[]", OID_INT2},
-                 {"text[]", OID_TEXT},
-                 {"uuid[]", OID_UUID}};
-    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
-        if (same_name(types[i].name, cast->name)) {
-            *element = types[i].oid;
-            return true;
-        }
-    return false;
+    const struct adding *a = arg;
+    unsigned shard = 0;
+    enum value_state state = keyfind_value_shard(a->p, a->instance, value, VALUE_COMPARED, &shard);
+    a->p->pending |= state == VALUE_PENDING;
+    return keyfind_add(a->p, state, shard, a->set, a->owners);
 }
 
 static bool add_array(struct planner *p, const struct instance *instance, const struct expr *array,
                       struct shard_set *set, struct key_owners *owners)
 {
-    uint32_t element = 0;
+    struct adding adding = {p, instance, set, owners};
     set->kind = SHARDS_NONE;
-    if (array->kind == EXPR_CAST) {
-        if (!array_cast(array, &element))
-            return false;
-        array = array->args[0];
-    }
-    if (array->kind == EXPR_ARRAY)
-        return add_elements(p, instance, array, element, set, owners);
-    struct value value;
-    if (array->kind != EXPR_PARAM && array->kind != EXPR_CONST)
-        return false;
-    value_of(p, array, &value);
-    p->pending |= value.state == VALUE_PENDING;
-    if (value.state == VALUE_NULL || value.state == VALUE_PENDING)
-        return true;
-    if (value.state != VALUE_KNOWN || value.integer)
-        return false;
-    if (!is_untyped(value.oid)) {
-        uint32_t declared = element_type(value.oid);
-        if (!declared || (element && element != declared))
-            return false;
-        element = declared;
-    }
-    return add_array_value(p, instance, &value, element, set, owners);
+    enum value_state state = keyfind_elements(p, array, add_element, &adding);
+    p->pending |= state == VALUE_PENDING;
+    return state != VALUE_OPAQUE;
 }
 
 bool keyfind_any(struct planner *p, const struct instance *instance, const struct expr *array,
@@ -675,160 +362,4 @@ bool keyfind_hint(const struct shardmap *map, const struct keyspace *keyspace, c
     *shard = shardmap_shard_of(map, keyspace, &key);
     *held = keyspace->held && keyspace_is_held(keyspace, keyspace_bucket(keyspace, &key));
     return *shard != SHARDMAP_NO_SHARD;
-}
-
-/* ---- values as text ---- */
-
-#define LITERAL_MAX 1000 /* bytes of a text that is asked for; longer ones are not indexed either */
-
-/* As the server takes it: no sequence that is cut, overlong, a surrogate or above U+10FFFF. */
-static bool is_utf8(const unsigned char *text, size_t length)
-{
-    for (size_t i = 0; i < length;) {
-        unsigned char c = text[i];
-        size_t more = c < 0x80 ? 0 : c < 0xc2 ? 4 : c < 0xe0 ? 1 : c < 0xf0 ? 2 : c < 0xf5 ? 3 : 4;
-        if (c == 0 || more == 4 || more >= length - i)
-            return false;
-        for (size_t k = 1; k <= more; k++)
-            if ((text[i + k] & 0xc0) != 0x80)
-                return false;
-        if ((c == 0xe0 && text[i + 1] < 0xa0) || (c == 0xed && text[i + 1] > 0x9f) ||
-            (c == 0xf0 && text[i + 1] < 0x90) || (c == 0xf4 && text[i + 1] > 0x8f))
-            return false;
-        i += more + 1;
-    }
-    return true;
-}
-
-static const char *integer_literal(struct planner *p, struct value *value, uint32_t column_type)
-{
-    bool good = (value->integer || is_untyped(value->oid) || is_integer_type(value->oid)) &&
-                value_to_number(value) && fits(value->number, column_type);
-    return good ? arena_printf(p->arena, "%lld", (long long)value->number) : NULL;
-}
-
-static const char *uuid_literal(struct planner *p, const struct value *value)
-{
-    static const char digits[] = "0123456789abcdef";
-    struct shardkey key;
-    if (uuid_key(value, &key) != VALUE_KNOWN || key.length != 16)
-        return NULL;
-    char *out = arena_alloc(p->arena, 33);
-    for (size_t i = 0; i < 16; i++) {
-        out[2 * i] = digits[key.bytes[i] >> 4];
-        out[2 * i + 1] = digits[key.bytes[i] & 15];
-    }
-    out[32] = '\0';
-    return out;
-}
-
-static const char *text_literal(struct planner *p, const struct value *value)
-{
-    const struct route_session *session = p->input->session;
-    bool text = is_untyped(value->oid) || value->oid == OID_TEXT || value->oid == OID_VARCHAR;
-    if (value->integer || !text || value->length > LITERAL_MAX ||
-        !is_utf8((const unsigned char *)value->bytes, value->length))
-        return NULL;
-    for (size_t i = 0; session && session->foreign_encoding && i < value->length; i++)
-        if (value->bytes[i] & 0x80)
-            return NULL;
-    return arena_strndup(p->arena, value->bytes, value->length);
-}
-
-static enum value_state literal_of(struct planner *p, struct value *value, uint32_t column_type,
-                                   const char **text)
-{
-    if (value->state != VALUE_KNOWN)
-        return value->state == VALUE_INVALID ? VALUE_OPAQUE : value->state;
-    if (is_integer_type(column_type))
-        *text = integer_literal(p, value, column_type);
-    else if (column_type == OID_UUID)
-        *text = uuid_literal(p, value);
-    else if (column_type == OID_TEXT || column_type == OID_VARCHAR)
-        *text = text_literal(p, value);
-    else
-        *text = NULL;
-    return *text ? VALUE_KNOWN : VALUE_OPAQUE;
-}
-
-enum value_state keyfind_literal(struct planner *p, const struct expr *expr, uint32_t column_type,
-                                 const char **text)
-{
-    struct value value;
-    value_of(p, expr, &value);
-    return literal_of(p, &value, column_type, text);
-}
-
-typedef bool literal_visitor(void *arg, enum value_state state, const char *text);
-
-static bool visit_literal(struct planner *p, struct value *value, uint32_t column_type,
-                          literal_visitor *each, void *arg)
-{
-    const char *text = NULL;
-    enum value_state state = literal_of(p, value, column_type, &text);
-    return each(arg, state, text);
-}
-
-static bool visit_elements(struct planner *p, const struct expr *array, uint32_t element,
-                           uint32_t column_type, literal_visitor *each, void *arg)
-{
-    for (int i = 0; i < array->nargs; i++) {
-        struct value value;
-        value_of(p, array->args[i], &value);
-        if (element && value.state == VALUE_KNOWN && is_untyped(value.oid))
-            value.oid = element;
-        if (!visit_literal(p, &value, column_type, each, arg))
-            return false;
-    }
-    return true;
-}
-
-static bool visit_array_value(struct planner *p, const struct value *array, uint32_t element,
-                              uint32_t column_type, literal_visitor *each, void *arg)
-{
-    struct array_reader reader;
-    const char *bytes;
-    size_t length;
-    if (!array_open(&reader, array->bytes, array->length, array->binary, p->arena))
-        return false;
-    while (array_next(&reader, &bytes, &length)) {
-        if (!bytes)
-            continue;
-        struct value value = {.state = VALUE_KNOWN,
-                              .binary = array->binary,
-                              .oid = array->binary ? reader.type : element,
-                              .bytes = bytes,
-                              .length = length};
-        if (!visit_literal(p, &value, column_type, each, arg))
-            return false;
-    }
-    return !reader.bad;
-}
-
-bool keyfind_literals(struct planner *p, const struct expr *array, uint32_t column_type,
-                      literal_visitor *each, void *arg)
-{
-    uint32_t element = 0;
-    if (array->kind == EXPR_CAST) {
-        if (!array_cast(array, &element))
-            return false;
-        array = array->args[0];
-    }
-    if (array->kind == EXPR_ARRAY)
-        return visit_elements(p, array, element, column_type, each, arg);
-    struct value value;
-    if (array->kind != EXPR_PARAM && array->kind != EXPR_CONST)
-        return false;
-    value_of(p, array, &value);
-    if (value.state == VALUE_NULL || value.state == VALUE_PENDING)
-        return each(arg, value.state, NULL);
-    if (value.state != VALUE_KNOWN || value.integer)
-        return false;
-    if (!is_untyped(value.oid)) {
-        uint32_t declared = element_type(value.oid);
-        if (!declared || (element && element != declared))
-            return false;
-        element = declared;
-    }
-    return visit_array_value(p, &value, element, column_type, each, arg);
 }

@@ -246,9 +246,6 @@ bool keyfind_in(struct planner *p, const struct instance *instance, const struct
 /* `key = ANY (array)`. */
 bool keyfind_any(struct planner *p, const struct instance *instance, const struct expr *array,
                  struct shard_set *set);
-/* Whether the value of a column of a composite key is understood. */
-bool keyfind_part_known(struct planner *p, const struct instance *instance, unsigned part,
-                        const struct expr *value);
 /* The shard of each element of an IN list or an array, in order. */
 enum { KEYFIND_EVERY = -1 /* NULL, or what a server will refuse */, KEYFIND_NOBODY = -2 };
 struct key_owners {
@@ -329,11 +326,14 @@ bool composite_set(struct planner *p, const struct scope *scope, int i, const st
  * instance `with`; -1: none. */
 int composite_source(const struct planner *p, const struct scope *scope, const int *positions,
                      int with);
-/* The key, as a row, that assignments give to rows of the instance, or those of MERGE's INSERT of that
- * number: parts that they leave alone are what the UPDATE's WHERE says. NULL: not known. */
-const struct expr *composite_assigned(struct planner *p, int i, const struct target *list,
-                                      int count, int insert);
-bool composite_joined(const struct planner *p, const struct scope *scope, int a, int b,
+/* The owners of `(columns of the key) IN (rows)`; false: it is not that, or not understood. */
+bool composite_owners(struct planner *p, const struct scope *scope, int i, const struct expr *in,
+                      struct key_owners *owners);
+/* Whether assignments, or MERGE's INSERT of that number, leave rows of the instance on the shard: parts that
+ * they leave alone are what the UPDATE's WHERE says. */
+bool composite_stays(struct planner *p, int i, const struct target *list, int count, int insert,
+                     unsigned shard);
+bool composite_joined(struct planner *p, const struct scope *scope, int a, int b,
                       const struct expr *e);
 bool composite_merged(const struct planner *p, const struct from_item *join, int a, int b);
 /* Whether all columns of some key of the level are among these. */

@@ -72,18 +72,29 @@ static void walk_query(struct split *s, const struct query *query, visit_list *v
     walk_condition(s, query->where, visit);
 }
 
-static void collect(struct split *s, const struct expr *e)
+/* The instance whose key a list is about, and whose each element is; -1: none. */
+static int find_owners(const struct split *s, const struct expr *e, struct key_owners *owners)
 {
     struct planner *p = s->p;
-    int number = s->met++;
     int i = scope_resolve(p, &s->scope, e->args[0]);
-    if (i < s->scope.first || i >= s->scope.end || p->instances[i].derived ||
-        s->nlists == MAX_LISTS)
+    for (int k = s->scope.first; e->args[0]->kind == EXPR_ROW && k < s->scope.end; k++)
+        if (composite_owners(p, &s->scope, k, e, owners))
+            return p->instances[k].derived ? -1 : k;
+    if (i < s->scope.first || i >= s->scope.end || p->instances[i].derived)
+        return -1;
+    return keyfind_owners(p, &p->instances[i], e, owners) ? i : -1;
+}
+
+static void collect(struct split *s, const struct expr *e)
+{
+    struct list list = {.e = e, .number = s->met++};
+    if (s->nlists == MAX_LISTS)
         return;
-    struct list *list = &s->lists[s->nlists];
-    *list = (struct list){.e = e, .number = number, .instance = &p->instances[i]};
-    if (keyfind_owners(p, list->instance, e, &list->owners))
-        s->nlists++;
+    int i = find_owners(s, e, &list.owners);
+    if (i < 0)
+        return;
+    list.instance = &s->p->instances[i];
+    s->lists[s->nlists++] = list;
 }
 
 static void find_again(struct split *s, const struct expr *e)
@@ -238,6 +249,14 @@ static void split_values(struct split *s, struct shard_query *query, const int *
 
 /* ---- text ---- */
 
+static bool is_constant_row(const struct expr *e)
+{
+    for (int i = 0; i < e->nargs; i++)
+        if (inside_casts(e->args[i])->kind != EXPR_CONST)
+            return false;
+    return e->kind == EXPR_ROW;
+}
+
 /*
  * Whether elements may be left out of the text: what is left must have the type that all had. Parameters
  * in a list take their type from the others in it; so does an array without a cast around it.
@@ -251,7 +270,7 @@ static bool may_edit(const struct list *list)
     bool typed = list->e->kind == EXPR_IN || list->e->args[1]->kind == EXPR_CAST;
     for (int i = 0; i < count; i++) {
         const struct expr *e = inside_casts(elements[i]);
-        if (e->kind != EXPR_CONST)
+        if (e->kind != EXPR_CONST && !is_constant_row(e))
             return false;
         if (!typed && (elements[i] != e || e->const_kind != elements[0]->const_kind))
             return false;

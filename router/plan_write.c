@@ -86,9 +86,8 @@ static void refuse_part_change(struct planner *p, const struct instance *target,
 static bool parts_stay(struct planner *p, const struct instance *target, const struct target *list,
                        int count, int insert, int shard)
 {
-    const struct expr *row =
-        shard < 0 ? NULL : composite_assigned(p, (int)(target - p->instances), list, count, insert);
-    return row && stays(p, target, row, shard);
+    return shard >= 0 &&
+           composite_stays(p, (int)(target - p->instances), list, count, insert, (unsigned)shard);
 }
 
 static struct scope scope_of(const struct planner *p, const struct instance *target)

@@ -76,6 +76,8 @@ def test_rows_are_where_hash_partitions_have_them(cluster, app, table, columns, 
     ("id = '4' AND name = 'p4' AND tenant = 0 + 1", 1), ("tenant = 1 AND id = 5", 0), ("(tenant = 1 AND id = 4) AND name IS NOT NULL", 1),
     ("(tenant, id) IN ((1, 4))", 1), ("tenant = 1 AND id IN (4)", 1), ("(tenant = 1 AND id = 4) OR (id = 4 AND tenant = 1)", 1),
     ("people.tenant = 1 AND people.id = 4", 1), ("(id, name, tenant) = (4, 'p4', 1)", 1),
+    ("tenant = 1 AND id = ANY ('{4}')", 1), ("tenant = ANY (ARRAY[1]) AND id = 4", 1), ("id = ANY ('{}') AND tenant = 1", 0),
+    ("id = ANY (ARRAY[4, NULL]::bigint[]) AND tenant = ANY ('{1,1}'::int[])", 1),
 ])
 def test_all_columns_lead_to_one_shard(app, where, count):
     sql = f"SELECT count(*) FROM people WHERE {where}"
@@ -93,6 +95,23 @@ def test_other_conditions_find_all_rows(app, where, count):
     assert one(app, f"SELECT count(*) FROM people WHERE {where}") == count
 
 
+def test_lists_are_split(app, proxy):
+    """Each shard is asked for its own rows only, and a shard that has none is not asked."""
+    plan = explain(app, "SELECT name FROM people WHERE (tenant, id) IN ((1, 4), (2, 5), (0, 6), (1, 7), (2, 8), (0, 9), (1, 10))")
+    texts = [line for line in plan.splitlines() if "in (" in line.lower()]
+    assert len(texts) == 2, plan
+    for row in ("(1, 4)", "(2, 5)", "(0, 6)", "(1, 7)", "(2, 8)", "(0, 9)", "(1, 10)"):
+        assert sum(row in text for text in texts) == 1, plan
+    rows = fetch(app, "SELECT id FROM people WHERE (id, tenant) IN ((4, 1), (5, 2), (6, 0), (7, 1), (7, 2), (NULL, 1)) AND name <> 'p6' ORDER BY id")
+    assert rows == [(4,), (5,), (7,)]
+    with Raw(proxy) as raw:
+        raw.ask(parse("s", "SELECT id FROM people WHERE tenant = $1 AND id = ANY ($2) ORDER BY id"), SYNC)
+        array = struct.pack("!iiiii", 1, 0, 20, 3, 1) + b"".join(struct.pack("!iq", 8, n) for n in (4, 7, 5))
+        for bound, formats in (([b"1", b"{4,7,5,NULL}"], []), ([struct.pack("!i", 1), array], [1])):
+            answer = raw.ask(bind("", "s", bound, formats), execute(), SYNC)
+            assert [values(body) for kind, body in answer if kind == "D"] == [[b"4"], [b"7"]]
+
+
 def test_parameters_in_text_and_binary(proxy):
     with Raw(proxy) as raw:
         raw.ask(parse("s", "SELECT name FROM people WHERE id = $1 AND tenant = $2"), SYNC)
@@ -103,7 +122,7 @@ def test_parameters_in_text_and_binary(proxy):
         assert "D" not in dict(answer) and "E" not in dict(answer)
 
 
-def test_joins_on_all_columns_are_merged_and_others_gathered(app):
+def test_joins_on_all_columns_are_merged_and_others_gathered(proxy, app):
     both = "SELECT count(*) FROM people p JOIN visits v ON {} WHERE v.at < 40"
     assert "scatter-merge" in explain(app, both.format("p.tenant = v.tenant AND v.person = p.id"))
     assert "scatter-merge" in explain(app, both.format("(v.tenant, v.person) = (p.tenant, p.id)"))
@@ -113,6 +132,12 @@ def test_joins_on_all_columns_are_merged_and_others_gathered(app):
     assert one(app, both.format("p.id = v.person AND p.tenant = v.at")) == sum(n % 3 == n for n in range(40))
     pinned = "SELECT count(*) FROM people p, visits v WHERE p.tenant = v.tenant AND v.person = p.id AND p.id = 4 AND p.tenant = 1"
     assert "direct" in explain(app, pinned) and one(app, pinned) == 2
+    tenant = "SELECT count(*) FROM people p JOIN visits v ON v.person = p.id AND p.tenant = 1 AND v.tenant = {}"
+    assert "scatter-merge" in explain(app, tenant.format(1)) and one(app, tenant.format("'1'")) == 20
+    assert "gather" in explain(app, tenant.format(2)) and one(app, tenant.format(2)) == 0
+    with closing(proxy.connect()) as other:
+        other.cursor().execute("PREPARE p AS SELECT count(*) FROM people p, visits v WHERE p.tenant = $1 AND v.tenant = $1 AND v.person = p.id")
+        assert one(other, "EXECUTE p(1)") == 20 and one(other, "EXECUTE p(5)") == 0
     outer = "SELECT count(*), count(v.at) FROM people p LEFT JOIN visits v ON p.tenant = v.tenant AND v.person = p.id AND v.at < 5"
     assert fetch(app, outer) == [(30, 5)]
     assert one(app, "SELECT count(*) FROM people a NATURAL JOIN people b") == 30
