@@ -19,6 +19,7 @@ struct merge_check {
     struct fleet *fleet;
     const struct lookup_rule *lookup;
     const struct lookup_shard *found;
+    const struct keyspace *keyspace;
     bool numbers; /* ordered by value, not by bytes */
     struct stream *streams;
     long seen;
@@ -51,7 +52,7 @@ static bool open_stream(struct merge_check *c, int shard)
     const char *sql = FLEET_TEXT(
         c->fleet,
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0;"
-        " DECLARE pgshunt_lookup NO SCROLL CURSOR FOR SELECT v::text, one <> other FROM"
+        " DECLARE pgshunt_lookup NO SCROLL CURSOR FOR SELECT v::text, one <> other, one FROM"
         " (SELECT %s AS v, min(%s::text) AS one, max(%s::text) AS other FROM %s"
         "  WHERE %s IS NOT NULL GROUP BY %s) AS s ORDER BY v%s",
         found->column, found->key, found->key, found->table, found->column, found->column, collate);
@@ -86,6 +87,17 @@ static const char *lowest(const struct merge_check *c)
     return value;
 }
 
+/* While rows are moved to other shards they are on two, of which one owns them: the other's is not asked for. */
+static bool is_owned(const struct merge_check *c, int shard, const char *key)
+{
+    struct shardkey canonical;
+    if (!key || !c->keyspace ||
+        !shardkey_from_text(c->keyspace->type, key, strlen(key), &canonical))
+        return true;
+    unsigned owner = shardmap_shard_of(c->fleet->map, c->keyspace, &canonical);
+    return owner == (unsigned)shard || owner == SHARDMAP_NO_SHARD;
+}
+
 /* Steps over the value on every shard that has it. */
 static bool take(struct merge_check *c, const char *value)
 {
@@ -97,8 +109,9 @@ static bool take(struct merge_check *c, const char *value)
         struct stream *stream = &c->streams[i];
         if (!stream->rows || compare(c, value_of(stream), copy) != 0)
             continue;
-        shards++;
-        several |= PQgetvalue(stream->rows, stream->row, 1)[0] == 't';
+        bool keys = PQgetvalue(stream->rows, stream->row, 1)[0] == 't';
+        several |= keys;
+        shards += keys || is_owned(c, i, PQgetvalue(stream->rows, stream->row, 2));
         if (++stream->row == PQntuples(stream->rows))
             good = fetch(c, i);
     }
@@ -145,12 +158,16 @@ static bool is_still(struct merge_check *c, const char *value, const char **wher
         const char *sql = FLEET_TEXT(fleet, "SELECT DISTINCT %s::text FROM %s WHERE %s = $1::%s",
                                      found->key, found->table, found->column, found->type);
         PGresult *rows = fleet_query(fleet, i, sql, 1, value);
+        int owned = 0;
         for (int row = 0; rows && row < PQntuples(rows); row++) {
             const char *other = fleet_text(fleet, rows, row, 0);
+            if (!is_owned(c, i, other))
+                continue;
+            owned++;
             several |= key && other && strcmp(key, other) != 0;
             key = other;
         }
-        if (rows && PQntuples(rows))
+        if (owned)
             *where =
                 FLEET_TEXT(fleet, "%s%s%s", *where, shards++ ? ", " : "", fleet->shards[i].name);
         PQclear(rows);
@@ -182,6 +199,7 @@ bool lookup_unique_check(struct fleet *fleet, const struct lookup_rule *lookup,
         .fleet = fleet,
         .lookup = lookup,
         .found = found,
+        .keyspace = shardmap_rule(fleet->map, lookup->table)->keyspace,
         .numbers = strstr(found->type, "int") != NULL,
         .streams = arena_array(&fleet->arena, struct stream, fleet->nshards),
     };
