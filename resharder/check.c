@@ -1,9 +1,10 @@
 /* check.c: everything that would stop a job: which shards are looked at, other jobs, what is told. */
 #include "resharder/check.h"
 
+#include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "resharder/plan.h"
 #include "resharder/schema_copy.h"
 
 #define uthash_malloc(size) mem_alloc(size)
@@ -148,32 +149,51 @@ static bool has_jobs(struct reshard *reshard, bool *has)
 }
 
 static const char jobs_query[] =
-    "SELECT 'problem', j.name, format('moves buckets of keyspace %s too, and is %s: one job at a "
-    "time"
-    " may move a keyspace', m.keyspace, j.state),"
+    "SELECT 'problem', j.name, format('moves buckets of keyspace %s on %s too, and is %s: a shard"
+    " may be part of one job at a time for each keyspace', m.keyspace,"
+    " string_agg(DISTINCT s.shard, ', ' ORDER BY s.shard), j.state),"
     " CASE WHEN j.state IN ('created', 'copying', 'indexing', 'streaming')"
     " THEN format('pgshuntctl reshard cancel %s, or finish it', j.name)"
     " ELSE format('pgshuntctl reshard complete %s', j.name) END"
     " FROM pgshunt.job j JOIN pgshunt.job_move m ON m.job = j.name"
-    " WHERE j.database = $1 AND j.state NOT IN ('completed', 'cancelled') AND m.keyspace = $2"
+    " CROSS JOIN LATERAL (VALUES (m.source), (m.target)) s(shard)"
+    " WHERE j.database = $1 AND j.state NOT IN ('completed', 'cancelled')"
+    " AND $2::jsonb -> m.keyspace ? s.shard"
     " GROUP BY 1, j.name, m.keyspace, j.state";
 
+/* {"users": ["s0", "s2"]}: the shards that give or take buckets, by keyspace. */
+static json_t *shards_of(const struct reshard *reshard)
+{
+    json_t *all = json_object();
+    for (int i = 0; i < reshard->moves.count; i++) {
+        const struct move *move = &reshard->moves.items[i];
+        json_t *shards = json_object_get(all, move->keyspace->name);
+        if (!shards)
+            json_object_set_new(all, move->keyspace->name, shards = json_array());
+        json_array_append_new(shards, json_string(shardmap_shard_name(reshard->map, move->source)));
+        json_array_append_new(shards, json_string(shardmap_shard_name(reshard->map, move->target)));
+    }
+    return all;
+}
+
+/*
+ * A shard has one table of ghost keys for a keyspace, of all jobs, and what it says of a key depends on whether the shard
+ * gives or takes, and on whether that has been switched. So two jobs on a keyspace must not have a shard in common; then
+ * they have no bucket in common either, and each switches by itself.
+ */
 static bool check_jobs(struct check *check)
 {
     struct reshard *reshard = check->reshard;
     bool has = false;
     if (!has_jobs(reshard, &has))
         return check_fails(check, reshard->catalog, "cannot read the jobs");
-    for (unsigned k = 0; k < shardmap_keyspaces(reshard->map) && has; k++) {
-        const struct keyspace *keyspace = shardmap_keyspace(reshard->map, k);
-        bool moves = false;
-        for (int i = 0; i < reshard->moves.count; i++)
-            moves |= reshard->moves.items[i].keyspace == keyspace;
-        if (moves && !check_ask(check, reshard->catalog, "cannot read the jobs", jobs_query,
-                                reshard->request->database, keyspace->name))
-            return false;
-    }
-    return true;
+    json_t *shards = shards_of(reshard);
+    char *text = json_dumps(shards, JSON_COMPACT);
+    json_decref(shards);
+    bool good = !has || check_ask(check, reshard->catalog, "cannot read the jobs", jobs_query,
+                                  reshard->request->database, text);
+    free(text);
+    return good;
 }
 
 static bool gives_and_takes(const struct moves *moves, const struct keyspace *keyspace,
@@ -202,19 +222,6 @@ static void check_ways(struct check *check)
         }
 }
 
-/* What stays behind on a shard that is to own nothing. */
-static void check_staying(struct check *check)
-{
-    struct reshard *reshard = check->reshard;
-    for (unsigned k = 0; k < shardmap_keyspaces(reshard->map); k++) {
-        const struct keyspace *keyspace = shardmap_keyspace(reshard->map, k);
-        const char *obstacle = plan_obstacle(keyspace);
-        if (obstacle)
-            check_note(check, NULL, keyspace->name,
-                       RESHARD_TEXT(reshard, "this keyspace is not moved: %s", obstacle), NULL);
-    }
-}
-
 bool check_all(struct check *check)
 {
     struct reshard *reshard = check->reshard;
@@ -228,7 +235,6 @@ bool check_all(struct check *check)
         return false;
     if (check->moved && check->problems) /* what they are is not known well enough for the rest */
         return check_jobs(check);
-    check_staying(check);
     check_ways(check);
     for (unsigned s = 0; s < nshards; s++)
         if (check_is_source(check, s) || check_is_target(check, s))

@@ -211,7 +211,7 @@ static double expected_rows(const struct copy_run *run, const struct copy_queue 
     const struct moves *moves = &run->reshard->moves;
     bool enters =
         moves->tables && queue->source->shard == moves->home; /* it has rows of all buckets */
-    double owned = enters ? SHARDKEY_BUCKETS
+    double owned = enters ? table->rule->keyspace->nbuckets
                           : shardmap_buckets_of(table->rule->keyspace, queue->source->shard);
     double moving = moving_buckets(run, queue, table->rule->keyspace);
     return table->rows < 0 || owned <= 0 ? -1 : table->rows * moving / owned;

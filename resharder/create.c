@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pgshunt/catalog.h"
 #include "resharder/check.h"
 #include "resharder/job.h"
 #include "resharder/plan.h"
@@ -35,6 +36,14 @@ static bool find_moves(struct reshard *reshard, const struct reshard_wish *wish,
     return false;
 }
 
+static unsigned all_buckets(const struct reshard *reshard)
+{
+    unsigned count = 0;
+    for (unsigned k = 0; k < shardmap_keyspaces(reshard->map); k++)
+        count += shardmap_keyspace(reshard->map, k)->nbuckets;
+    return count;
+}
+
 /* Of the keyspace, from one shard to the other. */
 static unsigned count_buckets(const struct reshard *reshard, const struct keyspace *keyspace,
                               unsigned source, unsigned target)
@@ -50,10 +59,8 @@ static unsigned count_buckets(const struct reshard *reshard, const struct keyspa
 
 static void tell_move(struct reshard *reshard, const struct move *move)
 {
-    const char *range = move->first == move->last
-                            ? RESHARD_TEXT(reshard, "bucket %u", move->first)
-                            : RESHARD_TEXT(reshard, "buckets %u-%u (%u)", move->first, move->last,
-                                           move->last - move->first + 1);
+    const char *range =
+        keyspace_buckets_text(move->keyspace, move->first, move->last, &reshard->arena);
     reshard_tell(
         reshard, RESHARD_PLANNED, shardmap_shard_name(reshard->map, move->source),
         move->keyspace->name,
@@ -121,7 +128,7 @@ static void tell_table(struct reshard *reshard, const struct link *link,
 {
     const struct keyspace *keyspace = table->rule->keyspace;
     bool enters = reshard->moves.tables && link->source == reshard->moves.home;
-    unsigned owned = enters ? SHARDKEY_BUCKETS : keyspace->owned[link->source],
+    unsigned owned = enters ? keyspace->nbuckets : keyspace->owned[link->source],
              moving = count_buckets(reshard, keyspace, link->source, link->target);
     if (!moving || !owned)
         return;
@@ -326,10 +333,23 @@ static enum reshard_outcome prepare(struct check *check)
     return again.problems ? RESHARD_DIFFERENT : RESHARD_DONE;
 }
 
+/* Values and parts of intervals that are to move alone: buckets that belong to the same shards as before. */
+static enum reshard_outcome record_splits(struct reshard *reshard)
+{
+    if (catalog_record_splits(reshard_catalog(reshard), reshard->request->database, reshard->map,
+                              &reshard->error)) {
+        reshard_tell(reshard, RESHARD_STEP, NULL, "split", "what is to move has buckets of its own",
+                     NULL);
+        return RESHARD_DONE;
+    }
+    return reshard_fails(reshard, NULL, "cannot record the buckets");
+}
+
 static enum reshard_outcome create(struct reshard *reshard, const struct reshard_wish *wish,
                                    bool prepare_schema)
 {
     struct check check = {.reshard = reshard, .prepare_schema = prepare_schema};
+    unsigned buckets = all_buckets(reshard);
     if (!reshard->request->dry_run && !take_turn(reshard))
         return reshard_fails(reshard, NULL, "cannot lock the catalog");
     if (!find_moves(reshard, wish, &check.moved))
@@ -342,7 +362,9 @@ static enum reshard_outcome create(struct reshard *reshard, const struct reshard
     check_end(&check);
     if (outcome != RESHARD_DONE || reshard->request->dry_run)
         return outcome;
-    return record(reshard, wish, &check);
+    if (all_buckets(reshard) != buckets)
+        outcome = record_splits(reshard);
+    return outcome != RESHARD_DONE ? outcome : record(reshard, wish, &check);
 }
 
 enum reshard_outcome reshard_create(const struct reshard_request *request,

@@ -1,5 +1,5 @@
 /* plan.c: which buckets move: shares by weight, surplus to those that lack, and moves as they were asked for. */
-#include "resharder/plan.h"
+#include "resharder/plan_internal.h"
 
 #include <ctype.h>
 #include <stdarg.h>
@@ -7,26 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct planning {
-    const struct shardmap *map;
-    const struct reshard_wish *wish;
-    struct arena *arena;
-    struct db_error *error;
-    unsigned nshards;
-    const unsigned *configured;
-    bool *added, *drained; /* by shard */
-    int64_t *said;         /* weights that the wish says; -1: none */
-    bool shares;           /* the wish is (also) about shares */
-    bool *chosen;          /* keyspaces, by number */
-    uint16_t *owners;      /* of one keyspace's buckets, as they are to be */
-    struct move *items;
-    int count, room;
-};
-
-static bool wrong(struct planning *g, const char *hint, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static bool wrong(struct planning *g, const char *hint, const char *format, ...)
+bool plan_wrong(struct planning *g, const char *hint, const char *format, ...)
 {
     va_list args;
     *g->error = (struct db_error){.sqlstate = "22023"};
@@ -66,11 +47,11 @@ static const char *shard_names(struct planning *g)
     return names;
 }
 
-static bool find_shard(struct planning *g, const char *name, unsigned *shard)
+bool plan_find_shard(struct planning *g, const char *name, unsigned *shard)
 {
     int found = shardmap_shard_by_name(g->map, name);
     if (found < 0)
-        return wrong(g, shard_names(g), "there is no shard \"%s\"", name);
+        return plan_wrong(g, shard_names(g), "there is no shard \"%s\"", name);
     *shard = (unsigned)found;
     return true;
 }
@@ -79,7 +60,7 @@ static bool read_shards(struct planning *g, const char *list, bool *marks)
 {
     unsigned shard = 0;
     for (const char *at = list, *word; (word = next_word(g, &at));) {
-        if (!find_shard(g, word, &shard))
+        if (!plan_find_shard(g, word, &shard))
             return false;
         marks[shard] = g->shares = true;
     }
@@ -87,7 +68,7 @@ static bool read_shards(struct planning *g, const char *list, bool *marks)
 }
 
 /* Digits, and nothing else up to `end`. */
-static bool read_number(const char *text, const char *end, int64_t most, int64_t *number)
+bool plan_read_number(const char *text, const char *end, int64_t most, int64_t *number)
 {
     *number = 0;
     if (text == end)
@@ -108,14 +89,14 @@ static bool read_weights(struct planning *g)
     for (const char *at = g->wish->weights, *word; (word = next_word(g, &at));) {
         const char *equals = strchr(word, '=');
         int64_t weight;
-        if (!equals || !read_number(equals + 1, word + strlen(word), 1000000, &weight))
-            return wrong(g, "Weights are written like s0=1,s1=2, from 0 to 1000000.",
-                         "\"%s\" is no weight of a shard", word);
-        if (!find_shard(g, arena_strndup(g->arena, word, (size_t)(equals - word)), &shard))
+        if (!equals || !plan_read_number(equals + 1, word + strlen(word), 1000000, &weight))
+            return plan_wrong(g, "Weights are written like s0=1,s1=2, from 0 to 1000000.",
+                              "\"%s\" is no weight of a shard", word);
+        if (!plan_find_shard(g, arena_strndup(g->arena, word, (size_t)(equals - word)), &shard))
             return false;
         if (g->said[shard] >= 0)
-            return wrong(g, "Say each shard once.", "the weight of shard \"%s\" is said twice",
-                         shardmap_shard_name(g->map, shard));
+            return plan_wrong(g, "Say each shard once.", "the weight of shard \"%s\" is said twice",
+                              shardmap_shard_name(g->map, shard));
         g->said[shard] = weight;
         g->shares = true;
     }
@@ -124,28 +105,13 @@ static bool read_weights(struct planning *g)
 
 /* ---- keyspaces ---- */
 
-const char *plan_obstacle(const struct keyspace *keyspace)
-{
-    if (keyspace->map == MAP_LIST)
-        return "it is split by a list of values, and has no buckets";
-    if (keyspace->map == MAP_RANGE)
-        return "it is split by ranges of values, and has no buckets";
-    if (keyspace->hash != HASH_XXH64)
-        return "its hash is Postgres' own, by which the number of shards decides who owns a row";
-    return NULL;
-}
-
 static bool choose_named(struct planning *g)
 {
     for (const char *at = g->wish->keyspaces, *word; (word = next_word(g, &at));) {
         int index = shardmap_keyspace_by_name(g->map, word);
         if (index < 0)
-            return wrong(g, "Name one of the database's keyspaces.", "there is no keyspace \"%s\"",
-                         word);
-        const char *obstacle = plan_obstacle(shardmap_keyspace(g->map, (unsigned)index));
-        if (obstacle)
-            return wrong(g, "Only keyspaces with hash = \"xxh64\" can be moved.",
-                         "keyspace \"%s\" cannot be moved: %s", word, obstacle);
+            return plan_wrong(g, "Name one of the database's keyspaces.",
+                              "there is no keyspace \"%s\"", word);
         g->chosen[index] = true;
     }
     return true;
@@ -153,15 +119,13 @@ static bool choose_named(struct planning *g)
 
 static bool choose_keyspaces(struct planning *g)
 {
-    unsigned count = shardmap_keyspaces(g->map), some = 0;
+    unsigned count = shardmap_keyspaces(g->map);
     if (g->wish->keyspaces && *g->wish->keyspaces)
         return choose_named(g);
-    for (unsigned k = 0; k < count; k++) {
-        g->chosen[k] = !plan_obstacle(shardmap_keyspace(g->map, k));
-        some += g->chosen[k];
-    }
-    return some || wrong(g, "Only keyspaces with hash = \"xxh64\" can be moved.",
-                         "the database has no keyspace that could be moved");
+    for (unsigned k = 0; k < count; k++)
+        g->chosen[k] = true;
+    return count || plan_wrong(g, "Rows are moved by their keyspace.",
+                               "the database has no keyspace that could be moved");
 }
 
 /* ---- shares ---- */
@@ -180,14 +144,14 @@ static uint64_t weight_of(const struct planning *g, const struct keyspace *keysp
 static bool find_shares(struct planning *g, const struct keyspace *keyspace, unsigned *shares)
 {
     uint64_t total = 0, *remainders = arena_array(g->arena, uint64_t, g->nshards);
-    unsigned left = SHARDKEY_BUCKETS;
+    unsigned left = keyspace->nbuckets;
     for (unsigned s = 0; s < g->nshards; s++)
         total += weight_of(g, keyspace, s);
     if (!total)
-        return wrong(g, "Say weights of shards that are to stay: --weights s0=1,s1=1.",
-                     "no shard with a weight is left for keyspace \"%s\"", keyspace->name);
+        return plan_wrong(g, "Say weights of shards that are to stay: --weights s0=1,s1=1.",
+                          "no shard with a weight is left for keyspace \"%s\"", keyspace->name);
     for (unsigned s = 0; s < g->nshards; s++) {
-        uint64_t exact = SHARDKEY_BUCKETS * weight_of(g, keyspace, s);
+        uint64_t exact = keyspace->nbuckets * weight_of(g, keyspace, s);
         shares[s] = (unsigned)(exact / total);
         remainders[s] = exact % total;
         left -= shares[s];
@@ -211,7 +175,7 @@ struct run {
 static struct run next_run(const struct planning *g, unsigned from)
 {
     struct run run = {from, 0};
-    while (from < SHARDKEY_BUCKETS && g->owners[from] == g->owners[run.first]) {
+    while (from < g->nbuckets && g->owners[from] == g->owners[run.first]) {
         from++;
         run.length++;
     }
@@ -276,90 +240,6 @@ static bool give_shares(struct planning *g, const struct keyspace *keyspace)
     return true;
 }
 
-/* ---- moves as they are written ---- */
-
-struct asked {
-    int keyspace; /* -1: of all */
-    unsigned first, last, target;
-};
-
-static bool bad_move(struct planning *g, const char *word)
-{
-    return wrong(g, "Moves are written like 0-4095:s2 or users/7:s1; buckets are from 0 to 16383.",
-                 "\"%s\" is no move", word);
-}
-
-static bool read_move(struct planning *g, const char *word, struct asked *asked)
-{
-    const char *slash = strchr(word, '/'), *from = slash ? slash + 1 : word;
-    const char *colon = strrchr(from, ':'), *dash = strchr(from, '-');
-    int64_t first, last;
-    if (!colon)
-        return bad_move(g, word);
-    if (dash > colon)
-        dash = NULL;
-    if (!read_number(from, dash ? dash : colon, SHARDKEY_BUCKETS - 1, &first) ||
-        !read_number(dash ? dash + 1 : from, colon, SHARDKEY_BUCKETS - 1, &last) || last < first)
-        return bad_move(g, word);
-    *asked = (struct asked){.keyspace = -1, .first = (unsigned)first, .last = (unsigned)last};
-    if (slash) {
-        const char *name = arena_strndup(g->arena, word, (size_t)(slash - word));
-        asked->keyspace = shardmap_keyspace_by_name(g->map, name);
-        if (asked->keyspace < 0)
-            return wrong(g, "Name one of the database's keyspaces.", "there is no keyspace \"%s\"",
-                         name);
-        if (!g->chosen[asked->keyspace])
-            return wrong(g, "Leave it out, or name it with --keyspaces, too.",
-                         "keyspace \"%s\" is not among those that can or are to be moved", name);
-    }
-    return find_shard(g, colon + 1, &asked->target);
-}
-
-/* False: the buckets are the target's already, all of them. */
-static bool moves_any(const struct planning *g, const struct asked *asked)
-{
-    for (unsigned k = 0; k < shardmap_keyspaces(g->map); k++) {
-        const struct keyspace *keyspace = shardmap_keyspace(g->map, k);
-        if (!g->chosen[k] || (asked->keyspace >= 0 && (unsigned)asked->keyspace != k))
-            continue;
-        for (unsigned b = asked->first; b <= asked->last; b++)
-            if (keyspace->bucket_shard[b] != asked->target)
-                return true;
-    }
-    return false;
-}
-
-static bool apply_move(struct planning *g, const char *word, const struct asked *asked,
-                       const struct keyspace *keyspace, bool *taken)
-{
-    if (!moves_any(g, asked))
-        return wrong(g, "Leave it out.", "\"%s\": these buckets are on shard %s already", word,
-                     shardmap_shard_name(g->map, asked->target));
-    for (unsigned b = asked->first; b <= asked->last; b++) {
-        if (taken[b])
-            return wrong(g, "Name each bucket once.", "\"%s\": bucket %u of %s is named before",
-                         word, b, keyspace->name);
-        taken[b] = true;
-        g->owners[b] = (uint16_t)asked->target;
-    }
-    return true;
-}
-
-static bool apply_moves(struct planning *g, int index)
-{
-    bool *taken = arena_array(g->arena, bool, SHARDKEY_BUCKETS);
-    const struct keyspace *keyspace = shardmap_keyspace(g->map, (unsigned)index);
-    struct asked asked = {.keyspace = -1};
-    for (const char *at = g->wish->move, *word; (word = next_word(g, &at));) {
-        if (!read_move(g, word, &asked))
-            return false;
-        if ((asked.keyspace < 0 || asked.keyspace == index) &&
-            !apply_move(g, word, &asked, keyspace, taken))
-            return false;
-    }
-    return true;
-}
-
 /* ---- what is different ---- */
 
 static void add_range(struct planning *g, const struct move *move)
@@ -377,7 +257,7 @@ static void add_range(struct planning *g, const struct move *move)
 static void collect(struct planning *g, const struct keyspace *keyspace)
 {
     struct move *last = NULL;
-    for (unsigned b = 0; b < SHARDKEY_BUCKETS; b++) {
+    for (unsigned b = 0; b < keyspace->nbuckets; b++) {
         unsigned source = keyspace->bucket_shard[b], target = g->owners[b];
         if (source == target) {
             last = NULL;
@@ -393,8 +273,9 @@ static void collect(struct planning *g, const struct keyspace *keyspace)
 static bool plan_keyspace(struct planning *g, int index)
 {
     const struct keyspace *keyspace = shardmap_keyspace(g->map, (unsigned)index);
-    memcpy(g->owners, keyspace->bucket_shard, sizeof *g->owners * SHARDKEY_BUCKETS);
-    if ((g->shares && !give_shares(g, keyspace)) || !apply_moves(g, index))
+    g->nbuckets = keyspace->nbuckets;
+    memcpy(g->owners, keyspace->bucket_shard, sizeof *g->owners * g->nbuckets);
+    if ((g->shares && !give_shares(g, keyspace)) || !plan_apply_moves(g, index))
         return false;
     collect(g, keyspace);
     return true;
@@ -405,14 +286,15 @@ static bool check_shares(struct planning *g)
     for (unsigned s = 0; s < g->nshards; s++) {
         const char *name = shardmap_shard_name(g->map, s);
         if (g->added[s] && g->drained[s])
-            return wrong(g, "Say one of them.", "shard \"%s\" is to be added and drained", name);
+            return plan_wrong(g, "Say one of them.", "shard \"%s\" is to be added and drained",
+                              name);
         if (g->drained[s] && g->said[s] > 0)
-            return wrong(g, "Say one of them.", "shard \"%s\" is to be drained, and has a weight",
-                         name);
+            return plan_wrong(g, "Say one of them.",
+                              "shard \"%s\" is to be drained, and has a weight", name);
         if (g->added[s] && g->said[s] < 0 && !g->configured[s])
-            return wrong(g, arena_printf(g->arena, "Say one: --weights %s=1.", name),
-                         "shard \"%s\" has weight 0 in the configuration, so its share is nothing",
-                         name);
+            return plan_wrong(
+                g, arena_printf(g->arena, "Say one: --weights %s=1.", name),
+                "shard \"%s\" has weight 0 in the configuration, so its share is nothing", name);
     }
     return true;
 }
@@ -426,9 +308,8 @@ static bool says_nothing(const struct reshard_wish *wish)
     return true;
 }
 
-bool plan_moves(const struct shardmap *map, const unsigned *weights,
-                const struct reshard_wish *wish, struct arena *arena, struct moves *moves,
-                struct db_error *error)
+bool plan_moves(struct shardmap *map, const unsigned *weights, const struct reshard_wish *wish,
+                struct arena *arena, struct moves *moves, struct db_error *error)
 {
     unsigned nshards = shardmap_shards(map), nkeyspaces = shardmap_keyspaces(map);
     struct planning g = {.map = map,
@@ -445,9 +326,10 @@ bool plan_moves(const struct shardmap *map, const unsigned *weights,
     for (unsigned s = 0; s < nshards; s++)
         g.said[s] = -1;
     if (says_nothing(wish))
-        return wrong(&g, "Use --add, --drain, --weights or --move.", "nothing is to be moved");
+        return plan_wrong(&g, "Use --add, --drain, --weights or --move.", "nothing is to be moved");
     if (!choose_keyspaces(&g) || !read_shards(&g, wish->add, g.added) ||
-        !read_shards(&g, wish->drain, g.drained) || !read_weights(&g) || !check_shares(&g))
+        !read_shards(&g, wish->drain, g.drained) || !read_weights(&g) || !check_shares(&g) ||
+        !plan_split(&g))
         return false;
     for (unsigned k = 0; k < nkeyspaces; k++)
         if (g.chosen[k] && !plan_keyspace(&g, (int)k))

@@ -17,8 +17,11 @@ static void tell_moves(struct reshard *reshard, const struct link *link,
         if (move->keyspace != keyspace || move->source != link->source ||
             move->target != link->target)
             continue;
-        ranges = RESHARD_TEXT(reshard, "%s%s%u-%u", ranges, buckets ? ", " : "", move->first,
-                              move->last);
+        const char *range =
+            keyspace->map == MAP_HASH
+                ? RESHARD_TEXT(reshard, "%u-%u", move->first, move->last)
+                : keyspace_buckets_text(keyspace, move->first, move->last, &reshard->arena);
+        ranges = RESHARD_TEXT(reshard, "%s%s%s", ranges, buckets ? ", " : "", range);
         buckets += move->last - move->first + 1;
     }
     if (buckets)

@@ -5,7 +5,6 @@
 
 #include "pgshunt/fleet.h"
 #include "resharder/job.h"
-#include "resharder/plan.h"
 
 #define SEQUENCE_TRIES 5
 
@@ -151,12 +150,12 @@ static bool take_tables(struct reshard *reshard, const struct reshard_wish *wish
 static void find_moves(struct reshard *reshard, const struct table_job *tables)
 {
     const struct keyspace *keyspace = tables->keyspace;
-    struct move *items = arena_array(&reshard->arena, struct move, SHARDKEY_BUCKETS);
+    struct move *items = arena_array(&reshard->arena, struct move, keyspace->nbuckets);
     int count = 0;
-    for (unsigned first = 0, last; first < SHARDKEY_BUCKETS; first = last + 1) {
+    for (unsigned first = 0, last; first < keyspace->nbuckets; first = last + 1) {
         unsigned owner = keyspace->bucket_shard[first];
         for (last = first;
-             last + 1 < SHARDKEY_BUCKETS && keyspace->bucket_shard[last + 1] == owner;)
+             last + 1 < keyspace->nbuckets && keyspace->bucket_shard[last + 1] == owner;)
             last++;
         if (owner)
             items[count++] = (struct move){.keyspace = keyspace,
@@ -196,12 +195,13 @@ struct table_job *table_job_wish(struct reshard *reshard, const struct reshard_w
         tables->keyspace = shardmap_keyspace(reshard->map, (unsigned)keyspace);
     if (!take_tables(reshard, wish, tables))
         return NULL;
-    const char *obstacle = plan_obstacle(tables->keyspace);
-    if (obstacle) {
+    if (tables->keyspace->map == MAP_LIST && tables->keyspace->rest == SHARDMAP_NO_BUCKET) {
         refuse(reshard,
-               RESHARD_TEXT(reshard, "tables of keyspace \"%s\" are not moved: %s",
-                            tables->keyspace->name, obstacle),
-               NULL);
+               RESHARD_TEXT(reshard,
+                            "tables are not moved into keyspace \"%s\", or out of it: a row may be "
+                            "in none of its lists",
+                            tables->keyspace->name),
+               "Give the keyspace a default and reload the proxies.");
         return NULL;
     }
     find_moves(reshard, tables);

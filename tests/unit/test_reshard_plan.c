@@ -86,17 +86,16 @@ static const struct wish_case wishes[] = {
     {{.move = ":s1"}, NULL, "\":s1\" is no move"},
     {{.move = "0:s9"}, NULL, "there is no shard \"s9\""},
     {{.move = "x/0:s1"}, NULL, "there is no keyspace \"x\""},
-    {{.move = "old/0:s1"}, NULL, "keyspace \"old\" is not among those that can or are to be moved"},
+    {{.move = "old/0:s1"}, "old 0-0 s0>s1", NULL},
+    {{.move = "old/16383:s1"}, NULL, "\"old/16383:s1\" is no move"},
+    {{.drain = "s2", .keyspaces = "old"}, "old 10922-13651 s2>s1, old 13652-16382 s2>s0", NULL},
     {{.move = "docs/0:s1", .keyspaces = "users"},
      NULL,
-     "keyspace \"docs\" is not among those that can or are to be moved"},
+     "keyspace \"docs\" is not among those that are to be moved"},
     {{.move = "0-9:s1,5:s2"}, NULL, "\"5:s2\": bucket 5 of users is named before"},
     {{.move = "0-9:s0"}, NULL, "\"0-9:s0\": these buckets are on shard s0 already"},
     {{.add = "s2", .keyspaces = "x"}, NULL, "there is no keyspace \"x\""},
-    {{.add = "s2", .keyspaces = "old"},
-     NULL,
-     "keyspace \"old\" cannot be moved: its hash is Postgres' own, by which the number of shards "
-     "decides who owns a row"},
+    {{.add = "s2", .keyspaces = "old"}, "", NULL},
 };
 
 static void test_wishes(void **state)
@@ -123,6 +122,138 @@ static void test_wishes(void **state)
         shardmap_free(map);
         arena_free(&arena);
     }
+}
+
+/* ---- values ---- */
+
+/* tiers: "a" s0, "b" s1, others s1; times: below 100 s0, 100 to 200 s1, above s2; docs, by hash: s0 and s1. */
+static struct shardmap *by_values(void)
+{
+    struct shardmap *map = new_map(3, (const unsigned[]){1, 1, 0});
+    struct shardkey low, high;
+    shardkey_of_bigint(100, &low);
+    shardkey_of_bigint(200, &high);
+    const struct key_entry tiers[] = {{(const unsigned char *)"a", 1, 0, 0},
+                                      {(const unsigned char *)"b", 1, 1, 0}},
+                           times[] = {{NULL, 0, 0, 0}, {low.bytes, 8, 1, 0}, {high.bytes, 8, 2, 0}};
+    shardmap_add_keyspace(map, "tiers", KEY_TEXT, HASH_XXH64);
+    shardmap_map_values(map, 0, MAP_LIST, tiers, 2, 1);
+    shardmap_add_keyspace(map, "times", KEY_BIGINT, HASH_XXH64);
+    shardmap_map_values(map, 1, MAP_RANGE, times, 3, SHARDMAP_NO_SHARD);
+    shardmap_add_keyspace(map, "docs", KEY_UUID, HASH_XXH64);
+    shardmap_add_keyspace(map, "names", KEY_TEXT, HASH_XXH64);
+    shardmap_map_values(map, 3, MAP_RANGE, times, 1, SHARDMAP_NO_SHARD);
+    return map;
+}
+
+/* "times [100,150) s1>s2, ..." */
+static const char *value_words(const struct moves *moves, struct arena *arena)
+{
+    const char *out = "";
+    for (int i = 0; i < moves->count; i++) {
+        const struct move *move = &moves->items[i];
+        out = arena_printf(arena, "%s%s%s %s s%u>s%u", out, i ? ", " : "", move->keyspace->name,
+                           keyspace_buckets_text(move->keyspace, move->first, move->last, arena),
+                           move->source, move->target);
+    }
+    return out;
+}
+
+static const struct wish_case value_wishes[] = {
+    {{.move = "tiers/a:s2"}, "tiers a s0>s2", NULL},
+    {{.move = "a:s2", .keyspaces = "tiers"}, "tiers a s0>s2", NULL},
+    {{.move = "'a':s1,DEFAULT:s2", .keyspaces = "tiers"},
+     "tiers a s0>s1, tiers DEFAULT s1>s2",
+     NULL},
+    {{.move = "tiers/new:s2"}, "tiers new s1>s2", NULL}, /* cut from the rest */
+    {{.move = "tiers/'x, y:z''s':s0 , tiers/\"o/p\":s2"},
+     "tiers x, y:z's s1>s0, tiers o/p s1>s2",
+     NULL},
+    {{.move = "tiers/o'neil:s0,tiers/b:s0"}, "tiers b s1>s0, tiers o'neil s1>s0", NULL},
+    {{.move = "tiers/new:s2,tiers/DEFAULT:s0"}, "tiers DEFAULT s1>s0, tiers new s1>s2", NULL},
+    {{.drain = "s0", .keyspaces = "tiers"}, "tiers a s0>s1", NULL},
+    {{.drain = "s1", .keyspaces = "tiers"}, "tiers b,DEFAULT s1>s0", NULL},
+    {{.move = "times/[100,200):s0"}, "times [100,200) s1>s0", NULL},
+    {{.move = "times/100-200:s0"}, "times [100,200) s1>s0", NULL},
+    {{.move = "times/[120, 150 ):s0"}, "times [120,150) s1>s0", NULL},
+    {{.move = "times/[120,150):s0"}, "times [120,150) s1>s0", NULL},
+    {{.move = "times/-50-150:s2"}, "times [100,150) s1>s2, times [-50,100) s0>s2", NULL},
+    {{.move = "times/-50--20:s2"}, "times [-50,-20) s0>s2", NULL},
+    {{.move = "times/[MINVALUE,50):s1,times/[150,MAXVALUE):s0"},
+     "times [MINVALUE,50) s0>s1, times [200,MAXVALUE) s2>s0, times [150,200) s1>s0",
+     NULL},
+    {{.move = "times/[MINVALUE,MAXVALUE):s1"},
+     "times [MINVALUE,100) s0>s1, times [200,MAXVALUE) s2>s1",
+     NULL},
+    {{.move = "names/['a,b',\"c\"\"d\"):s2"}, "names [a,b,c\"d) s0>s2", NULL},
+    {{.move = "0-9:s2"}, "docs buckets 0-9 (10) s0>s2", NULL},
+    {{.move = "a:s2", .keyspaces = "tiers,times"}, NULL, "\"a:s2\": say of which keyspace it is"},
+    {{.move = "times/[150,150):s0"}, NULL, "\"times/[150,150):s0\" holds no key"},
+    {{.move = "times/200-100:s0"}, NULL, "\"times/200-100:s0\" holds no key"},
+    {{.move = "times/[1,2:s0"}, NULL, "\"times/[1,2:s0\" is no move"},
+    {{.move = "times/[1):s0"}, NULL, "\"times/[1):s0\" is no move"},
+    {{.move = "times/[,2):s0"}, NULL, "\"times/[,2):s0\" is no move"},
+    {{.move = "times/7:s0"}, NULL, "\"times/7:s0\" is no move"},
+    {{.move = "names/a-b:s0"}, NULL, "\"names/a-b:s0\" is no move"},
+    {{.move = "times/[x,y):s0"},
+     NULL,
+     "\"times/[x,y):s0\": \"x\" is no value of type bigint, which keyspace \"times\" has"},
+    {{.move = "tiers/'a:s0"}, NULL, "\"tiers/'a:s0\" is no move"},
+    {{.move = "tiers/a:s0"}, NULL, "\"tiers/a:s0\": these buckets are on shard s0 already"},
+    {{.move = "tiers/new:s1"}, NULL, "\"tiers/new:s1\": these buckets are on shard s1 already"},
+    {{.move = "tiers/a:s1,tiers/a:s2"}, NULL, "\"tiers/a:s2\": a of tiers is named before"},
+    {{.move = "times/[0,150):s2,times/[120,130):s0"},
+     NULL,
+     "\"times/[120,130):s0\": [120,130) of times is named before"},
+};
+
+static void test_values(void **state)
+{
+    const unsigned weights[] = {1, 1, 1};
+    (void)state;
+    for (size_t i = 0; i < sizeof value_wishes / sizeof value_wishes[0]; i++) {
+        const struct wish_case *c = &value_wishes[i];
+        struct arena arena;
+        struct moves moves = {.count = 0};
+        struct db_error error = {.text = ""};
+        arena_init(&arena);
+        struct shardmap *map = by_values();
+        bool ok = plan_moves(map, weights, &c->wish, &arena, &moves, &error);
+        if (c->moves && !ok)
+            fail_msg("case %zu: %s", i, error.text);
+        if (c->moves) {
+            assert_string_equal(value_words(&moves, &arena), c->moves);
+        } else {
+            assert_false(ok);
+            assert_string_equal(error.text, c->error);
+            assert_true(error.hint[0]);
+        }
+        shardmap_free(map);
+        arena_free(&arena);
+    }
+}
+
+/* A list without a default has no more values than it has. */
+static void test_closed_list(void **state)
+{
+    struct shardmap *map = new_map(2, NULL);
+    const struct key_entry entry = {(const unsigned char *)"a", 1, 0, 0};
+    struct arena arena;
+    struct moves moves;
+    struct db_error error;
+    (void)state;
+    arena_init(&arena);
+    shardmap_add_keyspace(map, "tiers", KEY_TEXT, HASH_XXH64);
+    shardmap_map_values(map, 0, MAP_LIST, &entry, 1, SHARDMAP_NO_SHARD);
+    const unsigned weights[] = {1, 1};
+    assert_false(
+        plan_moves(map, weights, &(struct reshard_wish){.move = "b:s1"}, &arena, &moves, &error));
+    assert_non_null(strstr(error.text, "in no list of keyspace"));
+    assert_false(plan_moves(map, weights, &(struct reshard_wish){.move = "DEFAULT:s1"}, &arena,
+                            &moves, &error));
+    assert_non_null(strstr(error.text, "has no default"));
+    shardmap_free(map);
+    arena_free(&arena);
 }
 
 /* A shard that is configured with weight 0 has no share. */
@@ -237,12 +368,56 @@ static void test_fewest(void **state)
     assert_in_range(most, 2, 40); /* not bucket by bucket */
 }
 
+/* Whatever is moved by value: each key is where it was, or on the target where the interval has it. */
+static void test_intervals(void **state)
+{
+    unsigned seed = 7;
+    (void)state;
+    for (int round = 0; round < 400; round++) {
+        const unsigned weights[] = {1, 1, 1, 1};
+        struct shardmap *map = new_map(4, weights), *before = new_map(4, weights);
+        struct key_entry entries[3] = {{NULL, 0, random_below(&seed, 4), 0}};
+        struct shardkey keys[3], key;
+        struct arena arena;
+        struct moves moves;
+        struct db_error error;
+        arena_init(&arena);
+        for (int i = 1; i < 3; i++) {
+            shardkey_of_bigint(40 * i + (int)random_below(&seed, 30) - 60, &keys[i]);
+            entries[i] = (struct key_entry){keys[i].bytes, 8, random_below(&seed, 4), 0};
+        }
+        shardmap_add_keyspace(map, "k", KEY_BIGINT, HASH_XXH64);
+        shardmap_map_values(map, 0, MAP_RANGE, entries, 3, SHARDMAP_NO_SHARD);
+        shardmap_add_keyspace(before, "k", KEY_BIGINT, HASH_XXH64);
+        shardmap_map_values(before, 0, MAP_RANGE, entries, 3, SHARDMAP_NO_SHARD);
+        int low = (int)random_below(&seed, 100) - 50, high = low + 1 + (int)random_below(&seed, 60);
+        unsigned target = random_below(&seed, 4);
+        const char *move = arena_printf(&arena, "%d-%d:s%u", low, high, target);
+        bool ok =
+            plan_moves(map, weights, &(struct reshard_wish){.move = move}, &arena, &moves, &error);
+        for (int i = 0; ok && i < moves.count; i++)
+            shardmap_set_buckets(map, 0, moves.items[i].first, moves.items[i].last,
+                                 moves.items[i].target);
+        const struct keyspace *k = shardmap_keyspace(map, 0), *was = shardmap_keyspace(before, 0);
+        for (int value = -80; value < 140; value++) {
+            shardkey_of_bigint(value, &key);
+            unsigned owner = shardmap_shard_of(before, was, &key);
+            if (value >= low && value < high)
+                owner = target;
+            assert_int_equal(shardmap_shard_of(map, k, &key), owner);
+        }
+        shardmap_free(map);
+        shardmap_free(before);
+        arena_free(&arena);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_wishes),
-        cmocka_unit_test(test_weightless),
-        cmocka_unit_test(test_fewest),
+        cmocka_unit_test(test_wishes),      cmocka_unit_test(test_weightless),
+        cmocka_unit_test(test_fewest),      cmocka_unit_test(test_values),
+        cmocka_unit_test(test_closed_list), cmocka_unit_test(test_intervals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
