@@ -1,7 +1,7 @@
 /* plan_held.c: whether a statement is about rows of buckets that are held, because they are moving. */
 #include "router/plan_internal.h"
 
-#define MAX_ANCESTORS 64
+#define MAX_DEEP 64
 
 /*
  * What is not known to be about other buckets is about these. Queries go by what their conditions leave of each
@@ -33,20 +33,22 @@ void plan_note_said(struct planner *p, bool held)
         *p->touches_held = true;
 }
 
-/* A table that is held is known by its name, whatever it is; partitions of one are, too. */
-static bool is_held_table(const struct planner *p, const struct relation_ref *ref)
+/* A table that is held is known by its name, whatever it is; so are its partitions, and views of it. */
+static bool is_held_table(const struct planner *p, const char *schema, const char *name, int depth)
 {
-    const char *schema = plan_schema_of(p, ref->schema, ref->name);
-    if (shardmap_table(p->map, schema, ref->name)->held)
+    if (shardmap_table(p->map, schema, name)->held || depth > MAX_DEEP)
         return true;
     const struct schema_relation *relation =
-        p->schema ? schema_relation_any(p->schema, schema, ref->name) : NULL;
-    for (int depth = 0; relation && relation->parent && depth < MAX_ANCESTORS; depth++) {
-        if (shardmap_table(p->map, relation->parent_schema, relation->parent)->held)
+        p->schema ? schema_relation_any(p->schema, schema, name) : NULL;
+    if (!relation)
+        return false;
+    if (relation->parent && is_held_table(p, relation->parent_schema, relation->parent, depth + 1))
+        return true;
+    for (const struct schema_part *part = relation->kind == 'v' ? relation->parts : NULL; part;
+         part = part->next)
+        if (part->kind == PART_RELATION && is_held_table(p, part->schema, part->name, depth + 1))
             return true;
-        relation = schema_relation(p->schema, relation->parent_schema, relation->parent);
-    }
-    return false;
+    return relation->kind == 'v' && !relation->resolved;
 }
 
 /* What is not understood may name one. */
@@ -54,9 +56,11 @@ static bool uses_held_table(const struct planner *p, const struct statement *sta
 {
     if (statement && statement->syntax_error)
         return true;
-    for (int i = 0; statement && i < statement->nrelations; i++)
-        if (is_held_table(p, &statement->relations[i]))
+    for (int i = 0; statement && i < statement->nrelations; i++) {
+        const struct relation_ref *ref = &statement->relations[i];
+        if (is_held_table(p, plan_schema_of(p, ref->schema, ref->name), ref->name, 0))
             return true;
+    }
     return false;
 }
 

@@ -200,6 +200,9 @@ static const struct held_case table_cases[] = {
     {"DECLARE c CURSOR FOR SELECT * FROM logs", true},
     {"/* pgshunt: shard=s1 */ SELECT * FROM logs", true},
     {"SELECT * FROM tenants WHERE slug = 'a'", true}, /* whatever the key is */
+    {"SELECT * FROM view_of_logs", true},
+    {"SELECT * FROM users WHERE id = 1 AND age IN (SELECT id FROM view_of_logs)", true},
+    {"SELECT * FROM adults WHERE who = 1", false},
     {"SELECT * FROM users WHERE id = 1", false},
     {"SELECT * FROM other.logs", false},
     {"PREPARE x AS SELECT * FROM logs", false},
