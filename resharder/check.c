@@ -227,6 +227,11 @@ bool check_all(struct check *check)
     struct reshard *reshard = check->reshard;
     unsigned nshards = shardmap_shards(reshard->map);
     bool good = true;
+    if (reshard->request->config->catalog_map != CATALOG_RECORDED)
+        check_problem(check, NULL, "catalog.map",
+                      "proxies do not follow what is recorded: they would go on with the "
+                      "configuration's map",
+                      "catalog.map = \"recorded\", in the configuration of every proxy");
     check->links = moves_links(&reshard->moves, &reshard->arena, &check->nlinks);
     check->tables = arena_array(&reshard->arena, struct move_tables, nshards);
     check->makes = arena_array(&reshard->arena, bool, nshards);
