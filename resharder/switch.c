@@ -172,6 +172,31 @@ static const char *change_owner(struct turn *turn)
     return NULL;
 }
 
+static bool is_source(const struct turn *turn, unsigned shard)
+{
+    for (int i = 0; i < turn->nsources; i++)
+        if (turn->sources[i].shard == shard)
+            return true;
+    return false;
+}
+
+/* Who owns the rows again, after a rollback or a switch behind one, has guards of when it lost them. */
+static void lift_old_guards(struct turn *turn)
+{
+    struct reshard *reshard = turn->reshard;
+    for (int i = 0; i < turn->nlinks; i++) {
+        unsigned shard = turn->links[i].target;
+        struct move_tables tables;
+        struct db *db = is_source(turn, shard) ? NULL : reshard_primary(reshard, shard);
+        if (db && (!tables_read(db, &turn->moves, &reshard->arena, &tables, &reshard->error) ||
+                   !fence_lift(reshard, shard, &tables)))
+            reshard_tell(reshard, RESHARD_NOTE, shardmap_shard_name(reshard->map, shard), NULL,
+                         "an old guard could not be taken away: until the job ends, it refuses "
+                         "writes that do not go through pgshunt",
+                         NULL);
+    }
+}
+
 static enum reshard_outcome fails(struct turn *turn, const char *what)
 {
     return reshard_fails(turn->reshard, NULL, what);
@@ -197,6 +222,7 @@ static enum reshard_outcome take_turn(struct turn *turn)
         return undo(turn, failed);
     turn_unlock(turn);
     turn_follow(turn);
+    lift_old_guards(turn);
     return RESHARD_DONE;
 }
 
