@@ -115,3 +115,141 @@ def test_into_and_out(cluster, proxies):
     judge(cluster, proxies, more, sharded=False)
     assert left_over(cluster) == []
     assert classes(cluster) == {"users": None, "orders": None}
+
+
+def test_cancel_leaves_nothing(cluster, proxies):
+    """Of both ways: what was copied goes, what is recorded of the tables goes, and sharded tables are asked for as before."""
+    home = cluster.primaries[0]
+    home.sql("INSERT INTO users SELECT n, n FROM generate_series(1, 300) n; INSERT INTO orders SELECT n, 1, n FROM generate_series(1, 300) n")
+    ctl(proxies[0], "create", "split", *INTO)
+    ctl(proxies[0], "run", "split", "--until-caught-up")
+    assert classes(cluster) == {"users": None, "orders": None}
+    assert proxies[1].value("SELECT count(*) FROM users") == 300
+    ctl(proxies[0], "cancel", "split")
+    assert rows_of(cluster, "SELECT count(*) FROM users") == [(0, (300,)), (1, (0,)), (2, (0,))]
+    assert classes(cluster) == {}
+    assert left_over(cluster) == []
+    ctl(proxies[0], "create", "again", *INTO)  # next to the empty tables that are there
+    ctl(proxies[0], "run", "again", "--until-caught-up")
+    ctl(proxies[0], "switch", "again")
+    ctl(proxies[0], "complete", "again")
+    ctl(proxies[0], "create", "home", *OUT)
+    ctl(proxies[0], "run", "home", "--until-caught-up")
+    for proxy in proxies:
+        assert proxy.value("SELECT count(*), sum(balance) FROM users") == 300
+    ctl(proxies[0], "cancel", "home")
+    assert proxies[1].value("SELECT count(*) FROM orders") == 300
+    found = [shard for shard, _ in rows_of(cluster, "SELECT id FROM users")]
+    assert len(found) == 300 and set(found) == {0, 1, 2}
+    assert left_over(cluster) == []
+
+
+def test_next_to_tables_of_the_keyspace(cluster, proxies):
+    """A table that enters a keyspace that has others: their rows of the same keys are not taken for its own."""
+    home = cluster.primaries[0]
+    home.sql("INSERT INTO users SELECT n, n FROM generate_series(1, 200) n;"
+             "CREATE TYPE mood AS ENUM ('good', 'bad');"
+             "CREATE TABLE notes (user_id int NOT NULL, id int GENERATED ALWAYS AS IDENTITY, about text, PRIMARY KEY (user_id, id))"
+             " PARTITION BY RANGE (user_id);"
+             "CREATE TABLE notes_low PARTITION OF notes FOR VALUES FROM (0) TO (100);"
+             "CREATE TABLE notes_high PARTITION OF notes FOR VALUES FROM (100) TO (1000);"
+             "CREATE INDEX notes_about ON notes (about);"
+             "CREATE VIEW titles AS SELECT user_id, about FROM notes;"
+             "INSERT INTO notes (user_id, about) SELECT n, 'about ' || n FROM generate_series(1, 200) n")
+    ctl(proxies[0], "create", "first", "--tables", "users", "--into", "users", "--by", "id", "--prepare-schema", code=5)  # orders refer to it
+    home.sql("ALTER TABLE orders DROP CONSTRAINT orders_user_id_fkey")
+    for job, table, column in (("first", "users", "id"), ("second", "public.notes", "user_id")):
+        ctl(proxies[0], "create", job, "--tables", table, "--into", "users", "--by", column, "--prepare-schema")
+        ctl(proxies[0], "run", job, "--until-caught-up")
+        if job == "second":  # while both are there in part, none is met twice
+            assert proxies[0].value("SELECT count(*) FROM users") == 200
+            assert proxies[0].value("SELECT count(*) FROM notes") == 200
+        ctl(proxies[0], "verify", job)
+        ctl(proxies[0], "switch", job)
+        assert proxies[1].value("SELECT count(*) FROM users") == 200
+        assert proxies[1].sql("SELECT count(*), sum(u.balance) FROM users u LEFT JOIN notes n ON n.user_id = u.id") == [(200, 20100)]
+        ctl(proxies[0], "complete", job)
+    for proxy in proxies:
+        assert proxy.sql("SELECT count(*), sum(balance) FROM users") == [(200, 20100)]
+        assert proxy.sql("SELECT count(*) FROM notes") == [(200,)]
+        assert proxy.sql("SELECT about FROM titles WHERE user_id = 150") == [("about 150",)]
+    owner = owners(cluster)
+    for query in ("SELECT id FROM users", "SELECT user_id FROM notes"):
+        found = rows_of(cluster, query)
+        assert sorted(key for _, (key,) in found) == list(range(1, 201))
+        assert all(owner[bucket(key)] == shard for shard, (key,) in found)
+    for node in cluster.primaries:
+        assert node.value("SELECT count(*) FROM pg_indexes WHERE indexdef LIKE '%%(about)%%'") == 3
+    for number in range(30):  # on all shards, with numbers of their own
+        proxies[number % 2].sql("INSERT INTO notes (user_id, about) VALUES (%s, 'new')", (number * 7 + 1,))
+    ids = [row for _, row in rows_of(cluster, "SELECT id FROM notes")]
+    assert len(ids) == len(set(ids)) == 230
+    assert left_over(cluster) == []
+
+
+REFUSED = [
+    ("CREATE TABLE t (id int PRIMARY KEY)", "user_id", 'has no column "user_id"'),
+    ("CREATE TABLE t (user_id text PRIMARY KEY)", "user_id", "is of type text"),
+    ("CREATE TABLE t (id int PRIMARY KEY, user_id int); INSERT INTO t VALUES (1, NULL), (2, NULL), (3, 3)", "user_id", "is in 2 rows"),
+    ("CREATE TABLE t (id int PRIMARY KEY, user_id int)", "user_id", "SET NOT NULL"),
+    ("CREATE TABLE t (id int PRIMARY KEY, user_id int NOT NULL GENERATED ALWAYS AS (id + 1) STORED)", "user_id", "is generated"),
+    ("CREATE TABLE t (user_id int NOT NULL)", "user_id", "no primary key"),
+    ("CREATE UNLOGGED TABLE t (user_id int PRIMARY KEY)", "user_id", "unlogged"),
+    ("CREATE TABLE t (user_id int PRIMARY KEY REFERENCES plain)", "user_id", "which does not move along"),
+    ("CREATE TABLE t (user_id int PRIMARY KEY, up int REFERENCES t)", "user_id", "does not contain the sharding keys"),
+    ("CREATE TABLE p (user_id int PRIMARY KEY) PARTITION BY RANGE (user_id); CREATE TABLE t PARTITION OF p DEFAULT", "user_id", "a partition"),
+    ("CREATE VIEW t AS SELECT id AS user_id FROM plain", "user_id", "is a view"),
+    ("CREATE SCHEMA more; CREATE TABLE more.t (user_id int PRIMARY KEY); CREATE TABLE t (user_id int PRIMARY KEY)", "user_id",
+     "several schemas"),
+    ("", "user_id", "there is no such table"),
+    ("CREATE TABLE t (a int, b int, PRIMARY KEY (a, b))", "a,b", "has 1 columns"),
+]
+
+
+def test_refusals(cluster, proxies):
+    """What would go wrong is said, with what mends it, and nothing is made."""
+    home = cluster.primaries[0]
+    into = ("--tables", "t", "--into", "users")
+    for number, (made, column, said) in enumerate(REFUSED):
+        home.sql(f"CREATE SCHEMA room{number}; DROP SCHEMA room{number}; " + made)
+        output = run_ctl(proxies[0], "create", "bad", *into, "--by", column, "--prepare-schema")
+        assert output.returncode != 0 and said in output.stdout + output.stderr, (made, output.stdout + output.stderr)
+        home.sql("DROP SCHEMA IF EXISTS more CASCADE; DROP VIEW IF EXISTS t" if "VIEW" in made
+                 else "DROP SCHEMA IF EXISTS more CASCADE; DROP TABLE IF EXISTS t, p")
+    home.sql("CREATE TABLE t (user_id int PRIMARY KEY); CREATE TABLE k (user_id int PRIMARY KEY REFERENCES t)")
+    cluster.primaries[1].sql("CREATE TABLE t (user_id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+    output = run_ctl(proxies[0], "create", "bad", *into, "--by", "user_id", "--prepare-schema")
+    said = output.stdout + output.stderr
+    assert "k, which does not move along, refers to it" in said and "the table is on the first shard alone" in said
+    assert output.returncode == 5
+    for wrong, why in ((("--tables", "t", "--into", "nowhere", "--by", "user_id"), "no keyspace"),
+                       (("--tables", "plain", "--out"), "is in no keyspace"),
+                       (("--into", "users", "--by", "id"), "--tables"),
+                       (("--tables", "t", "--into", "users"), "--by"),
+                       (("--add", "s1"), "no option --add")):
+        output = run_ctl(proxies[0], "create", "bad", *wrong)
+        assert output.returncode != 0 and why in output.stdout + output.stderr, output.stdout + output.stderr
+    assert home.value("SELECT count(*) FROM pgshunt.job") == 0
+    assert classes(cluster) == {}
+
+
+@needs_failpoints
+def test_killed_at_every_step(cluster, proxies):
+    """Switches and rollbacks are killed behind each step, and repeated: no statement fails, nothing is lost."""
+    with Load(*proxies) as load:
+        with start(cluster, proxies[0], load, "split", INTO):
+            for number, step in enumerate([*STEPS, STEPS[-1]]):
+                turn = ("switch", "rollback")[number % 2]
+                killed = run_ctl(proxies[0], turn, "split", environment={"PGSHUNT_CRASH_AT": step})
+                assert killed.returncode == -9, (turn, step, killed.stdout + killed.stderr)
+                load.progress(20)
+                ctl(proxies[0], turn, "split")
+            load.progress(50)
+            assert load.errors() == []
+            assert state(cluster, "split") == "switched"
+        assert run_ctl(proxies[0], "complete", "split", environment={"PGSHUNT_CRASH_AT": "cleared"}).returncode == -9
+        ctl(proxies[0], "complete", "split")
+        load.progress(50)
+    assert load.errors() == []
+    judge(cluster, proxies, load, sharded=True)
+    assert left_over(cluster) == []
