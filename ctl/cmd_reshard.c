@@ -36,6 +36,10 @@ const char cmd_reshard_help[] =
     "      --jobs N               chunks copied, or tables compared, at once (default 4)\n"
     "      --rate 50MB/s          no more than that\n"
     "      --max-lag 10s          copying waits while a replica is further behind\n"
+    "      --max-load 150%        copying slows down while a small transaction takes longer on "
+    "its\n"
+    "                             source than that, compared with what it takes without; off: "
+    "never\n"
     "      --until-caught-up      run: ends as soon as the target is up to date\n"
     "The switch (switch, rollback):\n"
     "      --max-pause 500ms      it gives up, and all is as before, when it would take longer\n"
@@ -93,6 +97,7 @@ enum {
     JOBS,
     RATE,
     MAX_LAG,
+    MAX_LOAD,
     UNTIL_CAUGHT_UP,
     MAX_PAUSE,
     FORCE,
@@ -119,6 +124,7 @@ static const struct option options[] = {
     {"jobs", required_argument, NULL, JOBS},
     {"rate", required_argument, NULL, RATE},
     {"max-lag", required_argument, NULL, MAX_LAG},
+    {"max-load", required_argument, NULL, MAX_LOAD},
     {"until-caught-up", no_argument, NULL, UNTIL_CAUGHT_UP},
     {"max-pause", required_argument, NULL, MAX_PAUSE},
     {"force", no_argument, NULL, FORCE},
@@ -214,8 +220,8 @@ static const struct verb {
     bool dry_run;
     const char *done;
 } verbs[] = {
-    {"run", do_run, NAME, BIT(JOBS) | BIT(RATE) | BIT(MAX_LAG) | BIT(UNTIL_CAUGHT_UP), true,
-     "Done."},
+    {"run", do_run, NAME,
+     BIT(JOBS) | BIT(RATE) | BIT(MAX_LAG) | BIT(MAX_LOAD) | BIT(UNTIL_CAUGHT_UP), true, "Done."},
     {"plan", do_plan, NO_NAME, WISHES, true, "Nothing is in the way."},
     {"create", do_create, NAME, WISHES | BIT(PREPARE_SCHEMA), true,
      "Created. reshard run begins to copy."},
@@ -249,8 +255,23 @@ static int take_duration(const struct ctl *ctl, const char *option, const char *
                      : -1;
 }
 
+/* The engine's 0 is its default. */
+static int take_load(struct ctl *ctl, const char *text, int *into)
+{
+    char *end;
+    long percent = strtol(text, &end, 10);
+    bool off = strcmp(text, "off") == 0;
+    if (!off &&
+        (end == text || (*end && strcmp(end, "%") != 0) || percent < 101 || percent > 10000))
+        return ctl_usage(ctl, "--max-load takes 101%% to 10000%%, or off, not \"%s\"", text);
+    *into = off ? -1 : (int)percent;
+    return -1;
+}
+
 static int take_number(struct ctl *ctl, int option, struct call *call)
 {
+    if (option == MAX_LOAD)
+        return take_load(ctl, optarg, &call->run.max_load);
     if (option == MAX_LAG)
         return take_duration(ctl, "max-lag", optarg, &call->run.max_lag_ms);
     if (option == MAX_PAUSE)

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "resharder/copy_internal.h"
 
@@ -293,19 +292,12 @@ static bool plan_queue(struct copy_run *run, struct copy_queue *queue,
 
 /* ---- brakes ---- */
 
-static int64_t clock_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
 /* When the bytes are allowed: now, or later. */
 static int64_t ask_rate(struct copy_run *run, int64_t bytes)
 {
     if (!run->options->rate)
         return 0;
-    int64_t now = clock_us();
+    int64_t now = copy_clock_us();
     pthread_mutex_lock(&run->lock);
     if (run->allowed_at < now)
         run->allowed_at = now;
@@ -317,10 +309,16 @@ static int64_t ask_rate(struct copy_run *run, int64_t bytes)
 
 bool copy_rest(struct copy_run *run, int64_t bytes)
 {
+    static _Thread_local int64_t worked_since;
     int64_t until = ask_rate(run, bytes), left;
-    while (!run->halt && ((left = until - clock_us()) > 0 || run->wait))
-        reshard_sleep(run->reshard,
-                      run->wait || left > LOOK_EVERY_MS * 1000 ? LOOK_EVERY_MS * 1000 : left);
+    int64_t rested = copy_clock_us() + copy_load_rest_us(run, worked_since);
+    until = until > rested ? until : rested;
+    while (!run->halt && ((left = until - copy_clock_us()) > 0 || run->wait || run->alone)) {
+        bool long_rest = run->wait || left > LOOK_EVERY_MS * 1000;
+        int64_t piece = long_rest ? LOOK_EVERY_MS * 1000 : left;
+        reshard_sleep(run->reshard, piece > 0 ? piece : 10000);
+    }
+    worked_since = copy_clock_us();
     return !run->halt;
 }
 
@@ -478,6 +476,7 @@ static void watch(struct copy_run *run)
             look_at_brakes(run);
             asked_at = db_clock_ms();
         }
+        copy_load_tend(run);
         if (now - told_at >= TELL_EVERY_MS) {
             tell_progress(run);
             told_at = now;
@@ -508,6 +507,7 @@ static void run_threads(struct copy_run *run)
     int jobs = run->options->jobs ? run->options->jobs : JOBS, count = 0;
     jobs = jobs < run->nqueues ? run->nqueues : jobs;
     struct copier *copiers = mem_alloc(sizeof *copiers * (size_t)jobs);
+    copy_load_begin(run);
     while (count < jobs && !reshard_stopped(run->reshard) &&
            start_copier(run, &copiers[count], &run->queues[count % run->nqueues]))
         count++;
@@ -521,6 +521,7 @@ static void run_threads(struct copy_run *run)
             close_copier(&copiers[i]);
     }
     free(copiers);
+    copy_load_end(run);
 }
 
 bool copy_run(struct reshard *reshard, const struct copy_source *sources, int count,

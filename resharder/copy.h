@@ -37,6 +37,7 @@ enum copy_wish { COPY_GO, COPY_REST, COPY_LEAVE };
 struct copy_options {
     int jobs;
     int64_t rate, max_lag_ms;          /* as of reshard_run_options */
+    int max_load;                      /* likewise */
     int64_t chunk_pages;               /* 0: COPY_CHUNK_PAGES; the same for all of a job's life */
     enum copy_wish (*wish)(void *arg); /* asked every second; NULL: go */
     void *arg;

@@ -50,6 +50,10 @@ struct copy_run {
     int nqueues;
     volatile sig_atomic_t halt; /* threads end */
     atomic_bool wait;           /* threads rest: paused, or replicas lag */
+    struct copy_load *loads;    /* of the sources; NULL: there is no limit */
+    atomic_bool alone;          /* threads rest: the sources are measured without them */
+    atomic_int brake;           /* thousandths of the time worked that threads rest */
+    int64_t probe_at, alone_at; /* microseconds */
     atomic_int running;
     pthread_mutex_t lock;   /* of what follows */
     int64_t allowed_at;     /* microseconds: when the rate lets the next bytes be read */
@@ -98,7 +102,14 @@ struct copier {
 
 /* Copies one chunk to all targets that lack it. False: copier->error; its sessions are of no more use. */
 bool copy_chunk(struct copier *copier, int chunk);
-/* Rests as the rate and `wait` want it, `bytes` having been read. False: halted. */
+/* copy_load.c: what the sources' applications are left of their servers. */
+int64_t copy_clock_us(void);
+void copy_load_begin(struct copy_run *run);
+void copy_load_tend(struct copy_run *run); /* often */
+void copy_load_end(struct copy_run *run);
+/* How long a thread rests that has worked since then (0: it has not). */
+int64_t copy_load_rest_us(struct copy_run *run, int64_t worked_since);
+/* Rests as the rate, the load and `wait` want it, `bytes` having been read. False: halted. */
 bool copy_rest(struct copy_run *run, int64_t bytes);
 
 #endif

@@ -9,6 +9,7 @@
 #include "resharder/run_copy.h"
 #include "resharder/schema_copy.h"
 #include "resharder/streams.h"
+#include "resharder/wal_watch.h"
 
 #define LOOK_EVERY_MS 100
 #define LOOK_AT_JOB_MS 500
@@ -230,6 +231,7 @@ static struct streams *begin_streams(struct run *run)
 static enum reshard_outcome stream(struct run *run)
 {
     struct streams *streams = NULL;
+    struct wal_watch wal = {.reshard = run->reshard, .job = run->job};
     enum reshard_outcome outcome = RESHARD_STOPPED;
     int64_t looked_at = 0;
     while (!reshard_stopped(run->reshard)) {
@@ -237,6 +239,10 @@ static enum reshard_outcome stream(struct run *run)
             looked_at = db_clock_ms();
             if (!look_at_job(run, &outcome))
                 break;
+            if (wal_watch(&wal) == WAL_LOST) {
+                outcome = stands_still(run);
+                break;
+            }
         }
         if (run->job->paused) {
             streams_stop(streams);

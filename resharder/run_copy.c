@@ -7,8 +7,10 @@
 
 #include "resharder/copy.h"
 #include "resharder/streams.h"
+#include "resharder/wal_watch.h"
 
 #define LOOK_EVERY_MS 500
+#define REFRESH_MS 30000
 #define FIRST_DELAY_MS 500
 #define LAST_DELAY_MS 15000
 
@@ -32,6 +34,9 @@ struct run_copy {
     int nsources;
     uint64_t *positions; /* of the snapshots, by shard */
     int64_t delay_ms;    /* before the next try */
+    struct wal_watch wal;
+    bool refresh; /* slots are to catch up: another pass */
+    int64_t refreshed_ms;
 };
 
 /* ---- passes, recorded on the targets ---- */
@@ -186,11 +191,25 @@ static bool take_snapshots(struct run_copy *run)
 
 /* ---- copying ---- */
 
+/*
+ * A slot stands still while rows are copied. Before it loses WAL, this pass is given up: the next one begins with what the
+ * stream has to bring, and with it the slot goes on. Not again and again where that does not help.
+ */
+static bool slots_want_to_go_on(struct run_copy *run)
+{
+    enum wal_state state = wal_watch(&run->wal);
+    bool lately = run->refreshed_ms && db_clock_ms() - run->refreshed_ms < REFRESH_MS;
+    run->refresh = state == WAL_LOW && !lately;
+    return run->refresh || state == WAL_LOST;
+}
+
 static enum copy_wish look(void *arg)
 {
     struct run_copy *run = arg;
     if (!job_look(run->reshard, run->job))
         return COPY_REST;
+    if (run->job->state == JOB_COPYING && !run->job->paused && slots_want_to_go_on(run))
+        return COPY_LEAVE;
     return run->job->state != JOB_COPYING ? COPY_LEAVE : run->job->paused ? COPY_REST : COPY_GO;
 }
 
@@ -200,6 +219,7 @@ static bool copy_once(struct run_copy *run)
     struct copy_options options = {.jobs = run->options->jobs,
                                    .rate = run->options->rate,
                                    .max_lag_ms = run->options->max_lag_ms,
+                                   .max_load = run->options->max_load,
                                    .wish = look,
                                    .arg = run};
     struct copy_source *sources =
@@ -217,10 +237,31 @@ static bool copy_once(struct run_copy *run)
     return copy_run(reshard, sources, run->nsources, &options);
 }
 
+static void refresh(struct run_copy *run)
+{
+    run->refresh = false;
+    run->refreshed_ms = db_clock_ms();
+    run->wal.looked_ms = 0;
+    reshard_tell(run->reshard, RESHARD_NOTE, NULL, NULL,
+                 "slots keep much WAL: what was copied is brought up to date, then copying goes on",
+                 NULL);
+    for (int i = 0; i < run->nsources; i++)
+        snapshot_drop(&run->sources[i].snapshot);
+}
+
 /* After a while, where it makes sense. */
 static bool may_try_again(struct run_copy *run)
 {
     struct reshard *reshard = run->reshard;
+    if (run->refresh && run->job->state == JOB_COPYING && !reshard_stopped(reshard)) {
+        refresh(run);
+        return true;
+    }
+    if (run->wal.state == WAL_LOST) {
+        run->wal.looked_ms = 0;
+        (void)wal_watch(&run->wal); /* its error */
+        return false;
+    }
     /* 22023: the server does not know the snapshot any more. */
     bool useless = strcmp(reshard->error.sqlstate, COPY_REWRITTEN) == 0 ||
                    strcmp(reshard->error.sqlstate, "22023") == 0;
@@ -278,8 +319,11 @@ static bool find_sources(struct run_copy *run)
 
 bool run_copy(struct reshard *reshard, struct job *job, const struct reshard_run_options *options)
 {
-    struct run_copy run = {.reshard = reshard, .job = job, .options = options};
-    if (!find_sources(&run))
+    struct run_copy run = {.reshard = reshard,
+                           .job = job,
+                           .options = options,
+                           .wal = {.reshard = reshard, .job = job}};
+    if (!find_sources(&run) || wal_watch(&run.wal) == WAL_LOST)
         return false;
     bool good;
     do

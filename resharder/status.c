@@ -74,7 +74,8 @@ static void tell_slot(struct reshard *reshard, const struct job_object *slot)
         db ? db_query(db, RESHARD_QUERY_MS, &reshard->error,
                       "SELECT active, pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(),"
                       " confirmed_flush_lsn)), pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(),"
-                      " restart_lsn)), wal_status FROM pg_replication_slots WHERE slot_name = $1",
+                      " restart_lsn)), wal_status, pg_size_pretty(safe_wal_size) FROM "
+                      "pg_replication_slots WHERE slot_name = $1",
                       1, slot->name)
            : NULL;
     if (!rows)
@@ -82,12 +83,19 @@ static void tell_slot(struct reshard *reshard, const struct job_object *slot)
                      RESHARD_TEXT(reshard, "cannot be looked at: %s", reshard->error.text), NULL);
     else if (!PQntuples(rows))
         reshard_tell(reshard, RESHARD_NOTE, slot->shard, slot->name, "the slot is not there", NULL);
+    else if (strcmp(PQgetvalue(rows, 0, 3), "lost") == 0)
+        reshard_tell(reshard, RESHARD_PROBLEM, slot->shard, slot->name,
+                     "it has lost WAL that is still needed (max_slot_wal_keep_size)",
+                     RESHARD_TEXT(reshard, "pgshuntctl reshard cancel %s, then create it again",
+                                  reshard->request->job));
     else
         reshard_tell(
             reshard, RESHARD_FACT, slot->shard, slot->name,
-            RESHARD_TEXT(reshard, "%s, %s not confirmed yet, %s of WAL kept (%s)",
-                         PQgetvalue(rows, 0, 0)[0] == 't' ? "streaming" : "nobody reads it",
-                         PQgetvalue(rows, 0, 1), PQgetvalue(rows, 0, 2), PQgetvalue(rows, 0, 3)),
+            RESHARD_TEXT(
+                reshard, "%s, %s not confirmed yet, %s of WAL kept (%s%s%s)",
+                PQgetvalue(rows, 0, 0)[0] == 't' ? "streaming" : "nobody reads it",
+                PQgetvalue(rows, 0, 1), PQgetvalue(rows, 0, 2), PQgetvalue(rows, 0, 3),
+                PQgetisnull(rows, 0, 4) ? "" : ", lost after more: ", PQgetvalue(rows, 0, 4)),
             NULL);
     PQclear(rows);
 }

@@ -106,8 +106,14 @@ static bool start_replication(struct reshard *reshard, const struct stream_optio
         fail(failure, &reshard->error);
         if (strcmp(failure->error.sqlstate, "55000") == 0 && !*failure->mend)
             snprintf(failure->mend, sizeof failure->mend,
-                     "The slot has lost WAL that is still needed (max_slot_wal_keep_size): cancel "
-                     "the job and create it again.");
+                     "The slot has lost WAL that is still needed (max_slot_wal_keep_size): "
+                     "pgshuntctl reshard cancel %s, then create it again.",
+                     options->job);
+        if (strcmp(failure->error.sqlstate, "42704") == 0)
+            snprintf(failure->mend, sizeof failure->mend,
+                     "Slots do not survive a failover before PostgreSQL 17: pgshuntctl reshard "
+                     "cancel %s, then create it again.",
+                     options->job);
         return false;
     }
     return PQsetnonblocking(*replication, 1) == 0;

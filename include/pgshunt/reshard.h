@@ -90,9 +90,14 @@ struct reshard_wish {
 };
 
 struct reshard_run_options {
-    int jobs;             /* chunks copied at once; 0: 4 */
-    int64_t rate;         /* bytes a second; 0: no limit */
-    int64_t max_lag_ms;   /* replicas of source and target: copying waits above it; 0: no limit */
+    int jobs;           /* chunks copied at once; 0: 4 */
+    int64_t rate;       /* bytes a second; 0: no limit */
+    int64_t max_lag_ms; /* replicas of source and target: copying waits above it; 0: no limit */
+    /*
+     * What a small transaction may take on a source while it is copied from, in per cent of what it takes without: the copy
+     * slows down above it; 0: 150, -1: no limit.
+     */
+    int max_load;
     bool until_caught_up; /* returns when the streams are caught up; else streams until stopped */
 };
 

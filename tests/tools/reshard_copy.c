@@ -96,8 +96,10 @@ static bool add_link(struct copy *copy, const struct link *link)
 
 static bool run(struct copy *copy, char **argv)
 {
-    struct copy_options options = {
-        .jobs = atoi(argv[4]), .rate = atoll(argv[5]), .chunk_pages = atoll(argv[6])};
+    struct copy_options options = {.max_load = -1,
+                                   .jobs = atoi(argv[4]),
+                                   .rate = atoll(argv[5]),
+                                   .chunk_pages = atoll(argv[6])};
     int count;
     char line[16];
     const struct link *links = moves_links(&copy->reshard.moves, &copy->reshard.arena, &count);

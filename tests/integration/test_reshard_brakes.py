@@ -1,0 +1,133 @@
+"""What the copy does for the servers it works on: it slows down where they answer late, and lets slots catch up before they lose WAL."""
+import queue
+import threading
+
+import pytest
+
+from harness import Cluster
+from harness.process import wait_until
+from reshard_support import config, ctl, in_ranges, record_job, start_ctl
+
+pytestmark = pytest.mark.slow
+
+USERS = {"name": "users", "type": "bigint", "tables": [{"name": "users", "key": "id"}]}
+TO_S1 = (0, 8191)
+MOVES = [("users", *TO_S1, "s0", "s1")]
+KEEP = 96  # MB: six segments
+
+
+@pytest.fixture
+def cluster():
+    with Cluster(shards=2, replicas=0, settings={"max_slot_wal_keep_size": f"{KEEP}MB", "wal_keep_size": "0", "max_wal_size": "64MB", "min_wal_size": "32MB"}) as running:
+        for node in running.primaries:
+            node.sql("CREATE TABLE users (id bigint PRIMARY KEY, body text)")
+        yield running
+
+
+class Run:
+    """`reshard run`, and what it says."""
+
+    def __init__(self, path, *options):
+        self.process = start_ctl(path, "run", "grow", *options)
+        self.lines, self.said = queue.Queue(), []
+        for pipe in (self.process.stdout, self.process.stderr):
+            threading.Thread(target=self.read, args=(pipe,), daemon=True).start()
+
+    def read(self, pipe):
+        for line in pipe:
+            self.lines.put(line)
+
+    def says(self, words):
+        while not self.lines.empty():
+            self.said.append(self.lines.get())
+        return any(words in line for line in self.said)
+
+    def wait(self, words, timeout=60):
+        wait_until(lambda: self.says(words) or self.process.poll() is not None, timeout, words)
+        assert self.says(words), "".join(self.said)
+
+    def end(self, code=0, timeout=120):
+        assert self.process.wait(timeout) == code, "".join(self.said)
+
+    def kill9(self):
+        self.process.kill()
+        self.process.wait(20)
+
+
+def same(source, target):
+    rows = [row for row in source.sql("SELECT id, body FROM users") if in_ranges(row[0], TO_S1)]
+    assert rows and sorted(target.sql("SELECT id, body FROM users")) == sorted(rows)
+
+
+def fill(node, rows):
+    node.sql(f"INSERT INTO users SELECT g, repeat(md5(g::text), 30) FROM generate_series(1, {rows}) g")
+
+
+def write_wal(node, segments):
+    for _ in range(segments):
+        node.sql("INSERT INTO users SELECT 1000000 + count(*), 'new' FROM users")
+        node.sql("SELECT pg_switch_wal()")
+    node.sql("CHECKPOINT")
+
+
+def test_slows_down(cluster, tmp_path):
+    """While transactions take long on the source, and did not before, copying slows down, says so, and goes on."""
+    source, target = cluster.primaries
+    fill(source, 3000)
+    path = config(tmp_path, cluster, [USERS], (1, 0))
+    record_job(path, source, "grow", MOVES)
+    run = Run(path, "--until-caught-up", "--jobs", "1", "--rate", "300kB/s", "--max-load", "200%")
+    wait_until(lambda: target.value("SELECT to_regclass('pgshunt.chunk') IS NOT NULL AND EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'COPY%')"),
+               60, "the copy to begin")
+    for setting in ("fsync = on", "commit_siblings = 0", "commit_delay = 100000"):
+        source.sql(f"ALTER SYSTEM SET {setting}")
+    source.sql("SELECT pg_reload_conf()")
+    run.wait("copying slows down: a small transaction takes")
+    for setting in ("fsync", "commit_siblings", "commit_delay"):
+        source.sql(f"ALTER SYSTEM RESET {setting}")
+    source.sql("SELECT pg_reload_conf()")
+    run.end()
+    same(source, target)
+
+
+def test_lets_slots_catch_up(cluster, tmp_path):
+    """Before a slot loses WAL, what was copied is brought up to date, and the rest is copied as of then."""
+    source, target = cluster.primaries
+    fill(source, 6000)
+    path = config(tmp_path, cluster, [USERS], (1, 0))
+    record_job(path, source, "grow", MOVES)
+    run = Run(path, "--until-caught-up", "--jobs", "1", "--rate", "700kB/s", "--max-load", "off")
+    wait_until(lambda: target.value("SELECT to_regclass('pgshunt.chunk') IS NOT NULL AND EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'COPY%')"),
+               60, "the copy to begin")
+    was = source.value("SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = 'pgshunt_grow_s1'")
+    write_wal(source, 5)
+    run.wait("is brought up to date")
+    wait_until(lambda: source.value("SELECT restart_lsn > %s FROM pg_replication_slots WHERE slot_name = 'pgshunt_grow_s1'", (was,)), 60, "the slot to go on")
+    run.end()
+    same(source, target)
+    assert source.value("SELECT count(*) FROM pg_replication_slots WHERE wal_status = 'lost'") == 0
+
+
+@pytest.mark.parametrize("when", ["copying", "streaming"])
+def test_lost_slot(cluster, tmp_path, when):
+    """A slot that has lost WAL is told as soon as it is seen, with what to do; and that can be done."""
+    source, target = cluster.primaries
+    fill(source, 2000)
+    path = config(tmp_path, cluster, [USERS], (1, 0))
+    record_job(path, source, "grow", MOVES)
+    if when == "streaming":
+        ctl(path, "run", "grow", "--until-caught-up")
+    else:
+        run = Run(path, "--jobs", "1", "--rate", "20kB/s")
+        wait_until(lambda: target.value("SELECT to_regclass('pgshunt.chunk') IS NOT NULL AND EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'COPY%')"),
+                   60, "the copy to begin")
+        run.kill9()
+    write_wal(source, 9)
+    assert source.value("SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'pgshunt_grow_s1'") == "lost"
+    refused = ctl(path, "run", "grow", "--until-caught-up", check=False)
+    assert refused.returncode and "pgshunt_grow_s1" in refused.stdout + refused.stderr
+    assert "reshard cancel grow" in refused.stdout + refused.stderr
+    status = ctl(path, "status", "grow", check=False)
+    assert "lost" in status.stdout + status.stderr and "reshard cancel grow" in status.stdout + status.stderr
+    ctl(path, "cancel", "grow")
+    assert source.value("SELECT count(*) FROM pg_replication_slots") == target.value("SELECT count(*) FROM users") == 0
