@@ -83,7 +83,7 @@ Q := $(if $(filter 0,$(V)),@,)
 say = $(if $(filter 0,$(V)),@printf '  %-6s %s\n' $(1) $(2),@:)
 
 .PHONY: all
-all: $(OUT)/pgshunt $(OUT)/pgshuntctl $(OUT)/relay $(TEST_TOOLS) ## build the daemon (build/pgshunt), build/pgshuntctl, the bench's relay and the tests' tools; what plain `make` does
+all: $(OUT)/pgshunt $(OUT)/pgshuntctl $(OUT)/relay $(OUT)/hop $(TEST_TOOLS) ## build the daemon (build/pgshunt), build/pgshuntctl, what the benches put between, and the tests' tools; what plain `make` does
 
 .PHONY: unit-tests fuzzers
 unit-tests: $(UNIT_TESTS)
@@ -219,6 +219,10 @@ $(OUT)/tests/tools/%: $(OUT)/obj/tests/tools/%.o $(OUT)/libpgshunt.a
 $(OUT)/relay: $(OUT)/obj/tests/bench/relay.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -luv
+
+$(OUT)/hop: $(OUT)/obj/tests/bench/hop.o
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
 
 # The only files that may see Postgres' own headers (parse.o and parse_*.o: % is never empty).
 $(OUT)/obj/router/parse%o $(OUT)/obj/router/rewrite%o: CPPFLAGS += $(PG_QUERY_CFLAGS)

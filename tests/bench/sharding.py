@@ -5,10 +5,12 @@
     tests/bench/sharding.py --only direct,merge --rounds 5
 
 Each part compares two things that take turns, round by round, and the figures are medians over the rounds.
-On a machine with fewer CPUs than shards the shards share them: what many CPUs would do at once takes its turn.
+On a machine with fewer CPUs than shards the shards share them: what many CPUs would do at once takes its turn. What that
+hides is shown by lines next to it, each of which says how it was measured (CONTRIBUTING.md explains them).
 """
 import argparse
 import os
+import signal
 import socket
 import struct
 import sys
@@ -24,6 +26,7 @@ from bench import DATABASE, Target, close_all, median, number
 from harness import Cluster, Proxy, process, wait_until
 
 SHARDS = 4
+ROUND_TRIP = 0.5  # ms, to a shard on a host of its own
 HASHED = {"name": "accounts", "type": "bigint", "tables": [{"name": "accounts", "key": "aid"}]}
 SETTINGS = {"max_connections": "200", "shared_buffers": "256MB", "autovacuum": "off", "work_mem": "64MB",
             "max_wal_size": "8GB", "max_prepared_transactions": "100", "jit": "off"}
@@ -50,6 +53,7 @@ class Scene:
         os.chmod(self.folder, 0o755)
         self.runner = bench.Runner(self.folder, 1, options.duration)
         self.targets, self.clusters = [], []
+        self.hop = None
 
     def open(self):
         self.note("starting five Postgres servers and two proxies")
@@ -61,19 +65,34 @@ class Scene:
         times = {"name": "events", "type": "bigint", "map": "range", "ranges": [
             {"from": ends[i], "to": ends[i + 1], "shard": f"s{i}"} for i in range(SHARDS)],
             "tables": [{"name": "events", "key": "user_id"}]}
-        self.sharded = self.start_proxy("sharded", shards, [HASHED, times, sharding_copy.KEYSPACE])
+        self.keyspaces = [HASHED, times, sharding_copy.KEYSPACE]
+        self.sharded = self.start_proxy("sharded", shards, self.keyspaces)
         self.plain = self.start_proxy("one Postgres", single, None)
         self.fill(shards, single)
         return self
 
-    def start_proxy(self, name, cluster, keyspaces):
-        proxy = Proxy(cluster, dbname=DATABASE, keyspaces=keyspaces,
+    def start_proxy(self, name, cluster, keyspaces, shards=None):
+        database = {"name": DATABASE, "shards": shards or cluster.shard_config(), **({"keyspaces": keyspaces} if keyspaces else {})}
+        proxy = Proxy(cluster, dbname=DATABASE, databases=[database],
                       options={"workers": 1, "log": {"connections": False}, "pool": {"size": bench.POOL_SIZE}})
         target = Target(name, proxy.port, proxy.process, close=proxy.close)
         target.proxy, target.cluster = proxy, cluster
         wait_until(lambda: bench.session_works(proxy.port), 15.0, f"{name} answering")
         self.targets.append(target)
         return target
+
+    def start_far(self):
+        """A proxy before the same shards, as if each were on a host of its own: the target."""
+        cluster = self.sharded.cluster
+        shards = cluster.shard_config()
+        pairs = []
+        for node in (node for shard in shards for node in shard["nodes"]):
+            port = process.free_port()
+            pairs += ["--pair", f"{port}:{node['port']}"]
+            node["port"] = port
+        self.hop = process.start([os.path.join(bench.ROOT, "build", "hop"), "--delay", str(int(ROUND_TRIP * 500)), *pairs],
+                                 signal.SIGTERM)
+        return self.start_proxy("sharded, far", cluster, self.keyspaces, shards)
 
     def fill(self, shards, single):
         rows = self.options.rows
@@ -105,6 +124,8 @@ class Scene:
 
     def close(self):
         complaints = close_all(self.targets)
+        if self.hop:
+            process.end(self.hop, signal.SIGTERM)
         for cluster in self.clusters:
             cluster.stop()
         return complaints
@@ -168,11 +189,13 @@ class Reader:
         self.socket.close()
 
 
-def query_times(scene, what, sql):
+def query_times(scene, what, sql, settings=()):
     """Seconds of one query over the shards and on one Postgres."""
-    readers = {target.name: Reader(target.port) for target in scene.targets}
+    readers = {target.name: Reader(target.port) for target in (scene.sharded, scene.plain)}
     try:
         for reader in readers.values():
+            for setting in settings:
+                reader.seconds(setting)
             reader.seconds(sql)  # warm
         return scene.rounds(what, {name: lambda reader=reader: reader.seconds(sql)
                                    for name, reader in readers.items()})
@@ -181,7 +204,7 @@ def query_times(scene, what, sql):
             reader.close()
 
 
-# ---- the parts: each yields lines of (what, value, unit, ratio, what it may be at most or at least) ----
+# ---- the parts: each yields lines of (what, value, unit, ratio, what it may be at most or at least; None: just told) ----
 
 def measure_direct(scene):
     script = scene.script("point", "\\set aid random(1, 100000)\nSELECT balance FROM accounts WHERE aid = :aid;\n")
@@ -191,7 +214,7 @@ def measure_direct(scene):
             return figures["cpu_us"]
 
         values = scene.rounds(f"direct, {mode}", {
-            target.name: lambda target=target: cpu(target) for target in scene.targets})
+            target.name: lambda target=target: cpu(target) for target in (scene.sharded, scene.plain)})
         yield (f"direct gear, {mode}: proxy CPU per transaction vs unsharded", median(values["sharded"]), "us",
                ratios(values), "<= 1.05")
 
@@ -200,23 +223,42 @@ def p50(scene, script, mode="prepared"):
     return scene.runner.run_script(scene.sharded, script, mode, 1)["p50_ms"]
 
 
-def measure_scatter(scene):
-    total = SHARDS * scene.options.rows
-    query = f"\\set id random(0, {total - 1})\n{{}}SELECT score FROM events WHERE id = :id;\n"
+def scatter_rounds(scene, target, what):
+    """Of a point query on all shards, and on each alone: figures of pgbench, round by round."""
+    query = f"\\set id random(0, {SHARDS * scene.options.rows - 1})\n{{}}SELECT score FROM events WHERE id = :id;\n"
     names = {"all": scene.script("scatter", query.format(""))}
     for i in range(SHARDS):
         names[f"s{i}"] = scene.script(f"on_s{i}", query.format(f"/* pgshunt: shard=s{i} */ "))
-    values = scene.rounds("scatter", {name: lambda script=script: p50(scene, script)
-                                      for name, script in names.items()})
-    slowest = [max(values[f"s{i}"][turn] for i in range(SHARDS)) for turn in range(scene.options.rounds)]
-    yield ("point query on 4 shards: p50 vs the slowest one alone", median(values["all"]), "ms",
-           median(a / b for a, b in zip(values["all"], slowest)), "<= 1.3")
+    return scene.rounds(what, {name: lambda script=script: scene.runner.run_script(target, script, "prepared", 1)
+                               for name, script in names.items()})
+
+
+def against_slowest(values):
+    """Milliseconds on all shards, and how many times as many as on the slowest alone."""
+    p50s = {name: [figures["p50_ms"] for figures in rounds] for name, rounds in values.items()}
+    slowest = [max(alone) for alone in zip(*(p50s[f"s{i}"] for i in range(SHARDS)))]
+    return median(p50s["all"]), median(a / b for a, b in zip(p50s["all"], slowest))
+
+
+def measure_scatter(scene):
+    near = scatter_rounds(scene, scene.sharded, "scatter")
+    value, ratio = against_slowest(near)
+    yield (f"point query on 4 shards, all on {os.cpu_count()} CPUs: p50 vs the slowest one alone", value, "ms", ratio, "<= 1.3")
+    used = [figures["cpu_us"] for figures in near["all"]]
+    alone = [sum(near[f"s{i}"][turn]["cpu_us"] for i in range(SHARDS)) for turn in range(len(used))]
+    yield ("... proxy CPU of it vs of the same on each of the 4 alone, summed", median(used), "us",
+           median(a / b for a, b in zip(used, alone)), None)
+    value, ratio = against_slowest(scatter_rounds(scene, scene.start_far(), f"scatter, {ROUND_TRIP} ms away"))
+    yield (f"... each shard behind an emulated network of {ROUND_TRIP} ms round trip: p50", value, "ms", ratio, "<= 1.3")
 
 
 def measure_limit(scene):
-    values = query_times(scene, "limit", "SELECT * FROM events ORDER BY happened, user_id LIMIT 100")
-    yield ("ORDER BY ... LIMIT 100 without an index vs one Postgres", median(values["sharded"]), "s",
+    sql = "SELECT * FROM events ORDER BY happened, user_id LIMIT 100"
+    values = query_times(scene, "limit", sql)
+    yield ("ORDER BY ... LIMIT 100 without an index vs one Postgres, as configured", median(values["sharded"]), "s",
            ratios(values), "<= 1.0")
+    values = query_times(scene, "limit, serial", sql, ["SET max_parallel_workers_per_gather = 0"])
+    yield ("... with parallel query off on both sides", median(values["sharded"]), "s", ratios(values), None)
 
 
 def measure_group(scene):
@@ -287,7 +329,7 @@ def parse_arguments():
 def print_line(line):
     what, value, unit, ratio, limit = line
     shown = f"{number(value, 2)} {unit}" if ratio is None else f"{number(ratio, 2)}x ({number(value, 2)} {unit})"
-    print(f"{what:<62} {shown:>22}   to be {limit}", flush=True)
+    print(f"{what:<76} {shown:>22}   {f'to be {limit}' if limit else ''}".rstrip(), flush=True)
 
 
 def run(options):
