@@ -37,8 +37,6 @@ static const char *wrong(const struct keyspace_config *keyspace)
         return "type as the first of types";
     if (keyspace->ntypes && keyspace->map != MAP_HASH)
         return "types with map = \"hash\" only";
-    if (keyspace->ntypes && keyspace->nlookups)
-        return "lookups with keys of one column only";
     for (int i = 0; i < keyspace->ntables; i++)
         if (keyspace->tables[i].nkeys != (keyspace->ntypes ? keyspace->ntypes : 1))
             return "tables with as many columns in key as there are types";

@@ -32,11 +32,6 @@ static bool check_lookup(struct config_reader *reader, const config_setting_t *a
                              "found a lookup of table \"%s\", which is not in keyspace \"%s\"; "
                              "allowed: a table of the keyspace, named as there",
                              lookup->table, keyspace->name);
-    if (!*table->key)
-        return config_refuse(reader, at,
-                             "found a lookup of table \"%s\", whose key has several columns; "
-                             "allowed: tables with one key column",
-                             lookup->table);
     if (strcmp(table->key, lookup->column) == 0)
         return config_refuse(reader, at,
                              "found a lookup of \"%s\", which is the key of table \"%s\"; "

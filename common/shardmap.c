@@ -290,6 +290,14 @@ static const char *function_name(struct shardmap *map, const struct lookup_rule 
     return name;
 }
 
+static const char *key_words(struct shardmap *map, const struct table_rule *rule)
+{
+    const char *words = table_rule_key(rule, 0);
+    for (unsigned i = 1; i < rule->nparts; i++)
+        words = arena_printf(&map->arena, "%s, %s", words, rule->parts[i]);
+    return words;
+}
+
 void shardmap_add_lookup(struct shardmap *map, const char *table, const char *column, bool unique)
 {
     const char *schema, *relation;
@@ -300,7 +308,7 @@ void shardmap_add_lookup(struct shardmap *map, const char *table, const char *co
                                    .schema = rule->schema,
                                    .relation = rule->name,
                                    .column = arena_strdup(&map->arena, column),
-                                   .key = rule->key,
+                                   .key = key_words(map, rule),
                                    .unique = unique,
                                    .next = rule->lookups};
     lookup->name = arena_printf(&map->arena, "%s.%s", table, column);

@@ -22,7 +22,7 @@ static const char *quoted(struct fleet *fleet, int shard, const char *text, bool
 
 /* ---- what is there ---- */
 
-/* $1 schema or NULL, $2 table, $3 column, $4 key. A domain is what is below it. */
+/* $1 schema or NULL, $2 table, $3 column, $4 the key's columns. A domain is what is below it. */
 static const char table_sql[] =
     "WITH RECURSIVE tables AS ("
     " SELECT c.oid, n.nspname, c.relname, c.relkind FROM pg_class AS c"
@@ -43,8 +43,9 @@ static const char table_sql[] =
     "  LIMIT 1),"
     " (SELECT format_type(b.type, NULL) FROM base AS b JOIN pg_type AS y ON y.oid = b.type"
     "  WHERE y.typtype <> 'd' LIMIT 1),"
-    " EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = t.oid AND a.attname = $4"
-    "  AND NOT a.attisdropped),"
+    " NOT EXISTS (SELECT FROM unnest($4::text[]) AS k WHERE NOT EXISTS"
+    "  (SELECT FROM pg_attribute AS a WHERE a.attrelid = t.oid AND a.attname = k"
+    "   AND NOT a.attisdropped)),"
     " pg_size_pretty(pg_table_size(t.oid)) FROM tables AS t LIMIT 1";
 
 /* $1 table, $2 column, $3 our name for it. One that serves is complete and begins with the column. */
@@ -108,12 +109,48 @@ static const char *unfit(struct fleet *fleet, const struct lookup_rule *lookup,
                : FLEET_TEXT(fleet, "the table has no key column %s", lookup->key);
 }
 
+static const struct table_rule *rule_of(const struct fleet *fleet, const struct lookup_rule *lookup)
+{
+    return shardmap_rule(fleet->map, lookup->table);
+}
+
+/* The key's columns, as an array's text. */
+static const char *key_columns(struct fleet *fleet, const struct lookup_rule *lookup)
+{
+    const struct table_rule *rule = rule_of(fleet, lookup);
+    const char *text = "{";
+    for (unsigned i = 0; i < table_rule_nkeys(rule); i++) {
+        text = FLEET_TEXT(fleet, "%s%s\"", text, i ? "," : "");
+        for (const char *c = table_rule_key(rule, i); *c; c++)
+            text = FLEET_TEXT(fleet, "%s%s%c", text, *c == '"' || *c == '\\' ? "\\" : "", *c);
+        text = FLEET_TEXT(fleet, "%s\"", text);
+    }
+    return FLEET_TEXT(fleet, "%s}", text);
+}
+
+/* What shardmap_shard_of_text() understands: the key as text, or the texts of its columns in an array. */
+static void name_key(struct fleet *fleet, int shard, const struct lookup_rule *lookup,
+                     struct lookup_shard *found)
+{
+    const struct table_rule *rule = rule_of(fleet, lookup);
+    const char *key = "", *row = "";
+    for (unsigned i = 0; i < table_rule_nkeys(rule); i++) {
+        const char *name = quoted(fleet, shard, table_rule_key(rule, i), true);
+        key = FLEET_TEXT(fleet, "%s%s%s%s", key, i ? ", " : "", name, rule->nparts ? "::text" : "");
+        row = FLEET_TEXT(fleet, "%s%st.%s::pg_catalog.text", row, i ? ", " : "", name);
+    }
+    bool several = rule->nparts > 0;
+    found->key = several ? FLEET_TEXT(fleet, "jsonb_build_array(%s)", key) : key;
+    found->row_key =
+        several ? FLEET_TEXT(fleet, "pg_catalog.jsonb_build_array(%s)::pg_catalog.text", row) : row;
+}
+
 static bool read_table(struct fleet *fleet, int shard, const struct lookup_rule *lookup,
                        struct lookup_shard *found)
 {
     const char *mend, *why;
     PGresult *rows = fleet_query(fleet, shard, table_sql, 4, lookup->schema, lookup->relation,
-                                 lookup->column, lookup->key);
+                                 lookup->column, key_columns(fleet, lookup));
     if (!rows)
         return fleet_fails(fleet, shard, lookup->name, "cannot read the table");
     why = unfit(fleet, lookup, rows, &mend);
@@ -124,7 +161,7 @@ static bool read_table(struct fleet *fleet, int shard, const struct lookup_rule 
         found->type = fleet_text(fleet, rows, 0, 5);
         found->size = fleet_text(fleet, rows, 0, 7);
         found->column = quoted(fleet, shard, lookup->column, true);
-        found->key = quoted(fleet, shard, lookup->key, true);
+        name_key(fleet, shard, lookup, found);
     }
     PQclear(rows);
     return why ? problem(fleet, shard, lookup, why, mend) : true;
@@ -159,10 +196,10 @@ static const char *body(struct fleet *fleet, const struct lookup_shard *found)
     bool named = strcmp(found->type, "text") == 0 || strcmp(found->type, "uuid") == 0;
     return FLEET_TEXT(fleet,
                       " BEGIN FOR i IN 1 .. coalesce(pg_catalog.array_length($1, 1), 0) LOOP"
-                      " SELECT t.%s::pg_catalog.text INTO key FROM %s AS t"
+                      " SELECT %s INTO key FROM %s AS t"
                       " WHERE t.%s OPERATOR(pg_catalog.=) ($1[i])::%s%s LIMIT 1;"
                       " IF FOUND THEN n := i; RETURN NEXT; END IF; END LOOP; END ",
-                      found->key, found->table, found->column, named ? "pg_catalog." : "",
+                      found->row_key, found->table, found->column, named ? "pg_catalog." : "",
                       found->type);
 }
 

@@ -9,7 +9,8 @@ struct lookup_shard {
     const char *table;      /* quoted, with its schema */
     const char *oid;        /* of the table */
     const char *column;     /* quoted */
-    const char *key;        /* quoted */
+    const char *key;        /* quoted; of several columns: an array of them */
+    const char *row_key;    /* ... of a row of the table that is called t, as text */
     const char *type;       /* of the column, without domains: "bigint" */
     const char *size;       /* of the table, in words */
     const char *index;      /* one that serves, quoted with its schema; NULL: none */

@@ -90,11 +90,9 @@ static const char *lowest(const struct merge_check *c)
 /* While rows are moved to other shards they are on two, of which one owns them: the other's is not asked for. */
 static bool is_owned(const struct merge_check *c, int shard, const char *key)
 {
-    struct shardkey canonical;
-    if (!key || !c->keyspace ||
-        !shardkey_from_text(c->keyspace->type, key, strlen(key), &canonical))
+    unsigned owner;
+    if (!key || !c->keyspace || !shardmap_shard_of_text(c->fleet->map, c->keyspace, key, &owner))
         return true;
-    unsigned owner = shardmap_shard_of(c->fleet->map, c->keyspace, &canonical);
     return owner == (unsigned)shard || owner == SHARDMAP_NO_SHARD;
 }
 

@@ -106,12 +106,11 @@ static bool has_ghosts(const struct lookup_question *question, unsigned shard)
 /* Of a unique value: all its rows have this key. Of another the shard may have rows of its own, too. */
 static bool is_ghost(const struct lookup_question *question, unsigned shard, const char *key)
 {
-    struct shardkey value;
+    unsigned owner;
     if (!question->answer.lookup->unique || !key || !has_ghosts(question, shard))
         return false;
-    const struct keyspace *keyspace = keyspace_of(question);
-    return shardkey_from_text(keyspace->type, key, strlen(key), &value) &&
-           shardmap_shard_of(map_of(question), keyspace, &value) != shard;
+    return shardmap_shard_of_text(map_of(question), keyspace_of(question), key, &owner) &&
+           owner != shard;
 }
 
 /* The shard where it was seen last, if that is still one; -1: not known. */

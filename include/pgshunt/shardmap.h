@@ -69,7 +69,7 @@ struct lookup_rule {
     const char *table;             /* as configured */
     const char *schema, *relation; /* ... in its parts; schema NULL: any */
     const char *column;
-    const char *key;      /* the table's */
+    const char *key;      /* the table's; of several columns: "tenant, id" */
     const char *function; /* of schema pgshunt on every shard: which of some values it has */
     bool unique;          /* a value is on one shard only */
     const struct lookup_rule *next; /* of the same table */
@@ -131,6 +131,9 @@ unsigned shardmap_shard_of_parts(const struct shardmap *map, const struct keyspa
 /* The same of a key of one column or several. */
 unsigned shardmap_shard_of_row(const struct shardmap *map, const struct keyspace *keyspace,
                                const struct shardkey *parts);
+/* The shard of a key as text, of several columns: a JSON array of texts. False: it is no key. */
+MUST_CHECK bool shardmap_shard_of_text(const struct shardmap *map, const struct keyspace *keyspace,
+                                       const char *text, unsigned *shard);
 /* Everything in the schema is on that shard. */
 void shardmap_add_schema(struct shardmap *map, const char *schema, unsigned shard);
 /*
