@@ -135,10 +135,11 @@ bench-quick: deps-bench all ## the same in about a minute, to see that it works
 bench-sharding: deps-bench all ## measure four shards beside one Postgres: point queries, merges, groups, COPY, two-phase commits
 	$(Q)$(PYTHON) tests/bench/sharding.py $(BENCH_FLAGS)
 
-bench-reshard: deps-bench all ## measure resharding: the copy, the stream beside a subscription, the pause of a switch
+bench-reshard: deps-bench all ## measure resharding: the copy, the stream beside a subscription, the pause of a switch, what applications keep meanwhile
 	$(Q)$(PYTHON) tests/bench/reshard_copy.py $(BENCH_FLAGS)
 	$(Q)$(PYTHON) tests/bench/reshard_apply.py $(BENCH_FLAGS)
 	$(Q)$(PYTHON) tests/bench/reshard_switch.py $(BENCH_FLAGS)
+	$(Q)$(PYTHON) tests/bench/reshard_foreground.py $(BENCH_FLAGS)
 
 asan: ## build with AddressSanitizer and UBSan into build/asan/
 	$(Q)$(MAKE) --no-print-directory MODE=asan all unit-tests

@@ -203,7 +203,7 @@ static enum reshard_outcome do_run(struct call *call)
 
 static enum reshard_outcome do_verify(struct call *call)
 {
-    return reshard_verify(&call->request, call->run.jobs);
+    return reshard_verify(&call->request, call->run.jobs, call->run.rate);
 }
 
 #define BIT(option) (1u << (option))
@@ -229,7 +229,7 @@ static const struct verb {
     {"list", do_status, NO_NAME, 0, false, ""},
     {"pause", do_pause, NAME, 0, false, "Paused."},
     {"resume", do_resume, NAME, 0, false, "It goes on."},
-    {"verify", do_verify, NAME, BIT(JOBS), true, "Both sides are the same."},
+    {"verify", do_verify, NAME, BIT(JOBS) | BIT(RATE), true, "Both sides are the same."},
     {"switch", do_switch, NAME, TURNS, true,
      "Switched. reshard run keeps the way back open; reshard complete ends the job."},
     {"rollback", do_rollback, NAME, TURNS, true, "Traffic is where it was before the switch."},

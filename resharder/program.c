@@ -108,7 +108,8 @@ static int fails(struct reshard *reshard, const char *what, const char *why)
 }
 
 /* Its exit status; where we are stopped it is too. */
-static int wait_for(struct reshard *reshard, pid_t pid, const char *name)
+static int wait_for(struct reshard *reshard, pid_t pid, const char *name, void (*watch)(void *arg),
+                    void *arg)
 {
     int status;
     for (;;) {
@@ -122,6 +123,8 @@ static int wait_for(struct reshard *reshard, pid_t pid, const char *name)
             waitpid(pid, &status, 0);
             return fails(reshard, name, "interrupted");
         }
+        if (watch)
+            watch(arg);
         reshard_sleep(reshard, LOOK_EVERY_MS * 1000);
     }
     return WIFEXITED(status) ? WEXITSTATUS(status) : fails(reshard, name, "it was killed");
@@ -129,6 +132,13 @@ static int wait_for(struct reshard *reshard, pid_t pid, const char *name)
 
 int program_run(struct reshard *reshard, unsigned shard, const char *const *argv, const char *out,
                 const char *complaints)
+{
+    return program_run_watched(reshard, shard, argv, out, complaints, NULL, NULL);
+}
+
+int program_run_watched(struct reshard *reshard, unsigned shard, const char *const *argv,
+                        const char *out, const char *complaints, void (*watch)(void *arg),
+                        void *arg)
 {
     char **environment_of = environment(reshard, shard);
     posix_spawn_file_actions_t files;
@@ -147,5 +157,5 @@ int program_run(struct reshard *reshard, unsigned shard, const char *const *argv
                      error == ENOENT ? "not found: install the client programs of Postgres, or set"
                                        " PGSHUNT_PG_BINDIR to their folder"
                                      : strerror(error));
-    return wait_for(reshard, pid, argv[0]);
+    return wait_for(reshard, pid, argv[0], watch, arg);
 }

@@ -12,5 +12,9 @@ const char *program_find(struct reshard *reshard, const char *name);
  */
 int program_run(struct reshard *reshard, unsigned shard, const char *const *argv, const char *out,
                 const char *complaints);
+/* The same; `watch` is called many times a second while it runs. */
+int program_run_watched(struct reshard *reshard, unsigned shard, const char *const *argv,
+                        const char *out, const char *complaints, void (*watch)(void *arg),
+                        void *arg);
 
 #endif

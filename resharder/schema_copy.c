@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "resharder/copyio.h"
+#include "resharder/index_watch.h"
 #include "resharder/program.h"
 #include "resharder/tables.h"
 
@@ -177,7 +178,9 @@ static bool restore(struct schema_copy *copy, const char *const *options)
         argv[count++] = *options;
     argv[count++] = copy->dump;
     argv[count] = NULL;
-    int status = program_run(reshard, copy->target, argv, NULL, copy->complaints);
+    struct index_watch watch = {.reshard = reshard, .shard = copy->target};
+    int status = program_run_watched(reshard, copy->target, argv, NULL, copy->complaints,
+                                     index_watch, &watch);
     const char *complaint = status > 0 ? real_complaint(copy) : NULL;
     return status == 0 || (status > 0 && !complaint) || (complaint && fails(copy, complaint));
 }

@@ -238,7 +238,8 @@ static bool find_places(struct verification *v, int jobs)
     v->moves = v->reverse ? moves_reversed(&reshard->moves, reshard->map, &reshard->arena)
                           : reshard->moves;
     links = moves_links(&v->moves, &reshard->arena, &count);
-    v->verify = (struct verify){.reshard = reshard, .moves = &v->moves, .jobs = jobs ? jobs : JOBS};
+    v->verify = (struct verify){
+        .reshard = reshard, .moves = &v->moves, .jobs = jobs ? jobs : JOBS, .rate = v->verify.rate};
     v->verify.places = arena_array(&reshard->arena, struct verify_place, 2 * count + 1);
     v->snapshots = arena_array(&reshard->arena, struct snapshot, 2 * count + 1);
     v->holders = arena_array(&reshard->arena, struct db *, 2 * count + 1);
@@ -374,10 +375,10 @@ static void release(struct verification *v)
     job_free(&v->job);
 }
 
-enum reshard_outcome reshard_verify(const struct reshard_request *request, int jobs)
+enum reshard_outcome reshard_verify(const struct reshard_request *request, int jobs, int64_t rate)
 {
     struct reshard reshard;
-    struct verification v = {.reshard = &reshard};
+    struct verification v = {.reshard = &reshard, .verify = {.rate = rate}};
     enum reshard_outcome outcome = RESHARD_UNFINISHED;
     if (reshard_begin(&reshard, request) && job_open(&reshard, &v.job, &outcome)) {
         outcome = verify_job(&v, jobs);

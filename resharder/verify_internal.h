@@ -54,6 +54,8 @@ struct verify {
     struct verify_place *places;
     int nplaces;
     int jobs;
+    int64_t rate;               /* bytes a second; 0: no limit */
+    _Atomic int64_t allowed_ms; /* the bytes read so far were due by then (db_clock_ms) */
     volatile sig_atomic_t halt;
     struct verify_thread *threads; /* with their sessions, for all tables; owned */
     int nthreads;

@@ -7,6 +7,7 @@
 #include "resharder/snapshot.h"
 #include "resharder/verify_internal.h"
 
+#define REST_BYTES 65536
 #define PAGES 4096
 #define PIECE (64 << 10)
 #define TELL_EVERY_MS 500
@@ -147,19 +148,39 @@ static bool fails(struct verify_thread *thread, const char *text)
     return false;
 }
 
+/* Until the bytes are allowed. */
+static void rest(struct verify *verify, int64_t bytes)
+{
+    if (!verify->rate)
+        return;
+    int64_t due = atomic_load(&verify->allowed_ms), next;
+    do
+        next = (due > db_clock_ms() ? due : db_clock_ms()) + bytes * 1000 / verify->rate;
+    while (!atomic_compare_exchange_weak(&verify->allowed_ms, &due, next));
+    while (!verify->halt && db_clock_ms() < due && !reshard_stopped(verify->reshard))
+        reshard_sleep(verify->reshard, 10000);
+}
+
 static bool read_pieces(struct verify_thread *thread, const struct copyio *io, struct copyrow *row)
 {
     char *bytes;
     int length;
+    int64_t unrested = 0;
     while ((length = copyio_get(io, &bytes, &thread->error)) > 0) {
         bool good = copyrow_feed(row, bytes, (size_t)length);
         PQfreemem(bytes);
         thread->verify->bytes += length;
+        unrested += length;
+        if (unrested >= REST_BYTES) {
+            rest(thread->verify, unrested);
+            unrested = 0;
+        }
         if (!good)
             return fails(thread, row->error);
     }
     if (length < 0)
         return fails(thread, NULL);
+    rest(thread->verify, unrested);
     return copyrow_finish(row) || fails(thread, row->error);
 }
 

@@ -114,7 +114,8 @@ enum reshard_outcome reshard_create(const struct reshard_request *request,
                                     const struct reshard_wish *wish, bool prepare_schema);
 enum reshard_outcome reshard_run(const struct reshard_request *request,
                                  const struct reshard_run_options *options);
-enum reshard_outcome reshard_verify(const struct reshard_request *request, int jobs);
+/* `rate`: bytes a second, of all shards together; 0: no limit. */
+enum reshard_outcome reshard_verify(const struct reshard_request *request, int jobs, int64_t rate);
 enum reshard_outcome reshard_switch(const struct reshard_request *request,
                                     const struct reshard_switch_options *options);
 /* Traffic back to the old owners, with all that was written since. */

@@ -1,4 +1,5 @@
 """`reshard create --prepare-schema`: an empty target gets what it needs from the source, indexes behind the rows."""
+import json
 import signal
 
 import pytest
@@ -88,3 +89,20 @@ def test_what_cannot_be_made_is_told(cluster, tmp_path):
     ctl(path, "create", "grow", "--move", "0-4999:s1", "--prepare-schema")
     ctl(path, "run", "grow", "--until-caught-up")
     assert target.value("SELECT tableowner FROM pg_tables WHERE tablename = 'users'") == "shop"
+
+
+def test_indexes_are_told(cluster, tmp_path):
+    """How far an index is that is built behind the rows is told while it is."""
+    source, target = cluster.primaries
+    slow = "CREATE OR REPLACE FUNCTION slow(n bigint) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep({}); RETURN n; END $$"
+    source.sql(slow.format(0))
+    source.sql("CREATE TABLE users (id bigint PRIMARY KEY); INSERT INTO users SELECT generate_series(1, 2000); CREATE INDEX users_slow ON users (slow(id))")
+    space = {"name": "users", "type": "bigint", "tables": [{"name": "users", "key": "id"}]}
+    path = config(tmp_path, cluster, [space], (1, 0))
+    ctl(path, "create", "grow", "--move", "0-8191:s1", "--prepare-schema")
+    target.sql(slow.format(0.003))
+    lines = [json.loads(line) for line in ctl(path, "run", "grow", "--until-caught-up", "--json").stdout.splitlines()]
+    told = [line for line in lines if line.get("phase") == "index"]
+    assert told and {line["target"] for line in told} == {"s1"} and all("users" in line["table"] for line in told), lines
+    assert all(line["bytes"] >= 0 and not line["done"] for line in told)
+    assert "users_slow" in relations(target)

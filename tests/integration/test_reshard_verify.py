@@ -1,5 +1,6 @@
 """`pgshuntctl reshard verify`: both sides compared at one position: what differs is found, and named; what does not, is not."""
 import signal
+import time
 
 import pytest
 
@@ -58,6 +59,17 @@ def test_same(streaming):
     code, said = verify(path)
     assert code == 0, said
     assert "Both sides are the same" in said and "public.things" in said
+
+
+def test_rate(streaming):
+    """With a limit it takes as long as that wants, and finds the same."""
+    path, nodes = streaming
+    bytes_read = nodes[0].value("SELECT sum(pg_column_size(t.*)) FROM things t")
+    began = time.monotonic()
+    code, said = verify(path, "--rate", f"{bytes_read // 4000}kB/s")
+    assert code == 0, said
+    assert time.monotonic() - began > 2, "four seconds' worth, of the source's alone"
+    assert verify(path, "--rate", "fast")[0] == 2
 
 
 @pytest.mark.parametrize("what", ["f = '-0'", "f = 'NaN'", "n = 1.50", "j = '{\"a\": 1.0}'", "b = '\\x616263'::bytea || '\\x00'", "t = NULL", "t = ''",
