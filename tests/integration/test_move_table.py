@@ -1,11 +1,11 @@
 """Unsharded tables enter a keyspace and leave it again while clients write; a ledger of what was acknowledged judges."""
+import json
 import os
 import subprocess
-import time
 
 import pytest
 
-from harness import Cluster, Proxy, wait_until
+from harness import Cluster, Proxy
 from harness.proxy import binary
 from reshard_support import bucket
 from test_reshard import STEPS, Load, Runner, left_over, needs_failpoints, owners, patient, rows_of, state, wait_state
@@ -184,6 +184,43 @@ def test_next_to_tables_of_the_keyspace(cluster, proxies):
         proxies[number % 2].sql("INSERT INTO notes (user_id, about) VALUES (%s, 'new')", (number * 7 + 1,))
     ids = [row for _, row in rows_of(cluster, "SELECT id FROM notes")]
     assert len(ids) == len(set(ids)) == 230
+    assert left_over(cluster) == []
+
+
+def test_other_kinds_of_keys(cluster):
+    """Keys of several columns, of text, and keyspaces by list go the same way; what is recorded outlives the catalog's absence."""
+    kinds = [{"name": "pairs", "type": "bigint", "types": ["bigint", "text"]}, {"name": "names", "type": "text"},
+             {"name": "regions", "type": "text", "map": "list", "default": "s2",
+              "lists": [{"shard": "s0", "values": ["de"]}, {"shard": "s1", "values": ["us", "ca"]}]}]
+    home = cluster.primaries[0]
+    home.sql("CREATE TABLE visits (tenant bigint, person text, n int, PRIMARY KEY (tenant, person, n));"
+             "INSERT INTO visits SELECT i %% 9, 'person ' || i, i FROM generate_series(1, 200) i;"
+             "CREATE TABLE pages (name varchar(40) PRIMARY KEY, n int); INSERT INTO pages SELECT 'page ' || i, i FROM generate_series(1, 200) i;"
+             "CREATE TABLE towns (region text, name text, PRIMARY KEY (region, name));"
+             "INSERT INTO towns SELECT (ARRAY['de', 'us', 'ca', 'fr'])[i %% 4 + 1], 'town ' || i FROM generate_series(1, 200) i".replace("%%", "%"))
+    with Proxy(cluster, keyspaces=kinds, database={"shards": cluster.shard_config()}) as proxy:
+        proxy.wait_nodes()
+        for job, table, keyspace, column in (("a", "visits", "pairs", "tenant,person"), ("b", "pages", "names", "name"),
+                                             ("c", "towns", "regions", "towns.region")):
+            said = ctl(proxy, "plan", "--tables", table, "--into", keyspace, "--by", column, "--prepare-schema", "--dry-run", code=2)
+            assert "has no option --prepare-schema" in said
+            ctl(proxy, "create", job, "--tables", table, "--into", keyspace, "--by", column, "--prepare-schema")
+            ctl(proxy, "run", job, "--until-caught-up")
+            ctl(proxy, "verify", job)
+            ctl(proxy, "switch", job)
+            assert proxy.value(f"SELECT count(*) FROM {table}") == 200
+            ctl(proxy, "rollback", job)
+            assert proxy.value(f"SELECT count(*) FROM {table}") == 200
+            ctl(proxy, "switch", job)
+            ctl(proxy, "complete", job)
+            assert f"into keyspace {keyspace}" in ctl(proxy, "status", job)
+            assert {shard for shard, _ in rows_of(cluster, f"SELECT 1 FROM {table}")} == {0, 1, 2}
+        assert proxy.sql("SELECT n FROM visits WHERE tenant = 5 AND person = 'person 14'") == [(14,)]
+        assert proxy.sql("SELECT n FROM pages WHERE name = 'page 77'") == [(77,)]
+        assert proxy.value("SELECT count(*) FROM towns WHERE region = 'fr'") == 50
+        assert rows_of(cluster, "SELECT DISTINCT region FROM towns ORDER BY 1") == [(0, ("de",)), (1, ("ca",)), (1, ("us",)), (2, ("fr",))]
+        shown = ctl(proxy, "show", "--json", command="map")
+        assert {"table": "visits", "keyspace": "pairs", "columns": "tenant,person", "configuration": "other"} in json.loads(shown)["tables"]
     assert left_over(cluster) == []
 
 
