@@ -1,0 +1,95 @@
+/*
+ * partition.h: the engine that maintains time-based partitions on all shards, as `pgshuntctl partition` and the daemon call it.
+ *
+ * A policy says how a table is partitioned, how far ahead and how long its partitions are kept. What is there on each shard is
+ * compared with it, and what differs is done: each partition by itself, so that what fails keeps nothing else from being
+ * done. Everything may be killed at any moment and called again. How it works: docs/internals/partitions.md.
+ */
+#ifndef PGSHUNT_PARTITION_H
+#define PGSHUNT_PARTITION_H
+
+#include "pgshunt/arena.h"
+#include "pgshunt/fleet.h"
+
+/* A policy as a user writes it; NULL: the usual, or (to be altered) as it was. */
+struct partition_wish {
+    const char *by;  /* the column */
+    const char *key; /* of integers: id, seconds, milliseconds, microseconds; of text: text, ulid */
+    const char *every;       /* "1month" */
+    const char *ahead;       /* partitions beyond the present one; "4" */
+    const char *keep;        /* "12months"; "forever" */
+    const char *on_expiry;   /* "drop", "detach", "archive:SCHEMA" */
+    const char *start;       /* "2026-01-01", or a number: of the first partition */
+    const char *timezone;    /* "UTC" */
+    const char *has_default; /* "on", "off" */
+    const char *template;    /* a table that partitions are made like */
+    const char *name_format; /* "_p%Y%m%d" */
+};
+
+/* Where and when. */
+struct partition_call {
+    struct fleet_request fleet;
+    const char
+        *table; /* "schema.name" or a name (of schema public); NULL: all that have a policy */
+    const char
+        *now; /* as if it were that time (UTC): "2026-03-01 12:00"; NULL: the catalog's clock */
+    int lock_timeout; /* ms a statement of ours may wait for a lock; 0: 200 */
+    int tries;        /* ... and so often; 0: 10 */
+};
+
+/*
+ * Makes the table a partitioned one, if it is an empty plain one; records its policy; makes its partitions. The table has to be
+ * there on every shard that has its rows.
+ */
+enum fleet_outcome partition_create(const struct partition_call *call,
+                                    const struct partition_wish *wish);
+/* Records a policy for a table that has partitions already, whoever made them. What the wish leaves open is told from them, or
+ * from pg_partman's configuration. */
+enum fleet_outcome partition_adopt(const struct partition_call *call,
+                                   const struct partition_wish *wish);
+enum fleet_outcome partition_alter(const struct partition_call *call,
+                                   const struct partition_wish *wish);
+/* The table stays as it is. */
+enum fleet_outcome partition_drop_policy(const struct partition_call *call);
+/* Makes what is missing, then sees to what has expired. */
+enum fleet_outcome partition_maintain(const struct partition_call *call);
+/* What has only values before `before` expires now, whatever its policy keeps. */
+enum fleet_outcome partition_expire(const struct partition_call *call, const char *before);
+/* Looks for gaps, shards that differ, rows in default partitions, too few partitions ahead. */
+enum fleet_outcome partition_check(const struct partition_call *call);
+
+/* ---- what there is ---- */
+
+struct partition_shown {
+    const char *name, *from,
+        *to;             /* in the policy's zone; of the default partition from and to are NULL */
+    const char *state;   /* "past", "now", "ahead", "expired", "default", "pending" */
+    int64_t bytes, rows; /* of all shards; rows as the statistics have them, -1: not known */
+    const char *shards;  /* that have it: "all", or their names */
+};
+
+struct partition_table {
+    const char *table, *by, *every, *keep, *on_expiry, *timezone;
+    int ahead;      /* as the policy wants it */
+    int have_ahead; /* as it is, on the shard that has the fewest */
+    const char *
+        until; /* where values have partitions up to, on the shard that ends first; in the policy's zone */
+    const char *next_creation, *next_expiry; /* when there will be something to do; NULL: nothing */
+    int64_t bytes, bytes_to_expire, default_rows;
+    struct partition_shown *partitions;
+    int npartitions;
+};
+
+struct partition_survey {
+    struct arena arena;
+    struct partition_table *tables;
+    int ntables;
+    const char *last_run, *last_outcome; /* NULL: there was none */
+};
+
+/* Fills `survey`, in any case to be given to partition_survey_free(). `details`: with partitions. */
+enum fleet_outcome partition_look(const struct partition_call *call, bool details,
+                                  struct partition_survey *survey);
+void partition_survey_free(struct partition_survey *survey);
+
+#endif
