@@ -1,0 +1,73 @@
+/* attempt.c: statements that want strong locks, tried until they get them at once. */
+#include "partition/attempt.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define TRIES_USUAL 10
+#define PAUSE_MS 100
+#define PAUSE_MAX_MS 2000
+
+bool attempt_was_locks(const struct db_error *error)
+{
+    return strcmp(error->sqlstate, "55P03") == 0 || strcmp(error->sqlstate, "40P01") == 0;
+}
+
+/* $1: oids. Who has locks there, the oldest transaction first; and what was prepared and forgotten. */
+static const char blockers_sql[] =
+    "SELECT string_agg(who, '; ') FROM (SELECT * FROM ("
+    "SELECT format('pid %s (%s%s, for %s s): %s', a.pid, a.usename, coalesce(' ' || "
+    "nullif(a.application_name, ''), ''), extract(epoch FROM date_trunc('second', "
+    "clock_timestamp() "
+    "- a.xact_start)), left(regexp_replace(a.query, '\\s+', ' ', 'g'), 80)) AS who, a.xact_start "
+    "AS "
+    "since FROM (SELECT DISTINCT pid FROM pg_locks WHERE relation = ANY ($1::oid[]) AND granted) l "
+    "JOIN pg_stat_activity a USING (pid) WHERE a.pid <> pg_backend_pid() AND a.xact_start IS NOT "
+    "NULL "
+    "UNION ALL SELECT DISTINCT format('prepared transaction %L, since %s', x.gid, "
+    "date_trunc('second', x.prepared)), x.prepared FROM pg_locks l JOIN pg_prepared_xacts x ON "
+    "l.virtualtransaction = '-1/' || x.transaction::text WHERE l.relation = ANY ($1::oid[])) w "
+    "ORDER BY since LIMIT 3) v";
+
+static void name_blockers(struct shard_work *shard, const char *oids)
+{
+    struct db_error ignored;
+    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &ignored, blockers_sql, 1, oids);
+    if (rows && !PQgetisnull(rows, 0, 0)) {
+        size_t length = strlen(shard->error.text);
+        snprintf(shard->error.text + length, sizeof shard->error.text - length,
+                 "; in the way: %.350s", PQgetvalue(rows, 0, 0));
+        snprintf(shard->error.hint, sizeof shard->error.hint,
+                 "it is tried again by the next run; to be done with it, end what is in the way");
+    }
+    PQclear(rows);
+}
+
+/* Ends early where the command is stopped. */
+static void rest(const struct work *work, int64_t ms)
+{
+    for (int64_t until = db_clock_ms() + ms; !work_stopped(work) && db_clock_ms() < until;)
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+}
+
+bool attempt(struct shard_work *shard, const char *sql, const char *oids)
+{
+    const struct work *work = shard->work;
+    int tries = work->call->tries ? work->call->tries : TRIES_USUAL;
+    int64_t pause = PAUSE_MS;
+    unsigned seed = (unsigned)db_clock_ms() ^ shard->shard;
+    for (int i = 1; !work_stopped(work); i++) {
+        if (db_run(shard->db, WORK_QUERY_MS, &shard->error, sql, 0))
+            return true;
+        if (!attempt_was_locks(&shard->error))
+            return false;
+        if (i >= tries)
+            break;
+        rest(work, pause / 2 + rand_r(&seed) % pause);
+        pause = pause * 2 < PAUSE_MAX_MS ? pause * 2 : PAUSE_MAX_MS;
+    }
+    name_blockers(shard, oids);
+    return false;
+}

@@ -1,0 +1,18 @@
+/* attempt.h: DDL beside a working application: it waits shortly for its locks, gives way, and tries again. */
+#ifndef PGSHUNT_PARTITION_ATTEMPT_H
+#define PGSHUNT_PARTITION_ATTEMPT_H
+
+#include "partition/work.h"
+
+/*
+ * Runs the statements (one transaction, but for those that cannot be in one) until they get their locks within lock_timeout, as
+ * often as call->tries, with pauses that grow, so that nobody who waits behind them waits for longer. False: the shard's error,
+ * which names who is in the way where it was locks.
+ *
+ * `oids`: of the tables whose locks are wanted, as an array of SQL ("{1,2}").
+ */
+MUST_CHECK bool attempt(struct shard_work *shard, const char *sql, const char *oids);
+/* Whether the error is that of locks that others had. */
+bool attempt_was_locks(const struct db_error *error);
+
+#endif

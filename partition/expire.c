@@ -1,0 +1,323 @@
+/* expire.c: old partitions detached beside a working application, then dropped, kept or archived. */
+#include "partition/expire.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "partition/attempt.h"
+
+static const char *const actions[] = {
+    [EXPIRY_DETACH] = "detach",
+    [EXPIRY_DROP] = "drop",
+    [EXPIRY_ARCHIVE] = "archive",
+};
+
+/* A partition on its way. */
+struct leaving {
+    struct shard_work *shard;
+    const char *shown;  /* its table, for people */
+    const char *parent; /* quoted; NULL: detached already */
+    const char *parent_oid;
+    const char *schema, *name, *oid;
+    const char *quoted;
+    enum expiry expiry;
+    const char *archive;
+};
+
+static bool fails(const struct leaving *leaving, const char *what)
+{
+    struct shard_work *shard = leaving->shard;
+    if (work_stopped(shard->work))
+        return false;
+    return work_fails(shard->work, (int)shard->shard, leaving->shown,
+                      arena_printf(&shard->arena, "%s %s", what, leaving->name), &shard->error);
+}
+
+/* ---- (1) and (4): the record ---- */
+
+static const char leaving_sql[] =
+    "CREATE SCHEMA IF NOT EXISTS pgshunt; CREATE TABLE IF NOT EXISTS pgshunt.partition_leaving "
+    "(oid oid PRIMARY KEY, parent oid NOT NULL, shown text NOT NULL, action text NOT NULL, "
+    "archive text, at timestamptz NOT NULL DEFAULT now())";
+
+static bool has_record(struct shard_work *shard, bool *has)
+{
+    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error,
+                              "SELECT to_regclass('pgshunt.partition_leaving') IS NOT NULL", 0);
+    *has = rows && PQgetvalue(rows, 0, 0)[0] == 't';
+    PQclear(rows);
+    return rows != NULL;
+}
+
+static bool record(const struct leaving *leaving)
+{
+    bool has;
+    struct shard_work *shard = leaving->shard;
+    if (!has_record(shard, &has) ||
+        (!has && !db_run(shard->db, WORK_QUERY_MS, &shard->error, leaving_sql, 0)))
+        return false;
+    return db_run(shard->db, WORK_QUERY_MS, &shard->error,
+                  "INSERT INTO pgshunt.partition_leaving (oid, parent, shown, action, archive) "
+                  "VALUES ($1, $2, $3, $4, $5) ON CONFLICT (oid) DO UPDATE SET action = $4, "
+                  "archive = $5",
+                  5, leaving->oid, leaving->parent_oid, leaving->shown, actions[leaving->expiry],
+                  leaving->archive);
+}
+
+static bool strike_out(const struct leaving *leaving)
+{
+    return db_run(leaving->shard->db, WORK_QUERY_MS, &leaving->shard->error,
+                  "DELETE FROM pgshunt.partition_leaving WHERE oid = $1", 1, leaving->oid);
+}
+
+/* ---- (2): detached ---- */
+
+/* What its DROP or DETACH wants locks on: the tables of its foreign keys, too. */
+static const char *oids_of(const struct leaving *leaving)
+{
+    struct shard_work *shard = leaving->shard;
+    struct db_error ignored;
+    const char *oids = arena_printf(&shard->arena, "{%s}", leaving->oid);
+    PGresult *rows = db_query(
+        shard->db, WORK_QUERY_MS, &ignored,
+        "SELECT array_agg(oid) FROM (SELECT $1::oid UNION SELECT inhparent FROM pg_inherits WHERE "
+        "inhrelid = $1 UNION SELECT confrelid FROM pg_constraint WHERE conrelid = $1 AND contype = "
+        "'f' UNION SELECT partdefid FROM pg_inherits JOIN pg_partitioned_table ON partrelid = "
+        "inhparent WHERE inhrelid = $1 AND partdefid <> 0) AS t(oid)",
+        1, leaving->oid);
+    if (rows)
+        oids = arena_strdup(&shard->arena, PQgetvalue(rows, 0, 0));
+    PQclear(rows);
+    return oids;
+}
+
+static bool finalize(const struct leaving *leaving)
+{
+    return attempt(leaving->shard,
+                   arena_printf(&leaving->shard->arena,
+                                "ALTER TABLE %s DETACH PARTITION %s FINALIZE", leaving->parent,
+                                leaving->quoted),
+                   oids_of(leaving));
+}
+
+static bool is_pending(const struct leaving *leaving)
+{
+    struct db_error ignored;
+    PGresult *rows = db_query(leaving->shard->db, WORK_QUERY_MS, &ignored,
+                              "SELECT FROM pg_inherits WHERE inhrelid = $1 AND inhdetachpending", 1,
+                              leaving->oid);
+    bool pending = rows && PQntuples(rows) > 0;
+    PQclear(rows);
+    return pending;
+}
+
+/*
+ * Concurrently where the server can: that takes no lock that readers or writers of the parent would wait for. It waits for the
+ * transactions that use the partition; when it had to give up there, what is left to do is FINALIZE.
+ */
+static bool detach(const struct leaving *leaving, bool concurrently)
+{
+    struct shard_work *shard = leaving->shard;
+    const char *sql =
+        arena_printf(&shard->arena, "ALTER TABLE %s DETACH PARTITION %s%s", leaving->parent,
+                     leaving->quoted, concurrently ? " CONCURRENTLY" : "");
+    if (attempt(shard, sql, oids_of(leaving)))
+        return true;
+    struct db_error error = shard->error;
+    if (concurrently && db_is_open(shard->db) && is_pending(leaving))
+        return finalize(leaving);
+    shard->error = error;
+    return false;
+}
+
+/* ---- (3): what becomes of it ---- */
+
+static const char *action_text(const struct leaving *leaving)
+{
+    struct arena *arena = &leaving->shard->arena;
+    if (leaving->expiry == EXPIRY_DROP)
+        return arena_printf(arena, "DROP TABLE %s", leaving->quoted);
+    const char *schema = work_quote(arena, leaving->archive ? leaving->archive : "");
+    return arena_printf(arena, "CREATE SCHEMA IF NOT EXISTS %s; ALTER TABLE %s SET SCHEMA %s",
+                        schema, leaving->quoted, schema);
+}
+
+static const char *became(const struct leaving *leaving)
+{
+    struct arena *arena = &leaving->shard->arena;
+    if (leaving->expiry == EXPIRY_ARCHIVE)
+        return arena_printf(arena, "moved to schema %s", leaving->archive);
+    return leaving->expiry == EXPIRY_DROP ? "dropped" : "detached";
+}
+
+static bool finish(const struct leaving *leaving)
+{
+    struct shard_work *shard = leaving->shard;
+    if (leaving->expiry != EXPIRY_DETACH && !attempt(shard, action_text(leaving), oids_of(leaving)))
+        return fails(leaving, leaving->expiry == EXPIRY_DROP ? "detached, but cannot drop"
+                                                             : "detached, but cannot move");
+    if (!strike_out(leaving))
+        return fails(leaving, "cannot strike out");
+    work_tell(shard->work, FLEET_DONE, (int)shard->shard, leaving->shown,
+              arena_printf(&shard->arena, "%s %s", became(leaving), leaving->name), NULL);
+    return true;
+}
+
+/* ---- leftovers ---- */
+
+/* Whether it is still attached, and how. */
+static const char leftovers_sql[] =
+    "SELECT l.oid, l.shown, l.action, l.archive, n.nspname, c.relname,"
+    " format('%I.%I', pn.nspname, pc.relname), c.oid IS NULL,"
+    " i.inhparent IS NOT NULL AND NOT coalesce((to_jsonb(i) ->> 'inhdetachpending')::boolean, "
+    "false),"
+    " i.inhparent"
+    " FROM pgshunt.partition_leaving AS l LEFT JOIN pg_class AS c ON c.oid = l.oid"
+    " LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+    " LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid AND i.inhparent = l.parent"
+    " LEFT JOIN pg_class AS pc ON pc.oid = i.inhparent"
+    " LEFT JOIN pg_namespace AS pn ON pn.oid = pc.relnamespace ORDER BY l.at";
+
+enum { OID, SHOWN, ACTION, ARCHIVE, SCHEMA, NAME, PARENT, GONE, ATTACHED, PARENT_OID };
+
+static const char *copy(struct shard_work *shard, const PGresult *rows, int row, int column)
+{
+    return PQgetisnull(rows, row, column)
+               ? NULL
+               : arena_strdup(&shard->arena, PQgetvalue(rows, row, column));
+}
+
+static struct leaving leftover(struct shard_work *shard, const PGresult *rows, int row)
+{
+    struct leaving leaving = {
+        .shard = shard,
+        .oid = copy(shard, rows, row, OID),
+        .shown = copy(shard, rows, row, SHOWN),
+        .archive = copy(shard, rows, row, ARCHIVE),
+        .schema = copy(shard, rows, row, SCHEMA),
+        .name = copy(shard, rows, row, NAME),
+        .parent = PQgetisnull(rows, row, PARENT_OID) ? NULL : copy(shard, rows, row, PARENT),
+    };
+    for (int i = 0; i < (int)(sizeof actions / sizeof *actions); i++)
+        if (strcmp(actions[i], PQgetvalue(rows, row, ACTION)) == 0)
+            leaving.expiry = (enum expiry)i;
+    if (leaving.name)
+        leaving.quoted =
+            arena_printf(&shard->arena, "%s.%s", work_quote(&shard->arena, leaving.schema),
+                         work_quote(&shard->arena, leaving.name));
+    return leaving;
+}
+
+static void finish_leftover(struct shard_work *shard, const PGresult *rows, int row)
+{
+    struct leaving leaving = leftover(shard, rows, row);
+    bool over = PQgetvalue(rows, row, GONE)[0] == 't' || PQgetvalue(rows, row, ATTACHED)[0] == 't';
+    if (over) {
+        if (!strike_out(&leaving))
+            fails(&leaving, "cannot strike out");
+        return;
+    }
+    if (leaving.parent && !finalize(&leaving)) {
+        fails(&leaving, "cannot finish the detaching of");
+        return;
+    }
+    if (!finish(&leaving))
+        return; /* told; it stays recorded */
+}
+
+void expire_leftovers(struct shard_work *shard)
+{
+    bool has;
+    if (shard->work->call->fleet.dry_run || !has_record(shard, &has) || !has)
+        return;
+    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error, leftovers_sql, 0);
+    for (int i = 0; rows && i < PQntuples(rows) && !work_stopped(shard->work); i++)
+        finish_leftover(shard, rows, i);
+    if (!rows)
+        work_fails(shard->work, (int)shard->shard, NULL, "cannot read what is left to be done",
+                   &shard->error);
+    PQclear(rows);
+}
+
+/* ---- a table's ---- */
+
+static struct leaving leaving_of(struct shard_work *shard, const struct policy *policy,
+                                 const struct parent *parent, const struct have *have)
+{
+    struct arena *arena = &shard->arena;
+    return (struct leaving){
+        .shard = shard,
+        .shown = policy->shown,
+        .parent = policy->quoted,
+        .parent_oid = parent->oid,
+        .schema = have->schema,
+        .name = have->name,
+        .oid = have->oid,
+        .quoted = arena_printf(arena, "%s.%s", work_quote(arena, have->schema),
+                               work_quote(arena, have->name)),
+        .expiry = policy->expiry,
+        .archive = policy->archive,
+    };
+}
+
+void expire_pending(struct shard_work *shard, const struct policy *policy, struct parent *parent)
+{
+    for (int i = 0; i < parent->nhave && !work_stopped(shard->work); i++) {
+        struct leaving leaving = leaving_of(shard, policy, parent, &parent->have[i]);
+        if (!parent->have[i].pending)
+            continue;
+        if (shard->work->call->fleet.dry_run)
+            work_tell(shard->work, FLEET_PLANNED, (int)shard->shard, policy->shown,
+                      arena_printf(&shard->arena, "finish the detaching of %s", leaving.name),
+                      NULL);
+        else if (!finalize(&leaving))
+            fails(&leaving, "cannot finish the detaching of");
+        else
+            work_tell(shard->work, FLEET_DONE, (int)shard->shard, policy->shown,
+                      arena_printf(&shard->arena, "finished the detaching of %s", leaving.name),
+                      NULL);
+    }
+}
+
+static void plan_one(const struct leaving *leaving)
+{
+    struct shard_work *shard = leaving->shard;
+    struct arena *arena = &shard->arena;
+    const char *text =
+        leaving->expiry == EXPIRY_DROP ? arena_printf(arena, "drop %s", leaving->name)
+        : leaving->expiry == EXPIRY_ARCHIVE
+            ? arena_printf(arena, "move %s to schema %s", leaving->name, leaving->archive)
+            : arena_printf(arena, "detach %s", leaving->name);
+    work_tell(shard->work, FLEET_PLANNED, (int)shard->shard, leaving->shown, text, NULL);
+}
+
+static bool expire_one(const struct leaving *leaving, bool concurrently)
+{
+    if (!record(leaving))
+        return fails(leaving, "cannot record the expiry of");
+    if (detach(leaving, concurrently))
+        return finish(leaving);
+    struct db_error error = leaving->shard->error;
+    /* Still attached: what somebody does with it from now on is not ours to finish. */
+    bool kept = db_is_open(leaving->shard->db) && !is_pending(leaving) && strike_out(leaving);
+    leaving->shard->error = error;
+    return fails(leaving, kept ? "cannot detach" : "cannot finish to detach");
+}
+
+int expire_partitions(struct shard_work *shard, const struct policy *policy, struct parent *parent,
+                      int64_t line)
+{
+    int gone = 0;
+    bool has_default = parent->nhave && parent->have[parent->nhave - 1].is_default;
+    bool concurrently = !has_default && PQserverVersion(db_connection(shard->db)) >= 140000;
+    for (int i = 0; i < parent->nhave && !work_stopped(shard->work); i++) {
+        if (!plan_has_expired(parent->have, parent->nhave, i, line))
+            continue;
+        struct leaving leaving = leaving_of(shard, policy, parent, &parent->have[i]);
+        if (shard->work->call->fleet.dry_run)
+            plan_one(&leaving);
+        else
+            gone += expire_one(&leaving, concurrently);
+    }
+    return gone;
+}

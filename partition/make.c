@@ -1,0 +1,287 @@
+/* make.c: tables made like their parent, filled from the default partition, and attached. */
+#include "partition/make.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "partition/attempt.h"
+
+#define LIKE_PARENT                                                                                \
+    " INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE "             \
+    "INCLUDING COMPRESSION INCLUDING STATISTICS INCLUDING COMMENTS"
+#define LIKE_PARENT_13                                                                             \
+    " INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE "             \
+    "INCLUDING STATISTICS INCLUDING COMMENTS"
+
+/* Stands for the partition's name in statements that the server has put together; no name has it. */
+#define NAME_MARK '\001'
+
+/* What every partition of a table has besides its columns. */
+struct dress {
+    const char *kind;    /* "" or "UNLOGGED " */
+    const char *like;    /* what it is made like, and what of it */
+    const char *with;    /* storage parameters and tablespace; "" */
+    const char *behind;  /* statements behind CREATE, with NAME_MARK for its name; "" */
+    const char *oids;    /* of the parent, its default and the tables of its foreign keys */
+    const char *columns; /* that rows are moved with: all but generated ones */
+    bool quiet;          /* rows can be moved without triggers and foreign keys acting */
+    bool noisy;          /* ... and there are some that would act */
+};
+
+/*
+ * $1: the parent, $2: the template or NULL. Owner, privileges and replica identity are the parent's; logging, storage
+ * parameters and tablespace the template's where there is one.
+ */
+static const char dress_sql[] =
+    "SELECT CASE WHEN t.relpersistence = 'u' THEN 'UNLOGGED ' ELSE '' END,"
+    " coalesce(' WITH (' || array_to_string(t.reloptions, ', ') || ')', '')"
+    " || coalesce(' TABLESPACE ' || quote_ident(s.spcname), ''),"
+    " CASE WHEN c.relowner <> (SELECT oid FROM pg_roles WHERE rolname = current_user)"
+    "  THEN format('ALTER TABLE \001 OWNER TO %I; ', pg_get_userbyid(c.relowner)) ELSE '' END"
+    " || CASE c.relreplident WHEN 'f' THEN 'ALTER TABLE \001 REPLICA IDENTITY FULL; '"
+    "  WHEN 'n' THEN 'ALTER TABLE \001 REPLICA IDENTITY NOTHING; ' ELSE '' END"
+    " || coalesce((SELECT string_agg(format('GRANT %s ON \001 TO %s%s; ', privilege_type,"
+    "  CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END,"
+    "  CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END), '' ORDER BY grantee, "
+    "privilege_type) FROM aclexplode(c.relacl) WHERE grantee <> c.relowner), ''),"
+    " ARRAY[c.oid] || ARRAY(SELECT partdefid FROM pg_partitioned_table WHERE partrelid = c.oid AND "
+    "partdefid <> 0) || ARRAY(SELECT confrelid FROM pg_constraint WHERE conrelid = c.oid AND "
+    "contype = 'f'),"
+    " t.oid IS NULL, (SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM "
+    "pg_attribute"
+    "  WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = ''),"
+    " (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),"
+    " EXISTS (SELECT FROM pg_constraint WHERE confrelid = c.oid) OR EXISTS (SELECT FROM pg_trigger"
+    "  WHERE tgrelid = c.oid AND NOT tgisinternal)"
+    " FROM pg_class AS c LEFT JOIN pg_class AS t ON t.oid = coalesce(to_regclass($2), CASE WHEN "
+    "$2::text IS "
+    "NULL THEN c.oid END)::oid LEFT JOIN pg_tablespace AS s ON s.oid = t.reltablespace WHERE c.oid "
+    "= $1";
+
+static bool find_dress(struct shard_work *shard, const struct policy *policy,
+                       const struct parent *parent, struct dress *dress)
+{
+    struct arena *arena = &shard->arena;
+    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error, dress_sql, 2, parent->oid,
+                              policy->template);
+    bool found = rows && PQntuples(rows) && PQgetvalue(rows, 0, 4)[0] == 'f';
+    if (found)
+        *dress = (struct dress){
+            .kind = arena_strdup(arena, PQgetvalue(rows, 0, 0)),
+            .with = arena_strdup(arena, PQgetvalue(rows, 0, 1)),
+            .behind = arena_strdup(arena, PQgetvalue(rows, 0, 2)),
+            .oids = arena_strdup(arena, PQgetvalue(rows, 0, 3)),
+            .columns = arena_strdup(arena, PQgetvalue(rows, 0, 5)),
+            .quiet = PQgetvalue(rows, 0, 6)[0] == 't',
+            .noisy = PQgetvalue(rows, 0, 7)[0] == 't',
+        };
+    else if (rows)
+        shard->error = (struct db_error){.text = "the template table is not there"};
+    PQclear(rows);
+    bool old = PQserverVersion(db_connection(shard->db)) < 140000;
+    dress->like =
+        policy->template
+            ? arena_printf(arena, "%s INCLUDING ALL EXCLUDING IDENTITY", policy->template)
+            : arena_printf(arena, "%s%s", policy->quoted, old ? LIKE_PARENT_13 : LIKE_PARENT);
+    return found || work_fails(shard->work, (int)shard->shard, policy->shown,
+                               "cannot read how its partitions are to be", &shard->error);
+}
+
+/* Each mark replaced by the partition's name. */
+static const char *put_name(struct arena *arena, const char *text, const char *name)
+{
+    size_t times = 0, length = strlen(name);
+    for (const char *at = text; (at = strchr(at, NAME_MARK)) != NULL; at++)
+        times++;
+    char *out = arena_alloc(arena, strlen(text) + times * length + 1), *to = out;
+    for (const char *at = text; *at; at++) {
+        if (*at == NAME_MARK)
+            to = stpcpy(to, name);
+        else
+            *to++ = *at;
+    }
+    *to = '\0';
+    return out;
+}
+
+/* ---- one partition ---- */
+
+struct making {
+    struct shard_work *shard;
+    const struct policy *policy;
+    struct parent *parent;
+    struct dress dress;
+    const struct have *rest; /* the default partition; NULL: none */
+};
+
+static const char *bound_text(struct arena *arena, const struct making *making, int64_t point)
+{
+    char text[BOUND_TEXT];
+    if (!bound_print(making->policy->control, making->parent->width, point, text))
+        return NULL;
+    return arena_printf(arena, "'%s'", text);
+}
+
+static const char *name_for(struct arena *arena, const struct making *making,
+                            const struct wanted *wanted, int again)
+{
+    char name[NAME_SIZE];
+    const struct policy *policy = making->policy;
+    name_of(policy->table, policy->format, &policy->every, wanted->begin, name);
+    return again ? arena_printf(arena, "%.*s_%d", NAME_SIZE - 3, name, again + 1)
+                 : arena_strdup(arena, name);
+}
+
+/*
+ * Rows of the default partition that belong into the new one. The lock keeps others from adding to them; who reads is not
+ * kept waiting until all is moved. What would act on rows that are only moved is kept from it, or they stay where they are, and
+ * the server refuses to attach.
+ */
+static const char *move_text(struct arena *arena, const struct making *making, const char *name,
+                             const char *from, const char *to)
+{
+    const struct dress *dress = &making->dress;
+    if (!making->rest || (dress->noisy && !dress->quiet))
+        return "";
+    const char *column = work_quote(arena, making->parent->column);
+    const char *rest = arena_printf(arena, "%s.%s", work_quote(arena, making->rest->schema),
+                                    work_quote(arena, making->rest->name));
+    return arena_printf(
+        arena,
+        "LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE; %sWITH moved AS (DELETE FROM %s WHERE %s >= %s "
+        "AND %s < %s RETURNING %s) INSERT INTO %s (%s) SELECT %s FROM moved; %s",
+        rest, dress->quiet ? "SET LOCAL session_replication_role = replica; " : "", rest, column,
+        from, column, to, dress->columns, name, dress->columns, dress->columns,
+        dress->quiet ? "SET LOCAL session_replication_role = DEFAULT; " : "");
+}
+
+static const char *create_text(struct arena *arena, const struct making *making, const char *name,
+                               const char *from, const char *to)
+{
+    const struct dress *dress = &making->dress;
+    const char *quoted = arena_printf(arena, "%s.%s", work_quote(arena, making->policy->schema),
+                                      work_quote(arena, name));
+    return arena_printf(
+        arena,
+        "CREATE %sTABLE %s (LIKE %s)%s; %s%s"
+        "ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%s) TO (%s)",
+        dress->kind, quoted, dress->like, dress->with, put_name(arena, dress->behind, quoted),
+        move_text(arena, making, quoted, from, to), making->policy->quoted, quoted, from, to);
+}
+
+/* As the policy's calendar has it; what is no whole step of it as the server has it. */
+static const char *range_text(const struct making *making, const struct wanted *wanted,
+                              const char *from, const char *to)
+{
+    struct arena *arena = &making->shard->arena;
+    const struct policy *policy = making->policy;
+    char begin[CIVIL_TEXT], end[CIVIL_TEXT];
+    if (policy->control == CONTROL_ID || interval_is_fixed(&policy->every) || !wanted->whole)
+        return arena_printf(arena, "from %s to %s", from, to);
+    return arena_printf(arena, "from %.10s to %.10s", civil_print(wanted->begin, begin),
+                        civil_print(interval_step(&policy->every, wanted->begin, 1), end));
+}
+
+static bool is_taken(const struct db_error *error)
+{
+    return strcmp(error->sqlstate, "42P07") == 0;
+}
+
+/* A piece of a cell may have a name that another piece has; a whole one has a name of its own. */
+static bool create_one(const struct making *making, const struct wanted *wanted, const char *from,
+                       const char *to, const char **name)
+{
+    struct arena *arena = &making->shard->arena;
+    for (int again = 0; again < (wanted->whole ? 1 : 9); again++) {
+        *name = name_for(arena, making, wanted, again);
+        if (attempt(making->shard, create_text(arena, making, *name, from, to), making->dress.oids))
+            return true;
+        if (!is_taken(&making->shard->error))
+            return false;
+    }
+    return false;
+}
+
+static void tell_failure(const struct making *making, const char *name)
+{
+    struct shard_work *shard = making->shard;
+    struct arena *arena = &shard->arena;
+    if (is_taken(&shard->error))
+        snprintf(shard->error.hint, sizeof shard->error.hint,
+                 "a table of that name is there and no partition: attach it, rename it or drop it");
+    work_fails(shard->work, (int)shard->shard, making->policy->shown,
+               arena_printf(arena, "cannot make partition %s", name), &shard->error);
+}
+
+static bool make_one(const struct making *making, const struct wanted *wanted)
+{
+    struct shard_work *shard = making->shard;
+    struct arena *arena = &shard->arena;
+    const char *from = bound_text(arena, making, wanted->range.from);
+    const char *to = bound_text(arena, making, wanted->range.to);
+    const char *name = name_for(arena, making, wanted, 0);
+    if (!from || !to) {
+        work_tell(shard->work, FLEET_PROBLEM, (int)shard->shard, making->policy->shown,
+                  arena_printf(arena, "partition %s would be beyond what %s can hold", name,
+                               making->parent->type),
+                  "ALTER the column's type to one with more room");
+        return false;
+    }
+    if (shard->work->call->fleet.dry_run) {
+        work_tell(shard->work, FLEET_PLANNED, (int)shard->shard, making->policy->shown,
+                  arena_printf(arena, "make %s %s", name, range_text(making, wanted, from, to)),
+                  NULL);
+        return false;
+    }
+    if (!create_one(making, wanted, from, to, &name)) {
+        if (!work_stopped(shard->work))
+            tell_failure(making, name);
+        return false;
+    }
+    work_tell(shard->work, FLEET_DONE, (int)shard->shard, making->policy->shown,
+              arena_printf(arena, "made %s %s", name, range_text(making, wanted, from, to)), NULL);
+    return true;
+}
+
+static const struct have *default_of(const struct parent *parent)
+{
+    return parent->nhave && parent->have[parent->nhave - 1].is_default
+               ? &parent->have[parent->nhave - 1]
+               : NULL;
+}
+
+int make_partitions(struct shard_work *shard, const struct policy *policy, struct parent *parent,
+                    const struct wanted *wanted, int count)
+{
+    int made = 0;
+    struct making making = {
+        .shard = shard, .policy = policy, .parent = parent, .rest = default_of(parent)};
+    if (count && !find_dress(shard, policy, parent, &making.dress))
+        return 0;
+    for (int i = 0; i < count && !work_stopped(shard->work); i++)
+        made += make_one(&making, &wanted[i]);
+    return made;
+}
+
+bool make_default(struct shard_work *shard, const struct policy *policy, struct parent *parent)
+{
+    struct making making = {.shard = shard, .policy = policy, .parent = parent};
+    struct arena *arena = &shard->arena;
+    char name[NAME_SIZE];
+    if (!find_dress(shard, policy, parent, &making.dress))
+        return false;
+    name_of(policy->table, "_default", &policy->every, 0, name);
+    const char *quoted =
+        arena_printf(arena, "%s.%s", work_quote(arena, policy->schema), work_quote(arena, name));
+    const char *sql = arena_printf(
+        arena, "CREATE %sTABLE %s (LIKE %s)%s; %sALTER TABLE %s ATTACH PARTITION %s DEFAULT",
+        making.dress.kind, quoted, making.dress.like, making.dress.with,
+        put_name(arena, making.dress.behind, quoted), policy->quoted, quoted);
+    if (!attempt(shard, sql, making.dress.oids)) {
+        tell_failure(&making, name);
+        return false;
+    }
+    work_tell(shard->work, FLEET_DONE, (int)shard->shard, policy->shown,
+              arena_printf(arena, "made the default partition %s", name), NULL);
+    return true;
+}

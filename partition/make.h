@@ -1,0 +1,19 @@
+/* make.h: partitions made on a shard. */
+#ifndef PGSHUNT_PARTITION_MAKE_H
+#define PGSHUNT_PARTITION_MAKE_H
+
+#include "partition/look.h"
+
+/*
+ * Makes what is wanted of the parent's partitions, each in a transaction of its own: a table like the parent (or like the
+ * policy's template), attached when it is ready, so that the parent is never locked against reads or writes. Rows of the default
+ * partition that belong there are moved in the same transaction. Everything is told, with a dry run as what would be done.
+ * Returns how many were made. What fails is told and does not keep the others from being made.
+ */
+int make_partitions(struct shard_work *shard, const struct policy *policy, struct parent *parent,
+                    const struct wanted *wanted, int count);
+/* Makes the default partition. False: told why. */
+MUST_CHECK bool make_default(struct shard_work *shard, const struct policy *policy,
+                             struct parent *parent);
+
+#endif

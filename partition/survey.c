@@ -1,0 +1,433 @@
+/* survey.c: partitions with their sizes gathered from all shards, and put together for list and show. */
+#include "partition/survey.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct gathering {
+    const struct policy *policies;
+    int count;
+    bool details;
+    struct found *found;
+};
+
+/* ---- a shard ---- */
+
+static const char sizes_sql[] =
+    "SELECT i.inhrelid, (SELECT sum(pg_total_relation_size(relid)) FROM "
+    "pg_partition_tree(i.inhrelid)),"
+    " (SELECT sum(greatest(reltuples, 0)) FILTER (WHERE relkind <> 'p') FROM "
+    "pg_partition_tree(i.inhrelid)"
+    "  JOIN pg_class AS c ON c.oid = relid) FROM pg_inherits AS i WHERE i.inhparent = $1::oid";
+
+/* Indexes that are not valid on the parent have no part on some partition. Privileges: '' is those of nobody else. */
+static const char care_sql[] =
+    "SELECT (SELECT count(*) FROM pg_index WHERE indrelid = $1::oid AND NOT indisvalid),"
+    " (SELECT count(*) FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid, pg_class AS "
+    "p"
+    "  WHERE i.inhparent = $1::oid AND p.oid = $1::oid AND ("
+    "   SELECT coalesce(string_agg(format('%s %s', grantee, privilege_type), ',' ORDER BY grantee, "
+    "privilege_type), '')"
+    "   FROM aclexplode(p.relacl) WHERE grantee <> p.relowner) <> ("
+    "   SELECT coalesce(string_agg(format('%s %s', grantee, privilege_type), ',' ORDER BY grantee, "
+    "privilege_type), '')"
+    "   FROM aclexplode(c.relacl) WHERE grantee <> c.relowner))";
+
+static int find_have(const struct parent *parent, const char *oid)
+{
+    int i = 0;
+    while (i < parent->nhave && strcmp(parent->have[i].oid, oid) != 0)
+        i++;
+    return i;
+}
+
+static bool read_sizes(struct shard_work *shard, const struct parent *parent, struct found *found)
+{
+    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error, sizes_sql, 1, parent->oid);
+    for (int i = 0; rows && i < PQntuples(rows); i++) {
+        int which = find_have(parent, PQgetvalue(rows, i, 0));
+        if (which == parent->nhave)
+            continue;
+        found->bytes[which] = strtoll(PQgetvalue(rows, i, 1), NULL, 10);
+        found->rows[which] = PQgetisnull(rows, i, 2) ? -1 : atof(PQgetvalue(rows, i, 2));
+    }
+    PQclear(rows);
+    return rows != NULL;
+}
+
+static bool read_care(struct shard_work *shard, const struct parent *parent, struct found *found)
+{
+    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error, care_sql, 1, parent->oid);
+    if (rows) {
+        found->bare_indexes = atoi(PQgetvalue(rows, 0, 0));
+        found->other_privileges = atoi(PQgetvalue(rows, 0, 1));
+    }
+    PQclear(rows);
+    return rows != NULL;
+}
+
+static bool count_default(struct shard_work *shard, const struct parent *parent,
+                          struct found *found)
+{
+    if (!parent->nhave || !parent->have[parent->nhave - 1].is_default)
+        return true;
+    const struct have *rest = &parent->have[parent->nhave - 1];
+    struct arena *arena = &shard->arena;
+    PGresult *rows =
+        db_query(shard->db, WORK_QUERY_MS, &shard->error,
+                 arena_printf(arena, "SELECT count(*) FROM (SELECT FROM %s.%s LIMIT %d) AS r",
+                              work_quote(arena, rest->schema), work_quote(arena, rest->name),
+                              SURVEY_ROWS_MAX),
+                 0);
+    if (rows)
+        found->default_rows = strtoll(PQgetvalue(rows, 0, 0), NULL, 10);
+    PQclear(rows);
+    return rows != NULL;
+}
+
+/* Into work's arena, which all shards share. */
+static void keep(struct work *work, const struct parent *parent, struct found *found)
+{
+    struct arena *arena = &work->arena;
+    pthread_mutex_lock(&work->telling);
+    *found = (struct found){.known = true, .kind = parent->kind, .why = parent->why};
+    found->nhave = parent->nhave;
+    found->have = arena_array(arena, struct have, parent->nhave + 1);
+    found->bytes = arena_array(arena, int64_t, parent->nhave + 1);
+    found->rows = arena_array(arena, double, parent->nhave + 1);
+    for (int i = 0; i < parent->nhave; i++) {
+        found->have[i] = parent->have[i];
+        found->have[i].schema = arena_strdup(arena, parent->have[i].schema);
+        found->have[i].name = arena_strdup(arena, parent->have[i].name);
+        found->have[i].oid = arena_strdup(arena, parent->have[i].oid);
+        found->rows[i] = -1;
+    }
+    pthread_mutex_unlock(&work->telling);
+}
+
+static bool gather_one(struct shard_work *shard, const struct policy *policy, bool details,
+                       struct found *found)
+{
+    struct parent parent;
+    if (!look_parents(shard, policy, 1, &parent))
+        return false;
+    keep(shard->work, &parent, found);
+    return parent.kind != PARENT_GOOD || !details ||
+           (read_sizes(shard, &parent, found) && read_care(shard, &parent, found) &&
+            count_default(shard, &parent, found));
+}
+
+static void gather_task(struct shard_work *shard)
+{
+    struct gathering *gathering = shard->task;
+    int shards = shard->work->database->nshards;
+    for (int i = 0; i < gathering->count && !work_stopped(shard->work); i++) {
+        const struct policy *policy = &gathering->policies[i];
+        if (work_place(shard->work, policy->schema, policy->table, shard->shard) == PLACE_NONE)
+            continue;
+        if (!gather_one(shard, policy, gathering->details,
+                        &gathering->found[i * shards + (int)shard->shard])) {
+            work_fails(shard->work, (int)shard->shard, policy->shown, "cannot look at it",
+                       &shard->error);
+            return;
+        }
+        arena_reset(&shard->arena);
+    }
+}
+
+struct found *survey_gather(struct work *work, const struct policy *policies, int count,
+                            bool details)
+{
+    struct gathering gathering = {
+        .policies = policies,
+        .count = count,
+        .details = details,
+        .found = arena_array(&work->arena, struct found, count * work->database->nshards + 1),
+    };
+    work_on_shards(work, gather_task, &gathering);
+    return gathering.found;
+}
+
+/* ---- put together ---- */
+
+/* One range, on all shards that have it. */
+struct merged {
+    struct have have;
+    int64_t bytes, rows;
+    int shards;
+    uint64_t on; /* bits of shards; beyond 64 they are only counted */
+};
+
+static int by_have(const void *a, const void *b)
+{
+    const struct merged *one = a, *other = b;
+    if (one->have.is_default != other->have.is_default)
+        return one->have.is_default - other->have.is_default;
+    if (one->have.range.from != other->have.range.from)
+        return one->have.range.from < other->have.range.from ? -1 : 1;
+    return (one->have.range.to > other->have.range.to) -
+           (one->have.range.to < other->have.range.to);
+}
+
+static bool is_same(const struct merged *merged, const struct have *have)
+{
+    return merged->have.is_default == have->is_default &&
+           merged->have.range.from == have->range.from && merged->have.range.to == have->range.to;
+}
+
+static void add_rows(struct merged *merged, double rows)
+{
+    if (rows >= 0)
+        merged->rows = (merged->rows < 0 ? 0 : merged->rows) + (int64_t)rows;
+}
+
+static void merge_one(struct merged *all, int *count, const struct found *found, int which,
+                      int shard)
+{
+    int i = 0;
+    while (i < *count && !is_same(&all[i], &found->have[which]))
+        i++;
+    if (i == *count)
+        all[(*count)++] = (struct merged){.have = found->have[which], .rows = -1};
+    all[i].bytes += found->bytes[which];
+    all[i].shards++;
+    all[i].on |= shard < 64 ? UINT64_C(1) << shard : 0;
+    all[i].have.pending |= found->have[which].pending;
+    add_rows(&all[i], found->rows[which]);
+}
+
+static struct merged *merge(struct work *work, const struct found *found, int *count, int *having)
+{
+    int total = 0;
+    *count = *having = 0;
+    for (int i = 0; i < work->database->nshards; i++)
+        total += found[i].nhave;
+    struct merged *all = arena_array(&work->arena, struct merged, total + 1);
+    for (int i = 0; i < work->database->nshards; i++) {
+        *having += found[i].known && found[i].kind == PARENT_GOOD;
+        for (int j = 0; j < found[i].nhave; j++)
+            merge_one(all, count, &found[i], j, i);
+    }
+    qsort(all, (size_t)*count, sizeof *all, by_have);
+    return all;
+}
+
+/* ---- as it is shown ---- */
+
+struct showing {
+    struct work *work;
+    const struct policy *policy;
+    const struct found *found; /* per shard */
+    struct aim aim;
+    struct arena *arena;
+    struct partition_table *table;
+};
+
+static const char *keep_text(struct arena *arena, const char *text)
+{
+    return text ? arena_strdup(arena, text) : NULL;
+}
+
+static const char *on_shards(const struct showing *showing, const struct merged *merged, int having)
+{
+    const struct database_config *database = showing->work->database;
+    if (merged->shards >= having)
+        return "all";
+    const char *names = "";
+    for (int i = 0; i < database->nshards && i < 64; i++)
+        if (merged->on >> i & 1)
+            names = arena_printf(showing->arena, "%s%s%s", names, *names ? ", " : "",
+                                 database->shards[i].name);
+    return names;
+}
+
+static const char *state_of(const struct showing *showing, const struct have *have)
+{
+    const struct aim *aim = &showing->aim;
+    if (have->is_default)
+        return "default";
+    if (have->pending)
+        return "pending";
+    if (have->range.to <= aim->line)
+        return "expired";
+    return have->range.to <= aim->point ? "past" : have->range.from > aim->point ? "ahead" : "now";
+}
+
+static void show_partitions(struct showing *showing, const struct merged *merged, int count,
+                            int having)
+{
+    struct work *work = showing->work;
+    struct partition_table *table = showing->table;
+    int64_t *points = arena_array(&work->arena, int64_t, 2 * count + 1);
+    const char **texts = arena_array(&work->arena, const char *, 2 * count + 1);
+    for (int i = 0; i < count; i++) {
+        points[2 * i] = merged[i].have.range.from;
+        points[2 * i + 1] = merged[i].have.range.to;
+    }
+    if (!aim_show(work, showing->policy, points, 2 * count, texts))
+        return;
+    table->partitions = arena_array(showing->arena, struct partition_shown, count + 1);
+    table->npartitions = count;
+    for (int i = 0; i < count; i++)
+        table->partitions[i] = (struct partition_shown){
+            .name = keep_text(showing->arena, merged[i].have.name),
+            .from = merged[i].have.is_default ? NULL : keep_text(showing->arena, texts[2 * i]),
+            .to = merged[i].have.is_default ? NULL : keep_text(showing->arena, texts[2 * i + 1]),
+            .state = state_of(showing, &merged[i].have),
+            .bytes = merged[i].bytes,
+            .rows = merged[i].rows,
+            .shards = on_shards(showing, &merged[i], having),
+        };
+}
+
+/* Partitions beyond the present one, without a hole. */
+static int ahead_of(const struct aim *aim, int64_t until)
+{
+    int ahead = 0;
+    for (int i = 0; i < aim->ncells; i++)
+        ahead += aim->cells[i].range.from > aim->point && aim->cells[i].range.to <= until;
+    return ahead;
+}
+
+static int64_t covered_to(const struct showing *showing)
+{
+    int64_t until = BOUND_MOST;
+    for (int i = 0; i < showing->work->database->nshards; i++) {
+        const struct found *found = &showing->found[i];
+        if (!found->known || found->kind != PARENT_GOOD)
+            continue;
+        int64_t here = plan_covered_to(found->have, found->nhave, showing->aim.point);
+        until = here < until ? here : until;
+    }
+    return until == BOUND_MOST ? showing->aim.point : until;
+}
+
+/* When the present reaches the end of the first cell a partition is made; when the line reaches its end, one expires. */
+static void show_next(struct showing *showing, const struct merged *merged, int count)
+{
+    const struct aim *aim = &showing->aim;
+    int64_t points[3] = {BOUND_MOST, BOUND_MOST, covered_to(showing)};
+    const char *texts[3];
+    struct partition_table *table = showing->table;
+    for (int i = 0; i < aim->ncells && points[0] == BOUND_MOST; i++)
+        if (aim->cells[i].range.to > aim->point)
+            points[0] = aim->cells[i].range.to;
+    for (int i = 0; i < count && points[1] == BOUND_MOST; i++)
+        if (!merged[i].have.is_default && showing->policy->keeps &&
+            merged[i].have.range.to != BOUND_MOST)
+            points[1] = merged[i].have.range.to;
+    table->have_ahead = ahead_of(aim, points[2]);
+    if (!aim_show(showing->work, showing->policy, points, 3, texts))
+        return;
+    table->until = keep_text(showing->arena, texts[2]);
+    table->next_creation = points[0] == BOUND_MOST ? NULL : keep_text(showing->arena, texts[0]);
+    char keep[INTERVAL_TEXT];
+    if (points[1] != BOUND_MOST)
+        table->next_expiry = arena_printf(showing->arena, "%s + %s", texts[1],
+                                          interval_print(&showing->policy->keep, keep));
+}
+
+static const char *const expiries[] = {
+    [EXPIRY_DETACH] = "detach",
+    [EXPIRY_DROP] = "drop",
+    [EXPIRY_ARCHIVE] = "archive",
+};
+
+static void show_policy(struct showing *showing)
+{
+    char every[INTERVAL_TEXT], keep[INTERVAL_TEXT];
+    const struct policy *policy = showing->policy;
+    struct arena *arena = showing->arena;
+    *showing->table = (struct partition_table){
+        .table = keep_text(arena, policy->shown),
+        .by = keep_text(arena, policy->column),
+        .every = keep_text(arena, interval_print(&policy->every, every)),
+        .keep = policy->keeps ? keep_text(arena, interval_print(&policy->keep, keep)) : "forever",
+        .on_expiry = policy->expiry == EXPIRY_ARCHIVE
+                         ? arena_printf(arena, "archive:%s", policy->archive)
+                         : expiries[policy->expiry],
+        .timezone = keep_text(arena, policy->timezone),
+        .ahead = policy->ahead,
+    };
+}
+
+static void show_table(struct showing *showing, bool details)
+{
+    int count, having;
+    struct merged *merged = merge(showing->work, showing->found, &count, &having);
+    show_policy(showing);
+    for (int i = 0; i < count; i++) {
+        showing->table->bytes += merged[i].bytes;
+        if (i + 1 < count && !merged[i].have.is_default &&
+            merged[i].have.range.to <= showing->aim.line)
+            showing->table->bytes_to_expire += merged[i].bytes;
+    }
+    for (int i = 0; i < showing->work->database->nshards; i++)
+        showing->table->default_rows += showing->found[i].default_rows;
+    show_next(showing, merged, count);
+    if (details)
+        show_partitions(showing, merged, count, having);
+}
+
+static void read_last_run(struct work *work, struct partition_survey *survey)
+{
+    PGresult *rows = db_query(work->catalog, WORK_QUERY_MS, &work->error,
+                              "SELECT to_char(finished_at AT TIME ZONE 'UTC', 'YYYY-MM-DD "
+                              "HH24:MI:SS') || ' UTC', outcome FROM "
+                              "pgshunt.partition_run WHERE database = $1 ORDER BY id DESC LIMIT 1",
+                              1, work->database->name);
+    if (rows && PQntuples(rows)) {
+        survey->last_run = arena_strdup(&survey->arena, PQgetvalue(rows, 0, 0));
+        survey->last_outcome = arena_strdup(&survey->arena, PQgetvalue(rows, 0, 1));
+    }
+    PQclear(rows);
+}
+
+static void look(struct work *work, bool details, struct partition_survey *survey)
+{
+    struct policy *policies;
+    int count, shards = work->database->nshards;
+    if (!policy_read(work, &policies, &count)) {
+        work_fails(work, -1, NULL, "cannot read the policies", &work->error);
+        return;
+    }
+    if (work->call->table && !count)
+        work_tell(work, FLEET_FAILED, -1, work->call->table, "it has no policy",
+                  "pgshuntctl partition create, or adopt");
+    struct maintain maintain = {
+        .work = work, .policies = policies, .npolicies = count, .looking = true};
+    maintain_look(&maintain);
+    struct found *found = survey_gather(work, policies, count, true);
+    survey->tables = arena_array(&survey->arena, struct partition_table, count + 1);
+    survey->ntables = count;
+    for (int i = 0; i < count; i++) {
+        struct showing showing = {.work = work,
+                                  .policy = &policies[i],
+                                  .found = &found[i * shards],
+                                  .aim = maintain.aims[i],
+                                  .arena = &survey->arena,
+                                  .table = &survey->tables[i]};
+        show_table(&showing, details);
+    }
+    if (count)
+        read_last_run(work, survey);
+}
+
+enum fleet_outcome partition_look(const struct partition_call *call, bool details,
+                                  struct partition_survey *survey)
+{
+    struct work work;
+    *survey = (struct partition_survey){.ntables = 0};
+    arena_init(&survey->arena);
+    if (work_begin(&work, call))
+        look(&work, details, survey);
+    enum fleet_outcome outcome = work_outcome(&work);
+    work_end(&work);
+    return outcome;
+}
+
+void partition_survey_free(struct partition_survey *survey)
+{
+    arena_free(&survey->arena);
+}

@@ -1,0 +1,28 @@
+/* survey.h: everything that all shards have of all tables with policies, for people and for monitoring. */
+#ifndef PGSHUNT_PARTITION_SURVEY_H
+#define PGSHUNT_PARTITION_SURVEY_H
+
+#include "partition/maintain.h"
+
+/* What one shard has of one table; all in work's arena. */
+struct found {
+    bool known; /* the shard could be asked */
+    enum parent_kind kind;
+    const char *why;
+    struct have *have;
+    int nhave;
+    int64_t *bytes; /* of each, with its indexes */
+    double *rows;   /* as the statistics have them; -1: not known */
+    int64_t default_rows;
+    int bare_indexes;     /* of the parent, that a partition has no part of */
+    int other_privileges; /* partitions that grant something else than the parent */
+};
+
+/* default_rows are counted up to here. */
+#define SURVEY_ROWS_MAX 1000000
+
+/* [policy * shards + shard]. Failures are told. */
+struct found *survey_gather(struct work *work, const struct policy *policies, int count,
+                            bool details);
+
+#endif

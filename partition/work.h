@@ -1,0 +1,76 @@
+/*
+ * work.h: what the engine's functions share: a call at work, its catalog, its shards, telling.
+ *
+ * Shards are worked on at once, each by a thread with a session and an arena of its own; telling is under a lock. A shard that
+ * cannot be reached is told, and keeps the others from nothing.
+ */
+#ifndef PGSHUNT_PARTITION_WORK_H
+#define PGSHUNT_PARTITION_WORK_H
+
+#include <pthread.h>
+
+#include "pgshunt/db.h"
+#include "pgshunt/error.h"
+#include "pgshunt/partition.h"
+#include "pgshunt/primary.h"
+#include "pgshunt/shardmap.h"
+
+#define WORK_QUERY_MS 600000
+
+struct work {
+    const struct partition_call *call;
+    struct arena arena;
+    const struct database_config *database;
+    struct shardmap *map;  /* as the catalog has it */
+    struct db *catalog;    /* the catalog shard's primary; not for threads */
+    int64_t now;           /* an instant: microseconds since 2000-01-01 00:00 UTC */
+    bool clocks_differ;    /* ... of which this host has another idea: nothing expires */
+    struct db_error error; /* of what failed last on the catalog */
+
+    pthread_mutex_t telling; /* the members below, and the callback */
+    bool changed;
+    int problems, failed;
+    int made, expired; /* partitions, of all shards */
+};
+
+/* Whether a shard has to have a table: of a sharded one, those that may have rows of it. */
+enum place { PLACE_NONE, PLACE_MAY, PLACE_MUST };
+
+/* One shard at work. */
+struct shard_work {
+    struct work *work;
+    unsigned shard;
+    struct db *db; /* NULL: it could not be reached */
+    struct arena arena;
+    struct db_error error;
+    void *task; /* of the function that the threads run */
+};
+
+#define WORK_TEXT(arena, ...) arena_printf((arena), __VA_ARGS__)
+
+/* Opens the catalog and finds out what time it is. False: told why. End it in any case. */
+MUST_CHECK bool work_begin(struct work *work, const struct partition_call *call);
+void work_end(struct work *work);
+enum fleet_outcome work_outcome(const struct work *work);
+bool work_stopped(const struct work *work);
+/* `shard`: -1: none. Safe in threads. */
+void work_tell(struct work *work, enum fleet_event_kind kind, int shard, const char *object,
+               const char *text, const char *mend);
+/* Tells an error as a failure of `what`. Always false. */
+bool work_fails(struct work *work, int shard, const char *object, const char *what,
+                const struct db_error *error);
+/* A session with the shard's primary, with the engine's own settings. NULL: error. */
+struct db *work_open(struct work *work, unsigned shard, struct db_error *error);
+/*
+ * Runs `task` for each shard in a thread of its own, with a session; shards that cannot be reached are told as failures. Returns
+ * when all are done.
+ */
+void work_on_shards(struct work *work, void (*task)(struct shard_work *shard), void *arg);
+enum place work_place(const struct work *work, const char *schema, const char *table,
+                      unsigned shard);
+/* One run at a time for a database; false: told who is at it. It ends with the session. */
+MUST_CHECK bool work_lock(struct work *work);
+/* "name", with its quotes doubled. */
+const char *work_quote(struct arena *arena, const char *name);
+
+#endif
