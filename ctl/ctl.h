@@ -94,6 +94,8 @@ int cmd_failover(struct ctl *ctl, int argc, char **argv);
 extern const char cmd_failover_help[];
 int cmd_map(struct ctl *ctl, int argc, char **argv);
 extern const char cmd_map_help[];
+int cmd_partition(struct ctl *ctl, int argc, char **argv);
+extern const char cmd_partition_help[];
 int cmd_reference(struct ctl *ctl, int argc, char **argv);
 extern const char cmd_reference_help[];
 int cmd_schema(struct ctl *ctl, int argc, char **argv);

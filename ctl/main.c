@@ -26,6 +26,8 @@ static const struct command commands[] = {
      cmd_map_help, cmd_map, true},
     {"move-table", "VERB [NAME]", "bring tables into a keyspace, or out of it, while they are used",
      cmd_move_table_help, cmd_move_table, true},
+    {"partition", "VERB [TABLE]", "partitions by time: made ahead, taken away in time",
+     cmd_partition_help, cmd_partition, true},
     {"reference", "check|repair DB [TABLE]", "copies of reference tables: alike, and made so",
      cmd_reference_help, cmd_reference, true},
     {"reshard", "VERB [NAME]", "move live data between shards, and back",

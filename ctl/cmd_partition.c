@@ -1,0 +1,314 @@
+/* cmd_partition.c: `pgshuntctl partition`: time-based partitions made ahead and taken away in time, on all shards. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ctl/fleet_show.h"
+#include "ctl/partition_show.h"
+
+const char cmd_partition_help[] =
+    "create TABLE       makes an empty table a partitioned one (or takes one that has no "
+    "partitions\n"
+    "                   yet), records its policy, and makes its partitions, on every shard\n"
+    "adopt TABLE        takes over a table that has partitions, made by hand, by pg_partman or by\n"
+    "                   Citus' functions, whatever they are called\n"
+    "maintain [TABLE]   makes what is missing, then sees to what has expired: each partition by\n"
+    "                   itself, so that what fails keeps nothing else from being done. May be\n"
+    "                   killed, and run again\n"
+    "list, show TABLE   policies; a table's partitions with their ranges and sizes\n"
+    "check [TABLE]      only looks: too few ahead, gaps, shards that differ, rows in default\n"
+    "                   partitions, interrupted detaching. Exit status 5 when something is found\n"
+    "alter TABLE        changes the policy\n"
+    "expire TABLE       takes away what has only values before --before, now\n"
+    "drop-policy TABLE  ends maintenance; the table stays as it is\n\n"
+    "The policy (create, adopt, alter):\n"
+    "      --by COLUMN            timestamptz, timestamp, date, integers, uuid (version 7), text\n"
+    "      --every 1month         minutes, hours, days, weeks (from Monday), months, quarters,\n"
+    "                             years, any number of them; of ids a number\n"
+    "      --key seconds          what integers are: id, seconds, milliseconds, microseconds;\n"
+    "                             text: text (begins with YYYY-MM-DD), ulid\n"
+    "      --ahead 4              partitions beyond the present one\n"
+    "      --keep 12months        rows are kept at least that long; forever (the default)\n"
+    "      --on-expiry WHAT       detach (the default), drop, archive:SCHEMA\n"
+    "      --start 2026-01-01     of the first partition (default: the present one)\n"
+    "      --timezone UTC         days begin there\n"
+    "      --default off          on: a partition for rows that have none\n"
+    "      --template TABLE       partitions are made like this table: unlogged, indexes of their\n"
+    "                             own, storage parameters\n"
+    "      --name-format _p%Y%m%d behind the table's name; %Y %m %d %H %M %G %V %q %i\n"
+    "How:\n"
+    "      --before DATE          expire: values before it\n"
+    "      --lock-timeout 200ms   no longer is waited for a lock at once: others queue behind it\n"
+    "      --tries 10             ... and so often\n"
+    "      --timeline             list: with all partitions\n"
+    "      --now 'DATE TIME'      as if it were that time (UTC)\n"
+    "      --database NAME        which of the configuration (default: the only one)\n"
+    "      --user NAME            log in to servers as (default: $PGUSER, monitor.user)\n\n"
+    "Examples:\n"
+    "  pgshuntctl partition create events --by created_at --every 1month --keep 12months\n"
+    "  pgshuntctl partition create logs --by at --every 1day --keep 30days --on-expiry drop\n"
+    "  pgshuntctl partition adopt audit --keep 24months --dry-run\n"
+    "  pgshuntctl partition maintain\n"
+    "  pgshuntctl partition check --json\n"
+    "  pgshuntctl partition expire logs --before 2026-01-01 --dry-run\n";
+
+enum {
+    BY = 1,
+    EVERY,
+    KEY,
+    AHEAD,
+    KEEP,
+    ON_EXPIRY,
+    START,
+    TIMEZONE,
+    DEFAULT,
+    TEMPLATE,
+    NAME_FORMAT,
+    BEFORE,
+    LOCK_TIMEOUT,
+    TRIES,
+    TIMELINE,
+    NOW,
+    DATABASE,
+    USER,
+};
+
+static const struct option options[] = {
+    {"by", required_argument, NULL, BY},
+    {"every", required_argument, NULL, EVERY},
+    {"key", required_argument, NULL, KEY},
+    {"ahead", required_argument, NULL, AHEAD},
+    {"keep", required_argument, NULL, KEEP},
+    {"on-expiry", required_argument, NULL, ON_EXPIRY},
+    {"start", required_argument, NULL, START},
+    {"timezone", required_argument, NULL, TIMEZONE},
+    {"default", required_argument, NULL, DEFAULT},
+    {"template", required_argument, NULL, TEMPLATE},
+    {"name-format", required_argument, NULL, NAME_FORMAT},
+    {"before", required_argument, NULL, BEFORE},
+    {"lock-timeout", required_argument, NULL, LOCK_TIMEOUT},
+    {"tries", required_argument, NULL, TRIES},
+    {"timeline", no_argument, NULL, TIMELINE},
+    {"now", required_argument, NULL, NOW},
+    {"database", required_argument, NULL, DATABASE},
+    {"user", required_argument, NULL, USER},
+    {NULL, 0, NULL, 0},
+};
+
+/* The command line, taken apart. */
+struct call {
+    struct ctl *ctl;
+    struct partition_call partition;
+    struct partition_wish wish;
+    struct fleet_shown shown;
+    const char *database, *before;
+    bool timeline;
+    unsigned given; /* bits of options */
+};
+
+/* ---- verbs ---- */
+
+static enum fleet_outcome do_create(struct call *call)
+{
+    return partition_create(&call->partition, &call->wish);
+}
+
+static enum fleet_outcome do_adopt(struct call *call)
+{
+    return partition_adopt(&call->partition, &call->wish);
+}
+
+static enum fleet_outcome do_alter(struct call *call)
+{
+    return partition_alter(&call->partition, &call->wish);
+}
+
+static enum fleet_outcome do_maintain(struct call *call)
+{
+    return partition_maintain(&call->partition);
+}
+
+static enum fleet_outcome do_expire(struct call *call)
+{
+    return partition_expire(&call->partition, call->before);
+}
+
+static enum fleet_outcome do_check(struct call *call)
+{
+    return partition_check(&call->partition);
+}
+
+static enum fleet_outcome do_drop_policy(struct call *call)
+{
+    return partition_drop_policy(&call->partition);
+}
+
+#define BIT(option) (1u << (option))
+#define ALWAYS (BIT(DATABASE) | BIT(USER) | BIT(NOW))
+#define POLICY                                                                                     \
+    (BIT(EVERY) | BIT(AHEAD) | BIT(KEEP) | BIT(ON_EXPIRY) | BIT(TIMEZONE) | BIT(DEFAULT) |         \
+     BIT(TEMPLATE) | BIT(NAME_FORMAT))
+#define HOW (BIT(LOCK_TIMEOUT) | BIT(TRIES))
+
+static const struct verb {
+    const char *name;
+    enum fleet_outcome (*run)(struct call *call); /* NULL: shows what there is */
+    enum { NO_TABLE, MAY_TABLE, TABLE } takes;
+    unsigned options;
+    bool changes;
+    const char *done, *different;
+} verbs[] = {
+    {"create", do_create, TABLE, POLICY | HOW | BIT(BY) | BIT(KEY) | BIT(START), true, "Done.",
+     "Nothing was changed: see above."},
+    {"adopt", do_adopt, TABLE, POLICY | HOW | BIT(KEY), true, "Done.",
+     "Nothing was changed: see above."},
+    {"alter", do_alter, TABLE, POLICY | HOW, true, "Done.", "Nothing was changed: see above."},
+    {"maintain", do_maintain, MAY_TABLE, HOW, true, "Everything is as it should be.",
+     "Done, but for what is told above."},
+    {"list", NULL, NO_TABLE, BIT(TIMELINE), false, "", ""},
+    {"show", NULL, TABLE, 0, false, "", ""},
+    {"check", do_check, MAY_TABLE, 0, false, "Nothing was found.", "See above."},
+    {"expire", do_expire, TABLE, BIT(BEFORE) | HOW, true, "Done.",
+     "Nothing was changed: see above."},
+    {"drop-policy", do_drop_policy, TABLE, 0, true, "Done.", ""},
+};
+
+static const struct verb *find_verb(const char *name)
+{
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
+        if (strcmp(verbs[i].name, name) == 0)
+            return &verbs[i];
+    return NULL;
+}
+
+/* ---- the command line ---- */
+
+static int take_how(struct ctl *ctl, int option, struct call *call)
+{
+    if (option == TRIES) {
+        call->partition.tries = atoi(optarg);
+        return call->partition.tries >= 1 && call->partition.tries <= 1000
+                   ? -1
+                   : ctl_usage(ctl, "--tries takes a number from 1 to 1000, not \"%s\"", optarg);
+    }
+    int64_t timeout = ctl_duration(optarg);
+    call->partition.lock_timeout = (int)timeout;
+    return timeout >= 1 && timeout <= 3600000
+               ? -1
+               : ctl_usage(ctl, "--lock-timeout takes a time like 200ms, not \"%s\"", optarg);
+}
+
+static int take(struct ctl *ctl, int option, struct call *call)
+{
+    struct partition_wish *wish = &call->wish;
+    const char **texts[] = {
+        [BY] = &wish->by,
+        [EVERY] = &wish->every,
+        [KEY] = &wish->key,
+        [AHEAD] = &wish->ahead,
+        [KEEP] = &wish->keep,
+        [ON_EXPIRY] = &wish->on_expiry,
+        [START] = &wish->start,
+        [TIMEZONE] = &wish->timezone,
+        [DEFAULT] = &wish->has_default,
+        [TEMPLATE] = &wish->template,
+        [NAME_FORMAT] = &wish->name_format,
+        [BEFORE] = &call->before,
+        [NOW] = &call->partition.now,
+        [DATABASE] = &call->database,
+        [USER] = &call->partition.fleet.user,
+    };
+    call->given |= BIT(option);
+    if (option == LOCK_TIMEOUT || option == TRIES)
+        return take_how(ctl, option, call);
+    if (option == TIMELINE)
+        call->timeline = true;
+    else
+        *texts[option] = optarg;
+    return -1;
+}
+
+static int check_call(struct ctl *ctl, const struct verb *verb, struct call *call)
+{
+    unsigned foreign = call->given & ~(verb->options | ALWAYS);
+    for (int i = 0; options[i].name; i++)
+        if (foreign & BIT(options[i].val))
+            return ctl_usage(ctl, "partition %s has no option --%s", verb->name, options[i].name);
+    if (ctl->dry_run && !verb->changes)
+        return ctl_usage(ctl, "partition %s changes nothing, so there is no --dry-run", verb->name);
+    if ((verb->options & BIT(BEFORE)) && !call->before)
+        return ctl_usage(ctl, "partition expire takes --before DATE");
+    return -1;
+}
+
+static int parse(struct ctl *ctl, int argc, char **argv, struct call *call,
+                 const struct verb **verb)
+{
+    int option, status;
+    while ((option = ctl_option(ctl, argc, argv, "", options, &status)) >= 0)
+        if ((status = take(ctl, option, call)) >= 0)
+            return status;
+    if (option == CTL_OPTION_EXIT)
+        return status;
+    int left = argc - optind;
+    if (left < 1)
+        return ctl_usage(ctl, "partition takes a verb: create, adopt, maintain, list, show, check, "
+                              "alter, expire, drop-policy");
+    *verb = find_verb(argv[optind]);
+    if (!*verb)
+        return ctl_usage(ctl, "there is no \"partition %s\"", argv[optind]);
+    if (left > ((*verb)->takes == NO_TABLE ? 1 : 2) || ((*verb)->takes == TABLE && left < 2))
+        return ctl_usage(ctl, "partition %s takes %s", (*verb)->name,
+                         (*verb)->takes == NO_TABLE    ? "no table"
+                         : (*verb)->takes == MAY_TABLE ? "a table, or nothing for all"
+                                                       : "a table");
+    call->partition.table = left > 1 ? argv[optind + 1] : NULL;
+    return check_call(ctl, *verb, call);
+}
+
+/* ---- running ---- */
+
+static int find_database(const struct ctl *ctl, struct call *call)
+{
+    const struct config *config = ctl->config;
+    if (!call->database && config->ndatabases != 1)
+        return ctl_usage(ctl, "the configuration has %d databases: name one with --database",
+                         config->ndatabases);
+    if (!call->database)
+        call->database = config->databases[0].name;
+    return -1;
+}
+
+static int show(struct call *call, bool details)
+{
+    struct partition_survey survey;
+    enum fleet_outcome outcome = partition_look(&call->partition, details, &survey);
+    int status = -1;
+    if (outcome == FLEET_OUTCOME_DONE || survey.ntables)
+        partition_show(call->ctl, &survey, call->partition.table != NULL, details);
+    if (outcome != FLEET_OUTCOME_DONE || survey.ntables == 0)
+        status = fleet_finish(&call->shown, outcome,
+                              "No table has a policy: pgshuntctl partition create", "");
+    partition_survey_free(&survey);
+    return status < 0 ? CTL_DONE : status;
+}
+
+int cmd_partition(struct ctl *ctl, int argc, char **argv)
+{
+    struct call call = {.ctl = ctl};
+    const struct verb *verb = NULL;
+    int status = parse(ctl, argc, argv, &call, &verb);
+    if (status < 0 && !ctl_load_config(ctl))
+        status = CTL_FAILED;
+    if (status < 0)
+        status = find_database(ctl, &call);
+    if (status < 0)
+        status = fleet_begin(ctl, call.database, &call.shown, &call.partition.fleet);
+    if (status >= 0)
+        return status;
+    if (!verb->run)
+        return show(&call, call.timeline || call.partition.table);
+    enum fleet_outcome outcome = verb->run(&call);
+    return fleet_finish(&call.shown, outcome, ctl->dry_run ? "Nothing was changed." : verb->done,
+                        verb->different);
+}
