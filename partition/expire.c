@@ -168,7 +168,7 @@ static bool finish(const struct leaving *leaving)
 /* Whether it is still attached, and how. */
 static const char leftovers_sql[] =
     "SELECT l.oid, l.shown, l.action, l.archive, n.nspname, c.relname,"
-    " format('%I.%I', pn.nspname, pc.relname), c.oid IS NULL,"
+    " quote_ident(pn.nspname) || '.' || quote_ident(pc.relname), c.oid IS NULL,"
     " i.inhparent IS NOT NULL AND NOT coalesce((to_jsonb(i) ->> 'inhdetachpending')::boolean, "
     "false),"
     " i.inhparent"

@@ -158,10 +158,13 @@ static const struct unit_word {
     enum interval_unit unit;
     int64_t times;
 } words[] = {
-    {"year", "y yr", UNIT_MONTH, 12},  {"quarter", "q qtr", UNIT_MONTH, 3},
-    {"month", "mon", UNIT_MONTH, 1},   {"week", "w", UNIT_DAY, 7},
-    {"day", "d", UNIT_DAY, 1},         {"hour", "h hr", UNIT_HOUR, 1},
-    {"minute", "min", UNIT_MINUTE, 1},
+    {"year", "y yr yrs", UNIT_MONTH, 12},
+    {"quarter", "q qtr", UNIT_MONTH, 3},
+    {"month", "mon mons", UNIT_MONTH, 1},
+    {"week", "w", UNIT_DAY, 7},
+    {"day", "d", UNIT_DAY, 1},
+    {"hour", "h hr hrs", UNIT_HOUR, 1},
+    {"minute", "min mins", UNIT_MINUTE, 1},
 };
 #define WORDS (sizeof words / sizeof *words)
 

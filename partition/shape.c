@@ -113,7 +113,7 @@ static const char statements_sql[] =
     "$2::text) AS new FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE "
     "c.oid = $1::oid),"
     " s(step, text) AS ("
-    " SELECT 0, format('DO $pgshunt$ BEGIN LOCK TABLE %s IN ACCESS EXCLUSIVE MODE; IF EXISTS "
+    " SELECT 0.0, format('DO $pgshunt$ BEGIN LOCK TABLE %s IN ACCESS EXCLUSIVE MODE; IF EXISTS "
     "(SELECT FROM ONLY "
     "%s) THEN RAISE EXCEPTION ''it has rows by now'' USING ERRCODE = ''55000''; END IF; END "
     "$pgshunt$', old, "
@@ -227,7 +227,7 @@ static const char statements_sql[] =
     "obj_description(indexrelid, 'pg_class')) FROM "
     "t JOIN pg_index AS i ON i.indrelid = t.oid WHERE obj_description(indexrelid, 'pg_class') IS "
     "NOT NULL"
-    " UNION ALL SELECT 90, format('ALTER TABLE %s OWNER TO %I', old, pg_get_userbyid(relowner)) "
+    " UNION ALL SELECT 10.5, format('ALTER TABLE %s OWNER TO %I', new, pg_get_userbyid(relowner)) "
     "FROM t WHERE relowner <> (SELECT "
     "oid FROM pg_roles WHERE rolname = current_user))"
     " SELECT string_agg(text, '; ' ORDER BY step, text) FROM s WHERE text IS NOT NULL";
