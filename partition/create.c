@@ -161,23 +161,26 @@ static void plan_reshape(struct creating *creating)
                       "make it a partitioned table", NULL);
 }
 
-/* What would be made, where the table is not one with partitions yet. */
-static void plan_cells(struct creating *creating)
+/* What is to be made, where the table is not one with partitions yet. False: told why it cannot be. */
+static bool plan_cells(struct creating *creating)
 {
     struct work *work = &creating->work;
     struct aim aim;
     int64_t start;
     if (!aim_start(work, &creating->policy, &start) ||
         !aim_take(work, &creating->policy, start == BOUND_MOST ? 0 : start, start, &aim))
-        return;
+        return false;
     int64_t ends[2] = {aim.cells[0].range.from, aim.cells[aim.ncells - 1].range.to};
     const char *texts[2];
+    if (!work->call->fleet.dry_run)
+        return true;
     if (aim_show(work, &creating->policy, ends, 2, texts))
         work_tell(work, FLEET_PLANNED, -1, creating->policy.shown,
                   WORK_TEXT(&work->arena,
                             "make %d partitions from %s to %s on every shard that has it",
                             aim.ncells, texts[0], texts[1]),
                   NULL);
+    return true;
 }
 
 void creating_maintain(struct creating *creating)
@@ -202,11 +205,10 @@ void creating_record(struct creating *creating)
 static void carry_out(struct creating *creating)
 {
     struct work *work = &creating->work;
-    if (work->call->fleet.dry_run) {
+    if (work->call->fleet.dry_run)
         plan_reshape(creating);
-        plan_cells(creating);
+    if (!plan_cells(creating) || work->call->fleet.dry_run)
         return;
-    }
     int failed = work->failed;
     work_on_shards(work, reshape_task, creating);
     if (work->failed == failed && !work_stopped(work))

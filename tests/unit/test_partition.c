@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "partition/bound.h"
+#include "partition/cron.h"
 #include "partition/name.h"
 #include "partition/plan.h"
 
@@ -398,6 +399,44 @@ static void test_gaps_and_what_is_covered(void **state)
     arena_free(&arena);
 }
 
+/* ---- schedules ---- */
+
+static void test_schedules(void **state)
+{
+    static const struct {
+        const char *cron, *now, *last;
+    } cases[] = {
+        {"@hourly", "2026-11-22 10:59", "2026-11-22 10:00:00"},
+        {"0 * * * *", "2026-11-22 10:00", "2026-11-22 10:00:00"},
+        {"*/15 * * * *", "2026-11-22 10:44", "2026-11-22 10:30:00"},
+        {"30 3 * * *", "2026-11-22 03:29", "2026-11-21 03:30:00"},
+        {"0 0 1 * *", "2026-03-01 00:00", "2026-03-01 00:00:00"},
+        {"0 0 1 * *", "2026-02-28 23:59", "2026-02-01 00:00:00"},
+        {"5,10-12 8-17/3 * * mon-fri", "2026-11-22 10:00", "2026-11-20 17:12:00"},
+        {"0 0 * * 7", "2026-11-25 10:00", "2026-11-22 00:00:00"},
+        {"0 0 13 * 5", "2026-11-22 10:00", "2026-11-20 00:00:00"}, /* the 13th, or a Friday */
+        {"0 0 29 feb *", "2027-01-01 00:00", "2024-02-29 00:00:00"},
+        {"10/20 * * * *", "2026-11-22 10:49", "2026-11-22 10:30:00"},
+    };
+    static const char *const wrong[] = {
+        "",           "* * * *",   "60 * * * *",   "* 24 * * *",         "* * 0 * *",
+        "* * * 13 *", "* * * * 8", "*/0 * * * *",  "5-1 * * * *",        "* * * * * *",
+        "@never",     "a * * * *", "1,,2 * * * *", "99999999999 * * * *"};
+    struct cron cron;
+    int64_t found;
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_true(cron_parse(cases[i].cron, &cron));
+        assert_true(cron_before(&cron, at(cases[i].now), &found));
+        assert_time(found, cases[i].last);
+    }
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        if (cron_parse(wrong[i], &cron))
+            fail_msg("\"%s\" was read", wrong[i]);
+    assert_true(cron_parse("0 0 31 2 *", &cron));
+    assert_false(cron_before(&cron, at("2026-11-22"), &found));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -418,6 +457,7 @@ int main(void)
         cmocka_unit_test(test_nothing_is_left_out_or_doubled),
         cmocka_unit_test(test_what_has_expired),
         cmocka_unit_test(test_gaps_and_what_is_covered),
+        cmocka_unit_test(test_schedules),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
