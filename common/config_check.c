@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pgshunt/cron.h"
 #include "pgshunt/scram.h"
 #include "pgshunt/unixpath.h"
 
@@ -260,6 +261,20 @@ static bool check_unix_socket(struct config_reader *reader, config_setting_t *gr
     return true;
 }
 
+static bool check_schedule(struct config_reader *reader, config_setting_t *group,
+                           const struct config *config)
+{
+    struct cron cron;
+    config_setting_t *partition = config_setting_get_member(group, "partition");
+    if (!config->partition_schedule[0] || cron_parse(config->partition_schedule, &cron))
+        return true;
+    return config_refuse(reader, partition ? member_or_group(partition, "schedule") : group,
+                         "found partition.schedule = \"%s\"; allowed: times as in a crontab "
+                         "(minute hour day month weekday), like \"0 * * * *\", \"@hourly\", "
+                         "\"@daily\", or \"\"",
+                         config->partition_schedule);
+}
+
 bool config_check_main(struct config_reader *reader, config_setting_t *group, void *object)
 {
     struct config *config = object;
@@ -282,7 +297,7 @@ bool config_check_main(struct config_reader *reader, config_setting_t *group, vo
             "look them up in the servers, or method = \"trust\"",
             method);
     }
-    if (!check_unix_socket(reader, group, config))
+    if (!check_unix_socket(reader, group, config) || !check_schedule(reader, group, config))
         return false;
     if (config->http_port == config->listen_port &&
         strcmp(config->http_address, config->listen_address) == 0)

@@ -1,6 +1,7 @@
 /* survey.c: partitions with their sizes gathered from all shards, and put together for list and show. */
 #include "partition/survey.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -318,6 +319,8 @@ static void show_next(struct showing *showing, const struct merged *merged, int 
             merged[i].have.range.to != BOUND_MOST)
             points[1] = merged[i].have.range.to;
     table->have_ahead = ahead_of(aim, points[2]);
+    table->covered_seconds =
+        showing->policy->control == CONTROL_ID ? NAN : (double)(points[2] - aim->point) / 1000000;
     if (!aim_show(showing->work, showing->policy, points, 3, texts))
         return;
     table->until = keep_text(showing->arena, texts[2]);
@@ -370,16 +373,22 @@ static void show_table(struct showing *showing, bool details)
         show_partitions(showing, merged, count, having);
 }
 
+static const char last_run_sql[] =
+    "SELECT to_char(finished_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC', outcome,"
+    " extract(epoch FROM finished_at - started_at), (SELECT extract(epoch FROM max(finished_at)) "
+    "FROM"
+    "  pgshunt.partition_run WHERE database = $1 AND outcome = 'done')"
+    " FROM pgshunt.partition_run WHERE database = $1 ORDER BY id DESC LIMIT 1";
+
 static void read_last_run(struct work *work, struct partition_survey *survey)
 {
-    PGresult *rows = db_query(work->catalog, WORK_QUERY_MS, &work->error,
-                              "SELECT to_char(finished_at AT TIME ZONE 'UTC', 'YYYY-MM-DD "
-                              "HH24:MI:SS') || ' UTC', outcome FROM "
-                              "pgshunt.partition_run WHERE database = $1 ORDER BY id DESC LIMIT 1",
-                              1, work->database->name);
+    PGresult *rows =
+        db_query(work->catalog, WORK_QUERY_MS, &work->error, last_run_sql, 1, work->database->name);
     if (rows && PQntuples(rows)) {
         survey->last_run = arena_strdup(&survey->arena, PQgetvalue(rows, 0, 0));
         survey->last_outcome = arena_strdup(&survey->arena, PQgetvalue(rows, 0, 1));
+        survey->last_seconds = strtod(PQgetvalue(rows, 0, 2), NULL);
+        survey->last_success = strtod(PQgetvalue(rows, 0, 3), NULL);
     }
     PQclear(rows);
 }

@@ -16,6 +16,7 @@
 #include "proxy/monitor.h"
 #include "proxy/notify.h"
 #include "proxy/prepared.h"
+#include "proxy/partition_keeper.h"
 #include "proxy/recovery.h"
 #include "proxy/shard_deadlock.h"
 #include "proxy/takeover.h"
@@ -313,6 +314,7 @@ static void end(struct daemon *daemon)
         worker_join(&daemon->workers[i]);
     auth_query_stop(daemon->auth_query);
     shard_deadlocks_stop(daemon->shard_deadlocks);
+    partition_keeper_stop(daemon->keeper);
     catalog_watch_stop(daemon->catalog);
     recovery_stop(daemon->recovery);
     monitor_stop(daemon->monitor);
@@ -394,6 +396,9 @@ int daemon_run(struct config *config, bool takeover)
         log_event(LOG_ERROR, "cannot start", LOG_S("reason", error));
         http_sockets_close(&inheritance.http);
     }
+    daemon.keeper = partition_keeper_start(&daemon);
+    if (!daemon.keeper)
+        log_event(LOG_WARNING, "no thread for partitions: this proxy does not maintain them");
     bool started = daemon.catalog && start_serving(&daemon, &inheritance.http);
     if (started)
         say_started(&daemon);

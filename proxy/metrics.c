@@ -215,6 +215,56 @@ static void put_maps(struct buffer *out, const struct report *report)
     }
 }
 
+/* One family after the other, each sample of a table with a policy. What is not known (how far ids reach in time) is left out. */
+static void put_partition_tables(struct buffer *out, const struct report *report)
+{
+    static const struct {
+        const char *name, *help;
+    } families[] = {
+        {"partition_ahead", "Partitions beyond the present one, on the shard with the fewest."},
+        {"partition_ahead_wanted", "... and as the policy wants it."},
+        {"partition_covered_seconds", "How long from now on rows have a partition."},
+        {"partition_bytes", "Size of all partitions, on all shards."},
+        {"partition_expired_bytes", "... of those that have expired and are still there."},
+        {"partition_default_rows", "Rows in default partitions."},
+    };
+    for (size_t f = 0; f < sizeof families / sizeof *families; f++) {
+        metrics_family(out, families[f].name, "gauge", families[f].help);
+        for (int i = 0; i < report->topology->ndatabases; i++)
+            for (int j = 0; j < report->partitions[i].ntables; j++) {
+                const struct partition_table *table = &report->partitions[i].tables[j];
+                const double values[] = {table->have_ahead,
+                                         table->ahead,
+                                         table->covered_seconds,
+                                         (double)table->bytes,
+                                         (double)table->bytes_to_expire,
+                                         (double)table->default_rows};
+                if (!isnan(values[f]))
+                    SAMPLE(out, families[f].name, values[f],
+                           {"database", report->topology->databases[i].name},
+                           {"table", table->table});
+            }
+    }
+}
+
+static void put_partitions(struct buffer *out, const struct report *report)
+{
+    if (!report->partitions) /* a report that has no daemon behind it */
+        return;
+    put_partition_tables(out, report);
+    metrics_family(out, "partition_last_success_seconds", "gauge",
+                   "When the last maintenance without failures ended, since 1970.");
+    for (int i = 0; i < report->topology->ndatabases; i++)
+        if (report->partitions[i].last_success > 0)
+            SAMPLE(out, "partition_last_success_seconds", report->partitions[i].last_success,
+                   {"database", report->topology->databases[i].name});
+    metrics_family(out, "partition_run_seconds", "gauge", "How long the last maintenance took.");
+    for (int i = 0; i < report->topology->ndatabases; i++)
+        if (report->partitions[i].last_success > 0)
+            SAMPLE(out, "partition_run_seconds", report->partitions[i].last_seconds,
+                   {"database", report->topology->databases[i].name});
+}
+
 static void put_workers(struct buffer *out, const struct report *report)
 {
     char index[16];
@@ -375,6 +425,7 @@ void metrics_write(const struct report *report, struct buffer *out)
     put_tls(out, report);
     put_recovery(out, report);
     put_maps(out, report);
+    put_partitions(out, report);
     put_workers(out, report);
     put_pins(out, report);
     put_counters(out, report);

@@ -366,6 +366,15 @@ static void take_maps(struct report *report, struct catalog_watches *watches)
                              &report->maps[i]);
 }
 
+static void take_partitions(struct report *report, struct partition_keeper *keeper)
+{
+    int count = report->topology->ndatabases;
+    report->partitions = arena_array(&report->arena, struct partition_report, count + 1);
+    for (int i = 0; i < count; i++)
+        partition_keeper_report(keeper, report->topology->databases[i].name, &report->arena,
+                                &report->partitions[i]);
+}
+
 struct report *report_static(struct daemon *daemon)
 {
     struct timespec wall;
@@ -381,6 +390,7 @@ struct report *report_static(struct daemon *daemon)
     report->accepted = atomic_load(&daemon->connections);
     recovery_counts(daemon->recovery, &report->recovery);
     take_maps(report, daemon->catalog);
+    take_partitions(report, daemon->keeper);
     take_handshakes(&report->handshakes[0], &daemon->tls_clients);
     take_handshakes(&report->handshakes[1], &daemon->tls_servers);
     return report;

@@ -18,6 +18,7 @@
 
 #include "pgshunt/arena.h"
 #include "proxy/catalog_watch.h"
+#include "proxy/partition_keeper.h"
 #include "proxy/recovery.h"
 #include "proxy/topology.h"
 #include "proxy/worker.h"
@@ -160,7 +161,8 @@ struct report {
     int tls_clients, tls_servers;           /* connections on TLS */
     struct report_handshakes handshakes[2]; /* clients, servers */
     struct recovery_counts recovery;
-    struct catalog_watch_report *maps; /* by the topology's database */
+    struct catalog_watch_report *maps;   /* by the topology's database */
+    struct partition_report *partitions; /* likewise */
     struct report_account *accounts;
     struct report_pool *pools;
     struct report_stats *stats;

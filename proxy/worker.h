@@ -31,6 +31,7 @@ struct worker_channel;
 struct gate;
 struct secret;
 struct shape_table;
+struct partition_keeper;
 struct recovery;
 struct shard_deadlocks;
 struct takeover;
@@ -154,6 +155,7 @@ struct daemon {
     struct monitor *monitor;
     struct auth_query *auth_query;           /* looks users up */
     struct recovery *recovery;               /* finishes what two-phase commits left */
+    struct partition_keeper *keeper;         /* maintains partitions; NULL: nobody does here */
     struct shard_deadlocks *shard_deadlocks; /* finds them; NULL: not started yet */
     struct catalog_watches *catalog; /* which shard has which buckets; NULL: not started yet */
     atomic_int clients;

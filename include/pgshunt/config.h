@@ -293,6 +293,9 @@ struct config {
     enum catalog_source catalog_map; /* which map of the buckets counts */
     int64_t catalog_interval;
     const char *catalog_state_file; /* "": none */
+    const char *partition_schedule; /* as pgshunt/cron.h has it; "": never */
+    int64_t partition_interval;
+    const char *partition_user; /* "": monitor_user */
     const char *monitor_user;       /* whom the monitor logs in as */
     const char *monitor_password;   /* "": from the users file */
     int max_clients;

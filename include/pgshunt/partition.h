@@ -9,6 +9,7 @@
 #define PGSHUNT_PARTITION_H
 
 #include "pgshunt/arena.h"
+#include "pgshunt/cron.h"
 #include "pgshunt/fleet.h"
 
 /* A policy as a user writes it; NULL: the usual, or (to be altered) as it was. */
@@ -53,6 +54,9 @@ enum fleet_outcome partition_alter(const struct partition_call *call,
 enum fleet_outcome partition_drop_policy(const struct partition_call *call);
 /* Makes what is missing, then sees to what has expired. */
 enum fleet_outcome partition_maintain(const struct partition_call *call);
+/* Whether there are policies, and a run was meant to be (in UTC) since the last one began: one that was missed is made up for. What
+ * keeps it from being found out is told. */
+bool partition_is_due(const struct partition_call *call, const struct cron *cron);
 /* What has only values before `before` expires now, whatever its policy keeps. */
 enum fleet_outcome partition_expire(const struct partition_call *call, const char *before);
 /* Looks for gaps, shards that differ, rows in default partitions, too few partitions ahead. */
@@ -74,6 +78,7 @@ struct partition_table {
     int have_ahead; /* as it is, on the shard that has the fewest */
     const char *
         until; /* where values have partitions up to, on the shard that ends first; in the policy's zone */
+    double covered_seconds;                  /* from now to `until`; NAN: ids have no time */
     const char *next_creation, *next_expiry; /* when there will be something to do; NULL: nothing */
     int64_t bytes, bytes_to_expire, default_rows;
     struct partition_shown *partitions;
@@ -85,6 +90,8 @@ struct partition_survey {
     struct partition_table *tables;
     int ntables;
     const char *last_run, *last_outcome; /* NULL: there was none */
+    double last_success; /* seconds since 1970 when the last run without failures ended; 0: none */
+    double last_seconds; /* so long did the last run take */
 };
 
 /* Fills `survey`, in any case to be given to partition_survey_free(). `details`: with partitions. */

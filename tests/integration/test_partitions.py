@@ -3,6 +3,7 @@ import datetime
 import signal
 import threading
 import time
+import urllib.request
 
 import psycopg2
 import pytest
@@ -24,7 +25,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def proxy(cluster):
-    with Proxy(cluster, keyspaces=KEYSPACES, reference=REFERENCE) as running:
+    with Proxy(cluster, keyspaces=KEYSPACES, reference=REFERENCE, options={"partition": {"schedule": ""}}) as running:
         running.wait_nodes()
         yield running
 
@@ -494,6 +495,38 @@ def test_the_same_ranges_as_pg_partman(cluster, proxy, run, number):
     assert partition(proxy, "maintain", theirs, "--json").texts("done") == []
     partition(proxy, "drop-policy", theirs)
     node.sql(f"DROP TABLE {ours}, {theirs}", dbname="app")
+
+
+# ---- by itself ----
+
+def test_one_proxy_of_several_maintains_when_it_is_due(cluster, proxy, run):
+    run("CREATE TABLE self (at timestamptz NOT NULL)")
+    run("CREATE TABLE ids (id bigint NOT NULL)")
+    partition(proxy, "create", "self", "--by", "at", "--every", "1month", "--ahead", "3", "--now", "2026-01-10")
+    partition(proxy, "create", "ids", "--by", "id", "--every", "1000")
+    node = cluster.primaries[0]
+    node.sql("DELETE FROM pgshunt.partition_run", dbname="app")
+    options = {"partition": {"schedule": "* * * * *", "interval": "200ms", "user": "postgres"}}
+    with Proxy(cluster, keyspaces=KEYSPACES, reference=REFERENCE, options=options) as one, \
+            Proxy(cluster, keyspaces=KEYSPACES, reference=REFERENCE, options=options) as other:
+        for each in (one, other):
+            each.wait_nodes()
+
+        def metrics(each):
+            with urllib.request.urlopen(f"http://{each.host}:{each.http_port}/metrics", timeout=10) as answer:
+                return answer.read().decode()
+        wait_until(lambda: len(names(node, "self")) > 4, 60)
+        for each in (one, other):
+            wait_until(lambda each=each: 'pgshunt_partition_ahead{database="app",table="public.self"} 3\n' in metrics(each), 60)
+            text = metrics(each)
+            assert 'pgshunt_partition_covered_seconds{database="app",table="public.self"}' in text
+            assert 'pgshunt_partition_covered_seconds{database="app",table="public.ids"}' not in text
+            assert 'pgshunt_partition_last_success_seconds{database="app"}' in text
+        time.sleep(1.5)
+        runs = node.sql("SELECT date_trunc('minute', started_at), outcome FROM pgshunt.partition_run", dbname="app")
+        assert len(runs) == len(set(runs)) and {outcome for _, outcome in runs} == {"done"}
+    for table in ("self", "ids"):
+        partition(proxy, "drop-policy", table)
 
 
 # ---- beside a working application ----

@@ -57,8 +57,11 @@ static const struct bad_case bad_files[] = {
      "test.conf:2: found unknown setting listne (did you mean \"listen\"?); allowed here: listen, "
      "tcp, http, workers, shutdown_timeout, pid_file, restart, auth, client_tls, server_tls, pool, "
      "timeouts, routing, health, catalog, "
-     "monitor, "
+     "partition, monitor, "
      "limits, log, databases"},
+    {TRUST "partition = { schedule = \"61 * * * *\"; };\n" DATABASE,
+     "test.conf:2: found partition.schedule = \"61 * * * *\"; allowed: times as in a crontab "
+     "(minute hour day month weekday), like \"0 * * * *\", \"@hourly\", \"@daily\", or \"\""},
     {TRUST "listen = {\n  address = \"x\";\n  prot = 1;\n};\n" DATABASE,
      "test.conf:4: found unknown setting listen.prot (did you mean \"port\"?); allowed here: "
      "address, port, primary_port, replica_port, backlog, unix_socket_dir, unix_socket_mode, "
@@ -66,7 +69,7 @@ static const struct bad_case bad_files[] = {
     {TRUST "zzz = 1;\n" DATABASE,
      "test.conf:2: found unknown setting zzz; allowed here: listen, tcp, http, workers, "
      "shutdown_timeout, pid_file, restart, auth, client_tls, server_tls, pool, timeouts, routing, "
-     "health, catalog, monitor, limits, "
+     "health, catalog, partition, monitor, limits, "
      "log, "
      "databases"},
     {TRUST "pool = { max_clients = 5; };\n",

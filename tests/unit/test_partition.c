@@ -9,9 +9,9 @@
 #include <cmocka.h>
 
 #include "partition/bound.h"
-#include "partition/cron.h"
 #include "partition/name.h"
 #include "partition/plan.h"
+#include "partition/schedule.h"
 
 static int64_t at(const char *text)
 {

@@ -1,12 +1,10 @@
-/* cron.c: crontab's times parsed, and the latest one found. */
-#include "partition/cron.h"
+/* cron.c: crontab's times parsed. */
+#include "pgshunt/cron.h"
 
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-
-#include "partition/interval.h"
 
 static const char *const months[] = {"jan", "feb", "mar", "apr", "may", "jun",
                                      "jul", "aug", "sep", "oct", "nov", "dec"};
@@ -110,41 +108,4 @@ bool cron_parse(const char *text, struct cron *cron)
     while (isspace((unsigned char)*at))
         at++;
     return !*at;
-}
-
-static bool has(uint64_t bits, int value)
-{
-    return bits >> value & 1;
-}
-
-/* 2000-01-01 was a Saturday. */
-static int weekday_of(int64_t local)
-{
-    int64_t days = local / USECS_OF_DAY - (local % USECS_OF_DAY < 0);
-    return (int)(((days + 6) % 7 + 7) % 7);
-}
-
-static bool is_day(const struct cron *cron, int64_t local, const struct civil *civil)
-{
-    bool day = has(cron->days, civil->day), weekday = has(cron->weekdays, weekday_of(local));
-    bool fits = cron->any_day || cron->any_weekday ? day && weekday : day || weekday;
-    return fits && has(cron->months, civil->month);
-}
-
-#define DAYS_BACK (4 * 366)
-
-bool cron_before(const struct cron *cron, int64_t local, int64_t *found)
-{
-    for (int i = 0; i < DAYS_BACK; i++) {
-        struct civil civil = civil_of(local);
-        int64_t midnight = local - (local % USECS_OF_DAY + USECS_OF_DAY) % USECS_OF_DAY;
-        int64_t last = (local - midnight) / USECS_OF_MINUTE;
-        for (int64_t at = last; at >= 0 && is_day(cron, local, &civil); at--)
-            if (has(cron->hours, (int)(at / 60)) && has(cron->minutes, (int)(at % 60))) {
-                *found = midnight + at * USECS_OF_MINUTE;
-                return true;
-            }
-        local = midnight - USECS_OF_MINUTE;
-    }
-    return false;
 }

@@ -2,10 +2,10 @@
  * cron.h: times of the day, week and month as crontab(5) writes them: minute hour day month weekday. Pure.
  *
  * Fields take numbers, names of months and weekdays, lists, ranges and steps; @hourly, @daily, @weekly and @monthly stand for
- * what they do there. Where day and weekday are both said, either will do. Times are local ones (interval.h).
+ * what they do there. Where day and weekday are both said, either will do. 
  */
-#ifndef PGSHUNT_PARTITION_CRON_H
-#define PGSHUNT_PARTITION_CRON_H
+#ifndef PGSHUNT_CRON_H
+#define PGSHUNT_CRON_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -20,7 +20,4 @@ struct cron {
 
 /* False: it is no such text. */
 MUST_CHECK bool cron_parse(const char *text, struct cron *cron);
-/* The latest time that is meant, not after `local`. False: there is none in the four years before. */
-MUST_CHECK bool cron_before(const struct cron *cron, int64_t local, int64_t *found);
-
 #endif
