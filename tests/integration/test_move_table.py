@@ -1,8 +1,10 @@
 """Unsharded tables enter a keyspace and leave it again while clients write; a ledger of what was acknowledged judges."""
 import json
 import os
+import signal
 import subprocess
 
+import psycopg2
 import pytest
 
 from harness import Cluster, Proxy
@@ -184,6 +186,47 @@ def test_next_to_tables_of_the_keyspace(cluster, proxies):
         proxies[number % 2].sql("INSERT INTO notes (user_id, about) VALUES (%s, 'new')", (number * 7 + 1,))
     ids = [row for _, row in rows_of(cluster, "SELECT id FROM notes")]
     assert len(ids) == len(set(ids)) == 230
+    assert left_over(cluster) == []
+
+
+def test_late_writers(cluster, proxies):
+    """What comes late does not get at the old place: a proxy that slept over the switch, a transaction from before, a session of its own."""
+    one, other = proxies
+    home = cluster.primaries[0]
+    home.sql("INSERT INTO users SELECT n, 0 FROM generate_series(1, 50) n")
+    ctl(one, "create", "split", *INTO)
+    with Runner(one, "split"):
+        wait_state(cluster, "split", "streaming")
+        late = other.connect()
+        late.cursor().execute("SELECT 1")
+        other.send_signal(signal.SIGSTOP)
+        try:
+            ctl(one, "switch", "split")
+        finally:
+            other.send_signal(signal.SIGCONT)
+        with late.cursor() as cursor:
+            for user in range(1001, 1021):
+                cursor.execute("INSERT INTO users VALUES (%s, 7, 'late')", (user,))
+        owner = owners(cluster)
+        assert {shard for shard, (user,) in rows_of(cluster, "SELECT id FROM users WHERE balance = 7") if owner[bucket(user)] == shard} == {0, 1, 2}
+        assert one.value("SELECT count(*) FROM users WHERE note = 'late'") == 20
+        with pytest.raises(psycopg2.Error) as refused:
+            home.sql("UPDATE users SET balance = 0")
+        assert refused.value.pgcode == "55000"
+        ctl(one, "rollback", "split")
+        home.sql("UPDATE users SET balance = 3 WHERE id = 1")  # it is the place again, for everybody
+        late.autocommit = False
+        with late.cursor() as cursor:
+            cursor.execute("UPDATE users SET balance = 4 WHERE id = 2")
+            said = run_ctl(one, "switch", "split", "--drain", "300ms")
+            assert said.returncode == 3 and "have not ended" in said.stdout + said.stderr, said.stdout + said.stderr
+            cursor.execute("UPDATE balances SET balance = 5 WHERE id = 3")
+        late.commit()
+        late.close()
+        ctl(one, "switch", "split")
+        assert [other.value("SELECT balance FROM users WHERE id = %s", (user,)) for user in (1, 2, 3)] == [3, 4, 5]
+    ctl(one, "complete", "split")
+    assert one.value("SELECT count(*) FROM users") == 70
     assert left_over(cluster) == []
 
 
