@@ -108,15 +108,15 @@ def start_program(name, argv, port, folder, user=None):
     return target
 
 
-def session_works(port):
-    done = subprocess.run([pg_binary("psql"), "-XAtqc", "SELECT 1", connection_string(port)],
+def session_works(port, dbname=DATABASE):
+    done = subprocess.run([pg_binary("psql"), "-XAtqc", "SELECT 1", connection_string(port, dbname)],
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                           env=harness_cluster.tool_environment(), timeout=15)
     return done.stdout.strip() == b"1"
 
 
-def connection_string(port):
-    return (f"host=127.0.0.1 port={port} user={USER} dbname={DATABASE} "
+def connection_string(port, dbname=DATABASE):
+    return (f"host=127.0.0.1 port={port} user={USER} dbname={dbname} "
             "sslmode=disable gssencmode=disable connect_timeout=10")
 
 

@@ -22,6 +22,7 @@ import psycopg2
 
 import bench
 import sharding_copy
+import sharding_direct
 from bench import DATABASE, Target, close_all, median, number
 from harness import Cluster, Proxy, process, wait_until
 
@@ -30,6 +31,7 @@ ROUND_TRIP = 0.5  # ms, to a shard on a host of its own
 HASHED = {"name": "accounts", "type": "bigint", "tables": [{"name": "accounts", "key": "aid"}]}
 SETTINGS = {"max_connections": "200", "shared_buffers": "256MB", "autovacuum": "off", "work_mem": "64MB",
             "max_wal_size": "8GB", "max_prepared_transactions": "100", "jit": "off"}
+OPTIONS = {"workers": 1, "log": {"connections": False}, "pool": {"size": bench.POOL_SIZE}}
 EVENTS = """
 CREATE TABLE events (user_id bigint, id bigint, score int, place int, happened timestamptz, note text);
 """
@@ -73,11 +75,12 @@ class Scene:
 
     def start_proxy(self, name, cluster, keyspaces, shards=None):
         database = {"name": DATABASE, "shards": shards or cluster.shard_config(), **({"keyspaces": keyspaces} if keyspaces else {})}
-        proxy = Proxy(cluster, dbname=DATABASE, databases=[database],
-                      options={"workers": 1, "log": {"connections": False}, "pool": {"size": bench.POOL_SIZE}})
+        return self.add_target(name, cluster, Proxy(cluster, dbname=DATABASE, databases=[database], options=OPTIONS))
+
+    def add_target(self, name, cluster, proxy):
         target = Target(name, proxy.port, proxy.process, close=proxy.close)
         target.proxy, target.cluster = proxy, cluster
-        wait_until(lambda: bench.session_works(proxy.port), 15.0, f"{name} answering")
+        wait_until(lambda: bench.session_works(proxy.port, proxy.dbname), 15.0, f"{name} answering")
         self.targets.append(target)
         return target
 
@@ -207,16 +210,7 @@ def query_times(scene, what, sql, settings=()):
 # ---- the parts: each yields lines of (what, value, unit, ratio, what it may be at most or at least; None: just told) ----
 
 def measure_direct(scene):
-    script = scene.script("point", "\\set aid random(1, 100000)\nSELECT balance FROM accounts WHERE aid = :aid;\n")
-    for mode in ("simple", "extended", "prepared"):
-        def cpu(target, mode=mode):
-            figures = scene.runner.run_script(target, script, mode, 16, 0.01)
-            return figures["cpu_us"]
-
-        values = scene.rounds(f"direct, {mode}", {
-            target.name: lambda target=target: cpu(target) for target in (scene.sharded, scene.plain)})
-        yield (f"direct gear, {mode}: proxy CPU per transaction vs unsharded", median(values["sharded"]), "us",
-               ratios(values), "<= 1.05")
+    yield from sharding_direct.measure(scene, OPTIONS)
 
 
 def p50(scene, script, mode="prepared"):
