@@ -63,7 +63,7 @@ PROXY_SOURCES := $(filter-out proxy/main.c,$(wildcard proxy/*.c))
 LTO ?= 1
 HOT_SOURCES   := $(patsubst %,proxy/%.c,session simple batch batch_prepare extended extended_bind extended_run pipeline \
                    names marks prepared relay reported pins statement attach balance freshness pool client conn \
-                   server worker poller guc own_settings sequences sql_prepare topology schema_wait control hold) \
+                   server worker poller outbox guc own_settings sequences sql_prepare topology schema_wait control hold) \
                  $(patsubst %,common/%.c,wire buffer arena shardkey shardmap schema) \
                  $(patsubst %,router/%.c,keyfind plan_template shape session_functions)
 HOT_OBJECTS   := $(patsubst %.c,$(OUT)/obj/%.o,$(wildcard $(HOT_SOURCES)))

@@ -6,8 +6,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "proxy/tcp.h"
 #include "proxy/list.h"
+#include "proxy/outbox.h"
+#include "proxy/tcp.h"
 #include "proxy/tls.h"
 
 /* In a process with threads the C library wraps send() and recv() in two atomic exchanges each, for
@@ -45,6 +46,7 @@ static bool open_fd(struct conn *conn, struct poller *poller, int fd, bool conne
     conn->fd = fd;
     conn->on_event = on_event;
     conn->corked = conn->broken = conn->writing = conn->unread = conn->hung_up = false;
+    conn->posted = false;
     conn->connecting = connecting;
     conn->reading = !connecting;
     if (!watch_begin(&conn->watch, poller, fd, EPOLLET | (connecting ? EPOLLOUT : READ_EVENTS),
@@ -201,8 +203,41 @@ static void queue_rest(struct conn *conn, const struct iovec *parts, int count, 
     }
 }
 
+void conn_send_posted(struct conn *conn, const char *bytes, size_t len)
+{
+    ssize_t n;
+    conn->posted = false;
+    do
+        n = direct_send(conn->fd, bytes, len);
+    while (n < 0 && errno == EINTR);
+    if (n == (ssize_t)len)
+        return;
+    if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
+        conn->broken = true;
+        return;
+    }
+    size_t sent = n < 0 ? 0 : (size_t)n;
+    buffer_append(&conn->out, bytes + sent, len - sent);
+    arm_writing(conn);
+}
+
+/* Ahead of whatever else happens to its output. */
+static void deliver_posted(struct conn *conn)
+{
+    if (conn->posted)
+        outbox_deliver(conn->watch.poller->outbox, conn);
+}
+
+static bool post(struct conn *conn, const struct iovec *part)
+{
+    const struct poller *poller = conn->watch.poller;
+    conn->posted = poller && outbox_post(poller->outbox, conn, part->iov_base, part->iov_len);
+    return conn->posted;
+}
+
 bool conn_sendv(struct conn *conn, const struct iovec *parts, int count)
 {
+    deliver_posted(conn);
     if (conn->tls)
         return tls_sendv(conn, parts, count);
     if (conn->broken || conn->fd < 0)
@@ -211,6 +246,8 @@ bool conn_sendv(struct conn *conn, const struct iovec *parts, int count)
         queue_rest(conn, parts, count, 0);
         return true;
     }
+    if (count == 1 && post(conn, parts))
+        return true;
     struct msghdr message = {.msg_iov = (struct iovec *)parts, .msg_iovlen = (size_t)count};
     ssize_t n;
     do
@@ -247,29 +284,36 @@ bool conn_uncork(struct conn *conn)
     return conn_flush(conn);
 }
 
-struct conn_mark conn_mark(const struct conn *conn)
+static struct conn_mark mark(const struct conn *conn)
 {
     struct buffer *plain = conn->tls ? tls_collected(conn) : NULL;
     return (struct conn_mark){conn_queued(conn), plain ? buffer_length(plain) : 0};
 }
 
-bool conn_holds(const struct conn *conn, const struct conn_mark *mark)
+struct conn_mark conn_mark(struct conn *conn)
 {
-    struct conn_mark now = conn_mark(conn);
-    if (!conn->corked)
-        return false;
-    return conn->tls ? now.queued == mark->queued && now.plain >= mark->plain
-                     : now.queued >= mark->queued;
+    deliver_posted(conn); /* it would be queued behind the mark */
+    return mark(conn);
 }
 
-void conn_take_back(struct conn *conn, const struct conn_mark *mark)
+bool conn_holds(const struct conn *conn, const struct conn_mark *then)
+{
+    struct conn_mark now = mark(conn);
+    if (!conn->corked)
+        return false;
+    return conn->tls ? now.queued == then->queued && now.plain >= then->plain
+                     : now.queued >= then->queued;
+}
+
+void conn_take_back(struct conn *conn, const struct conn_mark *then)
 {
     struct buffer *out = conn->tls ? tls_collected(conn) : &conn->out;
-    out->end = out->start + (conn->tls ? mark->plain : mark->queued);
+    out->end = out->start + (conn->tls ? then->plain : then->queued);
 }
 
 bool conn_flush(struct conn *conn)
 {
+    deliver_posted(conn);
     if (conn->broken || conn->fd < 0)
         return false;
     if (conn->writing)
@@ -308,6 +352,7 @@ void conn_close(struct conn *conn, void (*on_closed)(struct conn *conn))
 {
     if (conn->fd < 0)
         return;
+    deliver_posted(conn);
     conn->on_closed = on_closed;
     if (conn->tls)
         tls_close(conn);
@@ -319,6 +364,7 @@ void conn_close(struct conn *conn, void (*on_closed)(struct conn *conn))
 
 void conn_detach(struct conn *conn, void (*on_detached)(struct conn *conn))
 {
+    deliver_posted(conn);
     conn->on_closed = on_detached;
     conn->reading = conn->wake = false;
     watch_end(&conn->watch, watch_gone);

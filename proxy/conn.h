@@ -4,9 +4,9 @@
  * The socket is registered once (poller.h) and stays registered for reading: a query costs no epoll_ctl.
  * The kernel tells of new bytes only, once; a read that filled its room, or an end that waits behind the
  * bytes, has the loop come by again (`unread`).
- * Sending goes straight to the kernel; what it does not take waits in `out`, and only then write interest
- * is armed. conn_close() is two-phase: the descriptor is closed at once, the memory may be freed in the
- * `closed` callback only, at the end of the loop's turn.
+ * Sending goes straight to the kernel, or by the end of the loop's turn (outbox.h); what it does not take
+ * waits in `out`, and only then write interest is armed. conn_close() is two-phase: the descriptor is
+ * closed at once, the memory may be freed in the `closed` callback only, at the end of the loop's turn.
  *
  * TLS is a state of a connection (tls.h): one that has none pays a test of a pointer for it.
  */
@@ -45,6 +45,7 @@ struct conn {
     bool broken;     /* a send failed; the event follows */
     bool unread;     /* more may be there than was read since the kernel told of it */
     bool hung_up;    /* the peer will send no more: an end follows the bytes */
+    bool posted;     /* the outbox of its poller has something for it */
     bool wake;       /* bytes wait that make no socket readable: the loop comes by at once */
     struct tls *tls; /* owned; NULL: plain */
     struct buffer out;
@@ -65,6 +66,8 @@ ssize_t conn_recv(struct conn *conn, void *bytes, size_t len);
 /* Sends or queues. False: the connection is broken (nothing more can be done with it). */
 bool conn_send(struct conn *conn, const void *bytes, size_t len);
 bool conn_sendv(struct conn *conn, const struct iovec *parts, int count);
+/* For the outbox: what was posted goes to the kernel now. */
+void conn_send_posted(struct conn *conn, const char *bytes, size_t len);
 /* Collects what is sent until conn_uncork(), which sends it in one call. */
 void conn_cork(struct conn *conn);
 /* Sends what is queued, as far as it goes, unless that is being waited for. False: broken. */
@@ -78,7 +81,7 @@ bool conn_uncork(struct conn *conn);
 struct conn_mark {
     size_t queued, plain;
 };
-struct conn_mark conn_mark(const struct conn *conn);
+struct conn_mark conn_mark(struct conn *conn);
 /* All that was collected since is still here. */
 bool conn_holds(const struct conn *conn, const struct conn_mark *mark);
 /* ... and is forgotten. */

@@ -5,6 +5,8 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
+#include "proxy/outbox.h"
+
 #define EVENTS_PER_TURN 256
 
 static void loop_ready(struct watch *watch, uint32_t events)
@@ -23,6 +25,7 @@ bool poller_open(struct poller *poller, uv_loop_t *loop)
         return false;
     }
     poller->watches = 0;
+    poller->outbox = outbox_new();
     return true;
 }
 
@@ -30,6 +33,8 @@ void poller_close(struct poller *poller)
 {
     close(poller->fd);
     poller->fd = -1;
+    outbox_free(poller->outbox);
+    poller->outbox = NULL;
 }
 
 bool poller_alive(const struct poller *poller)
@@ -79,10 +84,14 @@ void poller_turn(struct poller *poller)
     int timeout = poller->again ? 0 : uv_backend_timeout(poller->loop);
     int count = epoll_wait(poller->fd, events, EVENTS_PER_TURN, timeout);
     poller->loop_due = timeout == 0 || count == 0;
+    if (count > 1)
+        outbox_open(poller->outbox);
     if (poller->again)
         serve_again(poller);
     for (int i = 0; i < count; i++)
         serve(&events[i]);
+    if (count > 1)
+        outbox_close(poller->outbox);
     if (poller->loop_due)
         uv_run(poller->loop, UV_RUN_NOWAIT);
     bury(poller);

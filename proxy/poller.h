@@ -23,6 +23,7 @@
 
 #include "pgshunt/error.h"
 
+struct outbox;
 struct poller;
 
 struct watch {
@@ -45,6 +46,7 @@ struct poller {
     int watches;        /* begun and not gone yet, without loop_watch */
     struct watch *gone; /* ended in this turn */
     struct watch *again;
+    struct outbox *outbox; /* of a turn that serves several */
 };
 
 /* Puts an initialised loop on it. False: no descriptor is left. */
