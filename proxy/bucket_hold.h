@@ -16,6 +16,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "pgshunt/error.h"
+
 struct client;
 struct pg_error;
 struct worker;
@@ -37,8 +39,8 @@ enum bucket_hold {
     BUCKET_HOLD_REFUSED, /* it was told */
 };
 /* The request's plan touches held buckets. `replan` makes it again: the client may have to take the newest map. */
-enum bucket_hold bucket_hold(struct client *client,
-                             void (*replan)(struct client *client, void *arg), void *arg);
+COLD enum bucket_hold bucket_hold(struct client *client,
+                                  void (*replan)(struct client *client, void *arg), void *arg);
 void bucket_hold_cancel(struct client *client); /* it waits no longer, if it does */
 /* The worker has another topology: who is held, or waits for a server under an older map, is routed again. */
 void bucket_hold_map_changed(struct worker *worker);

@@ -30,6 +30,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "pgshunt/error.h"
 #include "pgshunt/plan.h"
 #include "pgshunt/scram.h"
 #include "proxy/conn.h"
@@ -236,23 +237,23 @@ struct client {
 
 /* Takes over an accepted socket. */
 void client_accept(struct worker *worker, int fd, struct peer peer);
-void client_close(struct client *client, const char *reason);
+COLD void client_close(struct client *client, const char *reason);
 /* Writes the error and closes when it is out. */
-void client_fatal(struct client *client, const char *sqlstate, const char *message,
-                  const char *hint);
+COLD void client_fatal(struct client *client, const char *sqlstate, const char *message,
+                       const char *hint);
 /* Closes when what was written is out. */
-void client_finish(struct client *client, const char *reason);
+COLD void client_finish(struct client *client, const char *reason);
 bool client_send(struct client *client, const void *bytes, size_t len);
 bool client_send_buffer(struct client *client, struct buffer *bytes); /* and releases it */
 /* The same of what answers its request, if there is any: that cannot be asked again from now on. */
 void client_answer(struct client *client, struct buffer *bytes);
 /* Ends what conn_cork() has begun, of a client that may be closed meanwhile. */
 void client_uncork(struct client *client);
-void client_error(struct client *client, const struct pg_error *error);
+COLD void client_error(struct client *client, const struct pg_error *error);
 /* Ends it at once, whatever it does: it is told why where that cannot fall into the middle of a message;
  * what its servers are in the middle of is cancelled. Not from within the work on its own input. */
-void client_kill(struct client *client, const char *sqlstate, const char *message,
-                 const char *hint);
+COLD void client_kill(struct client *client, const char *sqlstate, const char *message,
+                      const char *hint);
 
 /* In session mode its servers stay with it until it leaves. */
 static inline bool client_keeps_servers(const struct client *client)
@@ -265,18 +266,18 @@ void client_detach(struct client *client, struct server *server);
 
 /* From the pool: the server waited for is attached; or there will be none. */
 void client_server_ready(struct client *client, struct server *server);
-void client_no_server(struct client *client, const char *sqlstate, const char *message,
-                      const char *hint);
+COLD void client_no_server(struct client *client, const char *sqlstate, const char *message,
+                           const char *hint);
 /* The reads under way with this replica are asked again elsewhere: it has refused one of them. */
-void client_ask_elsewhere(struct client *client, struct server *server);
+COLD void client_ask_elsewhere(struct client *client, struct server *server);
 /* From server_close: an attached server died. It is detached already. */
-void client_lost_server(struct client *client, struct server *server, const char *reason);
+COLD void client_lost_server(struct client *client, struct server *server, const char *reason);
 /* Somebody asked to cancel what this client is doing. */
-void client_cancel(struct client *client);
+COLD void client_cancel(struct client *client);
 /* ... because it takes too long (timeouts.h). */
-void client_cancel_late(struct client *client);
+COLD void client_cancel_late(struct client *client);
 /* ... because its rows are moving (bucket_hold.h). */
-void client_cancel_moved(struct client *client);
+COLD void client_cancel_moved(struct client *client);
 #define CLIENT_LATE_MESSAGE "canceling statement due to query_timeout"
 #define CLIENT_LATE_HINT                                                                           \
     "Raise timeouts.query, or query_timeout of the database or user, or make it faster."

@@ -2,6 +2,7 @@
 #ifndef PGSHUNT_PROXY_CLIENT_TLS_H
 #define PGSHUNT_PROXY_CLIENT_TLS_H
 
+#include "pgshunt/error.h"
 #include "proxy/client.h"
 
 /* Whether a client that asks for TLS gets it. Not on a unix socket, as with Postgres. */
@@ -13,7 +14,7 @@ void client_tls_start(struct client *client, const char *first, size_t len);
 /* It is over. */
 void client_tls_negotiated(struct client *client);
 /* The connection broke: says why, if it was in the handshake. */
-void client_tls_failed(struct client *client);
+COLD void client_tls_failed(struct client *client);
 /* Refuses a client that lacks TLS or a certificate that it has to have. True: goes on. */
 bool client_tls_admit(struct client *client);
 /* Whether the client's certificate is one of the user it wants to be. */

@@ -15,6 +15,8 @@
 #include <stdint.h>
 #include <uthash.h>
 
+#include "pgshunt/error.h"
+
 struct client;
 struct worker;
 
@@ -60,7 +62,7 @@ void control_carry_out(struct worker *worker, struct control_order *order);
 bool control_is_paused(const struct worker *worker, const char *database);
 bool control_is_disabled(const struct worker *worker, const char *database);
 /* The client has asked for a server. True: its database is paused, and it is held. */
-bool control_holds(struct client *client);
+COLD bool control_holds(struct client *client);
 /* It is held no more (it leaves, or was cancelled). */
 void control_release(struct client *client);
 /* About once a second: who was held for longer than query_wait_timeout is told so. */

@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "pgshunt/error.h"
+
 struct client;
 struct drawn_values;
 
@@ -21,6 +23,6 @@ void draw_done(struct client *client, bool extended);
 /* What is there; NULL: nothing. */
 const struct drawn_values *draw_values(const struct client *client);
 /* They were used, or are of no use any more. */
-void draw_drop(struct client *client);
+COLD void draw_drop(struct client *client);
 
 #endif

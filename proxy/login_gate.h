@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "pgshunt/error.h"
+
 struct pool;
 struct server;
 
@@ -27,8 +29,8 @@ bool login_gate_is_due(const struct pool *pool, const struct pool *ended);
  * time up to pool.login_retry_max, a fifth more or less so that many pools do not come back at once.
  * `server` NULL: it did not come to a login.
  */
-void login_failed(struct pool *pool, const struct server *server, const char *sqlstate,
-                  const char *message);
+COLD void login_failed(struct pool *pool, const struct server *server, const char *sqlstate,
+                       const char *message);
 /* A login succeeded, or the configuration was read again. */
 void login_forget_failure(struct pool *pool);
 /* The pause is over, and after a failure nobody else is trying. It is cut short where the reason has gone: clients have proven new keys, or the
@@ -37,6 +39,6 @@ bool login_may_try(const struct pool *pool, int64_t now);
 /* The server said that it is starting up (57P03): who waits goes on waiting. */
 bool login_is_worth_waiting(const struct pool *pool);
 /* Why the last login failed, for clients: the server's own words where it spoke. */
-const char *login_refusal(const struct pool *pool, char *message, size_t size);
+COLD const char *login_refusal(const struct pool *pool, char *message, size_t size);
 
 #endif

@@ -19,6 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "pgshunt/error.h"
 #include "pgshunt/plan.h"
 
 struct client;
@@ -34,7 +35,8 @@ bool lookup_wait(struct client *client, bool alone, lookup_replan *replan, void 
 /* The statement was sent by a guess and has found nothing: it is to be asked again, with certainty. */
 void lookup_guess_failed(struct client *client);
 void lookup_cancel(struct client *client); /* also when it does not wait */
-void lookup_drop(struct client *client); /* at the end of a request that has looked something up */
+COLD void
+lookup_drop(struct client *client); /* at the end of a request that has looked something up */
 /* What is known for the request; NULL: no lookup is to be used. In the request's arena. */
 const struct lookup_answers *lookup_answers(const struct client *client);
 /* While it is off, plans are as wide as without lookups. */

@@ -11,6 +11,7 @@
 #ifndef PGSHUNT_PROXY_MONITOR_H
 #define PGSHUNT_PROXY_MONITOR_H
 
+#include "pgshunt/error.h"
 #include "proxy/topology.h"
 
 struct monitor;
@@ -20,7 +21,7 @@ struct monitor *monitor_start(struct topology *topology);
 /* After a reload. Thread-safe. */
 void monitor_set_topology(struct monitor *monitor, struct topology *topology);
 /* A worker saw a connection fail: check this node now. Thread-safe, cheap, never blocks. */
-void monitor_suspect(struct monitor *monitor, struct node *node);
+COLD void monitor_suspect(struct monitor *monitor, struct node *node);
 /* A statement changed the schema: reload it soon. Thread-safe. */
 void monitor_schema_changed(struct monitor *monitor, const struct database *database);
 /*

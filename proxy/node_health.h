@@ -5,13 +5,14 @@
 #ifndef PGSHUNT_PROXY_NODE_HEALTH_H
 #define PGSHUNT_PROXY_NODE_HEALTH_H
 
+#include "pgshunt/error.h"
 #include "proxy/topology.h"
 
 /* A login there failed. What is the user's or the configuration's fault does not count against the node. */
 void node_refused(struct node *node, const char *sqlstate);
 /* An established connection ended; `sqlstate` of the server's last words, "": it said nothing. Those
  * that end together count as one. */
-void node_broke(struct node *node, const char *sqlstate);
+COLD void node_broke(struct node *node, const char *sqlstate);
 /* It answered a statement with an error; of use only where it speaks of a full or failing disk. */
 void node_erred(struct node *node, const char *sqlstate);
 /* A login succeeded. */

@@ -8,18 +8,19 @@
 #ifndef PGSHUNT_PROXY_NODE_WAIT_H
 #define PGSHUNT_PROXY_NODE_WAIT_H
 
+#include "pgshunt/error.h"
 #include "proxy/client.h"
 #include "proxy/read_after.h"
 
 /* No node of this class is to be had now. True: the client waits (state WAITING) and its session goes on
  * by itself, by looking once more; false: it has waited long enough. */
-bool node_wait(struct client *client, unsigned shard, enum node_class class);
+COLD bool node_wait(struct client *client, unsigned shard, enum node_class class);
 /* There is one, but nothing new is sent to it (hold.h): the client waits for the end of that. */
-void node_wait_held(struct client *client, unsigned shard, enum node_class class,
-                    struct node *node);
+COLD void node_wait_held(struct client *client, unsigned shard, enum node_class class,
+                         struct node *node);
 /* A replica may turn out to be fresh enough when it is asked once more (`sample`: this one is; NULL: any).
  * True: the client waits for that, a moment. False: it has done so. */
-bool node_wait_fresh(struct client *client, unsigned shard, const struct node *sample);
+COLD bool node_wait_fresh(struct client *client, unsigned shard, const struct node *sample);
 /* For the position of each shard's primary, asked for from now on (read_after.h). */
 enum read_after_token node_wait_token(struct client *client);
 /* Whether a connection that failed so may do better soon: the server is away, or comes or goes. */

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "pgshunt/error.h"
 #include "pgshunt/statement.h"
 
 struct client;
@@ -51,11 +52,11 @@ void pins_follow(struct client *client, struct server *server, const struct stat
 void pins_rolled_back(struct server *server);
 void pins_committed(struct server *server);
 /* At the end of a request, outside a transaction: asks a server whose pins are in doubt. */
-void pins_probe(struct client *client, struct server *server);
+COLD void pins_probe(struct client *client, struct server *server);
 /* The answer: bits of the reasons that still hold (-1: there was an error). */
-void pins_probed(struct server *server, int64_t holding);
+COLD void pins_probed(struct server *server, int64_t holding);
 /* Tells the client what it was pinned for, once, if the configuration says so. */
-void pins_notice(struct client *client);
+COLD void pins_notice(struct client *client);
 /* Whether DISCARD ALL makes the connection as new. */
 bool pins_can_be_reset(const struct server *server);
 

@@ -103,13 +103,13 @@ enum checkout pool_checkout(struct pool *pool, struct client *client, unsigned s
 /* A server that has nothing more to do goes back (or to a waiting client, or to another worker). */
 void pool_checkin(struct server *server);
 /* What a tended server was running has been answered. */
-void pool_tended(struct server *server);
+COLD void pool_tended(struct server *server);
 /* Login succeeded. */
 void pool_server_ready(struct server *server);
 /* Login failed (before ready): waiting clients hear of it if nobody else can serve them. */
-void pool_login_failed(struct server *server, const char *sqlstate, const char *message);
+COLD void pool_login_failed(struct server *server, const char *sqlstate, const char *message);
 /* Takes a server off the lists and counts, for server_close. */
-void pool_remove(struct server *server);
+COLD void pool_remove(struct server *server);
 void pool_cancel_wait(struct client *client);
 /* Once a tick: minimum, idle and lifetime limits, waiting clients' time limit. */
 void pools_tick(struct worker *worker, int64_t now);

@@ -2,6 +2,7 @@
 #ifndef PGSHUNT_PROXY_POOL_INTERNAL_H
 #define PGSHUNT_PROXY_POOL_INTERNAL_H
 
+#include "pgshunt/error.h"
 #include "proxy/pool.h"
 
 /* ---- pool.c ---- */
@@ -13,7 +14,7 @@ void pool_serve(struct pool *pool, struct server *server, int64_t now);
 /* Takes an idle server off its list. */
 void pool_take_idle(struct pool *pool, struct server *server);
 /* Starts a connection that has its place in the limits already. False: it failed at once. */
-bool pool_start(struct pool *pool);
+COLD bool pool_start(struct pool *pool);
 
 /* When it will have lived long enough: a part of a fifth that is its own before the limit. */
 void pool_set_lifetime(struct server *server);
@@ -38,10 +39,10 @@ void pool_tick_waiting(struct pool *pool, int64_t now);
 /* ---- pool_tend.c ---- */
 
 /* Whether the settings want this server reset before another client gets it; if so that has begun. */
-bool pool_reset(struct server *server);
+COLD bool pool_reset(struct server *server);
 /* Whether an idle server is to be tested before use. */
 bool pool_doubts(const struct pool *pool, const struct server *server, int64_t now);
-void pool_test(struct pool *pool, struct server *server);
+COLD void pool_test(struct pool *pool, struct server *server);
 void pool_tick_tended(struct pool *pool, int64_t now);
 
 /* ---- pool_room.c ---- */
@@ -68,7 +69,7 @@ bool pool_has_surplus(const struct pool *pool);
 /* ---- pool_move.c ---- */
 
 /* A server off all lists goes to another worker; its places in the limits go with it. */
-void pool_move(struct server *server, int to);
+COLD void pool_move(struct server *server, int to);
 /* Asks workers that have idle servers of this pool for one. False: there is nobody to ask. */
 bool pool_beg(struct pool *pool);
 /* A place in the pool's size has come free: a worker whose clients wait longest may use it. */
@@ -80,6 +81,6 @@ void pool_tell_place(struct pool *pool);
 void deadlock_wait(struct client *client);
 void deadlock_end(struct client *client);
 /* Whether this client and others wait for each other, for ever. */
-bool deadlock_found(struct client *client);
+COLD bool deadlock_found(struct client *client);
 
 #endif

@@ -4,6 +4,7 @@
 #ifndef PGSHUNT_PROXY_RELAY_INTERNAL_H
 #define PGSHUNT_PROXY_RELAY_INTERNAL_H
 
+#include "pgshunt/error.h"
 #include "pgshunt/wire.h"
 #include "proxy/session.h"
 
@@ -43,7 +44,7 @@ static inline void relay_local_answers(struct walk *walk, const char *at)
 }
 
 /* The server is of no use any more: `reason` is kept for its client. */
-enum verdict relay_lose(struct server *server, const char *reason);
+COLD enum verdict relay_lose(struct server *server, const char *reason);
 
 /* Whether an ErrorResponse ('E') or a notice ('N') is the last thing that this server will say. */
 /*
@@ -54,11 +55,11 @@ bool relay_finds_outdated(struct server *server, struct prepared *prepared,
                           const struct pg_error *error, bool *shape);
 bool relay_is_last_word(char type, const struct pg_error *error);
 /* An ErrorResponse: its request is repeated, here or elsewhere, or the client hears of it. */
-enum verdict relay_error(struct walk *walk, const char *message, const char *body, size_t len);
+COLD enum verdict relay_error(struct walk *walk, const char *message, const char *body, size_t len);
 /* The request was a guess (lookup.h), and its statement is complete without a row: it is asked again. */
-enum verdict relay_guess_failed(struct walk *walk, const char *message);
+COLD enum verdict relay_guess_failed(struct walk *walk, const char *message);
 /* A shard's last words are the loss of that shard: its part of a fan-out may be repeated elsewhere. True:
  * these were. */
-bool relay_takes_leave(struct server *server, const char *at, uint32_t length);
+COLD bool relay_takes_leave(struct server *server, const char *at, uint32_t length);
 
 #endif

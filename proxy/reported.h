@@ -12,10 +12,11 @@
 #define PGSHUNT_PROXY_REPORTED_H
 
 #include "pgshunt/buffer.h"
+#include "pgshunt/error.h"
 #include "proxy/client.h"
 
 /* A ParameterStatus came. `asked`: in answer to something; else the server's own configuration changed. */
-void reported_take(struct server *server, const char *name, const char *value, bool asked);
+COLD void reported_take(struct server *server, const char *name, const char *value, bool asked);
 /* The login is over: what was reported so far are the server's defaults. */
 void reported_login(struct server *server);
 /* Settings of ours were carried over: what was reported follows from them. */
@@ -25,7 +26,7 @@ void reported_ours(struct server *server);
 void reported_settle(struct client *client, struct server *server,
                      const struct guc_pending *changes);
 /* Appends what the client has not heard. True: there is something. */
-bool reported_tell_more(struct client *client, struct server *server, struct buffer *out);
+COLD bool reported_tell_more(struct client *client, struct server *server, struct buffer *out);
 static inline bool reported_tell(struct client *client, struct server *server, struct buffer *out)
 {
     return client->heard != server->reported && reported_tell_more(client, server, out);

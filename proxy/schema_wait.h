@@ -9,11 +9,12 @@
 #ifndef PGSHUNT_PROXY_SCHEMA_WAIT_H
 #define PGSHUNT_PROXY_SCHEMA_WAIT_H
 
+#include "pgshunt/error.h"
 #include "proxy/client.h"
 
 /* The plan says that it needs to know more. True: the client waits (state WAITING) and its session
  * goes on by itself; false: nothing newer is to be had, the plan stands as it is. */
-bool schema_wait(struct client *client, enum schema_need need);
+COLD bool schema_wait(struct client *client, enum schema_need need);
 void schema_wait_cancel(struct client *client); /* also when it does not wait */
 
 #endif

@@ -24,6 +24,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "pgshunt/error.h"
 #include "pgshunt/scram.h"
 #include "proxy/conn.h"
 #include "proxy/guc.h"
@@ -168,14 +169,14 @@ struct server {
  * pool's budget has been given back. */
 struct server *server_start(struct pool *pool);
 /* Ends it: out of its pool, budget given back, its client (if any) told by client_lost_server(). */
-void server_close(struct server *server, const char *reason);
+COLD void server_close(struct server *server, const char *reason);
 /* As server_close, because the server has gone or said its last words: counts against its node. */
-void server_broke(struct server *server, const char *reason);
+COLD void server_broke(struct server *server, const char *reason);
 /* As server_close, but the client is not told: it has been already. */
-void server_drop(struct server *server, const char *reason);
+COLD void server_drop(struct server *server, const char *reason);
 
 /* Frees one that is on no event loop and in no pool's books. */
-void server_discard(struct server *server);
+COLD void server_discard(struct server *server);
 
 struct expect *server_expect(struct server *server, enum expect_kind kind);
 struct expect_more *expect_more(struct expect *expect); /* made when it is not there */
@@ -201,19 +202,19 @@ void server_expect_pop(struct server *server);
 void server_expect_release(struct server *server, struct expect *expect); /* what it owns */
 /* Drops everything awaited before the next SYNC (Postgres skips to it after an error); undoes what
  * the dropped entries had announced. */
-void server_expect_skip(struct server *server);
-void server_expect_clear(struct server *server);
+COLD void server_expect_skip(struct server *server);
+COLD void server_expect_clear(struct server *server);
 /* Takes back the last one: the server has said that it ignores what it was sent for. */
-void server_expect_unsend(struct server *server);
+COLD void server_expect_unsend(struct server *server);
 
 void server_forget_prepared(struct server *server); /* DISCARD ALL, DEALLOCATE ALL */
 /*
  * It has no client any more and may carry a session's leavings: rolls back, DISCARD ALL, then to its
  * pool. It stays ACTIVE meanwhile. Closed if anything is in the way.
  */
-void server_reset(struct server *server);
+COLD void server_reset(struct server *server);
 /* While it is being reset: a ReadyForQuery came, all that is awaited has, or there was an error. */
-void server_reset_step(struct server *server);
+COLD void server_reset_step(struct server *server);
 
 const char *server_state_name(enum server_state state);
 

@@ -17,6 +17,7 @@
 #ifndef PGSHUNT_PROXY_SESSION_H
 #define PGSHUNT_PROXY_SESSION_H
 
+#include "pgshunt/error.h"
 #include "pgshunt/wire.h"
 #include "proxy/client.h"
 
@@ -38,11 +39,11 @@ void session_begin_request(struct client *client);
 void session_follow_schema(struct client *client); /* takes the newest snapshot */
 /* Takes the newest configuration and map. Where it has servers, or a transaction, only if its shards are where
  * they were: else false, or (closed) its database is gone. */
-bool session_follow(struct client *client);
+COLD bool session_follow(struct client *client);
 /* The same in a batch of the extended protocol, while nothing of it is on a server. */
-void session_follow_in_batch(struct client *client);
+COLD void session_follow_in_batch(struct client *client);
 /* Idle in a transaction: its servers are given up, and it has failed. */
-void session_roll_back(struct client *client);
+COLD void session_roll_back(struct client *client);
 void session_end_request(struct client *client);
 void session_count_request(struct client *client); /* for the statistics: it is answered */
 /* Servers the client does not need to keep go back to their pools. */
@@ -50,31 +51,31 @@ void session_release_servers(struct client *client);
 /* Gives back what the request has borrowed, and forgets it; `again` and `settings` are the caller's. */
 void session_drop_request(struct client *client);
 /* Processes a request's bytes again after its server was lost; `avoid` is the node that failed. */
-void session_repeat(struct client *client, const struct buffer *again, int attempts,
-                    struct node *avoid);
+COLD void session_repeat(struct client *client, const struct buffer *again, int attempts,
+                         struct node *avoid);
 /* Whether it can be asked again from the start without the client's noticing. */
 bool session_may_repeat(const struct client *client, const struct prepared *prepared);
 /* Asks again what was found to need it (request.repeat). */
-void session_ask_again(struct client *client);
+COLD void session_ask_again(struct client *client);
 /* A participant died in the middle: the request and the transaction fail. */
-void session_lost_server(struct client *client, struct server *server, const char *reason);
+COLD void session_lost_server(struct client *client, struct server *server, const char *reason);
 /* An error of our own for the request: also fails the transaction, in the way Postgres would. */
-void session_refuse(struct client *client, const struct pg_error *error);
+COLD void session_refuse(struct client *client, const struct pg_error *error);
 /* An error that a server's loss caused: the transaction's state has been set already. */
-void session_fail(struct client *client, const struct pg_error *error);
+COLD void session_fail(struct client *client, const struct pg_error *error);
 /* Status byte the client is told in ReadyForQuery. */
 char session_status(const struct client *client);
 void session_ready(struct client *client); /* sends ReadyForQuery and ends the request */
 
 /* A message of impossible length ends the session: true. */
-bool session_refuse_unusual_length(struct client *client, char type, uint32_t length);
+COLD bool session_refuse_unusual_length(struct client *client, char type, uint32_t length);
 static inline bool session_refuse_length(struct client *client, char type, uint32_t length)
 {
     bool usual = length >= 4 && length <= WIRE_SMALL_MESSAGE_MAX;
     return !usual && session_refuse_unusual_length(client, type, length);
 }
 /* ... and one that does not belong between the rows of a COPY. */
-void session_copy_refuse(struct client *client, char type);
+COLD void session_copy_refuse(struct client *client, char type);
 
 /* ---- session_seen.c ---- */
 
@@ -150,14 +151,14 @@ void extended_synced(struct client *client);
 /* ... for one that has others behind it (else false); `kept`: its bytes in request.again. */
 bool extended_passed(struct client *client, size_t kept);
 void extended_free(struct client *client);
-void extended_refuse(struct client *client, const struct pg_error *error);
-void extended_fail(struct client *client, const struct pg_error *error);
+COLD void extended_refuse(struct client *client, const struct pg_error *error);
+COLD void extended_fail(struct client *client, const struct pg_error *error);
 /* Forgets the batch under way (it will be processed again). */
 void extended_reset(struct client *client);
 /* A COPY FROM STDIN has begun: Postgres drops what was sent behind the Execute up to now. */
-void extended_copy_in(struct client *client, struct server *server);
+COLD void extended_copy_in(struct client *client, struct server *server);
 /* A server answered a message of the batch with an error. */
-void extended_server_error(struct client *client);
+COLD void extended_server_error(struct client *client);
 /* The fan-out that was one Execute of the batch is over. */
 void extended_scatter_done(struct client *client, bool failed);
 /* SQL's DEALLOCATE of a name made by Parse. False: there is none. */
@@ -171,7 +172,7 @@ void extended_undefine(struct client *client, const char *name);
 const char *extended_name_of(const struct client *client, const struct prepared *prepared,
                              uint32_t hash);
 /* Ahead of an end of the session: what the batch was asked is answered. False: try again later. */
-bool extended_answer_all(struct client *client);
+COLD bool extended_answer_all(struct client *client);
 /* Undo of its Close: the Close was skipped. */
 void extended_restore(struct client *client, const char *name, struct prepared *prepared);
 void extended_close_portals(struct client *client); /* their transaction is over */
@@ -196,7 +197,7 @@ void transaction_becomes_block(struct client *client, const struct statement *be
 /* The transaction ended, on all its servers. */
 void transaction_end(struct client *client, bool committed);
 /* COMMIT or ROLLBACK AND CHAIN: the next one, of the same kind, has begun where this one was. */
-void transaction_chain(struct client *client, bool committed);
+COLD void transaction_chain(struct client *client, bool committed);
 struct savepoint *transaction_savepoint(struct transaction *tx, const char *name); /* or NULL */
 void transaction_add_savepoint(struct transaction *tx, const char *name);
 void transaction_release_savepoint(struct transaction *tx, const char *name);

@@ -394,6 +394,13 @@ static void tick(uv_timer_t *timer)
         drain(worker, now);
 }
 
+/* Out of line: once in a turn, and asked for everywhere. */
+int64_t worker_read_clock(struct worker *worker)
+{
+    worker->now = clock_us();
+    return worker->now;
+}
+
 struct arena *worker_arena_take(struct worker *worker)
 {
     if (worker->nspare_arenas)

@@ -205,11 +205,10 @@ uint64_t worker_random(struct worker *worker);
 uint32_t worker_secret(struct worker *worker);
 /* clock_us, read once in each turn of the event loop: for statistics and idle times. What has to be
  * ordered against other threads' clocks takes clock_us() itself. */
+COLD int64_t worker_read_clock(struct worker *worker);
 static inline int64_t worker_now(struct worker *worker)
 {
-    if (!worker->now)
-        worker->now = clock_us();
-    return worker->now;
+    return worker->now ? worker->now : worker_read_clock(worker);
 }
 
 /*

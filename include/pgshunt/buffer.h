@@ -10,6 +10,7 @@
 #ifndef PGSHUNT_BUFFER_H
 #define PGSHUNT_BUFFER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -37,7 +38,8 @@ static inline void buffer_append(struct buffer *buf, const void *bytes, size_t l
 {
     if (!len)
         return;
-    memcpy(buf->cap - buf->end >= len ? buf->data + buf->end : buffer_reserve(buf, len), bytes,
+    bool fits = buf->cap - buf->end >= len;
+    memcpy(__builtin_expect(fits, true) ? buf->data + buf->end : buffer_reserve(buf, len), bytes,
            len);
     buf->end += len;
 }

@@ -21,5 +21,8 @@ struct pg_error {
 };
 
 #define MUST_CHECK __attribute__((warn_unused_result))
+/* For what happens rarely: the compiler lays out the ways to it, and its code, apart from what every
+ * statement runs through, whose code then fits into the CPU's first cache beside the kernel's. */
+#define COLD __attribute__((cold))
 
 #endif

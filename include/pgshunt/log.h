@@ -13,6 +13,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "pgshunt/error.h"
+
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARNING, LOG_ERROR };
 enum log_format { LOG_FORMAT_LOGFMT, LOG_FORMAT_JSON };
 
@@ -29,8 +31,8 @@ void log_configure(enum log_level level, enum log_format format);
 /* Name shown in the lines of this thread ("worker 1", "monitor"). */
 void log_thread_name(const char *name);
 bool log_enabled(enum log_level level);
-void log_write(enum log_level level, const char *message, const struct log_field *fields,
-               int count);
+COLD void log_write(enum log_level level, const char *message, const struct log_field *fields,
+                    int count);
 
 #define log_event(level, message, ...)                                                             \
     do {                                                                                           \

@@ -72,8 +72,8 @@ void wire_put_describe(struct buffer *buf, char kind, const char *name);
 void wire_put_ready(struct buffer *buf, char status);
 void wire_put_complete(struct buffer *buf, const char *tag);
 void wire_put_parameter_status(struct buffer *buf, const char *name, const char *value);
-void wire_put_error(struct buffer *buf, const struct pg_error *error);
-void wire_put_notice(struct buffer *buf, const struct pg_error *notice);
+COLD void wire_put_error(struct buffer *buf, const struct pg_error *error);
+COLD void wire_put_notice(struct buffer *buf, const struct pg_error *notice);
 
 /* A text-format result of the proxy's own (console, SHOW, EXPLAIN). */
 struct wire_column {
