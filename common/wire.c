@@ -61,7 +61,7 @@ void wire_put64(struct buffer *buf, int64_t value)
 
 void wire_put_cstring(struct buffer *buf, const char *text)
 {
-    buffer_append(buf, text, strlen(text) + 1);
+    buffer_append(buf, text, *text ? strlen(text) + 1 : 1);
 }
 
 void wire_put_bytes(struct buffer *buf, const void *bytes, size_t len)
@@ -287,8 +287,10 @@ int64_t wire_read64(struct wire_reader *reader)
 
 const char *wire_read_cstring(struct wire_reader *reader)
 {
-    size_t left = wire_left(reader);
-    const char *zero = reader->bad || !left ? NULL : memchr(reader->at, 0, left);
+    size_t left = reader->bad ? 0 : wire_left(reader);
+    const char *zero = NULL;
+    if (left) /* most names are empty: that costs no call */
+        zero = *reader->at ? memchr(reader->at, 0, left) : reader->at;
     if (!zero) {
         reader->bad = true;
         return "";

@@ -365,30 +365,6 @@ enum reach batch_reach(struct client *client, unsigned shard, enum node_class cl
 
 /* ---- statements ---- */
 
-bool batch_is_session_statement(const struct prepared *prepared)
-{
-    if (prepared->statements.count != 1)
-        return false;
-    const struct statement *statement = prepared->statements.items[0];
-    switch ((int)statement->kind) {
-    case STMT_BEGIN:
-    case STMT_COMMIT:
-    case STMT_ROLLBACK:
-    case STMT_SAVEPOINT:
-    case STMT_RELEASE:
-    case STMT_ROLLBACK_TO:
-    case STMT_PREPARE:
-    case STMT_DEALLOCATE:
-    case STMT_LISTEN:
-    case STMT_UNLISTEN:
-        return true;
-    case STMT_QUERY:
-        return listen_is_question(statement);
-    default:
-        return statement_is_own(statement);
-    }
-}
-
 bool batch_too_many(struct client *client, const struct prepared *more)
 {
     const struct names *names = &client->extended->names;

@@ -23,9 +23,13 @@ uint32_t batch_path(const struct client *client)
 
 uint64_t batch_judge(const struct client *client)
 {
-    const uint64_t parts[] = {(uint64_t)(uintptr_t)client->account, client->schema_version,
-                              client->guc ? client->guc->hash : 0};
-    return XXH3_64bits(parts, sizeof parts) | 1;
+    uint64_t account = (uint64_t)(uintptr_t)client->account;
+    uint64_t settings = client->guc ? client->guc->hash : 0;
+    /* Asked for with every Parse: spread far apart by odd numbers, which is enough for few accounts and
+     * versions, beside what is a hash already. */
+    return (account * 0x9e3779b97f4a7c15u ^ client->schema_version * 0xc2b2ae3d27d4eb4fu ^
+            settings) |
+           1;
 }
 
 /* ---- held Parses ---- */

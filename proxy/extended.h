@@ -15,6 +15,7 @@
 #define PGSHUNT_PROXY_EXTENDED_H
 
 #include "pgshunt/buffer.h"
+#include "pgshunt/error.h"
 #include "pgshunt/wire.h"
 #include "proxy/names.h"
 #include "proxy/session.h"
@@ -76,6 +77,12 @@ struct incoming {
     size_t rest_len;
 };
 
+/* For the server as the client has sent it. */
+static inline void incoming_pass_on(struct buffer *out, const struct incoming *message)
+{
+    buffer_append(out, message->body - WIRE_HEADER, WIRE_HEADER + message->len);
+}
+
 struct extended *extended_of(struct client *client); /* made when it is not there */
 
 /* ---- batch.c ---- */
@@ -89,10 +96,10 @@ void batch_send_early(struct client *client);
 /* Answers of our own that nothing of the server's stands in front of. */
 void batch_emit_heads(struct client *client);
 void batch_answer_simple(struct client *client, char type);
-void batch_refuse(struct client *client, const char *sqlstate, const char *message);
-void batch_malformed(struct client *client);
+COLD void batch_refuse(struct client *client, const char *sqlstate, const char *message);
+COLD void batch_malformed(struct client *client);
 /* A Describe or Close of neither a statement nor a portal. */
-void batch_refuse_subtype(struct client *client, const char *message, int subtype);
+COLD void batch_refuse_subtype(struct client *client, const char *message, int subtype);
 void batch_free(struct extended *ext, bool undo);
 /* The batch is sent, and the next one begins before it is answered. */
 void batch_begin_behind(struct extended *ext);
@@ -113,8 +120,6 @@ void batch_define(struct client *client, const char *name, struct prepared *prep
 struct prepared *batch_find_statement(struct client *client, const char *name);
 struct portal *batch_portal(struct client *client, const char *name); /* or NULL */
 struct portal *batch_find_portal(struct client *client, const char *name);
-/* Transaction control, and what concerns pgshunt itself: never needs a server to be parsed. */
-bool batch_is_session_statement(const struct prepared *prepared);
 /* An Execute for the batch's server. */
 struct expect *batch_execute(struct client *client, const char *portal, int32_t max_rows,
                              struct prepared *prepared, bool write);
@@ -126,8 +131,8 @@ bool batch_refuse_failed(struct client *client, const struct prepared *prepared)
 /* ---- own_portals.c: statements of the session's own, and what a failed transaction takes ---- */
 
 /* What Postgres refuses before it looks into a Bind's values. True: so it was. */
-bool own_refuses_bind(struct client *client, const struct prepared *prepared,
-                      const struct wire_bind *bind);
+COLD bool own_refuses_bind(struct client *client, const struct prepared *prepared,
+                           const struct wire_bind *bind);
 void own_bind(struct client *client, struct prepared *prepared, const struct wire_bind *bind);
 /* Of a statement; true: answered without a server. */
 bool own_describe(struct client *client, const struct prepared *prepared);
@@ -214,7 +219,7 @@ enum reach batch_reach_for_description(struct client *client, struct prepared *p
 void batch_settle(struct client *client);
 /* True if leaving the batch's server would commit a part of what must be one transaction. */
 bool batch_leaves_writes(const struct client *client);
-enum reach batch_refuse_two_shards(struct client *client);
+COLD enum reach batch_refuse_two_shards(struct client *client);
 
 /* ---- extended_bind.c and extended_run.c: messages; false: try again later ---- */
 

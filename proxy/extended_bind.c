@@ -103,7 +103,7 @@ static void define(struct client *client, const char *name, struct prepared *pre
         prepared_ref(older);
     batch_define(client, name, prepared);
     bool empty = !prepared->statements.count;
-    if (batch_is_session_statement(prepared) || (empty && batch_fails_alone(client)))
+    if (prepared->own || (empty && batch_fails_alone(client)))
         answer_local(client, name, older);
     else
         batch_hold_parse(client, name, prepared, older);
@@ -147,6 +147,10 @@ bool extended_parse(struct client *client, const struct incoming *message)
 static void put_bind(struct buffer *out, const struct wire_bind *bind, const char *statement,
                      const struct incoming *message)
 {
+    if (!*statement && !*bind->statement) {
+        incoming_pass_on(out, message);
+        return;
+    }
     const char *after = bind->statement + strlen(bind->statement) + 1;
     size_t begin = wire_begin(out, 'B');
     wire_put_cstring(out, bind->portal);
@@ -221,7 +225,7 @@ static bool bind_direct(struct client *client, const struct incoming *message, e
     struct extended *ext = client->extended;
     bool named = batch_is_named(bind->statement);
     enum node_class class = plan->node;
-    if (!explains_next(client, prepared))
+    if (!prepared->plain && !explains_next(client, prepared))
         return false;
     bool in_block = client->tx && !client->tx->implicit;
     if (class == NODE_CLASS_REPLICA && !ext->server && !in_block &&
@@ -242,6 +246,8 @@ static bool bind_direct(struct client *client, const struct incoming *message, e
     struct portal *portal = names_open(&ext->names, bind->portal, PORTAL_SERVER, prepared);
     portal->shard = plan->shard;
     portal->write = plan->write;
+    if (prepared->plain)
+        return true;
     portal->settings = statement_set_configs(prepared, params);
     statement_explain_rows(client,
                            prepared->statements.count ? prepared->statements.items[0] : NULL, plan,
@@ -346,11 +352,11 @@ bool extended_bind(struct client *client, const struct incoming *message)
     if (!prepared || (in_failed_transaction(client) && own_refuses_bind(client, prepared, &bind)) ||
         batch_refuse_failed(client, prepared) || batch_too_many(client, NULL))
         return true;
-    if (batch_is_session_statement(prepared)) {
+    if (prepared->own) {
         own_bind(client, prepared, &bind);
         return true;
     }
-    if (is_about_cursor(client, prepared)) {
+    if (!prepared->plain && is_about_cursor(client, prepared)) {
         bind_cursor(client, &bind, prepared);
         return true;
     }

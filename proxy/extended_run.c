@@ -127,7 +127,7 @@ static bool describe_portal(struct client *client, const struct incoming *messag
     enum reach reached = batch_reach(client, portal->shard, NODE_CLASS_REPLICA);
     if (reached != REACH_READY)
         return reached == REACH_FAILED;
-    wire_put_describe(&ext->out, 'P', name);
+    incoming_pass_on(&ext->out, message);
     server_expect(ext->server, EXPECT_DESCRIBE);
     return true;
 }
@@ -137,7 +137,7 @@ bool extended_describe(struct client *client, const struct incoming *message)
     struct wire_reader reader = wire_reader(message->body, message->len);
     int kind = wire_read8(&reader);
     const char *name = wire_read_cstring(&reader);
-    if (reader.bad) {
+    if (reader.bad || wire_left(&reader)) {
         batch_malformed(client);
         return true;
     }

@@ -7,15 +7,21 @@
 
 #include "pgshunt/arena.h"
 
+/* The unnamed ones are the most. */
+static size_t length(const char *name)
+{
+    return *name ? strlen(name) : 0;
+}
+
 /* Shared texts count for each who holds them: a limit that nobody can get around. */
 static size_t statement_cost(const struct client_statement *statement)
 {
-    return sizeof *statement + strlen(statement->name) + statement->prepared->arena.total;
+    return sizeof *statement + length(statement->name) + statement->prepared->arena.total;
 }
 
 static size_t portal_cost(const struct portal *portal)
 {
-    return sizeof *portal + strlen(portal->name) + portal->bind.cap;
+    return sizeof *portal + length(portal->name) + portal->bind.cap;
 }
 
 /* The unnamed ones, which most drivers use, stand outside the hashes and share one name. */
@@ -70,6 +76,10 @@ void names_define(struct names *names, const char *name, struct prepared *prepar
     struct client_statement *statement = find_statement(names, name);
     if (!statement) {
         add_statement(names, name, prepared);
+        return;
+    }
+    if (statement->prepared == prepared) { /* most who parse without names parse the same again */
+        prepared_unref(names->table, prepared);
         return;
     }
     names->memory -= statement_cost(statement);

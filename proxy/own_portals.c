@@ -189,7 +189,7 @@ bool own_describe(struct client *client, const struct prepared *prepared)
     struct buffer bytes = {0};
     if (describe_in_failure(client, prepared))
         return true;
-    if (!batch_is_session_statement(prepared))
+    if (!prepared->own)
         return false;
     if (in_failed_transaction(client)) {
         batch_refuse(client, "25P02", ABORTED);

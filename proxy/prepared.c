@@ -7,6 +7,7 @@
 #include <xxhash.h>
 
 #include "proxy/listen.h"
+#include "proxy/session.h"
 
 #define UNUSED_MAX 256 /* entries kept that nobody holds */
 #define UNUSED_SIZE_MAX                                                                            \
@@ -43,6 +44,31 @@ static bool is_plain(const struct statement_list *list)
                             !(statement->facts & FACT_SESSION) && !listen_is_question(statement));
 }
 
+/* Transaction control, and what concerns pgshunt itself. */
+static bool is_own(const struct statement_list *list)
+{
+    if (list->count != 1)
+        return false;
+    const struct statement *statement = list->items[0];
+    switch ((int)statement->kind) {
+    case STMT_BEGIN:
+    case STMT_COMMIT:
+    case STMT_ROLLBACK:
+    case STMT_SAVEPOINT:
+    case STMT_RELEASE:
+    case STMT_ROLLBACK_TO:
+    case STMT_PREPARE:
+    case STMT_DEALLOCATE:
+    case STMT_LISTEN:
+    case STMT_UNLISTEN:
+        return true;
+    case STMT_QUERY:
+        return listen_is_question(statement);
+    default:
+        return statement_is_own(statement);
+    }
+}
+
 static struct prepared *add_entry(struct prepared_table *table, const struct prepared_key *key,
                                   const char *sql, const uint32_t *types, int ntypes)
 {
@@ -55,6 +81,7 @@ static struct prepared *add_entry(struct prepared_table *table, const struct pre
         memcpy(prepared->types, types, sizeof *types * (size_t)ntypes);
     prepared->ntypes = ntypes;
     prepared->statements = statement_parse(prepared->sql, &prepared->arena);
+    prepared->own = is_own(&prepared->statements);
     prepared->plain = is_plain(&prepared->statements);
     prepared_name(key, prepared->server_name);
     HASH_ADD(hh, table->entries, key, sizeof prepared->key, prepared);

@@ -43,6 +43,7 @@ struct prepared {
     int ntypes;
     struct arena arena; /* owns text, types and the parsed statements */
     struct statement_list statements;
+    bool own;   /* transaction control and what concerns pgshunt itself: no server need parse it */
     bool plain; /* one query or none, and nothing it does is the session's business (pipeline.c) */
     struct list_node unused; /* on the table's list while nobody holds it */
     uint64_t
