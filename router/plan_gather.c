@@ -398,16 +398,14 @@ static const char *reason(struct planner *p)
     return arena_strndup(p->arena, message, len);
 }
 
-/* A value of the table's key tells the shard, if its bytes are those that the shards have hashed. */
+/* A value of the table's key tells the shard. */
 static const struct keyspace *edge_keyspace(const struct gathering *g,
                                             const struct rewrite_edge *edge)
 {
     const struct planner *p = g->p;
     const struct schema_relation *relation = g->rewrite.tables[edge->table].relation;
     const struct table_rule *rule = plan_rule(p, relation->schema, relation->name);
-    const struct route_session *session = p->input->session;
-    if (rule->class != TABLE_SHARDED || rule->nparts || !same_name(rule->key, edge->column) ||
-        (rule->keyspace->type == KEY_TEXT && session && session->foreign_encoding))
+    if (rule->class != TABLE_SHARDED || rule->nparts || !same_name(rule->key, edge->column))
         return NULL;
     return rule->keyspace;
 }
@@ -420,6 +418,14 @@ static bool is_steady(const struct planner *p)
     return !p->plan->write && !(session && session->in_transaction);
 }
 
+/* Values travel in the client's encoding, which may not have every character that is there. */
+static bool may_travel(const struct planner *p, uint32_t type)
+{
+    const struct route_session *session = p->input->session;
+    bool text = type == OID_TEXT || type == OID_VARCHAR || type == OID_BPCHAR;
+    return !text || !session || !session->foreign_encoding;
+}
+
 static void fill_edges(struct gathering *g, struct gather_plan *gather)
 {
     struct gather_edge *edges = arena_array(g->p->arena, struct gather_edge, g->rewrite.nedges + 1);
@@ -427,19 +433,19 @@ static void fill_edges(struct gathering *g, struct gather_plan *gather)
     for (int i = 0; i < g->rewrite.nedges; i++) {
         const struct rewrite_edge *from = &g->rewrite.edges[i];
         const struct schema_relation *relation = g->rewrite.tables[from->table].relation;
-        if (from->source < 0 && !is_steady(g->p))
+        uint32_t type = schema_column(relation, from->column)->type_oid;
+        if ((from->source < 0 && !is_steady(g->p)) || !may_travel(g->p, type))
             continue;
         gather->steady |= from->source < 0;
-        edges[gather->nedges++] =
-            (struct gather_edge){.table = from->table,
-                                 .mention = from->mention,
-                                 .column = from->column,
-                                 .type = schema_column(relation, from->column)->type_oid,
-                                 .source = from->source,
-                                 .source_name = from->source_name,
-                                 .source_column = from->source_column,
-                                 .rows = from->rows,
-                                 .keyspace = edge_keyspace(g, from)};
+        edges[gather->nedges++] = (struct gather_edge){.table = from->table,
+                                                       .mention = from->mention,
+                                                       .column = from->column,
+                                                       .type = type,
+                                                       .source = from->source,
+                                                       .source_name = from->source_name,
+                                                       .source_column = from->source_column,
+                                                       .rows = from->rows,
+                                                       .keyspace = edge_keyspace(g, from)};
     }
 }
 

@@ -241,6 +241,17 @@ def test_in_a_transaction_only_what_has_come_decides(large):
     app.cursor().execute("ROLLBACK")
 
 
+def test_values_that_the_clients_encoding_does_not_have(large):
+    _, app, one = large
+    sql = "SELECT count(*) FROM notes n JOIN items i ON i.label = n.body WHERE n.id > 90"
+    for side in (app, one):
+        side.cursor().execute("INSERT INTO notes VALUES (1000, U&'\\017E'), (1001, 'label 4')")
+    assert semijoins(app, sql)[0] and fetch(app, sql) == fetch(one, sql)
+    app.cursor().execute("SET client_encoding TO LATIN1")
+    assert not semijoins(app, sql)[0] and fetch(app, sql) == fetch(one, sql)
+    app.cursor().execute("RESET client_encoding")
+
+
 def test_the_limits(large):
     proxy, app, one = large
     sql = "SELECT count(*) FROM items i JOIN orders o ON o.item = i.id WHERE i.id < 50"
