@@ -27,6 +27,9 @@ MUST_CHECK bool clean_slot(struct db *db, const char *name, struct db_error *err
  */
 MUST_CHECK bool clear_shard(struct reshard *reshard, const struct moves *moves, unsigned shard,
                             int64_t rate);
+/* Deletes what has come from `source` to this table of `target`, while nothing of it counts there; ghost keys stay. */
+MUST_CHECK bool clear_table(struct reshard *reshard, unsigned source, unsigned target,
+                            const struct move_table *table);
 /* Forgets the ghost keys of the moves' buckets there, which the shard owns. */
 MUST_CHECK bool clear_ghost_keys(struct reshard *reshard, const struct moves *moves,
                                  unsigned shard);

@@ -16,7 +16,8 @@ struct clearing {
     const char *ghost; /* its table of ghost keys; NULL: there is none */
     struct move_tables tables;
     int64_t rate;
-    bool keep_rows; /* only ghost keys */
+    bool keep_rows;       /* only ghost keys */
+    const unsigned *from; /* only what came from this shard; NULL: whatever it is */
     const char *
         *delete; /* statements of a batch, one for each table of the keyspace; NULL ends them */
     const char *forget; /* ... of its ghost keys; NULL: there are none */
@@ -49,6 +50,8 @@ static bool is_meant(const struct clearing *clearing, const PGresult *rows, int 
     if (!move_bucket(clearing->keyspace, parts, no_oids, &bucket))
         return false;
     const struct move *move = moves_find(clearing->moves, clearing->keyspace, bucket);
+    if (clearing->from)
+        return move && move->source == *clearing->from && move->target == clearing->shard;
     return move && (move->source == clearing->shard || move->target == clearing->shard);
 }
 
@@ -352,4 +355,38 @@ bool clear_ghost_keys(struct reshard *reshard, const struct moves *moves, unsign
     struct clearing clearing = {
         .reshard = reshard, .moves = moves, .shard = shard, .keep_rows = true};
     return clear(&clearing);
+}
+
+/* Whether all its rows there have come, or come, from one shard: none is the target's own. */
+static bool is_all_from(const struct clearing *clearing)
+{
+    for (int i = 0; i < clearing->moves->count; i++) {
+        const struct move *move = &clearing->moves->items[i];
+        if (move->keyspace == clearing->keyspace && move->target == clearing->shard &&
+            move->source != *clearing->from)
+            return false;
+    }
+    return !clearing->moves->tables && !shardmap_buckets_of(clearing->keyspace, clearing->shard);
+}
+
+bool clear_table(struct reshard *reshard, unsigned source, unsigned target,
+                 const struct move_table *table)
+{
+    struct clearing clearing = {.reshard = reshard,
+                                .moves = &reshard->moves,
+                                .shard = target,
+                                .from = &source,
+                                .keyspace = table->rule->keyspace};
+    bool good = open_session(&clearing);
+    const struct move_table *there =
+        good ? tables_find(&clearing.tables, table->schema, table->name) : NULL;
+    if (there && is_all_from(&clearing)) {
+        good = run(&clearing, RESHARD_TEXT(reshard, "TRUNCATE %s", there->relation));
+    } else if (there) {
+        clearing.tables = (struct move_tables){.items = (struct move_table *)there, .count = 1};
+        prepare_statements(&clearing);
+        good = clear_rest(&clearing);
+    }
+    db_close(clearing.db);
+    return good;
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "resharder/clean.h"
 #include "resharder/copy_internal.h"
 
 #define JOBS 4
@@ -43,6 +44,27 @@ bool copy_has_begun(struct reshard *reshard, struct db *target, unsigned source,
     *begun = rows && PQgetvalue(rows, 0, 0)[0] == 't';
     PQclear(rows);
     return rows != NULL;
+}
+
+bool copy_empty(struct reshard *reshard, unsigned source, unsigned target,
+                const struct move_tables *tables)
+{
+    for (int i = 0; i < tables->count; i++) {
+        const struct move_table *table = &tables->items[i];
+        struct db *db = table->nprimary ? NULL : reshard_primary(reshard, target);
+        if (table->nprimary)
+            continue;
+        if (!db || !clear_table(reshard, source, target, table))
+            return false;
+        for (int leaf = 0; leaf < table->nleaves; leaf++)
+            if (!db_run(
+                    db, RESHARD_QUERY_MS, &reshard->error,
+                    "DELETE FROM pgshunt.chunk WHERE job = $1 AND source = $2 AND relation = $3", 3,
+                    reshard->request->job, shardmap_shard_name(reshard->map, source),
+                    table->leaves[leaf].relation))
+                return false;
+    }
+    return true;
 }
 
 /* ---- sessions ---- */
@@ -233,7 +255,7 @@ static void plan_keys(const struct copy_run *run, struct copy_queue *queue, int 
 /* Where rows cannot be told apart, those that are there cannot be told from those that are missing. */
 static bool can_go_on(struct reshard *reshard, const struct copy_source *source)
 {
-    for (int i = 0; i < source->tables->count && source->pass > 1; i++)
+    for (int i = 0; i < source->tables->count && source->pass > 1 && !source->emptied; i++)
         if (!source->tables->items[i].nprimary) {
             reshard->error = (struct db_error){
                 .sqlstate = "0A000",

@@ -30,6 +30,8 @@ struct copy_source {
     const char *snapshot;             /* its name */
     int pass;                         /* 1: the first */
     const char *oldest;               /* pass > 1: xmin of the first snapshot */
+    bool
+        emptied; /* pass > 1: tables without a primary key were emptied (copy_empty()), and are copied anew */
 };
 
 enum copy_wish { COPY_GO, COPY_REST, COPY_LEAVE };
@@ -48,6 +50,12 @@ MUST_CHECK bool copy_prepare(struct db *target, struct db_error *error);
 /* Forgets what was copied from the source to this target. */
 MUST_CHECK bool copy_forget(struct reshard *reshard, struct db *target, unsigned source,
                             struct db_error *error);
+/*
+ * Rows without a primary key cannot be told from those that are missing: of such tables, removes from the target what came
+ * from the source, and forgets that it was copied. At the position of the snapshot that they are copied under then.
+ */
+MUST_CHECK bool copy_empty(struct reshard *reshard, unsigned source, unsigned target,
+                           const struct move_tables *tables);
 /* Whether any chunk of the source is there. */
 MUST_CHECK bool copy_has_begun(struct reshard *reshard, struct db *target, unsigned source,
                                bool *begun, struct db_error *error);

@@ -24,6 +24,7 @@ struct run_source {
     struct snapshot snapshot; /* pg NULL: none */
     int pass;                 /* that the snapshot has begun */
     char oldest[32];          /* xmin of the first snapshot */
+    bool emptied;             /* under this snapshot: tables without a primary key */
 };
 
 struct run_copy {
@@ -137,6 +138,7 @@ static bool take_snapshot(struct run_copy *run, struct run_source *source)
     struct reshard *reshard = run->reshard;
     char xmin[32];
     snapshot_drop(&source->snapshot);
+    source->emptied = false;
     if (!next_pass(run, source) ||
         !snapshot_take(reshard, source->shard, "copy", &source->snapshot, &reshard->error) ||
         !read_xmin(run, source, xmin, sizeof xmin) ||
@@ -167,6 +169,21 @@ static bool catch_up(struct run_copy *run)
     return health == STREAMS_FINISHED;
 }
 
+/* What cannot go on begins anew: only that. */
+static bool empty_tables(struct run_copy *run)
+{
+    for (int i = 0; i < run->nsources; i++) {
+        struct run_source *source = &run->sources[i];
+        if (source->pass == 1 || source->emptied)
+            continue;
+        for (int t = 0; t < source->ntargets; t++)
+            if (!copy_empty(run->reshard, source->shard, source->targets[t], &source->tables))
+                return false;
+        source->emptied = true;
+    }
+    return true;
+}
+
 /* Snapshots of all sources: those that are still good, and new ones. */
 static bool take_snapshots(struct run_copy *run)
 {
@@ -182,7 +199,7 @@ static bool take_snapshots(struct run_copy *run)
         later = later || source->pass > 1;
     }
     /* A snapshot that this was not done for must not be copied under. */
-    if (!later || catch_up(run))
+    if (!later || (catch_up(run) && empty_tables(run)))
         return true;
     for (int i = 0; i < run->nsources; i++)
         snapshot_drop(&run->sources[i].snapshot);
@@ -190,6 +207,16 @@ static bool take_snapshots(struct run_copy *run)
 }
 
 /* ---- copying ---- */
+
+/* Tables without a primary key would be copied again from their beginning, and perhaps never to their end. */
+static bool can_go_on(const struct run_copy *run)
+{
+    for (int i = 0; i < run->nsources; i++)
+        for (int t = 0; t < run->sources[i].tables.count; t++)
+            if (!run->sources[i].tables.items[t].nprimary)
+                return false;
+    return true;
+}
 
 /*
  * A slot stands still while rows are copied. Before it loses WAL, this pass is given up: the next one begins with what the
@@ -199,7 +226,7 @@ static bool slots_want_to_go_on(struct run_copy *run)
 {
     enum wal_state state = wal_watch(&run->wal);
     bool lately = run->refreshed_ms && db_clock_ms() - run->refreshed_ms < REFRESH_MS;
-    run->refresh = state == WAL_LOW && !lately;
+    run->refresh = state == WAL_LOW && !lately && can_go_on(run);
     return run->refresh || state == WAL_LOST;
 }
 
@@ -233,7 +260,8 @@ static bool copy_once(struct run_copy *run)
                                           .tables = &run->sources[i].tables,
                                           .snapshot = run->sources[i].snapshot.name,
                                           .pass = run->sources[i].pass,
-                                          .oldest = run->sources[i].oldest};
+                                          .oldest = run->sources[i].oldest,
+                                          .emptied = run->sources[i].emptied};
     return copy_run(reshard, sources, run->nsources, &options);
 }
 

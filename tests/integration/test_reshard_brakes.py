@@ -131,3 +131,33 @@ def test_lost_slot(cluster, tmp_path, when):
     assert "lost" in status.stdout + status.stderr and "reshard cancel grow" in status.stdout + status.stderr
     ctl(path, "cancel", "grow")
     assert source.value("SELECT count(*) FROM pg_replication_slots") == target.value("SELECT count(*) FROM users") == 0
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_without_a_primary_key(cluster, tmp_path, others):
+    """A table without one begins anew where the copy was killed, and no row is there twice; where the target has rows of its own, they stay."""
+    source, target = cluster.primaries
+    for node in cluster.primaries:
+        node.sql("CREATE TABLE bare (id bigint, body text); ALTER TABLE bare REPLICA IDENTITY FULL")
+    fill(source, 1500)
+    source.sql("INSERT INTO bare SELECT 1 + g % 900, repeat(md5((g % 7)::text), 30) FROM generate_series(1, 4000) g")
+    space = {"name": "users", "type": "bigint", "tables": [{"name": "users", "key": "id"}, {"name": "bare", "key": "id"}]}
+    path = config(tmp_path, cluster, [space], (1, 1) if others else (1, 0))
+    ranges = (0, 4000) if others else TO_S1
+    own = []
+    if others:  # by weights, the upper half is the target's
+        own = [(key, "own") for key in range(5000, 5400) if in_ranges(key, (8192, 16383))]
+        target.sql("INSERT INTO bare SELECT unnest(%s), 'own'", ([key for key, _ in own],))
+        for table in ("users", "bare"):
+            theirs = [key for key in range(1, 1501) if in_ranges(key, (8192, 16383))]
+            source.sql(f"DELETE FROM {table} WHERE id = ANY (%s)", (theirs,))
+    record_job(path, source, "grow", [("users", *ranges, "s0", "s1")])
+    for _ in range(2):
+        run = Run(path, "--jobs", "2", "--rate", "500kB/s", "--max-load", "off")
+        wait_until(lambda: run.process.poll() is not None or target.value("SELECT to_regclass('pgshunt.chunk') IS NOT NULL") and
+                   target.value("SELECT count(*) FROM pgshunt.chunk WHERE relation LIKE '%bare%'"), 60, "a chunk")
+        run.kill9()
+        source.sql("UPDATE bare SET body = 'new' WHERE id % 5 = 0; DELETE FROM bare WHERE id % 11 = 0; INSERT INTO bare SELECT g, 'more' FROM generate_series(1, 200) g")
+    ctl(path, "run", "grow", "--until-caught-up")
+    wanted = [row for row in source.sql("SELECT id, body FROM bare") if in_ranges(row[0], ranges)]
+    assert len(wanted) > 500 and sorted(target.sql("SELECT id, body FROM bare")) == sorted(wanted + own)
