@@ -347,7 +347,8 @@ static void put_tag(struct scatter *scatter)
     const char *tag = first;
     if (scatter->commits)
         tag = "COMMIT";
-    else if (scatter->merge && scatter->plan->mode == SCATTER_ROWS)
+    else if (scatter->merge &&
+             (scatter->plan->mode == SCATTER_ROWS || strncmp(first, "SELECT ", 7) == 0))
         tag = arena_printf(&scatter->arena, "%s %lld", scatter->encode ? "COPY" : "SELECT",
                            (long long)merge_rows(scatter->merge));
     else if (scatter->plan->mode == SCATTER_UTILITY ||

@@ -572,6 +572,8 @@ void plan_query(struct planner *p, const struct query *query)
 {
     plan_in_gears(p, query);
     plan_hide_ghosts(p);
+    if (p->plan->kind == PLAN_REFUSE)
+        plan_with(p, query);
     if (p->plan->kind == PLAN_REFUSE && !p->nreplace)
         plan_gather(p, query);
     if (p->plan->kind == PLAN_REFUSE)
@@ -711,6 +713,8 @@ bool plan_inner_statement(const struct planner *p, const struct statement *state
     inner.identify = identify;
     plan_in_gears(&inner, statement->query);
     plan_hide_ghosts(&inner);
+    if (plan->kind == PLAN_REFUSE)
+        plan_with(&inner, statement->query);
     if (gather && plan->kind != PLAN_REFUSE)
         plan_refuse_shape(&inner, "A query whose rows are inserted, over several shards");
     if (plan->kind == PLAN_REFUSE && !inner.nreplace)

@@ -131,7 +131,7 @@ static void finish_explain(struct making *m, const struct shard_query *queries, 
 
 /* ---- INSERT: where its rows come from ---- */
 
-static const struct params *take_params(struct planner *p, const struct shard_query *source)
+const struct params *plan_take_params(struct planner *p, const struct shard_query *source)
 {
     const struct params *all = p->input->params;
     if (!all || !source->params)
@@ -159,9 +159,8 @@ static const struct param *place_values(struct planner *p, const struct shard_qu
     return placed;
 }
 
-/* `inner` is part of `source`'s text: its parameters are numbered as the client has them. */
-static void number_as_client(struct planner *p, const struct shard_query *source,
-                             struct shard_query *inner)
+void plan_number_as_client(struct planner *p, const struct shard_query *source,
+                           struct shard_query *inner)
 {
     if (!source->params)
         return;
@@ -181,9 +180,10 @@ static void number_as_client(struct planner *p, const struct shard_query *source
 static bool is_append(const struct plan *plan)
 {
     const struct merge_spec *spec = plan->merge;
-    return plan->kind == PLAN_SCATTER && plan->mode == SCATTER_ROWS && spec && !spec->nsort &&
-           !spec->group && !spec->distinct && spec->limit < 0 && !spec->offset &&
-           !spec->limit_param && !spec->offset_param && !spec->hidden;
+    bool rows = plan->mode == SCATTER_ROWS || plan->mode == SCATTER_WRITE;
+    return plan->kind == PLAN_SCATTER && rows && spec && !spec->nsort && !spec->group &&
+           !spec->distinct && spec->limit < 0 && !spec->offset && !spec->limit_param &&
+           !spec->offset_param && !spec->hidden;
 }
 
 /* Sequences are the first shard's; and a clock or a dice says one thing for all rows. */
@@ -200,11 +200,11 @@ static void number_gather(struct planner *p, const struct shard_query *source,
 {
     for (int i = 0; i < gather->ntables; i++) {
         struct gather_table *table = &gather->tables[i];
-        number_as_client(p, source, &table->create);
-        number_as_client(p, source, &table->make);
-        number_as_client(p, source, &table->source);
+        plan_number_as_client(p, source, &table->create);
+        plan_number_as_client(p, source, &table->make);
+        plan_number_as_client(p, source, &table->source);
         if (table->hides)
-            number_as_client(p, source, &table->hidden);
+            plan_number_as_client(p, source, &table->hidden);
     }
 }
 
@@ -214,7 +214,7 @@ static bool take_sources(struct making *m, const struct shard_query *source,
 {
     struct planner *p = m->p;
     struct change_plan *change = m->change;
-    int count = plan->kind == PLAN_SCATTER && plan->mode == SCATTER_ROWS ? plan->nqueries : 1;
+    int count = is_append(plan) ? plan->nqueries : 1;
     struct shard_query *sources = arena_array(p->arena, struct shard_query, count);
     if (plan->kind == PLAN_DIRECT) {
         sources[0] = (struct shard_query){.shard = plan->shard, .sql = statement->text};
@@ -227,7 +227,7 @@ static bool take_sources(struct making *m, const struct shard_query *source,
         memcpy(sources, plan->queries, sizeof *sources * (size_t)count);
     }
     for (int i = 0; i < count; i++)
-        number_as_client(p, source, &sources[i]);
+        plan_number_as_client(p, source, &sources[i]);
     change->sources = sources;
     change->nsources = count;
     return true;
@@ -265,8 +265,10 @@ static bool plan_sources(struct making *m, const struct shard_query *source)
     if (list.count != 1 || list.items[0]->kind != STMT_QUERY || !list.items[0]->query)
         return false;
     const struct statement *statement = list.items[0];
-    const struct params *params = take_params(p, source);
+    const struct params *params = plan_take_params(p, source);
     bool sharded = plan_inner_statement(p, statement, params, &plan, false, NULL);
+    if (plan.kind == PLAN_SCATTER && plan.mode == SCATTER_WRITE && differs(p, statement))
+        return false;
     if (is_to_be_gathered(p, statement, &plan, sharded))
         plan_inner_statement(p, statement, params, &plan, true, NULL);
     if (plan.needs_schema > p->plan->needs_schema)
@@ -639,7 +641,7 @@ static bool find_apart(struct making *m, const struct shard_query *source)
     struct plan plan = {.kind = PLAN_DIRECT, .node = NODE_CLASS_PRIMARY, .write = true};
     if (list.count != 1 || list.items[0]->kind != STMT_QUERY || !list.items[0]->query)
         return false;
-    plan_inner_statement(p, list.items[0], take_params(p, source), &plan, true, m->relation);
+    plan_inner_statement(p, list.items[0], plan_take_params(p, source), &plan, true, m->relation);
     if (plan.needs_schema > p->plan->needs_schema)
         p->plan->needs_schema = plan.needs_schema;
     return plan.kind == PLAN_SCATTER && plan.mode == SCATTER_GATHER &&

@@ -546,6 +546,13 @@ void plan_select(struct planner *p, const struct query *query);
 void plan_gather(struct planner *p, const struct query *query);
 /* A change that was refused: carries rows from shard to shard. Likewise. */
 void plan_change(struct planner *p, const struct query *query);
+/* A SELECT of what a change in its WITH returns, likewise: done on each shard by itself. */
+void plan_with(struct planner *p, const struct query *query);
+/* The client's values for a text that was made of its own; NULL: not known. */
+const struct params *plan_take_params(struct planner *p, const struct shard_query *source);
+/* `inner` is part of `source`'s text: its parameters are numbered as the client has them. */
+void plan_number_as_client(struct planner *p, const struct shard_query *source,
+                           struct shard_query *inner);
 /* Plans a statement that is part of p's, as one of its own, into `plan`; gathered where it concerns several
  * shards, or (`gather`) in any case, `identify` (or NULL) as in struct planner. Whether it names sharded tables. */
 bool plan_inner_statement(const struct planner *p, const struct statement *statement,

@@ -205,6 +205,18 @@ bool rewrite_apart(const char *text, struct rewrite_apart *apart, struct arena *
 
 /* CREATE TABLE AS, or SELECT INTO, that only makes the table. */
 bool rewrite_no_data(const char *text, struct arena *arena, struct shard_query *out);
+/* WITH cte AS (change) SELECT ..., where the table stands in for what the change returns. */
+struct rewrite_with {
+    const char *cte;
+    const char *schema, *table;
+};
+/* The change, and the SELECT of the table in place of the CTE. False: it has another WITH, or names the table. */
+bool rewrite_with_parts(const char *text, const struct rewrite_with *with, struct arena *arena,
+                        struct shard_query *change, struct shard_query *query);
+/* The statement `text` with these two in it, whose parameters are numbered as params says. */
+bool rewrite_with_whole(const char *text, const struct rewrite_with *with,
+                        const struct shard_query *change, const struct shard_query *query,
+                        struct arena *arena, struct shard_query *out);
 /* SELECT INTO as CREATE TABLE AS. */
 bool rewrite_create_as(const char *text, struct arena *arena, struct shard_query *out);
 

@@ -30,9 +30,8 @@ static bool finds_sublink(Node *node, void *context)
 
 /* ---- several texts of one statement ---- */
 
-/* All trees are packed before the first becomes text: that changes the memory context. */
-static bool write_all(struct rewriting *r, Node **trees, struct shard_query **out, int count,
-                      struct arena *arena)
+bool rewrite_all(struct rewriting *r, Node **trees, struct shard_query **out, int count,
+                 struct arena *arena)
 {
     PgQueryProtobuf packed[4];
     bool ok = true;
@@ -358,7 +357,7 @@ bool rewrite_move(const char *text, struct rewrite_move *move, struct arena *are
     Node *trees[] = {look_for_rows(move, update, keys), update_in_place(move, update),
                      take_away(move, update, values), insert_again(update, columns)};
     struct shard_query *out[] = {&move->look, &move->stay, &move->go, &move->tail};
-    bool ok = write_all(&r, trees, out, 4, arena) && cut(arena, &move->head, &move->tail);
+    bool ok = rewrite_all(&r, trees, out, 4, arena) && cut(arena, &move->head, &move->tail);
     rewrite_abandon(&r);
     return ok;
 }
@@ -538,7 +537,7 @@ bool rewrite_apart(const char *text, struct rewrite_apart *apart, struct arena *
         return rewrite_abandon(&r);
     Node *trees[] = {find_rows(&a), change_rows(apart, &a, update)};
     struct shard_query *out[] = {&apart->source, &apart->tail};
-    bool ok = write_all(&r, trees, out, 2, arena) && cut(arena, &apart->head, &apart->tail);
+    bool ok = rewrite_all(&r, trees, out, 2, arena) && cut(arena, &apart->head, &apart->tail);
     rewrite_abandon(&r);
     return ok;
 }

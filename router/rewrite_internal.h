@@ -25,6 +25,10 @@ bool rewrite_text(struct rewriting *r, PgQueryProtobuf packed, struct arena *are
                   struct shard_query *out);
 /* Both of these, and closes. */
 bool rewrite_close(struct rewriting *r, struct arena *arena, struct shard_query *out);
+/* Several texts of one statement, which stays open. All trees are packed before the first becomes text: that changes
+ * the memory context. At most four. */
+bool rewrite_all(struct rewriting *r, Node **trees, struct shard_query **out, int count,
+                 struct arena *arena);
 /* Closes without a result; returns false. */
 bool rewrite_abandon(struct rewriting *r);
 

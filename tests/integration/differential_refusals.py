@@ -39,7 +39,7 @@ REFUSALS = {
     27: ["INSERT INTO users (id, name) VALUES (NULL, 'x')"],
     28: ["EXPLAIN ANALYZE INSERT INTO users (id, name) VALUES ((SELECT 901), 'x')"],
     29: ["EXPLAIN ANALYZE INSERT INTO users (id, name) VALUES (903, (SELECT max(item) FROM orders)), (904, 'y')"],
-    32: ["WITH x AS (UPDATE users SET num = 1 RETURNING id) SELECT count(*) FROM x"],
+    32: ["WITH x AS (UPDATE users SET num = 1 RETURNING id) SELECT count(*) + 1 FROM x"],
     31: ["UPDATE users u SET num = 1 FROM orders o WHERE o.id = u.id RETURNING o.id",
          "UPDATE users SET (num, small) = (SELECT count(*), 1 FROM orders)"],
     33: ["INSERT INTO users (id, name) VALUES (1, 'x'), (2, 'y') ON CONFLICT (id) DO UPDATE SET id = 3"],

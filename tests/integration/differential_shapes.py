@@ -109,7 +109,12 @@ CHANGES = [
          "UPDATE users u SET num = 1 FROM orders o WHERE o.id = u.id RETURNING o.id", "UPDATE users SET (num, small) = (SELECT count(*), 1 FROM orders)"]),
     ("... setting a column of a type that users made to a value that is read", "", ["UPDATE users SET mood = (SELECT max(mood) FROM users u2)"]),
     ("a change inside `WITH`, all of it on one shard", "", ["WITH x AS (UPDATE users SET num = 1 WHERE id = 5 RETURNING id) SELECT count(*) FROM x"]),
-    ("... on several shards", "", ["WITH x AS (UPDATE users SET num = 1 RETURNING id) SELECT count(*) FROM x"]),
+    ("... of its own rows on several shards, returning columns, where a `SELECT` of these would be merged without `LIMIT`, or an `INSERT`"
+     " puts them elsewhere", "on each shard together, in one transaction", [
+         "WITH x AS (UPDATE users SET num = 1 RETURNING id) SELECT count(*) FROM x",
+         "WITH x AS (DELETE FROM orders WHERE qty = 2 RETURNING *) SELECT user_id, id FROM x ORDER BY user_id, id",
+         "WITH x AS (DELETE FROM orders WHERE qty = 2 RETURNING *) INSERT INTO empties SELECT id + 1000, qty FROM x"]),
+    ("... on several shards otherwise", "", ["WITH x AS (UPDATE users SET num = 1 RETURNING id) SELECT count(*) + 1 FROM x"]),
     ("`UPDATE` of the key, of rows on any shards", "rows whose new key is another shard's are moved, and a NOTICE says how many", [
         "UPDATE empties SET id = id + 100"]),
     ("... in `ON CONFLICT DO UPDATE`, unless to `excluded`'s or a key of the same shard", "", [
