@@ -28,7 +28,7 @@ static enum wal_state state_of(const PGresult *row)
     if (strcmp(status, "unreserved") == 0)
         return WAL_LOW;
     if (limit < 0 || PQgetisnull(row, 0, SAFE))
-        return PQgetvalue(row, 0, MUCH)[0] == 't' ? WAL_LOW : WAL_FINE;
+        return PQgetvalue(row, 0, MUCH)[0] == 't' ? WAL_MUCH : WAL_FINE;
     return strtoll(PQgetvalue(row, 0, SAFE), NULL, 10) < limit / 3 ? WAL_LOW : WAL_FINE;
 }
 
@@ -75,7 +75,7 @@ static enum wal_state look_at(struct wal_watch *watch, const struct job_object *
     reshard->error = kept; /* a server that is away is another's to notice */
     if (row && PQntuples(row))
         state = state_of(row);
-    if (state == WAL_LOW)
+    if (state == WAL_LOW || state == WAL_MUCH)
         tell_low(watch, slot, row);
     if (state == WAL_LOST)
         set_lost(watch, slot);

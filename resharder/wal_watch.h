@@ -10,6 +10,7 @@
 
 enum wal_state {
     WAL_FINE,
+    WAL_MUCH, /* no limit ends it; how full the disk is, is not known */
     WAL_LOW,  /* little more may be written before it is lost */
     WAL_LOST, /* reshard->error, with what to do */
 };
