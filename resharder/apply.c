@@ -92,7 +92,9 @@ static const char newer_settings[] =
 static const char source_settings[] =
     "SELECT set_config('search_path', 'pg_catalog', false), set_config('datestyle', 'ISO', false),"
     " set_config('intervalstyle', 'postgres', false), set_config('lc_monetary', 'C', false),"
-    " set_config('extra_float_digits', '3', false), set_config('bytea_output', 'hex', false)";
+    " set_config('extra_float_digits', '3', false), set_config('bytea_output', 'hex', false),"
+    /* DDL may hold a table here and wait for ours on the target: no server sees that deadlock */
+    " set_config('lock_timeout', '5s', false)";
 
 static bool set_up_target(struct apply *apply, struct db *target, struct db_error *error)
 {

@@ -40,6 +40,8 @@ struct apply_options {
     uint64_t consistent_after;
     bool
         careful; /* a row that is inserted may be there, against all expectation: it gets the new values */
+    bool
+        text; /* values come as text: what they were before a column's type changed may be read as what it is now */
     void *arg;
     void (*attend)(void *arg);         /* at least every 250 ms while a call waits */
     const volatile sig_atomic_t *stop; /* what waits fails */
@@ -61,6 +63,8 @@ struct apply_failure {
     struct db_error error;
     char mend[256]; /* what to do; "": nothing is known */
     bool passing;   /* worth another try */
+    bool
+        misfit; /* the tables of both sides differ: passing where the same DDL is under way on the other */
 };
 
 /* Both sessions are taken over, whatever comes of it. NULL: `failure` says why. Go on where the slot is. */

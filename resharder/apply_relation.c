@@ -136,6 +136,7 @@ static const char columns_query[] =
     "   AND c.opcintype = b.oid LIMIT 1), '='),"
     " format('%I.%I', rn.nspname, r.relname), CASE WHEN b.typcategory = 'A' THEN 0"
     "   ELSE (SELECT d.typarray FROM pg_type d WHERE d.oid = a.atttypid) END,"
+    " format_type(a.atttypid, a.atttypmod),"
     " (SELECT count(*) FROM pg_index i WHERE i.indrelid IN (SELECT r.oid UNION"
     "   SELECT p.relid FROM pg_partition_tree(r.oid) p) AND (i.indisunique OR i.indisexclusion)"
     "   AND NOT i.indisprimary)"
@@ -159,6 +160,7 @@ enum {
     EQUALS,
     TABLE,
     ARRAY,
+    FORMATTED,
     UNIQUES
 };
 
@@ -187,21 +189,41 @@ static bool same_type(const struct apply *apply, const struct pgoutput_column *c
            strcmp(type->name, PQgetvalue(rows, row, TYPE_NAME)) == 0;
 }
 
-/* A stream may be behind: it describes tables as they were. What was dropped since, the source has no more. */
-static bool source_has(struct apply *apply, const struct apply_relation *relation,
-                       const char *column, bool *has)
+/* What DDL on the other side mends; that may be on its way. */
+static bool misfit(struct apply *apply, const char *what, const struct apply_relation *relation,
+                   const char *column)
+{
+    apply->failure.misfit = !apply->failure.error.text[0];
+    return apply_problem(
+        apply, "Make the same change of the table on the other side, too: it goes on then.",
+        "column \"%s\" of %s.%s %s", column, relation->schema, relation->name, what);
+}
+
+/* A stream may be behind: it describes tables as they were. The type that the column has by now, in the arena; "": none. */
+static bool source_type(struct apply *apply, struct apply_relation *relation, const char *column,
+                        const char **type)
 {
     const char *names[] = {relation->schema, relation->name, column};
     const struct pipe_parameters parameters = {3, names, NULL, NULL};
     PGresult *rows = pipe_ask(&apply->source,
-                              "SELECT 1 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
+                              "SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute a"
+                              " JOIN pg_class c ON c.oid = a.attrelid"
                               " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1"
                               " AND c.relname = $2 AND a.attname = $3 AND NOT a.attisdropped",
                               &parameters);
-    *has = rows && PQntuples(rows) > 0;
+    *type = rows && PQntuples(rows) ? arena_strdup(&relation->arena, PQgetvalue(rows, 0, 0)) : "";
     PQclear(rows);
     return (rows && pipe_sync(&apply->source, NULL)) ||
            apply_pipe_failed(apply, &apply->source, "source");
+}
+
+static bool source_has(struct apply *apply, struct apply_relation *relation, const char *column,
+                       bool *has)
+{
+    const char *type;
+    bool known = source_type(apply, relation, column, &type);
+    *has = known && *type;
+    return known;
 }
 
 static bool take_missing(struct apply *apply, struct apply_relation *relation,
@@ -211,11 +233,20 @@ static bool take_missing(struct apply *apply, struct apply_relation *relation,
     if (!source_has(apply, relation, column->name, &has))
         return false;
     column->left_out = true;
-    return !has || apply_problem(apply,
-                                 "Make the same change of the table on the target, then resume the "
-                                 "job.",
-                                 "column \"%s\" of %s.%s is on the source, but not on the target",
-                                 column->name, relation->schema, relation->name);
+    return !has || misfit(apply, "is on the source, but not on the target", relation, column->name);
+}
+
+/* Values as text are read as what the column is by now, on either side. */
+static bool check_type(struct apply *apply, struct apply_relation *relation,
+                       const struct pgoutput_column *from, const PGresult *rows, int row)
+{
+    const char *type;
+    if (same_type(apply, from, rows, row))
+        return true;
+    if (!source_type(apply, relation, from->name, &type))
+        return false;
+    return (apply->options.text && strcmp(type, PQgetvalue(rows, row, FORMATTED)) == 0) ||
+           misfit(apply, "has another type on the source than on the target", relation, from->name);
 }
 
 static bool take_column(struct apply *apply, struct apply_relation *relation, int index,
@@ -225,18 +256,52 @@ static bool take_column(struct apply *apply, struct apply_relation *relation, in
     int row = row_of(rows, column->name);
     if (row < 0)
         return take_missing(apply, relation, column);
-    if (!same_type(apply, from, rows, row))
-        return apply_problem(
-            apply, "Make the same change of the table on the target, then resume the job.",
-            "column \"%s\" of %s.%s has another type on the source than on the "
-            "target",
-            column->name, relation->schema, relation->name);
+    if (!check_type(apply, relation, from, rows, row))
+        return false;
     column->quoted = arena_strdup(&relation->arena, PQgetvalue(rows, row, QUOTED));
     column->equals = arena_strdup(&relation->arena, PQgetvalue(rows, row, EQUALS));
     column->type = (uint32_t)strtoul(PQgetvalue(rows, row, TYPE), NULL, 10);
     column->array = (uint32_t)strtoul(PQgetvalue(rows, row, ARRAY), NULL, 10);
     column->left_out = is_true(rows, row, GENERATED);
     column->always = is_true(rows, row, ALWAYS);
+    return true;
+}
+
+/* What neither side has any more: dropped since. */
+static const char *gone_column(const struct apply_relation *relation, const PGresult *rows)
+{
+    for (int i = 0; i < relation->ncolumns; i++)
+        if (row_of(rows, relation->columns[i].name) < 0)
+            return relation->columns[i].name;
+    return NULL;
+}
+
+/*
+ * The target may have more only where the source has them by now, too: added since. Where one is gone as well, it may
+ * have been renamed, and values that come under the old name would be lost.
+ */
+static bool check_surplus(struct apply *apply, struct apply_relation *relation,
+                          const PGresult *rows)
+{
+    const char *gone = gone_column(relation, rows);
+    for (int i = 0; i < PQntuples(rows); i++) {
+        const char *name = PQgetvalue(rows, i, NAME);
+        bool has = true;
+        if (is_true(rows, i, GENERATED) || column_of(relation, name) >= 0)
+            continue;
+        if (!source_has(apply, relation, name, &has))
+            return false;
+        if (!has)
+            return misfit(apply, "is on the target, but not on the source", relation, name);
+        if (gone) {
+            apply->failure.misfit = !apply->failure.error.text[0];
+            return apply_problem(apply,
+                                 "Where it does not go on: cancel the job and create it again.",
+                                 "column \"%s\" of %s.%s is gone and \"%s\" is new: whether it was "
+                                 "renamed is not known, and rows from before are on their way",
+                                 gone, relation->schema, relation->name, name);
+        }
+    }
     return true;
 }
 
@@ -249,6 +314,8 @@ static bool compare(struct apply *apply, struct apply_relation *relation,
     for (int i = 0; i < relation->ncolumns; i++)
         if (!take_column(apply, relation, i, &message->columns[i], rows))
             return false;
+    if (!check_surplus(apply, relation, rows))
+        return false;
     relation->quoted = arena_strdup(&relation->arena, PQgetvalue(rows, 0, TABLE));
     relation->only_key = strcmp(PQgetvalue(rows, 0, UNIQUES), "0") == 0;
     return true;
@@ -272,7 +339,7 @@ static bool ask_target(struct apply *apply, struct apply_relation *relation,
 /* ---- what rows are found by ---- */
 
 /* Columns that the table had when the job's tables were read, and has no more: dropped, or renamed. */
-static bool has_all_columns(struct apply *apply, const struct apply_relation *relation)
+static bool has_all_columns(struct apply *apply, struct apply_relation *relation)
 {
     const struct move_table *table = relation->table;
     for (int i = 0; i < table->ncolumns; i++) {
@@ -282,11 +349,8 @@ static bool has_all_columns(struct apply *apply, const struct apply_relation *re
         if (!source_has(apply, relation, table->columns[i].name, &has))
             return false;
         if (!has)
-            return apply_problem(apply,
-                                 "Make the same change of the table on the target, then start the "
-                                 "runner again.",
-                                 "column \"%s\" of %s.%s was dropped or renamed on the source",
-                                 table->columns[i].name, relation->schema, relation->name);
+            return misfit(apply, "was dropped or renamed on the source", relation,
+                          table->columns[i].name);
     }
     return true;
 }

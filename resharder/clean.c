@@ -102,7 +102,6 @@ bool clean_objects(struct reshard *reshard, const struct job *job, const char *c
         for (int i = 0; i < count; i++)
             if (strcmp(objects[i].kind, *kinds) == 0 && !clean_object(reshard, job, &objects[i]))
                 return false;
-    failpoint("objects_gone");
     return true;
 }
 
@@ -112,6 +111,21 @@ bool clean_objects(struct reshard *reshard, const struct job *job, const char *c
 static const char *const stream_kinds[] = {"slot",     "publication",    "origin", "identity",
                                            "snapshot", "first_snapshot", NULL};
 static const char *const guard_kinds[] = {"guard", NULL};
+
+static bool remove_streams(struct reshard *reshard, const struct job *job)
+{
+    failpoint("ending");
+    bool good = clean_objects(reshard, job, stream_kinds);
+    failpoint("objects_gone");
+    return good;
+}
+
+static bool remove_fences(struct reshard *reshard, const struct job *job)
+{
+    bool good = clean_objects(reshard, job, guard_kinds);
+    failpoint("guards_gone");
+    return good;
+}
 
 /* The runner sees the job's new state and ends; then the lock is ours. */
 static struct job_lock *wait_for_runner(struct reshard *reshard, const struct job *job)
@@ -125,14 +139,16 @@ static struct job_lock *wait_for_runner(struct reshard *reshard, const struct jo
     }
 }
 
-/* Progress of the copy and of the streams, in the targets' own tables. */
+/* Progress of the copy and of the streams, in the targets' own tables; markers of before 14, which nobody needs once they were read. */
 static bool forget_progress(struct reshard *reshard, const struct job *job, unsigned shard)
 {
     struct db *db = reshard_primary(reshard, shard);
     static const char sql[] =
         "DO $pgshunt$ DECLARE t text; BEGIN FOREACH t IN ARRAY ARRAY['chunk', 'applied'] LOOP"
         " IF to_regclass('pgshunt.' || t) IS NOT NULL THEN EXECUTE format('DELETE FROM pgshunt.%%I"
-        " WHERE job = %%L', t, '%s'); END IF; END LOOP; END $pgshunt$";
+        " WHERE job = %%L', t, '%s'); END IF; END LOOP;"
+        " IF to_regclass('pgshunt.marker') IS NOT NULL THEN DELETE FROM pgshunt.marker; END IF;"
+        " END $pgshunt$";
     return db &&
            db_run(db, RESHARD_QUERY_MS, &reshard->error, RESHARD_TEXT(reshard, sql, job->name), 0);
 }
@@ -220,9 +236,8 @@ static enum reshard_outcome cancel(struct reshard *reshard, struct job *job)
     if (!job_set_state(reshard, job, BEFORE_SWITCH, JOB_CANCELLING))
         return reshard_fails(reshard, NULL, "cannot cancel");
     struct job_lock *lock = wait_for_runner(reshard, job);
-    bool good = lock && clean_objects(reshard, job, stream_kinds) &&
-                clean_objects(reshard, job, guard_kinds) && clear_side(reshard, job, false, 0) &&
-                table_job_settle(reshard, job, true) &&
+    bool good = lock && remove_streams(reshard, job) && remove_fences(reshard, job) &&
+                clear_side(reshard, job, false, 0) && table_job_settle(reshard, job, true) &&
                 job_set_state(reshard, job, JOB_BIT(JOB_CANCELLING), JOB_CANCELLED);
     job_unlock(lock);
     return good ? RESHARD_DONE : reshard_fails(reshard, NULL, "cannot clean up");
@@ -248,9 +263,8 @@ static enum reshard_outcome complete(struct reshard *reshard, struct job *job, i
     if (!job_set_state(reshard, job, from, JOB_COMPLETING))
         return reshard_fails(reshard, NULL, "cannot complete");
     struct job_lock *lock = wait_for_runner(reshard, job);
-    bool good = lock && clean_objects(reshard, job, stream_kinds) &&
-                clear_side(reshard, job, true, rate) && clean_objects(reshard, job, guard_kinds) &&
-                table_job_settle(reshard, job, false) &&
+    bool good = lock && remove_streams(reshard, job) && clear_side(reshard, job, true, rate) &&
+                remove_fences(reshard, job) && table_job_settle(reshard, job, false) &&
                 job_set_state(reshard, job, JOB_BIT(JOB_COMPLETING), JOB_COMPLETED);
     job_unlock(lock);
     if (good)

@@ -69,15 +69,17 @@ bool copy_empty(struct reshard *reshard, unsigned source, unsigned target,
 
 /* ---- sessions ---- */
 
+/* DDL on both sides may wait for one of a copier's two sessions and have the other wait: no server sees that deadlock. */
+#define WAIT_LESS "set_config('lock_timeout', '5s', false)"
 static const char read_settings[] =
     "SELECT set_config('row_security', 'off', false), set_config('enable_seqscan', 'off', false),"
     " set_config('max_parallel_workers_per_gather', '0', false),"
-    " set_config('lc_monetary', 'C', false)";
+    " set_config('lc_monetary', 'C', false), " WAIT_LESS;
 /* What is lost with synchronous_commit off goes together: rows and the chunk's row; copy_run() ends with a flush. */
 static const char write_settings[] =
     "SELECT set_config('session_replication_role', 'replica', false),"
     " set_config('synchronous_commit', 'off', false), set_config('row_security', 'off', false),"
-    " set_config('lc_monetary', 'C', false)";
+    " set_config('lc_monetary', 'C', false), " WAIT_LESS;
 
 static struct db *open_session(struct copy_run *run, unsigned shard, const char *settings,
                                struct db_error *error)

@@ -15,6 +15,8 @@
 #define LOOK_AT_JOB_MS 500
 #define FOLLOW_MS 30000
 #define CLOSE_MS 1000
+#define SERVER_REST_MS 1000
+#define MISFIT_REST_MS 5000 /* between two looks whether both sides' tables are alike again */
 
 struct run {
     struct reshard *reshard;
@@ -23,6 +25,10 @@ struct run {
     struct job_lock *lock;
     const struct link *links;
     int nlinks;
+    struct streams *streams; /* NULL: they rest */
+    bool misfit;             /* they rest because of DDL on one side ... */
+    int64_t rests_until;     /* ... till then, or of a server that is away */
+    bool waits;              /* they rest because another process has the job for now */
 };
 
 /* ---- before the first row ---- */
@@ -161,6 +167,7 @@ static bool wait_for_proxies(struct run *run)
 static bool prepare(struct run *run)
 {
     struct reshard *reshard = run->reshard;
+    failpoint("run_begun");
     for (int i = 0; i < run->nlinks; i++) {
         unsigned both[] = {run->links[i].source, run->links[i].target};
         for (int side = 0; side < 2; side++)
@@ -169,8 +176,11 @@ static bool prepare(struct run *run)
         if (!copy_prepare(reshard_primary(reshard, both[1]), &reshard->error))
             return false;
     }
-    return (!run->job->tables || table_job_keep(reshard, run->job)) && ghosts_on(run) &&
-           wait_for_proxies(run) && streams_make(reshard, run->job, false) &&
+    if ((run->job->tables && !table_job_keep(reshard, run->job)) || !ghosts_on(run) ||
+        !wait_for_proxies(run))
+        return false;
+    failpoint("run_ghosts");
+    return streams_make(reshard, run->job, false) &&
            job_set_state(reshard, run->job, JOB_BIT(JOB_CREATED), JOB_COPYING);
 }
 
@@ -199,15 +209,26 @@ static bool keeps_lock(struct run *run)
     return run->lock || strcmp(reshard->error.sqlstate, "55P03") != 0;
 }
 
+/* Who has the job then, a switch mostly, is done with it at some time; nobody would stream behind that if this one had ended. */
+static void look_at_lock(struct run *run)
+{
+    struct reshard *reshard = run->reshard;
+    bool waited = run->waits;
+    run->waits = !keeps_lock(run);
+    if (run->waits && !waited)
+        reshard_tell(reshard, RESHARD_NOTE, NULL, run->job->name,
+                     RESHARD_TEXT(reshard, "waits: %s", reshard->error.text), NULL);
+}
+
 /* Every half second. False: `*outcome` says how it ends. */
 static bool look_at_job(struct run *run, enum reshard_outcome *outcome)
 {
     struct reshard *reshard = run->reshard;
-    bool gone = !job_look(reshard, run->job) && strcmp(reshard->error.sqlstate, "02000") == 0;
-    if (gone || !keeps_lock(run)) {
+    if (!job_look(reshard, run->job) && strcmp(reshard->error.sqlstate, "02000") == 0) {
         *outcome = reshard_fails(reshard, NULL, "the job is not ours any more");
         return false;
     }
+    look_at_lock(run);
     if (STREAMING_STATES & JOB_BIT(run->job->state))
         return true;
     *outcome = is_over(run);
@@ -221,16 +242,88 @@ static enum reshard_outcome stands_still(struct run *run)
     return reshard_fails(reshard, NULL, "the stream stands still");
 }
 
-static struct streams *begin_streams(struct run *run)
+static void stop_streams(struct run *run)
 {
-    job_set_error(run->reshard, run->job, NULL);
+    streams_stop(run->streams);
+    run->streams = NULL;
+}
+
+static bool begin_streams(struct run *run)
+{
+    if (!run->misfit)
+        job_set_error(run->reshard, run->job, NULL);
     failpoint("run_streams");
-    return streams_start(run->reshard, run->job, NULL);
+    run->streams = streams_start(run->reshard, run->job, NULL);
+    run->rests_until = db_clock_ms() + 3 * MISFIT_REST_MS; /* by then a misfit is found again */
+    return run->streams != NULL;
+}
+
+/* Somebody has changed a table on one side alone. It is looked at again and again: nobody has to come back to say that it is mended. */
+static void rest_for_misfit(struct run *run)
+{
+    struct reshard *reshard = run->reshard;
+    if (!run->misfit) {
+        job_set_error(reshard, run->job, RESHARD_TEXT(reshard, "%s", reshard->error.text));
+        reshard_tell(reshard, RESHARD_PROBLEM, NULL, run->job->name,
+                     RESHARD_TEXT(reshard, "the streams rest: %s", reshard->error.text),
+                     RESHARD_TEXT(reshard, "%s", reshard->error.hint));
+    }
+    run->misfit = true;
+    stop_streams(run);
+    run->rests_until = db_clock_ms() + MISFIT_REST_MS;
+}
+
+/* A server that is away comes back; false: it is something else. */
+static bool rest_for_server(struct run *run)
+{
+    struct reshard *reshard = run->reshard;
+    if (!apply_is_passing(reshard->error.sqlstate))
+        return false;
+    reshard_tell(reshard, RESHARD_NOTE, NULL, run->job->name,
+                 RESHARD_TEXT(reshard, "tried again soon: %s", reshard->error.text), NULL);
+    run->rests_until = db_clock_ms() + SERVER_REST_MS;
+    return true;
+}
+
+static void note_fit(struct run *run)
+{
+    if (!run->misfit || !run->streams || db_clock_ms() < run->rests_until)
+        return;
+    run->misfit = false;
+    job_set_error(run->reshard, run->job, NULL);
+    reshard_tell(run->reshard, RESHARD_NOTE, NULL, run->job->name,
+                 "both sides' tables are alike again: it goes on", NULL);
+}
+
+/* False: nothing helps but somebody who looks. */
+static bool tend_streams(struct run *run)
+{
+    if (run->job->paused || run->waits) {
+        stop_streams(run);
+        return true;
+    }
+    if (!run->streams && db_clock_ms() < run->rests_until)
+        return true;
+    if (!run->streams && !begin_streams(run))
+        return rest_for_server(run);
+    if (streams_tend(run->streams) != STREAMS_FAILED) {
+        note_fit(run);
+        return true;
+    }
+    if (!streams_misfit(run->streams) || run->options->until_caught_up)
+        return false;
+    rest_for_misfit(run);
+    return true;
+}
+
+static bool is_caught_up(const struct run *run)
+{
+    return run->streams && run->options->until_caught_up &&
+           streams_are_close(run->streams, CLOSE_MS);
 }
 
 static enum reshard_outcome stream(struct run *run)
 {
-    struct streams *streams = NULL;
     struct wal_watch wal = {.reshard = run->reshard, .job = run->job};
     enum reshard_outcome outcome = RESHARD_STOPPED;
     int64_t looked_at = 0;
@@ -244,23 +337,17 @@ static enum reshard_outcome stream(struct run *run)
                 break;
             }
         }
-        if (run->job->paused) {
-            streams_stop(streams);
-            streams = NULL;
-        } else if (!streams && !(streams = begin_streams(run))) {
-            outcome = stands_still(run);
-            break;
-        } else if (streams_tend(streams) == STREAMS_FAILED) {
+        if (!tend_streams(run)) {
             outcome = stands_still(run);
             break;
         }
-        if (streams && run->options->until_caught_up && streams_are_close(streams, CLOSE_MS)) {
+        if (is_caught_up(run)) {
             outcome = RESHARD_DONE;
             break;
         }
         reshard_sleep(run->reshard, LOOK_EVERY_MS * 500);
     }
-    streams_stop(streams);
+    stop_streams(run);
     return outcome;
 }
 
@@ -284,10 +371,14 @@ static bool copy(struct run *run)
 /* The streams back begin here: what was copied must not come back by them. */
 static bool finish(struct run *run)
 {
-    return schema_copy_finish(run->reshard, run->job, run->options->jobs) &&
-           (!run->job->tables || table_job_sequences(run->reshard, run->job)) &&
-           streams_make(run->reshard, run->job, true) &&
-           job_set_state(run->reshard, run->job, JOB_BIT(JOB_INDEXING), JOB_STREAMING);
+    if (!schema_copy_finish(run->reshard, run->job, run->options->jobs))
+        return false;
+    failpoint("run_indexed");
+    if ((run->job->tables && !table_job_sequences(run->reshard, run->job)) ||
+        !streams_make(run->reshard, run->job, true))
+        return false;
+    failpoint("run_reverse");
+    return job_set_state(run->reshard, run->job, JOB_BIT(JOB_INDEXING), JOB_STREAMING);
 }
 
 /* False: `*outcome`. */

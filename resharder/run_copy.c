@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pgshunt/failpoint.h"
 #include "resharder/copy.h"
 #include "resharder/streams.h"
 #include "resharder/wal_watch.h"
@@ -240,6 +241,19 @@ static enum copy_wish look(void *arg)
     return run->job->state != JOB_COPYING ? COPY_LEAVE : run->job->paused ? COPY_REST : COPY_GO;
 }
 
+/* Behind the snapshots: a column that is not among these has been added since, and the snapshots have its default alone. */
+static bool read_tables(struct run_copy *run)
+{
+    struct reshard *reshard = run->reshard;
+    for (int i = 0; i < run->nsources; i++) {
+        struct db *db = reshard_primary(reshard, run->sources[i].shard);
+        if (!db || !tables_read(db, &reshard->moves, &reshard->arena, &run->sources[i].tables,
+                                &reshard->error))
+            return false;
+    }
+    return true;
+}
+
 static bool copy_once(struct run_copy *run)
 {
     struct reshard *reshard = run->reshard;
@@ -251,8 +265,9 @@ static bool copy_once(struct run_copy *run)
                                    .arg = run};
     struct copy_source *sources =
         arena_array(&reshard->arena, struct copy_source, run->nsources + 1);
-    if (!take_snapshots(run))
+    if (!take_snapshots(run) || !read_tables(run))
         return false;
+    failpoint("run_snapshots");
     for (int i = 0; i < run->nsources; i++)
         sources[i] = (struct copy_source){.shard = run->sources[i].shard,
                                           .targets = run->sources[i].targets,
@@ -293,9 +308,13 @@ static bool may_try_again(struct run_copy *run)
     /* 22023: the server does not know the snapshot any more. */
     bool useless = strcmp(reshard->error.sqlstate, COPY_REWRITTEN) == 0 ||
                    strcmp(reshard->error.sqlstate, "22023") == 0;
+    /* 42703: a column is on one side alone: DDL is under way, or somebody has to mend it. */
+    bool misfit = strcmp(reshard->error.sqlstate, "42703") == 0;
     if (reshard_stopped(reshard) || run->job->state != JOB_COPYING ||
-        (!useless && !apply_is_passing(reshard->error.sqlstate)))
+        (!useless && !misfit && !apply_is_passing(reshard->error.sqlstate)))
         return false;
+    if (misfit && run->delay_ms)
+        job_set_error(reshard, run->job, RESHARD_TEXT(reshard, "%s", reshard->error.text));
     run->delay_ms = run->delay_ms ? 2 * run->delay_ms : FIRST_DELAY_MS;
     if (run->delay_ms > LAST_DELAY_MS)
         run->delay_ms = LAST_DELAY_MS;
@@ -324,7 +343,7 @@ static struct run_source *source_of(struct run_copy *run, unsigned shard)
     return source;
 }
 
-static bool find_sources(struct run_copy *run)
+static void find_sources(struct run_copy *run)
 {
     struct reshard *reshard = run->reshard;
     int count;
@@ -336,13 +355,6 @@ static bool find_sources(struct run_copy *run)
         struct run_source *source = source_of(run, links[i].source);
         source->targets[source->ntargets++] = links[i].target;
     }
-    for (int i = 0; i < run->nsources; i++) {
-        struct db *db = reshard_primary(reshard, run->sources[i].shard);
-        if (!db || !tables_read(db, &reshard->moves, &reshard->arena, &run->sources[i].tables,
-                                &reshard->error))
-            return false;
-    }
-    return true;
 }
 
 bool run_copy(struct reshard *reshard, struct job *job, const struct reshard_run_options *options)
@@ -351,7 +363,8 @@ bool run_copy(struct reshard *reshard, struct job *job, const struct reshard_run
                            .job = job,
                            .options = options,
                            .wal = {.reshard = reshard, .job = job}};
-    if (!find_sources(&run) || wal_watch(&run.wal) == WAL_LOST)
+    find_sources(&run);
+    if (wal_watch(&run.wal) == WAL_LOST)
         return false;
     bool good;
     do

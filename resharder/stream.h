@@ -30,6 +30,7 @@ struct stream_options {
         skip_origin; /* the opposite stream's, on the source: what it did is left out; NULL: none */
     uint64_t consistent_after; /* see apply.h; 0: from the beginning */
     bool careful;              /* see apply.h */
+    bool text;                 /* see apply.h */
     uint64_t
         until; /* not 0: transactions whose commit is at or behind it are left for later, and it is finished */
 };

@@ -127,6 +127,8 @@ bool stream_open(struct reshard *reshard, const struct stream_open_request *requ
     struct db *source = reshard_open(reshard, options->link.source, &error);
     struct db *target = source ? reshard_open(reshard, options->link.target, &error) : NULL;
     int binary = target ? may_be_binary(source, target, options->tables, &error) : -1;
+    if (binary > 0 && options->text)
+        binary = 0;
     if (binary < 0) {
         db_close(source);
         db_close(target);
@@ -141,6 +143,7 @@ bool stream_open(struct reshard *reshard, const struct stream_open_request *requ
         .origin = options->origin,
         .consistent_after = options->consistent_after,
         .careful = options->careful,
+        .text = !binary,
         .arg = request->arg,
         .attend = request->attend,
         .stop = request->stop,

@@ -12,6 +12,8 @@
 #define TELL_EVERY_MS 1000
 #define AGAIN_FIRST_MS 500
 #define AGAIN_MOST_MS 15000
+/* The same DDL reaches both sides within that, where it reaches both: it is one transaction of pgshunt's. */
+#define MISFIT_MS 10000
 
 /* One direction of a link. */
 struct one {
@@ -19,7 +21,9 @@ struct one {
     struct stream *stream; /* NULL: to be started at again_at */
     int64_t again_at, again_ms;
     bool finished, reverse;
-    int64_t missed;              /* rows, as told */
+    int64_t missed; /* rows, as told */
+    int64_t misfit_at,
+        misfit_since;            /* tables of both sides differ: last seen, and first of a row */
     const char *source, *target; /* shards, for people */
 };
 
@@ -29,6 +33,8 @@ struct streams {
     struct one *items;
     int count;
     int64_t told_at;
+    bool misfit;
+    struct arena arena; /* of tables, which may be read again and again */
 };
 
 /* ---- names ---- */
@@ -168,10 +174,10 @@ static bool describe(struct streams *streams, const struct job *job, struct one 
 {
     struct reshard *reshard = streams->reshard;
     const struct moves *moves = reverse ? &streams->reversed : &reshard->moves;
-    struct move_tables *tables = arena_new(&reshard->arena, struct move_tables);
+    struct move_tables *tables = arena_new(&streams->arena, struct move_tables);
     struct db *source = reshard_primary(reshard, link.source);
     uint64_t consistent = 0;
-    if (!source || !tables_read(source, moves, &reshard->arena, tables, &reshard->error) ||
+    if (!source || !tables_read(source, moves, &streams->arena, tables, &reshard->error) ||
         (!reverse && !read_consistent(reshard, job, link.source, &consistent)))
         return false;
     *one = (struct one){
@@ -193,12 +199,38 @@ static bool describe(struct streams *streams, const struct job *job, struct one 
     return true;
 }
 
+/* As they are by now: DDL has changed them. What was written before comes as it was: as text, it can be read all the same. */
+static bool read_tables_again(struct streams *streams, struct one *one)
+{
+    struct reshard *reshard = streams->reshard;
+    struct move_tables *tables = arena_new(&streams->arena, struct move_tables);
+    struct db *source = reshard_primary(reshard, one->options.link.source);
+    if (!source ||
+        !tables_read(source, one->options.moves, &streams->arena, tables, &reshard->error))
+        return false;
+    one->options.tables = tables;
+    one->options.text = true;
+    return true;
+}
+
+static bool start_stream(struct streams *streams, struct one *one, struct apply_failure *failure)
+{
+    struct reshard *reshard = streams->reshard;
+    *failure = (struct apply_failure){.passing = true};
+    if (one->misfit_at && !read_tables_again(streams, one)) {
+        failure->error = reshard->error;
+        failure->passing = apply_is_passing(reshard->error.sqlstate);
+        return false;
+    }
+    one->stream = stream_start(reshard, &one->options, failure);
+    return one->stream != NULL;
+}
+
 /* False: reshard->error, and nothing to hope for. */
 static bool start(struct streams *streams, struct one *one)
 {
     struct apply_failure failure;
-    one->stream = stream_start(streams->reshard, &one->options, &failure);
-    if (one->stream) {
+    if (start_stream(streams, one, &failure)) {
         one->again_ms = AGAIN_FIRST_MS;
         return true;
     }
@@ -221,6 +253,7 @@ static struct streams *start_all(struct reshard *reshard, const struct job *job,
     int count;
     const struct link *links = moves_links(&reshard->moves, &reshard->arena, &count);
     streams->reshard = reshard;
+    arena_init(&streams->arena);
     streams->reversed = moves_reversed(&reshard->moves, reshard->map, &reshard->arena);
     streams->items = arena_array(&reshard->arena, struct one, 2 * (size_t)count + 1);
     bool good = true;
@@ -257,6 +290,7 @@ void streams_stop(struct streams *streams)
         return;
     for (int i = 0; i < streams->count; i++)
         stream_stop(streams->items[i].stream);
+    arena_free(&streams->arena);
     free(streams);
 }
 
@@ -295,6 +329,16 @@ static void tell_missed(struct streams *streams, struct one *one, const struct s
     one->missed = missed;
 }
 
+/* Whether the other side may still get the same DDL. */
+static bool misfit_is_young(struct one *one)
+{
+    int64_t now = db_clock_ms();
+    if (now - one->misfit_at > MISFIT_MS)
+        one->misfit_since = now;
+    one->misfit_at = now;
+    return now - one->misfit_since < MISFIT_MS;
+}
+
 /* What it failed of, when it comes to nothing by waiting: false. */
 static bool fall_over(struct streams *streams, struct one *one, const struct stream_state *state)
 {
@@ -307,12 +351,14 @@ static bool fall_over(struct streams *streams, struct one *one, const struct str
     reshard->error = state->failure.error;
     if (state->failure.mend[0] && !reshard->error.hint[0])
         snprintf(reshard->error.hint, sizeof reshard->error.hint, "%s", state->failure.mend);
-    if (state->failure.passing)
+    bool passing = state->failure.passing || (state->failure.misfit && misfit_is_young(one));
+    if (passing)
         reshard_tell(
             reshard, RESHARD_NOTE, one->source, one->options.slot,
             RESHARD_TEXT(reshard, "interrupted, goes on soon: %s", state->failure.error.text),
             NULL);
-    return state->failure.passing;
+    streams->misfit = !passing && state->failure.misfit;
+    return passing;
 }
 
 static bool tend(struct streams *streams, struct one *one, bool tells)
@@ -343,6 +389,11 @@ enum streams_health streams_tend(struct streams *streams)
         all = all && streams->items[i].finished;
     }
     return all ? STREAMS_FINISHED : STREAMS_RUNNING;
+}
+
+bool streams_misfit(const struct streams *streams)
+{
+    return streams->misfit;
 }
 
 bool streams_are_close(struct streams *streams, int64_t ms)

@@ -46,6 +46,8 @@ enum streams_health {
 };
 /* To be called about every 100 ms: starts again what was interrupted, tells how far they are (about every second). */
 enum streams_health streams_tend(struct streams *streams);
+/* Whether they have failed because the tables of both sides differ, for longer than DDL through pgshunt takes. */
+bool streams_misfit(const struct streams *streams);
 /* Whether each is less than `ms` behind what is known (unknown is not). */
 bool streams_are_close(struct streams *streams, int64_t ms);
 

@@ -202,11 +202,27 @@ static enum reshard_outcome fails(struct turn *turn, const char *what)
     return reshard_fails(turn->reshard, NULL, what);
 }
 
+/* Whoever runs the job does not stream now: no marker would come. */
+static enum reshard_outcome refuse_rest(struct turn *turn)
+{
+    struct reshard *reshard = turn->reshard;
+    const struct job *job = turn->job;
+    reshard_tell(reshard, RESHARD_PROBLEM, NULL, job->name,
+                 job->paused ? "the job is paused"
+                             : RESHARD_TEXT(reshard, "the streams rest: %s", job->error),
+                 job->paused ? "pgshuntctl reshard resume" : NULL);
+    return RESHARD_REFUSED;
+}
+
 static enum reshard_outcome take_turn(struct turn *turn)
 {
     struct reshard *reshard = turn->reshard;
     struct job *job = turn->job;
-    if (!have_streams(turn) || !turn_prepare(turn))
+    if (!have_streams(turn))
+        return fails(turn, "cannot prepare");
+    if (!turn->lock && (job->paused || job->error))
+        return refuse_rest(turn);
+    if (!turn_prepare(turn))
         return fails(turn, "cannot prepare");
     if (turn_has_new_tables(turn))
         return RESHARD_REFUSED;

@@ -208,7 +208,9 @@ static bool take_snapshots(struct verification *v)
     for (int i = 0; good && i < v->verify.nplaces; i++)
         good = v->verify.places[i].side == VERIFY_OWNER || snapshot_follower(v, i);
     good = good && verify_open(&v->verify);
+    struct db_error why = v->reshard->error;
     let_streams_go(v);
+    v->reshard->error = why;
     return good;
 }
 
