@@ -105,7 +105,7 @@ TIDY_CHECKS  := -*,clang-analyzer-core.*,clang-analyzer-unix.*,clang-analyzer-de
 bugprone-suspicious-memset-usage,bugprone-suspicious-string-compare,$\
 bugprone-posix-return,bugprone-signed-char-misuse,bugprone-terminating-continue,misc-redundant-expression
 
-.PHONY: demo check sql-support check-drivers check-patroni check-versions bench bench-quick bench-sharding bench-reshard asan tsan fuzz format format-check lint install clean deps help
+.PHONY: demo check sql-support check-drivers check-patroni check-versions check-reshard bench bench-quick bench-sharding bench-reshard asan tsan fuzz format format-check lint install clean deps help
 
 demo: deps ## show everything at once: 2 shards with replicas, data through the proxy, queries (Ctrl-C ends it)
 	$(Q)$(MAKE) --no-print-directory all
@@ -125,6 +125,9 @@ check-patroni: deps-patroni all ## a switchover and the death of a primary under
 
 check-versions: deps all ## run the core against Postgres 13 to 18 (installs the servers into build/versions)
 	$(Q)$(PYTHON) tests/run versions
+
+check-reshard: deps ## kill everything that takes part in a resharding, at every step of it (half an hour)
+	$(Q)$(PYTHON) tests/run reshard
 
 bench: deps-bench all ## measure pgshunt against direct, a bare relay and PgBouncer: a table and a JSON file
 	$(Q)$(PYTHON) tests/bench/bench.py $(BENCH_FLAGS)
