@@ -428,7 +428,8 @@ static bool fits(struct apply *apply, struct apply_relation *relation,
            find_key(apply, relation, message) && find_locator(apply, relation, message);
 }
 
-/* Of rows that the target has already only the key counts; since then both sides may have been altered. */
+/* It matters where a row of ours comes: of those that the target has already, or that came from it, only the key counts, and
+ * since they were written both sides may have been altered. */
 static bool fits_later(struct apply *apply, struct apply_relation *relation,
                        const struct pgoutput_message *message)
 {
@@ -453,5 +454,5 @@ bool apply_read_relation(struct apply *apply, const struct pgoutput_message *mes
         relation->marker = column_of(relation, "marker");
     if (!relation->table)
         return true;
-    return apply->known ? fits_later(apply, relation, message) : fits(apply, relation, message);
+    return fits_later(apply, relation, message);
 }
