@@ -512,6 +512,8 @@ static const struct setting_row main_rows[] = {
      HELP("how often it is looked whether that is due")},
     {TEXT(struct config, partition_user, "partition.user", "0", "63"), DEFAULT(""), RELOAD,
      HELP("user who maintains partitions: the tables' owner, or a member of it; password from the users file; \"\": monitor.user")},
+    {BOOLEAN(struct config, reshard_daemon, "reshard.daemon"), DEFAULT("true"), RELOAD,
+     HELP("run the jobs of resharding that pgshuntctl reshard run --detach leaves to the proxies: one proxy at a time runs a job, by a pgshuntctl that stands beside pgshunt")},
     {TEXT(struct config, monitor_user, "monitor.user", "1", "63"), DEFAULT("pgshunt"), RELOAD,
      HELP("user the monitor logs in to the servers as; needs pg_monitor to see replication lag")},
     {STRING(struct config, monitor_password, "monitor.password"), DEFAULT(""), .secret = true, RELOAD,

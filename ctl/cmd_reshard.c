@@ -2,7 +2,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "ctl/reshard_show.h"
 #include "pgshunt/db.h"
@@ -41,6 +43,7 @@ const char cmd_reshard_help[] =
     "                             source than that, compared with what it takes without; off: "
     "never\n"
     "      --until-caught-up      run: ends as soon as the target is up to date\n"
+    "      --detach               run: leaves it to the proxies, of which one at a time runs it\n"
     "The switch (switch, rollback):\n"
     "      --max-pause 500ms      it gives up, and all is as before, when it would take longer\n"
     "      --drain 500ms          running transactions may take that long to end\n"
@@ -99,6 +102,8 @@ enum {
     MAX_LAG,
     MAX_LOAD,
     UNTIL_CAUGHT_UP,
+    DETACH,
+    SUPERVISOR,
     MAX_PAUSE,
     FORCE,
     WATCH,
@@ -126,6 +131,8 @@ static const struct option options[] = {
     {"max-lag", required_argument, NULL, MAX_LAG},
     {"max-load", required_argument, NULL, MAX_LOAD},
     {"until-caught-up", no_argument, NULL, UNTIL_CAUGHT_UP},
+    {"detach", no_argument, NULL, DETACH},
+    {"supervisor", required_argument, NULL, SUPERVISOR}, /* by proxies: which process started it */
     {"max-pause", required_argument, NULL, MAX_PAUSE},
     {"force", no_argument, NULL, FORCE},
     {"watch", no_argument, NULL, WATCH},
@@ -140,7 +147,7 @@ struct call {
     struct reshard_wish wish;
     struct reshard_run_options run;
     struct reshard_switch_options turn;
-    bool prepare_schema, watch;
+    bool prepare_schema, watch, detach;
     const char *drain; /* shards, or a duration */
     bool tables;       /* "move-table", not "reshard" */
     unsigned given;    /* bits of options */
@@ -196,8 +203,19 @@ static enum reshard_outcome do_gc(struct call *call)
     return reshard_gc(&call->request);
 }
 
+/* A proxy that dies takes its children along. False: it has died already. */
+static bool follow_supervisor(int supervisor)
+{
+    prctl(PR_SET_PDEATHSIG, SIGINT);
+    return getppid() == supervisor;
+}
+
 static enum reshard_outcome do_run(struct call *call)
 {
+    if (call->detach)
+        return reshard_detach(&call->request, &call->run);
+    if (call->run.supervisor && !follow_supervisor(call->run.supervisor))
+        return RESHARD_STOPPED;
     return reshard_run(&call->request, &call->run);
 }
 
@@ -221,7 +239,9 @@ static const struct verb {
     const char *done;
 } verbs[] = {
     {"run", do_run, NAME,
-     BIT(JOBS) | BIT(RATE) | BIT(MAX_LAG) | BIT(MAX_LOAD) | BIT(UNTIL_CAUGHT_UP), true, "Done."},
+     BIT(JOBS) | BIT(RATE) | BIT(MAX_LAG) | BIT(MAX_LOAD) | BIT(UNTIL_CAUGHT_UP) | BIT(DETACH) |
+         BIT(SUPERVISOR),
+     true, "Done."},
     {"plan", do_plan, NO_NAME, WISHES, true, "Nothing is in the way."},
     {"create", do_create, NAME, WISHES | BIT(PREPARE_SCHEMA), true,
      "Created. reshard run begins to copy."},
@@ -324,6 +344,12 @@ static int take(struct ctl *ctl, int option, struct call *call)
         return -1;
     case PREPARE_SCHEMA:
         call->prepare_schema = true;
+        return -1;
+    case DETACH:
+        call->detach = true;
+        return -1;
+    case SUPERVISOR:
+        call->run.supervisor = atoi(optarg);
         return -1;
     case UNTIL_CAUGHT_UP:
         call->run.until_caught_up = true;

@@ -428,6 +428,16 @@ static void end_late_holds(struct map_watch *watch, const struct config *config)
         no_rights(watch, config, "a switch that was not finished cannot be undone", &error);
 }
 
+/* A lost session is no reason to end what is under way; a hold is none to begin something. */
+static void run_jobs(struct map_watch *watch, const struct config *config, bool holds)
+{
+    if (holds || !db_is_open(watch->db))
+        return;
+    if (!watch->runner)
+        watch->runner = reshard_runner_new(watch->database);
+    reshard_runner_tend(watch->runner, watch->db, config);
+}
+
 static void go_round(struct map_watch *watch, const struct config *config,
                      const struct database *database)
 {
@@ -452,6 +462,7 @@ static void go_round(struct map_watch *watch, const struct config *config,
         say(watch, config);
     if (!holds && watch->written_at && db_is_open(watch->db))
         read_proxies(watch);
+    run_jobs(watch, config, holds);
 }
 
 void catalog_round(struct map_watch *watch)
@@ -479,6 +490,8 @@ int64_t catalog_round_pause(struct map_watch *watch)
 void catalog_round_end(struct map_watch *watch)
 {
     struct db_error error;
+    reshard_runner_free(watch->runner);
+    watch->runner = NULL;
     if (db_is_open(watch->db)) {
         db_set_stop(watch->db, NULL);
         if (watch->written_at &&

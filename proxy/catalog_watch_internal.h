@@ -7,6 +7,7 @@
 
 #include "pgshunt/catalog.h"
 #include "proxy/catalog_watch.h"
+#include "proxy/reshard_runner.h"
 #include "proxy/topology.h"
 
 /* What all workers were seen to use. */
@@ -25,12 +26,13 @@ struct map_watch {
 
     /* its thread's own */
     struct db *db;
-    struct node *node;       /* reference: whom db is with */
-    struct map_use written;  /* in its row */
-    int64_t written_at;      /* db_clock_ms(); 0: there is no row of this session's */
-    int64_t looked_at;       /* at the catalog, db_clock_ms() */
-    int64_t no_rights_until; /* nothing is written before: it was refused */
-    char said[512];          /* what was logged last, so as not to repeat it */
+    struct node *node;             /* reference: whom db is with */
+    struct map_use written;        /* in its row */
+    int64_t written_at;            /* db_clock_ms(); 0: there is no row of this session's */
+    int64_t looked_at;             /* at the catalog, db_clock_ms() */
+    int64_t no_rights_until;       /* nothing is written before: it was refused */
+    struct reshard_runner *runner; /* NULL: nothing was looked at yet */
+    char said[512];                /* what was logged last, so as not to repeat it */
 
     /* guarded by watches->lock */
     int references;   /* its thread's and those of visits under way */

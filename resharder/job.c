@@ -367,6 +367,30 @@ struct job_lock *job_lock(struct reshard *reshard, const struct job *job)
     return lock;
 }
 
+static const char runner_query[] =
+    "SELECT format('%s (process %s of %s), since %s', coalesce(nullif(a.application_name, ''),"
+    " '?'), a.pid, coalesce(a.client_addr::text, 'a local socket'),"
+    " a.backend_start::timestamptz(0)) FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+    " WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.database = (SELECT oid"
+    " FROM pg_database WHERE datname = current_database())"
+    " AND (l.classid::bigint << 32) | l.objid::bigint = hashtextextended($1, 7741936514602252)";
+
+const char *job_runner(struct reshard *reshard, const struct job *job)
+{
+    PGresult *rows = ASK(reshard, runner_query, 1,
+                         RESHARD_TEXT(reshard, "%s/%s", reshard->request->database, job->name));
+    const char *who = rows && PQntuples(rows) ? cell(reshard, rows, 0, 0) : NULL;
+    PQclear(rows);
+    return who;
+}
+
+void job_lock_name(struct job_lock *lock, const char *who)
+{
+    struct db_error ignored;
+    db_run(lock->db, RESHARD_QUERY_MS, &ignored,
+           "SELECT set_config('application_name', left($1, 63), false)", 1, who);
+}
+
 bool job_lock_holds(struct job_lock *lock)
 {
     struct db_error ignored;

@@ -94,6 +94,10 @@ struct job_lock;
 /* NULL: reshard->error says why not: SQLSTATE 55P03 and who has it. One process at a time has a job's `run`. */
 struct job_lock *job_lock(struct reshard *reshard, const struct job *job);
 /* Whether it is still held: asks the server. */
+/* Who has it, for people; NULL: nobody, or it cannot be told. */
+const char *job_runner(struct reshard *reshard, const struct job *job);
+/* Has others see who holds it: `who` is the session's name from now on. */
+void job_lock_name(struct job_lock *lock, const char *who);
 bool job_lock_holds(struct job_lock *lock);
 void job_unlock(struct job_lock *lock); /* NULL is ignored */
 

@@ -1,11 +1,13 @@
 /* run.c: a job from `created` to `streaming`, and kept streaming: every part may be interrupted and goes on. */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "pgshunt/catalog.h"
 #include "pgshunt/failpoint.h"
 #include "resharder/clean.h"
 #include "resharder/copy.h"
+#include "resharder/detach.h"
 #include "resharder/run_copy.h"
 #include "resharder/schema_copy.h"
 #include "resharder/streams.h"
@@ -184,6 +186,22 @@ static bool prepare(struct run *run)
            job_set_state(reshard, run->job, JOB_BIT(JOB_CREATED), JOB_COPYING);
 }
 
+/* status names who has it: this host and process, or the proxy that has started it. */
+static struct job_lock *take_lock(struct run *run)
+{
+    struct reshard *reshard = run->reshard;
+    struct job_lock *lock = job_lock(reshard, run->job);
+    char host[64] = "?";
+    gethostname(host, sizeof host - 1);
+    int supervisor = run->options->supervisor;
+    if (lock)
+        job_lock_name(
+            lock, supervisor
+                      ? RESHARD_TEXT(reshard, "pgshunt reshard of proxy %d on %s", supervisor, host)
+                      : RESHARD_TEXT(reshard, "pgshunt reshard run %d on %s", (int)getpid(), host));
+    return lock;
+}
+
 /* ---- streaming ---- */
 
 #define STREAMING_STATES                                                                           \
@@ -205,7 +223,7 @@ static bool keeps_lock(struct run *run)
     if (run->lock && job_lock_holds(run->lock))
         return true;
     job_unlock(run->lock);
-    run->lock = job_lock(reshard, run->job);
+    run->lock = take_lock(run);
     return run->lock || strcmp(reshard->error.sqlstate, "55P03") != 0;
 }
 
@@ -435,7 +453,7 @@ static enum reshard_outcome lock_and_go(struct run *run)
     struct reshard *reshard = run->reshard;
     if (reshard->request->dry_run)
         return say_plan(reshard);
-    run->lock = job_lock(reshard, run->job);
+    run->lock = take_lock(run);
     if (!run->lock && strcmp(reshard->error.sqlstate, "55P03") == 0) {
         reshard_tell(reshard, RESHARD_PROBLEM, NULL, run->job->name, reshard->error.text, NULL);
         return RESHARD_REFUSED;
@@ -453,7 +471,8 @@ enum reshard_outcome reshard_run(const struct reshard_request *request,
     struct job job;
     enum reshard_outcome outcome = RESHARD_UNFINISHED;
     if (reshard_begin(&reshard, request) && job_open(&reshard, &job, &outcome)) {
-        struct run run = {.reshard = &reshard, .job = &job, .options = options};
+        struct reshard_run_options own = detach_options(&job, options);
+        struct run run = {.reshard = &reshard, .job = &job, .options = &own};
         outcome = lock_and_go(&run);
         job_free(&job);
     }

@@ -122,6 +122,14 @@ static void tell_state(struct reshard *reshard, const struct job *job)
                  NULL);
     if (job->error)
         reshard_tell(reshard, RESHARD_PROBLEM, NULL, job->name, job->error, NULL);
+    if (job->state >= JOB_COMPLETING)
+        return;
+    const char *who = job_runner(reshard, job);
+    bool detached = json_is_true(json_object_get(job->options, "detached"));
+    reshard_tell(reshard, RESHARD_FACT, NULL, job->name,
+                 RESHARD_TEXT(reshard, "%srun by %s", detached ? "left to the proxies, " : "",
+                              who ? who : "nobody now"),
+                 NULL);
 }
 
 static bool tell_job(struct reshard *reshard, const struct job *job, bool whole)

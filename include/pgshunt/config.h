@@ -296,6 +296,7 @@ struct config {
     const char *partition_schedule; /* as pgshunt/cron.h has it; "": never */
     int64_t partition_interval;
     const char *partition_user; /* "": monitor_user */
+    bool reshard_daemon;            /* detached jobs are run by children of this process */
     const char *monitor_user;       /* whom the monitor logs in as */
     const char *monitor_password;   /* "": from the users file */
     int max_clients;
@@ -305,12 +306,12 @@ struct config {
     int64_t max_user_connections;     /* unless a user says otherwise; 0: no limit */
     int64_t max_database_clients;
     int64_t max_user_clients;
-    int max_replication; /* replication sessions */
-    int64_t max_message; /* largest Query/Parse/Bind taken, bytes */
-    int64_t max_groups;  /* groups a cross-shard GROUP BY may hold */
+    int max_replication;                        /* replication sessions */
+    int64_t max_message;                        /* largest Query/Parse/Bind taken, bytes */
+    int64_t max_groups;                         /* groups a cross-shard GROUP BY may hold */
     int64_t semi_join_values, semi_join_factor; /* see reduce.h */
-    int64_t max_gather;  /* bytes that one query may bring to one server from others; 0: no limit */
-    int lookup_cache;    /* values of lookup columns whose shard is remembered; 0: none */
+    int64_t max_gather; /* bytes that one query may bring to one server from others; 0: no limit */
+    int lookup_cache;   /* values of lookup columns whose shard is remembered; 0: none */
     int client_statements;           /* prepared statements of one client */
     int64_t client_statement_memory; /* ... and its portals, bytes */
     enum log_level log_level;

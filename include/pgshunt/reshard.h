@@ -99,6 +99,7 @@ struct reshard_run_options {
      */
     int max_load;
     bool until_caught_up; /* returns when the streams are caught up; else streams until stopped */
+    int supervisor;       /* process that this one is to end with; 0: none */
 };
 
 struct reshard_switch_options {
@@ -114,6 +115,9 @@ enum reshard_outcome reshard_create(const struct reshard_request *request,
                                     const struct reshard_wish *wish, bool prepare_schema);
 enum reshard_outcome reshard_run(const struct reshard_request *request,
                                  const struct reshard_run_options *options);
+/* Leaves the job to the proxies: one of them at a time runs it, with these options, until it is over. */
+enum reshard_outcome reshard_detach(const struct reshard_request *request,
+                                    const struct reshard_run_options *options);
 /* `rate`: bytes a second, of all shards together; 0: no limit. */
 enum reshard_outcome reshard_verify(const struct reshard_request *request, int jobs, int64_t rate);
 enum reshard_outcome reshard_switch(const struct reshard_request *request,

@@ -220,7 +220,7 @@ def left_over(cluster):
             "SELECT 'prepared', gid FROM pg_prepared_xacts UNION ALL "
             "SELECT 'schema', nspname FROM pg_namespace WHERE nspname LIKE 'pgshunt\\_%' UNION ALL "
             "SELECT 'advisory lock', pid::text FROM pg_locks WHERE locktype = 'advisory' UNION ALL "
-            "SELECT 'session', query FROM pg_stat_activity WHERE application_name = 'pgshunt reshard'")]
+            "SELECT 'session', query FROM pg_stat_activity WHERE application_name LIKE 'pgshunt reshard%'")]
         for table in ("chunk", "applied", "ghost_users", "marker"):
             if node.value("SELECT to_regclass(%s) IS NOT NULL", (f"pgshunt.{table}",)):
                 found += [(shard, table, *row) for row in node.sql(f"SELECT * FROM pgshunt.{table} LIMIT 3")]

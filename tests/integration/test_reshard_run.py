@@ -22,10 +22,10 @@ def cluster():
 def drop_job(node):
     """Slots and origins outlive the tables."""
     for query in ("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active",
-                  "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgshunt reshard'"):
+                  "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'pgshunt reshard%'"):
         node.sql(query)
     wait_until(lambda: not node.value("SELECT count(*) FROM pg_replication_slots WHERE active") and
-               not node.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgshunt reshard'"), 20, "sessions gone")
+               not node.value("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgshunt reshard%'"), 20, "sessions gone")
     node.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
     node.sql("SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin")
     for (name,) in node.sql("SELECT pubname FROM pg_publication"):
