@@ -295,10 +295,10 @@ struct config {
     const char *catalog_state_file; /* "": none */
     const char *partition_schedule; /* as pgshunt/cron.h has it; "": never */
     int64_t partition_interval;
-    const char *partition_user; /* "": monitor_user */
-    bool reshard_daemon;            /* detached jobs are run by children of this process */
-    const char *monitor_user;       /* whom the monitor logs in as */
-    const char *monitor_password;   /* "": from the users file */
+    const char *partition_user;   /* "": monitor_user */
+    bool reshard_daemon;          /* detached jobs are run by children of this process */
+    const char *monitor_user;     /* whom the monitor logs in as */
+    const char *monitor_password; /* "": from the users file */
     int max_clients;
     int64_t max_server_connections;   /* in all; 0: no limit */
     int64_t max_node_connections;     /* to one server (host and port); 0: no limit */
