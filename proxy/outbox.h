@@ -7,9 +7,9 @@
  *
  * A turn that serves several connections reads and works on all of them first: this code and its data
  * then stay in the CPU's caches, where each send() in between, which runs through the whole of TCP on both
- * ends and wakes who waits there, would throw them out. A
- * message waits for what the turn's other events take to be read, and the last one not at all; a turn of
- * one event, which is every turn of one client, posts nothing.
+ * ends and wakes who waits there, would throw them out. A message waits for what the turn's other events
+ * take to be read, and the last one not at all; a turn of one event, which is every turn of one client,
+ * posts nothing.
  *
  * What is posted counts as sent: nobody waits for it, and a send that fails ends like one whose peer goes
  * right behind it, with the event that follows. Order within a connection is kept by conn.c, which delivers
