@@ -47,7 +47,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         ident_parse(&arena, "ident", size ? (const char *)data : "", size, error, sizeof error);
     if (!ident && !error[0])
         abort();
-    if (ident && ident_match(ident, "m", "ann@x", "ann", ",616e6e,") == IDENT_YES && !ident_has_map(ident, "m"))
+    if (ident && ident_match(ident, "m", "ann@x", "ann", ",616e6e,") == IDENT_YES &&
+        !ident_has_map(ident, "m"))
         abort();
     for (int flags = 0; hba && flags < 8; flags++) {
         visit(hba, &local, flags);
