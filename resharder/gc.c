@@ -9,11 +9,6 @@ static const char *const all_kinds[] = {"slot",  "publication", "origin",       
 
 /* ---- of jobs that are over ---- */
 
-static bool is_over(const struct job *job)
-{
-    return job->state == JOB_COMPLETED || job->state == JOB_CANCELLED;
-}
-
 static bool tell_objects(struct reshard *reshard, const struct job *job, int *found)
 {
     struct job_object *objects;
@@ -43,7 +38,7 @@ static bool clean_jobs(struct reshard *reshard, struct reshard_request *request,
         if (job_load(reshard, &job) != JOB_FOUND)
             return false;
         bool good =
-            !is_over(&job) || (tell_objects(reshard, &job, found) &&
+            !job_is_over(&job) || (tell_objects(reshard, &job, found) &&
                                (request->dry_run || clean_objects(reshard, &job, all_kinds)));
         job_free(&job);
         if (!good)

@@ -168,6 +168,12 @@ static bool take_move(struct reshard *reshard, const PGresult *rows, int row, st
                                PQgetvalue(rows, row, 4)));
 }
 
+bool job_is_over(const struct job *job)
+{
+    return job->state == JOB_COMPLETED || job->state == JOB_CANCELLED;
+}
+
+/* Of one that is over, a shard or a keyspace may have left the configuration since: those moves are left out. */
 static bool read_moves(struct reshard *reshard, const struct job *job)
 {
     PGresult *rows = ASK(reshard,
@@ -176,11 +182,14 @@ static bool read_moves(struct reshard *reshard, const struct job *job)
                          1, job->name);
     if (!rows)
         return false;
-    int count = PQntuples(rows);
-    struct move *items = arena_array(&reshard->arena, struct move, count + 1);
+    int found = PQntuples(rows), count = 0;
+    struct move *items = arena_array(&reshard->arena, struct move, found + 1);
     bool good = true;
-    for (int i = 0; i < count && good; i++)
-        good = take_move(reshard, rows, i, &items[i]);
+    for (int i = 0; i < found && good; i++) {
+        bool known = take_move(reshard, rows, i, &items[count]);
+        count += known;
+        good = known || job_is_over(job);
+    }
     reshard->moves = (struct moves){.map = reshard->map, .items = items, .count = count};
     PQclear(rows);
     return good;
@@ -194,7 +203,8 @@ enum job_found job_load(struct reshard *reshard, struct job *job)
         return found;
     if (!read_moves(reshard, job))
         return JOB_UNREADABLE;
-    if (job->of_tables && !(job->tables = table_job_read(reshard, job->options)))
+    if (job->of_tables && !(job->tables = table_job_read(reshard, job->options)) &&
+        !job_is_over(job))
         return JOB_UNREADABLE;
     return JOB_FOUND;
 }

@@ -52,6 +52,8 @@ enum job_found { JOB_FOUND, JOB_MISSING, JOB_UNREADABLE };
 /* The job of the request and its moves, into reshard->moves. UNREADABLE: reshard->error. */
 enum job_found job_load(struct reshard *reshard, struct job *job);
 void job_free(struct job *job);
+/* Completed, or cancelled. */
+bool job_is_over(const struct job *job);
 /* The same, as every command begins: told what is wrong, with the outcome to return in *outcome: false. */
 bool job_open(struct reshard *reshard, struct job *job, enum reshard_outcome *outcome);
 /* Reads state, attempt, epoch, paused and error again. */

@@ -241,6 +241,21 @@ def test_create(conf, cluster):
     assert [event for event in ran if "already" in event.get("text", "")]
 
 
+def test_jobs_of_shards_that_have_left_the_configuration(conf, cluster):
+    """What is over can still be looked at, and is in nobody's way."""
+    ctl(conf, "create", "grow", *MOVE)
+    ctl(conf, "cancel", "grow")
+    several(cluster.shards[0].primary, """
+        INSERT INTO pgshunt.job (name, database, kind, state, options) VALUES ('past', 'app', 'reshard', 'completed', '{}');
+        INSERT INTO pgshunt.job_move VALUES ('past', 'users', 0, 99, 's9', 's0'), ('past', 'gone', 0, 99, 's1', 's0')""")
+    assert any(event["object"] == "past" and event["text"].startswith("completed") for event in ctl(conf, "status") if event["object"])
+    ctl(conf, "status", "past")
+    ctl(conf, "gc", "--dry-run")
+    several(cluster.shards[0].primary, "UPDATE pgshunt.job SET state = 'copying' WHERE name = 'past'")
+    assert "the configuration does not have all of them" in json.dumps(ctl(conf, "status", "past", expect=4))
+    several(cluster.shards[0].primary, "DELETE FROM pgshunt.job WHERE name = 'past'")
+
+
 def test_prepare_schema(cluster, tmp_path):
     """A target without tables gets the source's; one with some is told what it lacks."""
     conf = make_config(tmp_path, cluster)
