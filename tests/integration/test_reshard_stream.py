@@ -456,7 +456,7 @@ def test_restarts_and_lost_slots(nodes, path):
             cursor.execute("SELECT pg_logical_emit_message(false, 'filler', repeat('x', 1000000)), pg_switch_wal()")
         cursor.execute("CHECKPOINT")
         wait_until(lambda: source.value("SELECT wal_status FROM pg_replication_slots") == "lost", 20, "the slot to be lost")
-    with pytest.raises(RuntimeError, match="cancel the job and create it again"):
+    with pytest.raises(RuntimeError, match="pgshuntctl reshard cancel grow, then create it again"):
         forward(path)
     source.sql("ALTER SYSTEM RESET max_slot_wal_keep_size", dbname="postgres")
     source.set("wal_keep_size", "512MB")
