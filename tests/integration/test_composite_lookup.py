@@ -44,6 +44,7 @@ def proxy(cluster):
 @pytest.fixture
 def app(proxy):
     with closing(proxy.connect()) as connection:
+        connection.cursor().execute("SET pgshunt.route = 'primary'")
         yield connection
 
 
