@@ -277,15 +277,19 @@ void guc_append_identifier(struct buffer *sql, const char *name)
     buffer_append(sql, "\"", 1);
 }
 
-/* Names come from SQL or from a startup packet: quoted, unless they are plain words with dots. SET TIME
- * ZONE, ROLE and SESSION AUTHORIZATION have their names as ordinary settings too. */
+/* Names come from SQL or from a startup packet: quoted, unless they are plain words. SET TIME ZONE, ROLE and SESSION
+ * AUTHORIZATION have their names as ordinary settings too. In a name with dots each word may be one of SQL's own. */
 static void append_name(struct buffer *sql, const char *name)
 {
     bool plain = strspn(name, "abcdefghijklmnopqrstuvwxyz_0123456789.") == strlen(name);
-    if (plain && ((*name >= 'a' && *name <= 'z') || *name == '_'))
-        buffer_append(sql, name, strlen(name));
-    else
+    if (!plain || !((*name >= 'a' && *name <= 'z') || *name == '_')) {
         guc_append_identifier(sql, name);
+        return;
+    }
+    for (const char *dot; (dot = strchr(name, '.')); name = dot + 1)
+        buffer_printf(sql, "\"%.*s\".", (int)(dot - name), name);
+    bool dotted = buffer_length(sql) && buffer_head(sql)[buffer_length(sql) - 1] == '.';
+    buffer_printf(sql, dotted ? "\"%s\"" : "%s", name);
 }
 
 static void append_text(struct buffer *sql, const char *text)
