@@ -469,7 +469,7 @@ CREATE TABLE child (id int, t int REFERENCES t DEFERRABLE INITIALLY DEFERRED)
 """
 
 
-def comparable(kind, body, own_pid):
+def comparable(kind, body, own_pid=None):
     if kind == "A":
         return kind, struct.unpack("!I", body[:4])[0] == own_pid, body[4:]
     if kind not in "EN":
