@@ -21,6 +21,9 @@
     "CREATE TABLE IF NOT EXISTS pgshunt.piece (database text, keyspace text, bucket int, "         \
     "value text, PRIMARY KEY (database, keyspace, bucket), "                                       \
     "CHECK (bucket BETWEEN 0 AND 16383)); "                                                        \
+    "CREATE TABLE IF NOT EXISTS pgshunt.bucket_load (database text, keyspace text, bucket int, "   \
+    "shard text, statements float8 NOT NULL, at timestamptz NOT NULL, "                            \
+    "PRIMARY KEY (database, keyspace, bucket, shard)); "                                           \
     "CREATE TABLE IF NOT EXISTS pgshunt.ghost (database text, keyspace text, shard text, "         \
     "job text, PRIMARY KEY (database, keyspace, shard, job)); "                                    \
     "CREATE TABLE IF NOT EXISTS pgshunt.proxy (id uuid, database text, host text, pid int, "       \
@@ -50,7 +53,8 @@
     "CREATE TABLE IF NOT EXISTS pgshunt.job_object (job text, shard text, kind text, name text, "  \
     "detail text, PRIMARY KEY (job, shard, kind, name)); "                                         \
     "GRANT USAGE ON SCHEMA pgshunt TO PUBLIC; "                                                    \
-    "GRANT SELECT ON pgshunt.epoch, pgshunt.bucket, pgshunt.keyspace, pgshunt.piece, "             \
+    "GRANT SELECT ON pgshunt.epoch, pgshunt.bucket, pgshunt.bucket_load, pgshunt.keyspace, "       \
+    "pgshunt.piece, "                                                                              \
     "pgshunt.ghost, pgshunt.proxy, pgshunt.hold, "                                                 \
     "pgshunt.hold_bucket, pgshunt.hold_table, pgshunt.table_rule, pgshunt.job, pgshunt.job_move, " \
     "pgshunt.job_step, pgshunt.job_object "                                                        \

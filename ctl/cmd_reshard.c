@@ -29,6 +29,7 @@ const char cmd_reshard_help[] =
     "      --weights s0=1,s1=2    shares of all shards\n"
     "      --move 0-4095:s2       these buckets; users/0-99:s1: of one keyspace; regions/de:s1: a\n"
     "                             value of a list; times/[100,200):s1: a part of ranges\n"
+    "      --split-hot            the buckets most asked for leave the busiest shards\n"
     "      --keyspaces users      only of these keyspaces\n"
     "      --prepare-schema       create: tables, types and functions are made on an empty target\n"
     "                             (by pg_dump and pg_restore, the newest installed, or those in "
@@ -113,10 +114,12 @@ enum {
     INTO,
     BY,
     OUT,
+    SPLIT_HOT,
 };
 
 static const struct option options[] = {
     {"add", required_argument, NULL, ADD},
+    {"split-hot", no_argument, NULL, SPLIT_HOT},
     {"drain", required_argument, NULL, DRAIN},
     {"weights", required_argument, NULL, WEIGHTS},
     {"move", required_argument, NULL, MOVE},
@@ -226,7 +229,7 @@ static enum reshard_outcome do_verify(struct call *call)
 
 #define BIT(option) (1u << (option))
 #define ALWAYS (BIT(DATABASE) | BIT(USER))
-#define WISHES (BIT(ADD) | BIT(DRAIN) | BIT(WEIGHTS) | BIT(MOVE) | BIT(KEYSPACES))
+#define WISHES (BIT(ADD) | BIT(DRAIN) | BIT(WEIGHTS) | BIT(MOVE) | BIT(KEYSPACES) | BIT(SPLIT_HOT))
 #define MOVED (BIT(TABLES) | BIT(INTO) | BIT(BY) | BIT(OUT))
 #define TURNS (BIT(MAX_PAUSE) | BIT(DRAIN) | BIT(FORCE))
 
@@ -326,6 +329,9 @@ static int take(struct ctl *ctl, int option, struct call *call)
         return -1;
     case MOVE:
         call->wish.move = optarg;
+        return -1;
+    case SPLIT_HOT:
+        call->wish.split_hot = true;
         return -1;
     case KEYSPACES:
         call->wish.keyspaces = optarg;

@@ -8,6 +8,7 @@
 #include "pgshunt/session_function.h"
 #include "pgshunt/wire.h"
 #include "proxy/balance.h"
+#include "proxy/bucket_load.h"
 #include "proxy/draw.h"
 #include "proxy/control.h"
 #include "proxy/epoch.h"
@@ -204,6 +205,16 @@ static void plan_anew(struct client *client, struct statement *statement,
     note_plan(client, statement, plan);
 }
 
+/* One of some statements, for who wants to know which buckets are asked for. */
+static void count_bucket(const struct client *client, const struct statement *statement,
+                         const struct route_input *input, struct arena *arena)
+{
+    const struct keyspace *keyspace = NULL;
+    unsigned bucket = router_template_bucket(&statement->planned, input, arena, &keyspace);
+    if (bucket != SHARDMAP_NO_BUCKET)
+        bucket_load_note(client->database->name, keyspace->name, bucket);
+}
+
 /* The statement was planned before, and that plan holds for these values, too. False: it does not. `plain`:
  * says_nothing(). */
 static bool plan_again(struct client *client, const struct statement *statement, bool plain,
@@ -218,6 +229,8 @@ static bool plan_again(struct client *client, const struct statement *statement,
     }
     if (!router_plan_again(&statement->planned, &input, arena, plan))
         return false;
+    if (++client->worker->planned_again % LOAD_SAMPLE == 0)
+        count_bucket(client, statement, &input, arena);
     if (!plain || plan->write || statement->nfunctions) /* else there is nothing to note */
         note_plan(client, statement, plan);
     return true;

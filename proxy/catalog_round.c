@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "pgshunt/log.h"
+#include "proxy/bucket_load.h"
 #include "proxy/catalog_state.h"
 #include "proxy/catalog_watch_internal.h"
 #include "proxy/monitor_conn.h"
@@ -16,6 +17,7 @@
 #define AWAY_MS 200 /* ... while the catalog is not reached */
 #define NO_RIGHTS_MS 60000
 #define PATIENCE_MS 5000  /* and three intervals: a proxy not seen for so long is gone */
+#define LOAD_MS 5000      /* between counts of statements by bucket */
 #define HOLD_TOUCH_MS 500 /* the row is touched so often while a hold stands */
 
 /* ---- the session ---- */
@@ -438,6 +440,26 @@ static void run_jobs(struct map_watch *watch, const struct config *config, bool 
     reshard_runner_tend(watch->runner, watch->db, config);
 }
 
+/* Where statements go to, for who plans what is to move. Where it cannot be written nothing else suffers. */
+static void write_load(struct map_watch *watch, const struct database *database)
+{
+    struct db_error ignored;
+    struct catalog_load *loads;
+    struct arena arena;
+    int64_t now = db_clock_ms();
+    if (!may_write(watch) || now - watch->load_at < LOAD_MS)
+        return;
+    watch->load_at = now;
+    arena_init(&arena);
+    for (unsigned k = 0; k < shardmap_keyspaces(database->map); k++) {
+        int count = bucket_load_take(watch->database, database->map,
+                                     shardmap_keyspace(database->map, k), &arena, &loads);
+        if (count && !catalog_add_load(watch->db, watch->database, loads, count, &ignored))
+            break;
+    }
+    arena_free(&arena);
+}
+
 static void go_round(struct map_watch *watch, const struct config *config,
                      const struct database *database)
 {
@@ -463,6 +485,8 @@ static void go_round(struct map_watch *watch, const struct config *config,
     if (!holds && watch->written_at && db_is_open(watch->db))
         read_proxies(watch);
     run_jobs(watch, config, holds);
+    if (!holds && db_is_open(watch->db))
+        write_load(watch, database);
 }
 
 void catalog_round(struct map_watch *watch)

@@ -30,6 +30,7 @@ struct map_watch {
     struct map_use written;        /* in its row */
     int64_t written_at;            /* db_clock_ms(); 0: there is no row of this session's */
     int64_t looked_at;             /* at the catalog, db_clock_ms() */
+    int64_t load_at;               /* statements by bucket were written last */
     int64_t no_rights_until;       /* nothing is written before: it was refused */
     struct reshard_runner *runner; /* NULL: nothing was looked at yet */
     char said[512];                /* what was logged last, so as not to repeat it */

@@ -109,6 +109,7 @@ struct worker {
     struct list_node schema_waiting; /* clients, see schema_wait.h */
     struct list_node refused;        /* struct client_auth: to be told so after a delay */
     int nclients;
+    unsigned planned_again; /* statements, by a template: some of them are counted by bucket */
     struct worker_channel *channels; /* its clients LISTEN to: see listen.c */
     uint32_t listen_tickets;
     struct list_node listen_held; /* clients, see listen_hold() */

@@ -29,7 +29,17 @@ static bool find_moves(struct reshard *reshard, const struct reshard_wish *wish,
     unsigned *weights = arena_array(&reshard->arena, unsigned, database->nshards);
     for (int i = 0; i < database->nshards; i++)
         weights[i] = (unsigned)database->shards[i].weight;
-    if (plan_moves(reshard->map, weights, wish, &reshard->arena, &reshard->moves, &reshard->error))
+    struct reshard_wish informed = *wish;
+    struct catalog_load *loads = NULL;
+    if (wish->split_hot &&
+        !catalog_read_load(reshard_catalog(reshard), reshard->request->database, &reshard->arena,
+                           &loads, &informed.nloads, &reshard->error)) {
+        reshard_fails(reshard, NULL, "cannot read what buckets are asked for");
+        return false;
+    }
+    informed.loads = loads;
+    if (plan_moves(reshard->map, weights, &informed, &reshard->arena, &reshard->moves,
+                   &reshard->error))
         return true;
     (void)refuse(reshard, RESHARD_TEXT(reshard, "%s", reshard->error.text),
                  RESHARD_TEXT(reshard, "%s", reshard->error.hint));
@@ -252,6 +262,8 @@ static json_t *options_of(const struct reshard_wish *wish, const struct check *c
     for (size_t i = 0; i < sizeof said / sizeof said[0]; i++)
         if (said[i].value)
             json_object_set_new(options, said[i].name, json_string(said[i].value));
+    if (wish->split_hot)
+        json_object_set_new(options, "split_hot", json_true());
     json_object_set_new(options, "prepare_schema", json_boolean(check->prepare_schema));
     if (check->moved)
         json_object_set_new(options, "move_table", table_job_json(check->moved));

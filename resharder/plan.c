@@ -275,7 +275,11 @@ static bool plan_keyspace(struct planning *g, int index)
     const struct keyspace *keyspace = shardmap_keyspace(g->map, (unsigned)index);
     g->nbuckets = keyspace->nbuckets;
     memcpy(g->owners, keyspace->bucket_shard, sizeof *g->owners * g->nbuckets);
-    if ((g->shares && !give_shares(g, keyspace)) || !plan_apply_moves(g, index))
+    for (int i = 0; i < g->nhot; i++)
+        if (g->hot[i].keyspace == (unsigned)index)
+            g->owners[g->hot[i].bucket] = (uint16_t)g->hot[i].target;
+    if ((g->shares && !g->wish->split_hot && !give_shares(g, keyspace)) ||
+        !plan_apply_moves(g, index))
         return false;
     collect(g, keyspace);
     return true;
@@ -305,7 +309,7 @@ static bool says_nothing(const struct reshard_wish *wish)
     for (size_t i = 0; i < sizeof said / sizeof said[0]; i++)
         if (said[i] && *said[i])
             return false;
-    return true;
+    return !wish->split_hot;
 }
 
 bool plan_moves(struct shardmap *map, const unsigned *weights, const struct reshard_wish *wish,
@@ -326,10 +330,11 @@ bool plan_moves(struct shardmap *map, const unsigned *weights, const struct resh
     for (unsigned s = 0; s < nshards; s++)
         g.said[s] = -1;
     if (says_nothing(wish))
-        return plan_wrong(&g, "Use --add, --drain, --weights or --move.", "nothing is to be moved");
+        return plan_wrong(&g, "Use --add, --drain, --weights, --move or --split-hot.",
+                          "nothing is to be moved");
     if (!choose_keyspaces(&g) || !read_shards(&g, wish->add, g.added) ||
         !read_shards(&g, wish->drain, g.drained) || !read_weights(&g) || !check_shares(&g) ||
-        !plan_split(&g))
+        !plan_split(&g) || (wish->split_hot && !plan_heat(&g)))
         return false;
     for (unsigned k = 0; k < nkeyspaces; k++)
         if (g.chosen[k] && !plan_keyspace(&g, (int)k))

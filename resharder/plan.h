@@ -9,6 +9,7 @@
 #define PGSHUNT_RESHARDER_PLAN_H
 
 #include "pgshunt/arena.h"
+#include "pgshunt/catalog.h"
 #include "pgshunt/db.h"
 #include "pgshunt/reshard.h"
 #include "resharder/move.h"

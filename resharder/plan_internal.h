@@ -4,6 +4,11 @@
 
 #include "resharder/plan.h"
 
+/* A bucket that leaves a busy shard. */
+struct plan_hot {
+    unsigned keyspace, bucket, target;
+};
+
 struct planning {
     struct shardmap *map;
     const struct reshard_wish *wish;
@@ -17,6 +22,8 @@ struct planning {
     bool *chosen;          /* keyspaces, by number */
     unsigned nbuckets;     /* of one keyspace, */
     uint16_t *owners;      /* ... and whose they are to be */
+    struct plan_hot *hot;  /* for --split-hot */
+    int nhot;
     struct move *items;
     int count, room;
 };
@@ -29,6 +36,8 @@ bool plan_find_shard(struct planning *g, const char *name, unsigned *shard);
 bool plan_read_number(const char *text, const char *end, int64_t most, int64_t *number);
 /* Values and intervals that are to move alone get buckets of their own. */
 bool plan_split(struct planning *g);
+/* --split-hot: finds what is to move. */
+bool plan_heat(struct planning *g);
 /* The moves that are asked for, of one keyspace, into `owners`. */
 bool plan_apply_moves(struct planning *g, int index);
 

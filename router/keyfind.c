@@ -96,6 +96,12 @@ static enum value_state value_key(struct planner *p, const struct instance *inst
                         use, key);
 }
 
+enum value_state keyfind_value_key(struct planner *p, const struct instance *instance,
+                                   struct value *value, enum value_use use, struct shardkey *key)
+{
+    return value_key(p, instance, value, use, key);
+}
+
 enum value_state keyfind_value_shard(struct planner *p, const struct instance *instance,
                                      struct value *value, enum value_use use, unsigned *shard)
 {

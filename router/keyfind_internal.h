@@ -29,6 +29,9 @@ static inline bool is_untyped(uint32_t oid)
 void keyfind_evaluate(struct planner *p, const struct expr *expr, struct value *value);
 enum value_state keyfind_value_shard(struct planner *p, const struct instance *instance,
                                      struct value *value, enum value_use use, unsigned *shard);
+/* The key alone. */
+enum value_state keyfind_value_key(struct planner *p, const struct instance *instance,
+                                   struct value *value, enum value_use use, struct shardkey *key);
 /* The same, and it counts: a plan that has read a value in any other way than as a key makes no template. */
 void keyfind_value(struct planner *p, const struct expr *expr, struct value *value);
 /* The integer that the value is, as any integer type reads it; false: it is none. */

@@ -93,16 +93,22 @@ void template_make(const struct planner *p, bool read, const char *node_reason,
 
 /* ---- once more ---- */
 
+/* The little of it that values are found with. */
+static void little_planner(struct planner *p, const struct route_input *input, struct arena *arena)
+{
+    p->input = input;
+    p->map = input->map;
+    p->arena = arena;
+    p->failed = NULL;
+}
+
 static bool find_slowly(const struct route_input *input, struct arena *arena,
                         const struct template_value *value, unsigned *shard)
 {
     const struct instance instance = {.rule = value->rule, .blank_padded = value->blank_padded};
     struct value found;
-    struct planner p; /* the little of it that values are found with */
-    p.input = input;
-    p.map = input->map;
-    p.arena = arena;
-    p.failed = NULL;
+    struct planner p;
+    little_planner(&p, input, arena);
     keyfind_evaluate(&p, value->expr, &found);
     return keyfind_value_shard(&p, &instance, &found,
                                value->assigned ? VALUE_ASSIGNED : VALUE_COMPARED,
@@ -163,4 +169,23 @@ bool router_plan_again(const struct plan_template *made, const struct route_inpu
     if (made->read && session)
         plan_settle_node(session, NULL, plan);
     return true;
+}
+
+unsigned router_template_bucket(const struct plan_template *made, const struct route_input *input,
+                                struct arena *arena, const struct keyspace **keyspace)
+{
+    const struct template_value *value = &made->values[0];
+    const struct instance instance = {.rule = value->rule, .blank_padded = value->blank_padded};
+    struct value found;
+    struct shardkey key;
+    struct planner p;
+    if (!made->nvalues || value->rule->nparts)
+        return SHARDMAP_NO_BUCKET;
+    *keyspace = value->rule->keyspace;
+    little_planner(&p, input, arena);
+    keyfind_evaluate(&p, value->expr, &found);
+    enum value_use use = value->assigned ? VALUE_ASSIGNED : VALUE_COMPARED;
+    return keyfind_value_key(&p, &instance, &found, use, &key) == VALUE_KNOWN
+               ? keyspace_bucket(*keyspace, &key)
+               : SHARDMAP_NO_BUCKET;
 }

@@ -155,6 +155,23 @@ MUST_CHECK bool catalog_proxy_seen(struct db *db, const char *database,
 MUST_CHECK bool catalog_proxy_leaves(struct db *db, const char *database, const char *id,
                                      struct db_error *error);
 
+/* ---- how often buckets are asked for ---- */
+
+/* Statements about a bucket, as it was sampled; older ones count less and less. */
+struct catalog_load {
+    const char *keyspace;
+    unsigned bucket;   /* SHARDMAP_NO_BUCKET: all that are not told alone, of */
+    const char *shard; /* ... this shard; else NULL */
+    double statements;
+};
+/* Adds what was counted since the last call. */
+MUST_CHECK bool catalog_add_load(struct db *db, const char *database,
+                                 const struct catalog_load *loads, int count,
+                                 struct db_error *error);
+/* All of a database, in `arena`. None where nobody has ever counted. */
+MUST_CHECK bool catalog_read_load(struct db *db, const char *database, struct arena *arena,
+                                  struct catalog_load **loads, int *count, struct db_error *error);
+
 /* ---- the change of the map ---- */
 
 /* Where buckets are to be. */

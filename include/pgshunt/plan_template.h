@@ -16,6 +16,7 @@
 
 struct arena;
 struct expr;
+struct keyspace;
 struct plan;
 struct route_input;
 struct table_rule;
@@ -45,5 +46,8 @@ struct plan_template {
  */
 bool router_plan_again(const struct plan_template *made, const struct route_input *input,
                        struct arena *arena, struct plan *plan);
+/* The bucket that such a statement is about, for those who count them; SHARDMAP_NO_BUCKET: not known. */
+unsigned router_template_bucket(const struct plan_template *made, const struct route_input *input,
+                                struct arena *arena, const struct keyspace **keyspace);
 
 #endif

@@ -74,6 +74,8 @@ struct reshard_request {
     void *arg;
 };
 
+struct catalog_load;
+
 /* What is to be moved: one of these or several; they are applied in this order to the map as it is. */
 struct reshard_wish {
     const char *add;       /* "s2,s3": shards that get their share */
@@ -81,6 +83,9 @@ struct reshard_wish {
     const char *weights;   /* "s0=1,s1=2" */
     const char *move;      /* "0-4095:s2,users/7:s1": buckets, of one keyspace or of all */
     const char *keyspaces; /* "users": only these; NULL: all */
+    bool split_hot;        /* the buckets most asked for leave the busiest shards */
+    const struct catalog_load *loads; /* what is known of that; the engine reads it */
+    int nloads;
     /* Tables instead of buckets: into a keyspace, or out of theirs. */
     const char *tables; /* "orders,public.items" */
     const char *into;   /* "users" */

@@ -60,6 +60,12 @@ def ctl(proxy, *args, code=0, command="reshard"):
     return ran.stdout + ran.stderr
 
 
+def ctl_any(proxy, *args):
+    ran = subprocess.run([os.path.join(os.path.dirname(binary()), "pgshuntctl"), "-c", proxy.config_path, "reshard", *args],
+                         capture_output=True, text=True, timeout=120)
+    return ran.stdout + ran.stderr
+
+
 class Writer(threading.Thread):
     """Writes rows of its own; `rows` is what was acknowledged: (table, key, id): n."""
 
@@ -239,6 +245,27 @@ def test_a_restarted_proxy_and_another_configuration_keep_what_was_moved(cluster
             load.progress()
         judge(cluster, (third, other), ledger, owner, clean=True)
         assert "is on s2, not on s0" in third.log()
+
+
+def test_hot_buckets_are_found_and_leave_the_busiest_shard(cluster, proxies):
+    one, _ = proxies
+    assert "nothing is known of which buckets are asked for" in ctl_any(one, "plan", "--split-hot")
+    ctl(one, "create", "cut", "--move", "times/[0,100):s2")  # what can be told apart from the rest of its shard
+    ctl(one, "cancel", "cut")
+    for proxy in proxies:
+        with proxy.connect() as connection, connection.cursor() as cursor:
+            for key in [50, 50, 50, -5] * 300 + [1500] * 200:
+                cursor.execute("SELECT n FROM samples WHERE at = %s", (key,))
+        connection.close()
+
+    def planned():
+        told = ctl_any(one, "plan", "--split-hot", "--add", "s2,s3")
+        return "[0,100) to s2" in told or "[0,100) to s3" in told
+
+    wait_until(planned, 40, "the bucket to be seen")
+    loads = dict(cluster.primaries[0].sql("SELECT bucket, statements FROM pgshunt.bucket_load WHERE keyspace = 'times'"))
+    hottest = cluster.primaries[0].value("SELECT bucket FROM pgshunt.piece WHERE keyspace = 'times' AND value = '0'")
+    assert max(loads, key=loads.get) == hottest
 
 
 def test_jobs_on_one_keyspace_side_by_side(cluster, proxies):

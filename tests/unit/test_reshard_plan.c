@@ -256,6 +256,136 @@ static void test_closed_list(void **state)
     arena_free(&arena);
 }
 
+/* ---- hot buckets ---- */
+
+static unsigned random_below(unsigned *seed, unsigned below)
+{
+    *seed = *seed * 1103515245u + 12345u;
+    return (*seed >> 16) % below;
+}
+
+struct hot_case {
+    struct reshard_wish wish;
+    struct catalog_load loads[6];
+    const char *moves; /* NULL: it is wrong, */
+    const char *error;
+};
+
+#define REST SHARDMAP_NO_BUCKET
+static const struct hot_case hot_cases[] = {
+    /* Of two hot buckets the one that levels the shards best goes. */
+    {{.keyspaces = NULL},
+     {{"users", 1, NULL, 1000},
+      {"users", 2, NULL, 500},
+      {"users", REST, "s0", 100},
+      {"users", REST, "s1", 200}},
+     "users 2-2 s0>s1",
+     NULL},
+    {{.keyspaces = NULL},
+     {{"users", 1, NULL, 300},
+      {"docs", 2, NULL, 300},
+      {"users", REST, "s1", 100},
+      {"docs", REST, "s1", 100}},
+     "users 1-1 s0>s1",
+     NULL},
+    {{.keyspaces = "docs"},
+     {{"users", 1, NULL, 300}, {"docs", 2, NULL, 300}, {"docs", REST, "s1", 100}},
+     "docs 2-2 s0>s1",
+     NULL},
+    /* A shard that owns nothing takes nothing, unless it is to be added. */
+    {{.add = "s2", .keyspaces = "users"},
+     {{"users", 1, NULL, 300}, {"users", REST, "s0", 300}, {"users", REST, "s1", 300}},
+     "users 1-1 s0>s2",
+     NULL},
+    /* One bucket that is most of everything cannot be helped. */
+    {{.keyspaces = "users"}, {{"users", 1, NULL, 1000}, {"users", REST, "s1", 10}}, "", NULL},
+    {{.keyspaces = "users"}, {{"users", 1, NULL, 105}, {"users", REST, "s1", 100}}, "", NULL},
+    {{.keyspaces = NULL},
+     {{"gone", 1, NULL, 105}, {"users", 20000, NULL, 5}},
+     NULL,
+     "nothing is known of which buckets are asked for"},
+    {{.drain = "s1"},
+     {{"users", 1, NULL, 105}},
+     NULL,
+     "--split-hot goes with --add and --keyspaces alone"},
+};
+
+static void test_hot(void **state)
+{
+    const unsigned weights[] = {1, 1, 1};
+    (void)state;
+    for (size_t i = 0; i < sizeof hot_cases / sizeof hot_cases[0]; i++) {
+        const struct hot_case *c = &hot_cases[i];
+        struct reshard_wish wish = c->wish;
+        struct arena arena;
+        struct moves moves = {.count = 0};
+        struct db_error error = {.text = ""};
+        arena_init(&arena);
+        struct shardmap *map = new_map(3, (const unsigned[]){1, 1, 0});
+        shardmap_add_keyspace(map, "users", KEY_BIGINT, HASH_XXH64);
+        shardmap_add_keyspace(map, "docs", KEY_UUID, HASH_XXH64);
+        wish.split_hot = true;
+        wish.loads = c->loads;
+        while (wish.nloads < 6 && c->loads[wish.nloads].keyspace)
+            wish.nloads++;
+        bool ok = plan_moves(map, weights, &wish, &arena, &moves, &error);
+        if (c->moves && !ok)
+            fail_msg("case %zu: %s", i, error.text);
+        if (c->moves)
+            assert_string_equal(words(&moves, &arena), c->moves);
+        else
+            assert_string_equal(error.text, c->error);
+        shardmap_free(map);
+        arena_free(&arena);
+    }
+}
+
+/* Whatever the load: the busiest shard gets less to do, none both gives and takes, and what moves is what was said. */
+static void test_hot_spreads(void **state)
+{
+    unsigned seed = 11;
+    (void)state;
+    for (int round = 0; round < 500; round++) {
+        const unsigned weights[] = {1, 1, 1, 1};
+        struct catalog_load loads[40];
+        double before[4] = {0}, after[4];
+        struct arena arena;
+        struct moves moves;
+        struct db_error error;
+        arena_init(&arena);
+        struct shardmap *map = new_map(4, weights);
+        shardmap_add_keyspace(map, "users", KEY_BIGINT, HASH_XXH64);
+        const struct keyspace *users = shardmap_keyspace(map, 0);
+        unsigned most = 0, gives = 0, takes = 0;
+        for (unsigned i = 0; i < 40; i++) {
+            loads[i] = (struct catalog_load){"users", i * 409, NULL,
+                                             1 + random_below(&seed, i % 7 ? 50 : 900)};
+            before[users->bucket_shard[loads[i].bucket]] += loads[i].statements;
+        }
+        struct reshard_wish wish = {.split_hot = true, .loads = loads, .nloads = 40};
+        assert_true(plan_moves(map, weights, &wish, &arena, &moves, &error));
+        memcpy(after, before, sizeof after);
+        for (int i = 0; i < moves.count; i++) {
+            const struct move *move = &moves.items[i];
+            assert_int_equal(move->first, move->last);
+            assert_int_equal(move->first % 409, 0);
+            after[move->source] -= loads[move->first / 409].statements;
+            after[move->target] += loads[move->first / 409].statements;
+            gives |= 1u << move->source;
+            takes |= 1u << move->target;
+        }
+        assert_int_equal(gives & takes, 0);
+        for (unsigned s = 1; s < 4; s++)
+            most = before[s] > before[most] ? s : most;
+        for (unsigned s = 0; s < 4; s++)
+            assert_true(after[s] <= before[most]);
+        assert_true(moves.count == 0 || after[most] < before[most]);
+        assert_in_range(moves.count, 0, 40);
+        shardmap_free(map);
+        arena_free(&arena);
+    }
+}
+
 /* A shard that is configured with weight 0 has no share. */
 static void test_weightless(void **state)
 {
@@ -277,12 +407,6 @@ static void test_weightless(void **state)
 }
 
 /* ---- properties ---- */
-
-static unsigned random_below(unsigned *seed, unsigned below)
-{
-    *seed = *seed * 1103515245u + 12345u;
-    return (*seed >> 16) % below;
-}
 
 /* A map that many jobs have changed. */
 static struct shardmap *random_map(unsigned *seed, unsigned nshards, unsigned *weights)
@@ -418,6 +542,7 @@ int main(void)
         cmocka_unit_test(test_wishes),      cmocka_unit_test(test_weightless),
         cmocka_unit_test(test_fewest),      cmocka_unit_test(test_values),
         cmocka_unit_test(test_closed_list), cmocka_unit_test(test_intervals),
+        cmocka_unit_test(test_hot),         cmocka_unit_test(test_hot_spreads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
