@@ -39,7 +39,7 @@ static bool clean_jobs(struct reshard *reshard, struct reshard_request *request,
             return false;
         bool good =
             !job_is_over(&job) || (tell_objects(reshard, &job, found) &&
-                               (request->dry_run || clean_objects(reshard, &job, all_kinds)));
+                                   (request->dry_run || clean_objects(reshard, &job, all_kinds)));
         job_free(&job);
         if (!good)
             return false;
