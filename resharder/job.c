@@ -57,6 +57,15 @@ static const char *cell(struct reshard *reshard, const PGresult *rows, int row, 
                : arena_strdup(&reshard->arena, PQgetvalue(rows, row, column));
 }
 
+/* The same, where `before` will do if it is the same: a job is looked at for weeks. */
+static const char *cell_or(struct reshard *reshard, const PGresult *rows, int column,
+                           const char *before)
+{
+    bool same =
+        before && !PQgetisnull(rows, 0, column) && strcmp(before, PQgetvalue(rows, 0, column)) == 0;
+    return same ? before : cell(reshard, rows, 0, column);
+}
+
 /* ---- creating ---- */
 
 /* As JSON, which one statement turns into rows. */
@@ -106,12 +115,12 @@ static bool take_row(struct reshard *reshard, struct job *job, const PGresult *r
         return refuse(reshard, "XX000",
                       RESHARD_TEXT(reshard, "job \"%s\" is in state \"%s\", which is unknown here",
                                    job->name, PQgetvalue(rows, 0, 0)));
-    job->attempt = cell(reshard, rows, 0, 1);
+    job->attempt = cell_or(reshard, rows, 1, job->attempt);
     job->epoch = strtoll(PQgetvalue(rows, 0, 2), NULL, 10);
     job->paused = PQgetvalue(rows, 0, 3)[0] == 't';
-    job->error = cell(reshard, rows, 0, 4);
-    job->created_at = cell(reshard, rows, 0, 5);
-    job->changed_at = cell(reshard, rows, 0, 6);
+    job->error = cell_or(reshard, rows, 4, job->error);
+    job->created_at = cell_or(reshard, rows, 5, job->created_at);
+    job->changed_at = cell_or(reshard, rows, 6, job->changed_at);
     json_decref(job->options);
     job->options = json_loads(PQgetvalue(rows, 0, 7), 0, NULL);
     job->of_tables = strcmp(PQgetvalue(rows, 0, 8), TABLE_JOB_KIND) == 0;
