@@ -69,7 +69,8 @@ static bool read_user(struct hba_reader *reader, const struct hba_line *line,
     /* With a group in it the text is a name, as in Postgres. */
     ident->user_is_role =
         ident->user && !ident->user_has_group && !token->quoted && ident->user[0] == '+';
-    ident->user += ident->user_is_role;
+    if (ident->user_is_role)
+        ident->user++;
     if (ident->user_is_role && !ident->user[0])
         return hba_refuse(reader, line->file, line->line,
                           "found user \"+\"; allowed: a role's name behind the +");

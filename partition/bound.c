@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* No moment is further from 2000: about 290,000 years, so that sums with an epoch fit. */
+#define MOMENT_MOST (INT64_MAX - INT64_C(100000000000000000))
 /* From 1970 to 2000. */
 #define EPOCH_USECS (INT64_C(946684800) * 1000000)
 
@@ -143,6 +145,8 @@ bool bound_print(enum control control, int width, int64_t point, char text[BOUND
     char civil[CIVIL_TEXT];
     if (control == CONTROL_ID)
         return print_integer(width, point, text);
+    if (point < -MOMENT_MOST || point > MOMENT_MOST)
+        return false;
     if (controls[control].unit)
         return print_integer(width, (point + EPOCH_USECS) / controls[control].unit, text);
     if (control == CONTROL_UUID7 || control == CONTROL_ULID)

@@ -47,7 +47,7 @@ struct civil civil_of(int64_t local)
 {
     struct civil civil;
     int64_t days = floor_div(local, USECS_OF_DAY);
-    int64_t clock = local - days * USECS_OF_DAY;
+    int64_t clock = (local % USECS_OF_DAY + USECS_OF_DAY) % USECS_OF_DAY;
     date_of(days, &civil);
     civil.hour = (int)(clock / USECS_OF_HOUR);
     civil.minute = (int)(clock / USECS_OF_MINUTE % 60);

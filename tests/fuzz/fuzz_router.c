@@ -285,6 +285,10 @@ static void check_change(const struct plan *plan)
 {
     const struct change_plan *change = plan->change;
     const struct change_rows *rows = &change->rows;
+    if (change->create) {
+        expect(change->gather && change->gather->ntables > 0 && change->create->filled.sql);
+        return;
+    }
     expect(change->text && rows->table && rows->head && rows->tail.sql);
     expect(!rows->key == !rows->keyspace && !rows->key == !rows->nkeys);
     for (unsigned i = 0; i < rows->nkeys; i++)

@@ -13,21 +13,30 @@ from test_differential import LOOKS, change, check_all
 
 pytestmark = [pytest.mark.core, pytest.mark.slow]
 
-KEYS = {table["name"]: (keyspace["name"], table["key"]) for keyspace in KEYSPACES for table in keyspace["tables"]}
-TYPES = {keyspace["name"]: keyspace["type"] for keyspace in KEYSPACES}
+def parts(key):
+    return key if isinstance(key, list) else [key]
+
+
+KEYS = {table["name"]: (keyspace["name"], parts(table["key"])) for keyspace in KEYSPACES for table in keyspace["tables"]}
+TYPES = {keyspace["name"]: keyspace.get("types", [keyspace["type"]]) for keyspace in KEYSPACES}
 # What ghosts look like, so that each of them would be noticed.
 SPOILED = {"users": "name = 'GHOST', num = 999, active = true, country = 'at'", "orders": "qty = 77, amount = 77777",
            "items": "qty = 77", "tenants": "plan = 'GHOST', seats = 999", "members": "who = 'GHOST'",
            "devices": "label = 'GHOST'", "events": "level = 'GHOST'"}
 
 
+def ghost_columns(key):
+    return ["key"] if len(key) == 1 else [f"key{i + 1}" for i in range(len(key))]
+
+
 def prepare(node):
     """The tables of ghost keys, as a job makes them."""
     node.sql("CREATE SCHEMA IF NOT EXISTS pgshunt")
     node.sql("GRANT USAGE ON SCHEMA pgshunt TO PUBLIC")
-    for keyspace, kind in TYPES.items():
-        kind += ' COLLATE "C"' if kind == "text" else ""
-        node.sql(f"CREATE TABLE pgshunt.ghost_{keyspace} (key {kind} PRIMARY KEY)")
+    for keyspace, kinds in TYPES.items():
+        names = ghost_columns(kinds)
+        columns = [f"{name} {kind}" + (' COLLATE "C"' if kind == "text" else "") for name, kind in zip(names, kinds)]
+        node.sql(f"CREATE TABLE pgshunt.ghost_{keyspace} ({', '.join(columns)}, PRIMARY KEY ({', '.join(names)}))")
         node.sql(f"GRANT SELECT ON pgshunt.ghost_{keyspace} TO PUBLIC")
 
 
@@ -35,19 +44,21 @@ def haunt(source, target, keep, mark):
     """Some of the source's rows, spoiled, on the target as well: `mark` tells which keys."""
     for table, (keyspace, key) in KEYS.items():
         rows, keys = io.StringIO(), io.StringIO()
-        chosen = f"abs(hashtext({key}::text)) % {keep} = {mark}"
+        columns = ", ".join(key)
+        chosen = f"abs(hashtext(concat_ws('/', {columns}))) % {keep} = {mark}"
         with closing(source.connect()) as left, closing(target.connect()) as right:
             with left.cursor() as read, right.cursor() as write:
-                owned = f"NOT EXISTS (SELECT FROM pgshunt.ghost_{keyspace} g WHERE g.key = t.{key})"
+                same = " AND ".join(f"g.{ghost} = t.{name}" for ghost, name in zip(ghost_columns(key), key))
+                owned = f"NOT EXISTS (SELECT FROM pgshunt.ghost_{keyspace} g WHERE {same})"
                 read.copy_expert(f"COPY (SELECT * FROM {table} t WHERE {chosen} AND {owned}) TO STDOUT", rows)
-                read.copy_expert(f"COPY (SELECT DISTINCT {key} FROM {table} t WHERE {chosen} AND {owned}) TO STDOUT", keys)
+                read.copy_expert(f"COPY (SELECT DISTINCT {columns} FROM {table} t WHERE {chosen} AND {owned}) TO STDOUT", keys)
                 write.execute(f"CREATE TEMP TABLE came (LIKE {table}); CREATE TEMP TABLE keys (LIKE pgshunt.ghost_{keyspace})")
                 write.copy_expert("COPY came FROM STDIN", io.StringIO(rows.getvalue()))
                 write.copy_expert("COPY keys FROM STDIN", io.StringIO(keys.getvalue()))
                 if table in SPOILED:
                     write.execute(f"UPDATE came SET {SPOILED[table]}")
                 write.execute(f"INSERT INTO {table} SELECT * FROM came")
-                write.execute(f"INSERT INTO pgshunt.ghost_{keyspace} SELECT key FROM keys ON CONFLICT DO NOTHING")
+                write.execute(f"INSERT INTO pgshunt.ghost_{keyspace} SELECT * FROM keys ON CONFLICT DO NOTHING")
             right.commit()
 
 

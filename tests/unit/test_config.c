@@ -57,7 +57,7 @@ static const struct bad_case bad_files[] = {
      "test.conf:2: found unknown setting listne (did you mean \"listen\"?); allowed here: listen, "
      "tcp, http, workers, shutdown_timeout, pid_file, restart, auth, client_tls, server_tls, pool, "
      "timeouts, routing, health, catalog, "
-     "partition, monitor, "
+     "partition, reshard, monitor, "
      "limits, log, databases"},
     {TRUST "partition = { schedule = \"61 * * * *\"; };\n" DATABASE,
      "test.conf:2: found partition.schedule = \"61 * * * *\"; allowed: times as in a crontab "
@@ -69,7 +69,7 @@ static const struct bad_case bad_files[] = {
     {TRUST "zzz = 1;\n" DATABASE,
      "test.conf:2: found unknown setting zzz; allowed here: listen, tcp, http, workers, "
      "shutdown_timeout, pid_file, restart, auth, client_tls, server_tls, pool, timeouts, routing, "
-     "health, catalog, partition, monitor, limits, "
+     "health, catalog, partition, reshard, monitor, limits, "
      "log, "
      "databases"},
     {TRUST "pool = { max_clients = 5; };\n",

@@ -30,7 +30,7 @@ static const struct good_case good[] = {
     {PACKET(V3 "user\0a\0DateStyle\0ISO\0\0"), "a", "a", false, "SET datestyle TO 'ISO';"},
     {PACKET(V3 "user\0a\0options\0-c work_mem=8MB --lock-timeout=5\0\0"), "a", "a", false,
      "SET lock_timeout TO '5';SET work_mem TO '8MB';"},
-    {PACKET(V3 "user\0a\0options\0-cx.y=a\\ b\0\0"), "a", "a", false, "SET x.y TO 'a b';"},
+    {PACKET(V3 "user\0a\0options\0-cx.y=a\\ b\0\0"), "a", "a", false, "SET \"x\".\"y\" TO 'a b';"},
     {PACKET(V3 "user\0a\0options\0  \0\0"), "a", "a", false, ""},
     {PACKET(V3 "user\0a\0options\0-c\ta=1 -cb=2 --c-d=3\n-c e==\\\\ -c f=\0\0"), "a", "a", false,
      "SET a TO '1';SET b TO '2';SET c_d TO '3';SET e TO  E'=\\\\';SET f TO '';"},
@@ -38,7 +38,7 @@ static const struct good_case good[] = {
      "SET datestyle TO 'euro';SET enable_hashjoin TO 'false';SET enable_seqscan TO 'false';"
      "SET log_parser_stats TO 'true';SET work_mem TO '64';"},
     {PACKET(V3 "a.b\0packet\0user\0a\0options\0-c a.b=options -c a.b=again\0\0"), "a", "a", false,
-     "SET a.b TO 'packet';"},
+     "SET \"a\".\"b\" TO 'packet';"},
     {PACKET(V3 "user\0a\0options\0-c a=1 -c A=2\0\0"), "a", "a", false, "SET a TO '2';"},
     {PACKET(V3 "user\0a\0options\0-c search_path=a,\\ \"B\"\0\0"), "a", "a", false,
      "SELECT pg_catalog.set_config('search_path','a, \"B\"',false);"},
