@@ -10,6 +10,7 @@
 #define MONTHS_MAX (1000 * 12)
 #define DAYS_MAX INT64_C(365243)
 #define EPOCH_DAYS 10957 /* from 1970-01-01 to 2000-01-01 */
+#define YEAR_MAX 200000  /* its microseconds fit, with room for an interval */
 
 /* ---- the calendar: days from 2000-01-01, proleptic Gregorian ---- */
 
@@ -110,7 +111,8 @@ static bool take_clock(const char **at, struct civil *civil)
 /* That day is in the calendar. */
 static bool is_day(const struct civil *civil)
 {
-    if (civil->year < 1 || civil->month < 1 || civil->month > 12 || civil->day < 1)
+    if (civil->year < 1 || civil->year > YEAR_MAX || civil->month < 1 || civil->month > 12 ||
+        civil->day < 1)
         return false;
     struct civil back = civil_of(civil_local(
         &(struct civil){.year = civil->year, .month = civil->month, .day = civil->day}));
