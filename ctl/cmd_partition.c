@@ -289,6 +289,8 @@ static int show(struct call *call, bool details)
     if (outcome != FLEET_OUTCOME_DONE || survey.ntables == 0)
         status = fleet_finish(&call->shown, outcome,
                               "No table has a policy: pgshuntctl partition create", "");
+    else
+        json_decref(call->shown.events); /* nothing was told */
     partition_survey_free(&survey);
     return status < 0 ? CTL_DONE : status;
 }

@@ -58,7 +58,7 @@ int ctl_option(struct ctl *ctl, int argc, char **argv, const char *letters,
                const struct option *options, int *status);
 /* CTL_USAGE, with what was wrong on standard error. */
 int ctl_usage(const struct ctl *ctl, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* False: said why on standard error. */
+/* Once is enough. False: said why on standard error. */
 bool ctl_load_config(struct ctl *ctl);
 /* "250ms", "5s": milliseconds; -1: it is none. */
 int64_t ctl_duration(const char *text);

@@ -160,6 +160,8 @@ int ctl_option(struct ctl *ctl, int argc, char **argv, const char *letters,
 
 bool ctl_load_config(struct ctl *ctl)
 {
+    if (ctl->config)
+        return true;
     struct config_error error;
     ctl->config = config_load(ctl->config_path, &error);
     if (!ctl->config)
