@@ -204,18 +204,24 @@ static bool read_moves(struct reshard *reshard, const struct job *job)
     return good;
 }
 
+/* Its moves, and what they are of. */
+static bool read_rest(struct reshard *reshard, struct job *job)
+{
+    if (!read_moves(reshard, job))
+        return false;
+    if (job->of_tables)
+        job->tables = table_job_read(reshard, job->options);
+    return !job->of_tables || job->tables || job_is_over(job);
+}
+
 enum job_found job_load(struct reshard *reshard, struct job *job)
 {
     *job = (struct job){.name = reshard->request->job};
     enum job_found found = read_job(reshard, job);
-    if (found != JOB_FOUND)
+    if (found != JOB_FOUND || read_rest(reshard, job))
         return found;
-    if (!read_moves(reshard, job))
-        return JOB_UNREADABLE;
-    if (job->of_tables && !(job->tables = table_job_read(reshard, job->options)) &&
-        !job_is_over(job))
-        return JOB_UNREADABLE;
-    return JOB_FOUND;
+    job_free(job);
+    return JOB_UNREADABLE;
 }
 
 void job_free(struct job *job)

@@ -170,6 +170,19 @@ static bool catch_up(struct run_copy *run)
     return health == STREAMS_FINISHED;
 }
 
+/* Behind the snapshots: a column that is not among these has been added since, and the snapshots have its default alone. */
+static bool read_tables(struct run_copy *run)
+{
+    struct reshard *reshard = run->reshard;
+    for (int i = 0; i < run->nsources; i++) {
+        struct db *db = reshard_primary(reshard, run->sources[i].shard);
+        if (!db || !tables_read(db, &reshard->moves, &reshard->arena, &run->sources[i].tables,
+                                &reshard->error))
+            return false;
+    }
+    return true;
+}
+
 /* What cannot go on begins anew: only that. */
 static bool empty_tables(struct run_copy *run)
 {
@@ -200,7 +213,7 @@ static bool take_snapshots(struct run_copy *run)
         later = later || source->pass > 1;
     }
     /* A snapshot that this was not done for must not be copied under. */
-    if (!later || (catch_up(run) && empty_tables(run)))
+    if (!later || (catch_up(run) && read_tables(run) && empty_tables(run)))
         return true;
     for (int i = 0; i < run->nsources; i++)
         snapshot_drop(&run->sources[i].snapshot);
@@ -239,19 +252,6 @@ static enum copy_wish look(void *arg)
     if (run->job->state == JOB_COPYING && !run->job->paused && slots_want_to_go_on(run))
         return COPY_LEAVE;
     return run->job->state != JOB_COPYING ? COPY_LEAVE : run->job->paused ? COPY_REST : COPY_GO;
-}
-
-/* Behind the snapshots: a column that is not among these has been added since, and the snapshots have its default alone. */
-static bool read_tables(struct run_copy *run)
-{
-    struct reshard *reshard = run->reshard;
-    for (int i = 0; i < run->nsources; i++) {
-        struct db *db = reshard_primary(reshard, run->sources[i].shard);
-        if (!db || !tables_read(db, &reshard->moves, &reshard->arena, &run->sources[i].tables,
-                                &reshard->error))
-            return false;
-    }
-    return true;
 }
 
 static bool copy_once(struct run_copy *run)
