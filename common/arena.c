@@ -85,7 +85,8 @@ void *arena_alloc(struct arena *arena, size_t size)
 char *arena_strndup(struct arena *arena, const char *text, size_t len)
 {
     char *copy = arena_alloc(arena, len + 1);
-    memcpy(copy, text, len);
+    if (len) /* of nothing there may be no text */
+        memcpy(copy, text, len);
     return copy;
 }
 
