@@ -6,13 +6,18 @@ another one's rows are on their way, and a transaction that is larger than the s
 found missing after hours (test_reshard_create), a stopped router (test_reshard: stopped_proxy_cannot_write_to_the_old_owner), a long
 transaction over the switch (test_reshard: switch_gives_up_on_a_long_transaction), DDL (test_reshard_ddl).
 """
+import os
 import signal
+import sys
 
 import pytest
 
 from harness import wait_until
-from reshard_kills import MOVES, Scene, make_cluster
-from reshard_ledger import owners
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "integration"))
+
+from reshard_kills import MOVES, Scene, make_cluster  # noqa: E402
+from reshard_ledger import owners  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
