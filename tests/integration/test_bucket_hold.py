@@ -93,8 +93,9 @@ class Moving:
         """As at first."""
         self.source.sql("DELETE FROM pgshunt.hold")
         self.source.sql("DELETE FROM pgshunt.ghost")
-        self.source.sql("DELETE FROM pgshunt.bucket")
-        self.source.sql("INSERT INTO pgshunt.bucket VALUES ('app', 'users', 0, 8191, 's0'), ('app', 'users', 8192, 16383, 's1')")
+        # As one transaction: a proxy that finds nothing recorded records the configuration's map.
+        self.source.sql("DELETE FROM pgshunt.bucket;"
+                        "INSERT INTO pgshunt.bucket VALUES ('app', 'users', 0, 8191, 's0'), ('app', 'users', 8192, 16383, 's1')")
         self.source.sql("UPDATE pgshunt.epoch SET epoch = epoch + 1")
         self.source.sql("NOTIFY pgshunt_map, 'app'")
         self.wait_seen(epoch=epoch(self.source), hold=0)
