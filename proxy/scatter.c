@@ -78,7 +78,13 @@ static void put_part(struct scatter *scatter, struct part *part, const struct sh
     scatter_await(scatter, part);
 }
 
-/* Without a query it is only begun. */
+static void send_part(struct part *part, struct buffer *out)
+{
+    conn_send(&part->server->conn, buffer_head(out), buffer_length(out));
+    buffer_release(out);
+}
+
+/* Without a query it is only begun. What goes ahead of it has to succeed first. */
 static void start_part(struct scatter *scatter, struct part *part, const struct shard_query *query)
 {
     struct server *server = part->server;
@@ -88,12 +94,11 @@ static void start_part(struct scatter *scatter, struct part *part, const struct 
         wire_put_query(&out, "BEGIN");
         server_expect(server, EXPECT_QUERY)->swallow = true;
     }
-    if (scatter->plan->ahead && !scatter->client->tx) {
+    part->ahead = scatter->plan->ahead && !scatter->client->tx;
+    if (part->ahead) {
         wire_put_query(&out, scatter->plan->ahead);
         scatter_await(scatter, part);
-        part->ahead = true;
-    }
-    if (query)
+    } else if (query)
         put_part(scatter, part, query, &out);
     if (query && scatter->ends_itself && !scatter->copy) { /* of a COPY behind its rows */
         wire_put_query(&out, COMMIT_CHECK);
@@ -102,8 +107,19 @@ static void start_part(struct scatter *scatter, struct part *part, const struct 
     if (!scatter->named)
         server->unnamed = (struct prepared_key){0};
     server->request_at = scatter->client->request.started_at;
-    conn_send(&server->conn, buffer_head(&out), buffer_length(&out));
-    buffer_release(&out);
+    send_part(part, &out);
+}
+
+/* What went ahead of a part's own query was answered. */
+static void follow_ahead(struct scatter *scatter, struct part *part, int index)
+{
+    struct shard_query query = scatter->plan->queries[index];
+    struct buffer out = {0};
+    part->ahead = false;
+    if (part->complete || part->cancelled) /* it failed */
+        return;
+    put_part(scatter, part, &query, &out);
+    send_part(part, &out);
 }
 
 static struct scatter *new_scatter(struct client *client, const struct scatter_ask *ask)
@@ -622,11 +638,7 @@ static void complete_message(struct scatter *scatter, struct part *part, int ind
         commit_took_tag(scatter, part, body);
         return;
     }
-    if (part->ahead) {
-        part->ahead = false;
-        return;
-    }
-    if (part->complete) /* the answers to COMMIT_CHECK behind it */
+    if (part->ahead || part->complete) /* the answers to COMMIT_CHECK behind it */
         return;
     part->complete = true;
     part->tag = mem_strdup(body);
@@ -676,12 +688,15 @@ static void notice_message(struct scatter *scatter, int index, const char *body,
         copy_message(&scatter->out, 'N', body, len);
 }
 
-static void ready_message(struct scatter *scatter, struct part *part, const char *body, size_t len)
+static void ready_message(struct scatter *scatter, struct part *part, int index, const char *body,
+                          size_t len)
 {
     part->server->tx_status = len == 1 ? body[0] : 'E';
     server_expect_pop(part->server);
     part->awaited--;
     scatter->awaited--;
+    if (part->ahead)
+        follow_ahead(scatter, part, index);
     if (!scatter->awaited)
         scatter_advance(scatter);
 }
@@ -737,7 +752,7 @@ void scatter_message(struct server *server, char type, const char *body, size_t 
         break;
     }
     case 'Z':
-        ready_message(scatter, part, body, len);
+        ready_message(scatter, part, index, body, len);
         break;
     default:
         break;

@@ -30,7 +30,7 @@ struct part {
     struct server *server; /* NULL: lost */
     const char *shard_name;
     int awaited;    /* ReadyForQuerys to come */
-    bool ahead;     /* the answer to plan->ahead is to come first */
+    bool ahead;     /* plan->ahead was sent; the query follows its success */
     bool complete;  /* its rows are all here */
     bool cancelled; /* asked to stop: its error is ours and means nothing */
     bool wrote;     /* there is something to commit */
