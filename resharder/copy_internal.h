@@ -7,7 +7,7 @@
 
 #include "resharder/copy.h"
 #include "resharder/copyghosts.h"
-#include "resharder/copyio.h"
+#include "pgshunt/copyio.h"
 #include "resharder/copyplan.h"
 #include "resharder/copyrow.h"
 

@@ -11,7 +11,7 @@
 #include "pgshunt/db.h"
 #include "pgshunt/error.h"
 #include "pgshunt/shardmap.h"
-#include "resharder/copyio.h"
+#include "pgshunt/copyio.h"
 #include "resharder/move.h"
 
 #define COPYGHOSTS_RECENT 4096

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "resharder/copyio.h"
+#include "pgshunt/copyio.h"
 #include "resharder/index_watch.h"
 #include "resharder/program.h"
 #include "resharder/tables.h"

@@ -5,7 +5,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "resharder/copyio.h"
+#include "pgshunt/copyio.h"
 #include "resharder/copyplan.h"
 #include "resharder/copyrow.h"
 #include "resharder/resharder.h"

@@ -1,5 +1,5 @@
 /* copyio.c: COPY through libpq without blocking in it. */
-#include "resharder/copyio.h"
+#include "pgshunt/copyio.h"
 
 #include <poll.h>
 #include <stdio.h>

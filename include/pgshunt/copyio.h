@@ -1,8 +1,8 @@
 /*
  * copyio.h: the two directions of COPY on a session, heeding its stop flag; what waits, waits for as long as it takes.
  */
-#ifndef PGSHUNT_RESHARDER_COPYIO_H
-#define PGSHUNT_RESHARDER_COPYIO_H
+#ifndef PGSHUNT_COPYIO_H
+#define PGSHUNT_COPYIO_H
 
 #include <stdbool.h>
 #include <stddef.h>
