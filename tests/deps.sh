@@ -14,7 +14,7 @@ declare -A groups=(
              libidn-dev libssl-dev libpcre2-dev"
     [test]="clang clang-format llvm libclang-rt-14-dev libcmocka-dev postgresql-15 postgresql-client-15
             postgresql-15-partman
-            python3 python3-pytest python3-psycopg python3-psycopg2 python3-asyncpg
+            python3 python3-pytest python3-pytest-xdist python3-psycopg python3-psycopg2 python3-asyncpg
             libpostgresql-jdbc-java procps libnss-wrapper util-linux"
     [drivers]="python3-sqlalchemy python3-django ruby-pg php-cli php-pgsql libdbd-pg-perl
                pgcli prometheus prometheus-pgbouncer-exporter"

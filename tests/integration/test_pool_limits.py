@@ -175,10 +175,11 @@ def test_minimum_is_kept_open(cluster):
         wait_until(lambda: sum(row["user"] == "postgres" for row in servers(proxy, "app")) == 2, 10, "the database's")
         time.sleep(2.2)  # longer than server_idle_timeout
         assert len(servers(proxy, "app")) == 5
+        before = {row["remote_pid"] for row in servers(proxy, "app")}
         cluster.shards[0].primary.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                                       "WHERE usename = 'app' AND datname = 'plain'")
-        wait_until(lambda: sum(row["user"] == "app" and row["state"] == "idle" for row in servers(proxy)) == 3,
-                   15, "the minimum again")
+        wait_until(lambda: sum(row["user"] == "app" and row["state"] == "idle" and row["remote_pid"] not in before
+                               for row in servers(proxy)) == 3, 15, "the minimum again")
         row = next(row for row in proxy.show("DATABASES") if row["name"] == "app")
         assert (row["min_pool_size"], row["current_connections"]) == (2, 5)
 
