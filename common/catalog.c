@@ -30,6 +30,8 @@
     "version text, started_at timestamptz NOT NULL DEFAULT now(), seen_at timestamptz NOT NULL, "  \
     "patience int NOT NULL, epoch bigint NOT NULL, hold bigint NOT NULL DEFAULT 0, "               \
     "busy int NOT NULL DEFAULT 0, held int NOT NULL DEFAULT 0, PRIMARY KEY (id, database)); "      \
+    "ALTER TABLE pgshunt.proxy ADD COLUMN IF NOT EXISTS oldest bigint, "                           \
+    "ADD COLUMN IF NOT EXISTS oldest_who text; "                                                   \
     "CREATE TABLE IF NOT EXISTS pgshunt.hold (id bigserial PRIMARY KEY, database text NOT NULL, "  \
     "job text, asked_at timestamptz NOT NULL DEFAULT now(), until timestamptz NOT NULL, "          \
     "force boolean NOT NULL DEFAULT false); "                                                      \
@@ -66,20 +68,23 @@ static const char make_sql[] =
     "IF to_regnamespace('pgshunt') IS NULL THEN CREATE SCHEMA pgshunt; END IF; " TABLES
     " END $pgshunt$";
 
-/* What there is: those of keyspaces and buckets came after the tables', these after all others. */
-enum tables { TABLES_NONE, TABLES_OLD, TABLES_WITH_RULES, TABLES_ALL };
+/* What there is: those of keyspaces and buckets came after the tables', these after all others; some columns came last. */
+enum tables { TABLES_NONE, TABLES_OLD, TABLES_WITH_RULES, TABLES_WITH_PIECES, TABLES_ALL };
 
 /* The last one made is there only if all are; what was made by an earlier version lacks some. */
 static bool find_tables(struct db *db, enum tables *tables, struct db_error *error)
 {
-    PGresult *result =
-        db_query(db, CATALOG_MS, error,
-                 "SELECT CASE WHEN pg_catalog.to_regclass('pgshunt.job_object') IS NULL OR "
-                 "pg_catalog.to_regclass('pgshunt.epoch') IS NULL THEN 0 WHEN "
-                 "pg_catalog.to_regclass('pgshunt.table_rule') IS NULL THEN 1 WHEN "
-                 "pg_catalog.to_regclass('pgshunt.piece') IS NULL OR "
-                 "pg_catalog.to_regclass('pgshunt.keyspace') IS NULL THEN 2 ELSE 3 END",
-                 0);
+    PGresult *result = db_query(
+        db, CATALOG_MS, error,
+        "SELECT CASE WHEN pg_catalog.to_regclass('pgshunt.job_object') IS NULL OR "
+        "pg_catalog.to_regclass('pgshunt.epoch') IS NULL THEN 0 WHEN "
+        "pg_catalog.to_regclass('pgshunt.table_rule') IS NULL THEN 1 WHEN "
+        "pg_catalog.to_regclass('pgshunt.piece') IS NULL OR "
+        "pg_catalog.to_regclass('pgshunt.keyspace') IS NULL THEN 2 WHEN NOT EXISTS (SELECT "
+        "FROM pg_catalog.pg_attribute WHERE attrelid = "
+        "pg_catalog.to_regclass('pgshunt.proxy') AND attname = 'oldest_who') THEN 3 ELSE "
+        "4 END",
+        0);
     *tables = result ? (enum tables)atoi(PQgetvalue(result, 0, 0)) : TABLES_NONE;
     PQclear(result);
     return result != NULL;
@@ -167,6 +172,7 @@ static const char *const read_sql[] = {
     NULL,
     READ_MAP IN_ORDER,
     READ_MAP READ_TABLES IN_ORDER,
+    READ_MAP READ_TABLES READ_PIECES IN_ORDER,
     READ_MAP READ_TABLES READ_PIECES IN_ORDER,
 };
 

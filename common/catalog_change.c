@@ -178,8 +178,11 @@ bool catalog_proxies(struct db *db, const char *database, struct arena *arena,
     PGresult *rows = db_query(
         db, CATALOG_MS, error,
         "SELECT id, host, pid, version, epoch, hold, busy, held, patience, extract(epoch FROM "
-        "clock_timestamp() - seen_at) FROM pgshunt.proxy WHERE database = $1 AND seen_at + "
-        "patience * interval '1 ms' > clock_timestamp() ORDER BY started_at, id",
+        "clock_timestamp() - seen_at), coalesce(whole->>'oldest', '-1'), "
+        "coalesce(whole->>'oldest_who', '') FROM (SELECT *, to_jsonb(p) AS whole FROM "
+        "pgshunt.proxy p) "
+        "s WHERE database = $1 AND seen_at + patience * interval '1 ms' > clock_timestamp() "
+        "ORDER BY started_at, id",
         1, database);
     if (!rows)
         return false;
@@ -197,10 +200,21 @@ bool catalog_proxies(struct db *db, const char *database, struct arena *arena,
             .held = atoi(PQgetvalue(rows, i, 7)),
             .patience_ms = strtoll(PQgetvalue(rows, i, 8), NULL, 10),
             .seen_seconds = atof(PQgetvalue(rows, i, 9)),
+            .oldest = strtoll(PQgetvalue(rows, i, 10), NULL, 10),
+            .oldest_who = arena_strdup(arena, PQgetvalue(rows, i, 11)),
         };
     PQclear(rows);
     return true;
 }
+
+/* Columns that came later are left out where nothing is to be said in them. */
+#define TOUCH(columns, values, changes)                                                            \
+    "INSERT INTO pgshunt.proxy (id, database, host, pid, version, patience, epoch, hold, busy, "   \
+    "held, seen_at" columns ") SELECT $1::uuid, $2, $3, $4::int, $5, $6::int, $7::bigint, "        \
+    "(h->>0)::bigint, (h->>1)::int, (h->>2)::int, clock_timestamp()" values                        \
+    " FROM (SELECT $8::jsonb AS h) s ON CONFLICT (id, database) DO UPDATE SET seen_at = "          \
+    "excluded.seen_at, patience = excluded.patience, epoch = excluded.epoch, hold = "              \
+    "excluded.hold, busy = excluded.busy, held = excluded.held" changes
 
 static bool touch_proxy(struct db *db, const char *database, const struct catalog_proxy *self,
                         struct db_error *error)
@@ -208,18 +222,18 @@ static bool touch_proxy(struct db *db, const char *database, const struct catalo
     NUMBER(pid, self->pid);
     NUMBER(patience, self->patience_ms);
     NUMBER(epoch, self->epoch);
+    NUMBER(oldest, self->oldest);
     char holding[96];
     snprintf(holding, sizeof holding, "[%lld,%d,%d]", (long long)self->hold, self->busy,
              self->held);
-    return db_run(
-        db, CATALOG_MS, error,
-        "INSERT INTO pgshunt.proxy (id, database, host, pid, version, patience, epoch, hold, busy, "
-        "held, seen_at) SELECT $1::uuid, $2, $3, $4::int, $5, $6::int, $7::bigint, "
-        "(h->>0)::bigint, (h->>1)::int, (h->>2)::int, clock_timestamp() FROM (SELECT $8::jsonb AS "
-        "h) s ON CONFLICT (id, database) DO UPDATE SET seen_at = excluded.seen_at, patience = "
-        "excluded.patience, epoch = excluded.epoch, hold = excluded.hold, busy = excluded.busy, "
-        "held = excluded.held",
-        8, self->id, database, self->host, pid, self->version, patience, epoch, holding);
+    if (self->oldest < 0)
+        return db_run(db, CATALOG_MS, error, TOUCH("", "", ""), 8, self->id, database, self->host,
+                      pid, self->version, patience, epoch, holding);
+    return db_run(db, CATALOG_MS, error,
+                  TOUCH(", oldest, oldest_who", ", $9::bigint, $10",
+                        ", oldest = excluded.oldest, oldest_who = excluded.oldest_who"),
+                  10, self->id, database, self->host, pid, self->version, patience, epoch, holding,
+                  oldest, self->oldest_who);
 }
 
 bool catalog_proxy_seen(struct db *db, const char *database, const struct catalog_proxy *self,

@@ -43,6 +43,9 @@ const char cmd_reshard_help[] =
     "its\n"
     "                             source than that, compared with what it takes without; off: "
     "never\n"
+    "      --drain 10min          run: transactions from before may take that long to end, ahead "
+    "of "
+    "the copy\n"
     "      --until-caught-up      run: ends as soon as the target is up to date\n"
     "      --detach               run: leaves it to the proxies, of which one at a time runs it\n"
     "The switch (switch, rollback):\n"
@@ -242,8 +245,8 @@ static const struct verb {
     const char *done;
 } verbs[] = {
     {"run", do_run, NAME,
-     BIT(JOBS) | BIT(RATE) | BIT(MAX_LAG) | BIT(MAX_LOAD) | BIT(UNTIL_CAUGHT_UP) | BIT(DETACH) |
-         BIT(SUPERVISOR),
+     BIT(JOBS) | BIT(RATE) | BIT(MAX_LAG) | BIT(MAX_LOAD) | BIT(DRAIN) | BIT(UNTIL_CAUGHT_UP) |
+         BIT(DETACH) | BIT(SUPERVISOR),
      true, "Done."},
     {"plan", do_plan, NO_NAME, WISHES, true, "Nothing is in the way."},
     {"create", do_create, NAME, WISHES | BIT(PREPARE_SCHEMA), true,
@@ -419,7 +422,8 @@ static int check_options(struct ctl *ctl, const struct verb *verb, struct call *
         call->wish.drain = call->drain;
         return -1;
     }
-    return take_duration(ctl, "drain", call->drain, &call->turn.drain_ms);
+    return take_duration(ctl, "drain", call->drain,
+                         verb->run == do_run ? &call->run.drain_ms : &call->turn.drain_ms);
 }
 
 static int parse(struct ctl *ctl, int argc, char **argv, struct call *call,

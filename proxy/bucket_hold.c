@@ -9,6 +9,7 @@
 #include "proxy/control.h"
 #include "proxy/epoch.h"
 #include "proxy/node_wait.h"
+#include "proxy/old_work.h"
 #include "proxy/session.h"
 
 #define MAP_WAIT_US                                                                                \
@@ -238,37 +239,6 @@ static bool covers(const struct shardmap *map, const struct shardmap *newest)
     return true;
 }
 
-/* It has servers in a transaction, and not all that is left of it is to be rolled back. */
-static bool has_begun(const struct client *client)
-{
-    bool begun = false, failed = true;
-    for (int i = 0; client->tx && i < client->nparticipants; i++) {
-        begun |= client->participants[i]->begun;
-        failed &= !client->participants[i]->begun || client->participants[i]->tx_status == 'E';
-    }
-    return begun && !(failed && !client->tx->nsavepoints);
-}
-
-static bool is_at_work(const struct client *client)
-{
-    switch (client->state) {
-    case CLIENT_IDLE:
-        return has_begun(client);
-    case CLIENT_WAITING:
-        return client->nparticipants || client->request.planned;
-    case CLIENT_BUSY: /* a batch that is at none of its servers takes the newest map with its next Bind */
-        return client->nparticipants || client->scatter;
-    case CLIENT_STARTUP:
-    case CLIENT_AUTH:
-    case CLIENT_GREETING:
-    case CLIENT_REPLICATING:
-    case CLIENT_CANCELLING:
-    case CLIENT_CLOSED:
-        break;
-    }
-    return false;
-}
-
 /* Calls `visit` for those of the database that are at work under a map that lacks a hold. */
 static void each_busy(struct worker *worker, const char *name,
                       void (*visit)(struct client *client, void *arg), void *arg)
@@ -283,7 +253,7 @@ static void each_busy(struct worker *worker, const char *name,
     while ((at = list_visit(&worker->clients, &seen))) {
         struct client *client = list_entry(at, struct client, all);
         if (!client->database || client->console || strcmp(client->database_name, name) != 0 ||
-            client->topology == worker->topology || !is_at_work(client))
+            client->topology == worker->topology || !old_work_is_at_work(client))
             continue;
         if (judged != client->database->map) {
             judged = client->database->map;

@@ -14,6 +14,7 @@
 #define CONNECT_MS 3000
 #define HOLD_MS 30  /* between looks while a hold stands */
 #define BUSY_MS 5   /* between counts of what is in its way */
+#define OLD_MS 200  /* between looks at what is at work under an older map */
 #define AWAY_MS 200 /* ... while the catalog is not reached */
 #define NO_RIGHTS_MS 60000
 #define PATIENCE_MS 5000  /* and three intervals: a proxy not seen for so long is gone */
@@ -60,6 +61,7 @@ static void reach(struct map_watch *watch, const struct config *config, struct n
     if (watch->db && db_run(watch->db, CONNECT_MS, &error, "LISTEN pgshunt_map", 0)) {
         watch->node = node_ref(node);
         watch->no_rights_until = 0;
+        watch->lacks_oldest_until = 0;
         return;
     }
     watch_complain(watch, "the catalog cannot be reached: the map stays as it is", error.text,
@@ -333,6 +335,23 @@ static bool is_due(const struct map_watch *watch, const struct map_use *use, boo
            age >= (holds ? HOLD_TOUCH_MS : interval);
 }
 
+/* A table of an earlier version gets its columns; where it may not, all else is told. */
+static bool write_row(struct map_watch *watch, struct catalog_proxy *self, struct db_error *error)
+{
+    struct db_error ignored;
+    if (db_clock_ms() < watch->lacks_oldest_until)
+        self->oldest = -1;
+    if (catalog_proxy_seen(watch->db, watch->database, self, error))
+        return true;
+    if (strcmp(error->sqlstate, "42703") != 0 || self->oldest < 0)
+        return false;
+    if (!catalog_prepare(watch->db, &ignored)) {
+        watch->lacks_oldest_until = db_clock_ms() + NO_RIGHTS_MS;
+        self->oldest = -1;
+    }
+    return catalog_proxy_seen(watch->db, watch->database, self, error);
+}
+
 static void say(struct map_watch *watch, const struct config *config)
 {
     struct db_error error;
@@ -351,9 +370,11 @@ static void say(struct map_watch *watch, const struct config *config)
         .hold = use.hold,
         .busy = use.busy,
         .held = use.held,
+        .oldest = use.oldest.epoch,
+        .oldest_who = use.oldest.who,
         .patience_ms = 3 * config->catalog_interval + PATIENCE_MS,
     };
-    if (catalog_proxy_seen(watch->db, watch->database, &self, &error)) {
+    if (write_row(watch, &self, &error)) {
         watch->written = use;
         watch->written_at = db_clock_ms();
     } else if (error.sqlstate[0]) {
@@ -505,10 +526,13 @@ int64_t catalog_round_pause(struct map_watch *watch)
     topology_unref(topology);
     pthread_mutex_lock(&watch->watches->lock);
     bool holds = watch_holds(watch), busy = watch->used.busy > 0;
+    bool old = watch_has_old_work(watch);
     pthread_mutex_unlock(&watch->watches->lock);
     if (!db_is_open(watch->db))
         return AWAY_MS;
-    return !holds ? interval : busy ? BUSY_MS : HOLD_MS;
+    if (!holds)
+        return old && interval > OLD_MS ? OLD_MS : interval;
+    return busy ? BUSY_MS : HOLD_MS;
 }
 
 void catalog_round_end(struct map_watch *watch)

@@ -44,6 +44,11 @@ bool watch_holds(const struct map_watch *watch)
     return watch->recorded && watch->recorded->map.nholds > 0;
 }
 
+bool watch_has_old_work(const struct map_watch *watch)
+{
+    return watch->used.oldest.epoch < watch->used.epoch;
+}
+
 bool watch_use(struct map_watch *watch, struct recorded_map *recorded, const int64_t *until,
                struct db_error *error)
 {
@@ -158,6 +163,7 @@ static void visit_worker(struct worker *worker, void *arg)
     if (visit->force)
         bucket_hold_force(worker, visit->watch->database);
     bucket_hold_count(worker, visit->watch->database, &count);
+    old_work_oldest(worker, visit->watch->database, &visit->use.oldest);
     visit->use.busy += count.busy;
     visit->use.held += count.held;
 }
@@ -181,7 +187,7 @@ static void visited(void *arg)
 /* A map is posted to the workers under the same lock, and before: whoever is passed by has it. */
 void watch_visit(struct map_watch *watch)
 {
-    if (watch->visiting || (!watch->changed && !watch_holds(watch)))
+    if (watch->visiting || (!watch->changed && !watch_holds(watch) && !watch_has_old_work(watch)))
         return;
     struct visit_workers *visit = mem_alloc(sizeof *visit);
     visit->watch = watch;
@@ -190,7 +196,7 @@ void watch_visit(struct map_watch *watch)
     watch->changed = false;
     if (watch->recorded) {
         const struct catalog_map *map = &watch->recorded->map;
-        visit->use.epoch = map->epoch;
+        visit->use.epoch = visit->use.oldest.epoch = map->epoch;
         visit->use.hold = map->nholds ? map->holds[map->nholds - 1].id : 0;
         for (int i = 0; i < map->nholds; i++)
             visit->force |= map->holds[i].force;
@@ -477,6 +483,7 @@ static void copy_proxies(const struct map_watch *watch, struct arena *arena,
         copies[i].id = arena_strdup(arena, copies[i].id);
         copies[i].host = arena_strdup(arena, copies[i].host);
         copies[i].version = arena_strdup(arena, copies[i].version);
+        copies[i].oldest_who = arena_strdup(arena, copies[i].oldest_who);
     }
     report->proxies = copies;
     report->nproxies = watch->nproxies;

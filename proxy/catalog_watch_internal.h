@@ -7,6 +7,7 @@
 
 #include "pgshunt/catalog.h"
 #include "proxy/catalog_watch.h"
+#include "proxy/old_work.h"
 #include "proxy/reshard_runner.h"
 #include "proxy/topology.h"
 
@@ -14,6 +15,7 @@
 struct map_use {
     int64_t epoch, hold;
     int busy, held;
+    struct old_work oldest; /* zeroed: it is compared byte by byte */
 };
 
 struct map_watch {
@@ -30,6 +32,7 @@ struct map_watch {
     struct map_use written;        /* in its row */
     int64_t written_at;            /* db_clock_ms(); 0: there is no row of this session's */
     int64_t looked_at;             /* at the catalog, db_clock_ms() */
+    int64_t lacks_oldest_until;    /* pgshunt.proxy has no such column, and may not be changed */
     int64_t load_at;               /* statements by bucket were written last */
     int64_t no_rights_until;       /* nothing is written before: it was refused */
     struct reshard_runner *runner; /* NULL: nothing was looked at yet */
@@ -78,6 +81,8 @@ MUST_CHECK bool watch_use(struct map_watch *watch, struct recorded_map *recorded
 void watch_visit(struct map_watch *watch);
 void watch_free_arena(struct arena *arena);      /* NULL is ignored */
 bool watch_holds(const struct map_watch *watch); /* under the lock */
+/* Under the lock: something is at work under an older map than the newest. */
+bool watch_has_old_work(const struct map_watch *watch);
 /* Says so where shards and weights of the configuration would give another map than is recorded. */
 void catalog_compare(const char *database, const struct database_config *config,
                      const struct catalog_map *recorded);

@@ -24,6 +24,8 @@ struct reshard_run_options detach_options(const struct job *job,
         options.max_lag_ms = wish(job, "max_lag_ms");
     if (!options.max_load)
         options.max_load = (int)wish(job, "max_load");
+    if (!options.drain_ms)
+        options.drain_ms = wish(job, "drain_ms");
     return options;
 }
 
@@ -34,13 +36,14 @@ static bool record(struct reshard *reshard, const struct job *job,
                   "WITH changed AS (UPDATE pgshunt.job SET options = options ||"
                   " jsonb_strip_nulls(jsonb_build_object('detached', true, 'jobs', nullif($2::int,"
                   " 0), 'rate', nullif($3::bigint, 0), 'max_lag_ms', nullif($4::bigint, 0), "
-                  "'max_load', nullif($6::int, 0))),"
+                  "'max_load', nullif($6::int, 0), 'drain_ms', nullif($7::bigint, 0))),"
                   " changed_at = now() WHERE name = $1)"
                   " SELECT pg_notify('pgshunt_map', $5)",
-                  6, job->name, RESHARD_TEXT(reshard, "%d", options->jobs),
+                  7, job->name, RESHARD_TEXT(reshard, "%d", options->jobs),
                   RESHARD_TEXT(reshard, "%lld", (long long)options->rate),
                   RESHARD_TEXT(reshard, "%lld", (long long)options->max_lag_ms),
-                  reshard->request->database, RESHARD_TEXT(reshard, "%d", options->max_load));
+                  reshard->request->database, RESHARD_TEXT(reshard, "%d", options->max_load),
+                  RESHARD_TEXT(reshard, "%lld", (long long)options->drain_ms));
 }
 
 /* ---- the call ---- */

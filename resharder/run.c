@@ -8,6 +8,7 @@
 #include "resharder/clean.h"
 #include "resharder/copy.h"
 #include "resharder/detach.h"
+#include "resharder/proxies.h"
 #include "resharder/run_copy.h"
 #include "resharder/schema_copy.h"
 #include "resharder/streams.h"
@@ -15,7 +16,6 @@
 
 #define LOOK_EVERY_MS 100
 #define LOOK_AT_JOB_MS 500
-#define FOLLOW_MS 30000
 #define CLOSE_MS 1000
 #define SERVER_REST_MS 1000
 #define MISFIT_REST_MS 5000 /* between two looks whether both sides' tables are alike again */
@@ -127,45 +127,6 @@ static bool ghosts_on(struct run *run)
     return true;
 }
 
-/* False: not yet; reshard->error is set where it cannot be known. */
-static bool all_proxies_have(struct run *run, int64_t epoch, const char **who)
-{
-    struct reshard *reshard = run->reshard;
-    struct catalog_proxy *proxies;
-    int count;
-    *who = NULL;
-    if (!catalog_proxies(reshard_catalog(reshard), reshard->request->database, &reshard->arena,
-                         &proxies, &count, &reshard->error))
-        return false;
-    for (int i = 0; i < count; i++)
-        if (proxies[i].epoch < epoch)
-            *who = RESHARD_TEXT(reshard, "%s process %d", proxies[i].host, proxies[i].pid);
-    return *who == NULL;
-}
-
-static bool wait_for_proxies(struct run *run)
-{
-    struct reshard *reshard = run->reshard;
-    struct shardmap *map;
-    if (!catalog_read_map(reshard_catalog(reshard), reshard->database, &map, &reshard->error))
-        return false;
-    int64_t epoch = shardmap_epoch(map);
-    shardmap_free(map);
-    const char *who;
-    for (int64_t until = db_clock_ms() + FOLLOW_MS; !all_proxies_have(run, epoch, &who);) {
-        if (!who)
-            return false;
-        if (db_clock_ms() >= until || reshard_stopped(reshard)) {
-            reshard->error = (struct db_error){.sqlstate = "55P03"};
-            snprintf(reshard->error.text, sizeof reshard->error.text,
-                     "a proxy does not follow the map (%s)", who);
-            return false;
-        }
-        reshard_sleep(reshard, LOOK_EVERY_MS * 1000);
-    }
-    return true;
-}
-
 static bool prepare(struct run *run)
 {
     struct reshard *reshard = run->reshard;
@@ -179,7 +140,7 @@ static bool prepare(struct run *run)
             return false;
     }
     if ((run->job->tables && !table_job_keep(reshard, run->job)) || !ghosts_on(run) ||
-        !wait_for_proxies(run))
+        !proxies_wait(reshard, run->job, run->options->drain_ms))
         return false;
     failpoint("run_ghosts");
     return streams_make(reshard, run->job, false) &&

@@ -142,13 +142,19 @@ struct catalog_proxy {
     int pid;
     int64_t epoch, hold;
     int busy, held;
-    int64_t patience_ms; /* it is gone when it was not seen for that long */
-    double seen_seconds; /* ago */
+    int64_t
+        oldest; /* the epoch of the oldest map that anything is still at work under; -1: it is not known */
+    const char *oldest_who; /* whose that is, for people; "": nobody's, all use `epoch` */
+    int64_t patience_ms;    /* it is gone when it was not seen for that long */
+    double seen_seconds;    /* ago */
 };
 /* The proxies that are alive, in `arena`. */
 MUST_CHECK bool catalog_proxies(struct db *db, const char *database, struct arena *arena,
                                 struct catalog_proxy **proxies, int *count, struct db_error *error);
-/* What a proxy says of itself; makes or touches its row, and removes those of others that are gone. */
+/*
+ * What a proxy says of itself; makes or touches its row, and removes those of others that are gone. 42703: the table was made
+ * by an earlier version (catalog_prepare()); with `oldest` -1 it is told what it has columns for.
+ */
 MUST_CHECK bool catalog_proxy_seen(struct db *db, const char *database,
                                    const struct catalog_proxy *self, struct db_error *error);
 /* It ends: its row is removed. */

@@ -103,6 +103,8 @@ struct reshard_run_options {
      * slows down above it; 0: 150, -1: no limit.
      */
     int max_load;
+    int64_t
+        drain_ms; /* transactions from before get that long to end, ahead of the copy; 0: 10 min */
     bool until_caught_up; /* returns when the streams are caught up; else streams until stopped */
     int supervisor;       /* process that this one is to end with; 0: none */
 };
