@@ -50,7 +50,7 @@ CPPFLAGS += -D_GNU_SOURCE -DPGSHUNT_VERSION='"$(VERSION)"' -Iinclude -I. -I$(OUT
 PQ_INCLUDE := $(shell pg_config --includedir 2>/dev/null || echo /usr/include/postgresql)
 CPPFLAGS += -isystem $(PQ_INCLUDE)
 CFLAGS   += -std=gnu11 $(OPTIMIZE) $(WARNINGS) -fno-common -pthread
-LDLIBS_COMMON := -lconfig -lssl -lcrypto -lidn -lxxhash -ljansson -lpcre2-8
+LDLIBS_COMMON := -lconfig -lssl -lcrypto -lidn -lxxhash -ljansson -lpcre2-8 -lzstd
 LDLIBS_ROUTER := $(PG_QUERY_LIBS) -lgmp -lm
 LDLIBS_PROXY  := -luv -lmicrohttpd -lpq
 LDLIBS_ALL    := $(LDLIBS_ROUTER) $(LDLIBS_COMMON) $(LDLIBS_PROXY) -lpthread -ldl

@@ -13,7 +13,7 @@
 #include "pgshunt/arena.h"
 
 #define LOOK_EVERY_MS 100 /* at the stop flag: a signal may come just ahead of poll() */
-#define PARAMS_MAX 16
+#define PARAMS_MAX 24
 #define CANCEL_S 2 /* for a server to take a cancel request */
 
 struct db {

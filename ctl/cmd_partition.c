@@ -29,7 +29,10 @@ const char cmd_partition_help[] =
     "                             text: text (begins with YYYY-MM-DD), ulid\n"
     "      --ahead 4              partitions beyond the present one\n"
     "      --keep 12months        rows are kept at least that long; forever (the default)\n"
-    "      --on-expiry WHAT       detach (the default), drop, archive:SCHEMA\n"
+    "      --on-expiry WHAT       detach (the default), drop, archive:SCHEMA, export:DIRECTORY\n"
+    "                             (on the host that maintains)\n"
+    "      --format csv           of exported files: csv, binary\n"
+    "      --keep-table           what has been exported is not dropped; --keep-table=off\n"
     "      --start 2026-01-01     of the first partition (default: the present one)\n"
     "      --timezone UTC         days begin there\n"
     "      --default off          on: a partition for rows that have none\n"
@@ -59,6 +62,8 @@ enum {
     AHEAD,
     KEEP,
     ON_EXPIRY,
+    FORMAT,
+    KEEP_TABLE,
     START,
     TIMEZONE,
     DEFAULT,
@@ -80,6 +85,8 @@ static const struct option options[] = {
     {"ahead", required_argument, NULL, AHEAD},
     {"keep", required_argument, NULL, KEEP},
     {"on-expiry", required_argument, NULL, ON_EXPIRY},
+    {"format", required_argument, NULL, FORMAT},
+    {"keep-table", optional_argument, NULL, KEEP_TABLE},
     {"start", required_argument, NULL, START},
     {"timezone", required_argument, NULL, TIMEZONE},
     {"default", required_argument, NULL, DEFAULT},
@@ -146,8 +153,8 @@ static enum fleet_outcome do_drop_policy(struct call *call)
 #define BIT(option) (1u << (option))
 #define ALWAYS (BIT(DATABASE) | BIT(USER) | BIT(NOW))
 #define POLICY                                                                                     \
-    (BIT(EVERY) | BIT(AHEAD) | BIT(KEEP) | BIT(ON_EXPIRY) | BIT(TIMEZONE) | BIT(DEFAULT) |         \
-     BIT(TEMPLATE) | BIT(NAME_FORMAT))
+    (BIT(EVERY) | BIT(AHEAD) | BIT(KEEP) | BIT(ON_EXPIRY) | BIT(FORMAT) | BIT(KEEP_TABLE) |        \
+     BIT(TIMEZONE) | BIT(DEFAULT) | BIT(TEMPLATE) | BIT(NAME_FORMAT))
 #define HOW (BIT(LOCK_TIMEOUT) | BIT(TRIES))
 
 static const struct verb {
@@ -208,6 +215,7 @@ static int take(struct ctl *ctl, int option, struct call *call)
         [AHEAD] = &wish->ahead,
         [KEEP] = &wish->keep,
         [ON_EXPIRY] = &wish->on_expiry,
+        [FORMAT] = &wish->format,
         [START] = &wish->start,
         [TIMEZONE] = &wish->timezone,
         [DEFAULT] = &wish->has_default,
@@ -223,6 +231,8 @@ static int take(struct ctl *ctl, int option, struct call *call)
         return take_how(ctl, option, call);
     if (option == TIMELINE)
         call->timeline = true;
+    else if (option == KEEP_TABLE)
+        wish->keep_table = optarg ? optarg : "on";
     else
         *texts[option] = optarg;
     return -1;

@@ -34,6 +34,9 @@ static const char blockers_sql[] =
 static void name_blockers(struct shard_work *shard, const char *oids)
 {
     struct db_error ignored;
+    if (db_is_open(shard->db) && PQtransactionStatus(db_connection(shard->db)) == PQTRANS_INERROR &&
+        !db_run(shard->db, WORK_QUERY_MS, &ignored, "ROLLBACK", 0))
+        return;
     PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &ignored, blockers_sql, 1, oids);
     if (rows && !PQgetisnull(rows, 0, 0)) {
         size_t length = strlen(shard->error.text);

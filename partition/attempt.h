@@ -7,7 +7,7 @@
 /*
  * Runs the statements (one transaction, but for those that cannot be in one) until they get their locks within lock_timeout, as
  * often as call->tries, with pauses that grow, so that nobody who waits behind them waits for longer. False: the shard's error,
- * which names who is in the way where it was locks.
+ * which names who is in the way where it was locks; a transaction that was begun before is rolled back then.
  *
  * `oids`: of the tables whose locks are wanted, as an array of SQL ("{1,2}").
  */

@@ -5,12 +5,7 @@
 #include <string.h>
 
 #include "partition/attempt.h"
-
-static const char *const actions[] = {
-    [EXPIRY_DETACH] = "detach",
-    [EXPIRY_DROP] = "drop",
-    [EXPIRY_ARCHIVE] = "archive",
-};
+#include "partition/export.h"
 
 /* A partition on its way. */
 struct leaving {
@@ -22,6 +17,9 @@ struct leaving {
     const char *quoted;
     enum expiry expiry;
     const char *archive;
+    const char *bound;         /* that the server forgets when it is detached */
+    const char *export_format; /* EXPIRY_EXPORT, as the next */
+    bool keep_table;
 };
 
 static bool fails(const struct leaving *leaving, const char *what)
@@ -38,30 +36,43 @@ static bool fails(const struct leaving *leaving, const char *what)
 static const char leaving_sql[] =
     "CREATE SCHEMA IF NOT EXISTS pgshunt; CREATE TABLE IF NOT EXISTS pgshunt.partition_leaving "
     "(oid oid PRIMARY KEY, parent oid NOT NULL, shown text NOT NULL, action text NOT NULL, "
-    "archive text, at timestamptz NOT NULL DEFAULT now())";
+    "archive text, at timestamptz NOT NULL DEFAULT now()); ALTER TABLE pgshunt.partition_leaving "
+    "ADD COLUMN IF NOT EXISTS bound text, ADD COLUMN IF NOT EXISTS export_format text, "
+    "ADD COLUMN IF NOT EXISTS keep_table boolean";
 
-static bool has_record(struct shard_work *shard, bool *has)
+/* `column`: earlier versions had fewer. */
+static bool has_record(struct shard_work *shard, const char *column, bool *has)
 {
-    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error,
-                              "SELECT to_regclass('pgshunt.partition_leaving') IS NOT NULL", 0);
+    PGresult *rows =
+        db_query(shard->db, WORK_QUERY_MS, &shard->error,
+                 "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = "
+                 "to_regclass('pgshunt.partition_leaving') AND attname = $1 AND NOT attisdropped)",
+                 1, column);
     *has = rows && PQgetvalue(rows, 0, 0)[0] == 't';
     PQclear(rows);
     return rows != NULL;
 }
 
-static bool record(const struct leaving *leaving)
+static bool record(struct leaving *leaving)
 {
     bool has;
     struct shard_work *shard = leaving->shard;
-    if (!has_record(shard, &has) ||
+    if (!has_record(shard, "keep_table", &has) ||
         (!has && !db_run(shard->db, WORK_QUERY_MS, &shard->error, leaving_sql, 0)))
         return false;
-    return db_run(shard->db, WORK_QUERY_MS, &shard->error,
-                  "INSERT INTO pgshunt.partition_leaving (oid, parent, shown, action, archive) "
-                  "VALUES ($1, $2, $3, $4, $5) ON CONFLICT (oid) DO UPDATE SET action = $4, "
-                  "archive = $5",
-                  5, leaving->oid, leaving->parent_oid, leaving->shown, actions[leaving->expiry],
-                  leaving->archive);
+    PGresult *rows =
+        db_query(shard->db, WORK_QUERY_MS, &shard->error,
+                 "INSERT INTO pgshunt.partition_leaving (oid, parent, shown, action, archive, "
+                 "export_format, keep_table, bound) VALUES ($1, $2, $3, $4, $5, $6, $7, (SELECT "
+                 "pg_get_expr(relpartbound, oid) FROM pg_class WHERE oid = $1)) ON CONFLICT (oid) "
+                 "DO UPDATE SET action = $4, archive = $5, export_format = $6, keep_table = $7, "
+                 "bound = excluded.bound RETURNING bound",
+                 7, leaving->oid, leaving->parent_oid, leaving->shown, expiry_name(leaving->expiry),
+                 leaving->archive, leaving->export_format, leaving->keep_table ? "t" : "f");
+    if (rows)
+        leaving->bound = arena_strdup(&shard->arena, PQgetvalue(rows, 0, 0));
+    PQclear(rows);
+    return rows != NULL;
 }
 
 static bool strike_out(const struct leaving *leaving)
@@ -150,9 +161,41 @@ static const char *became(const struct leaving *leaving)
     return leaving->expiry == EXPIRY_DROP ? "dropped" : "detached";
 }
 
+/* Where it is exported, and whether that is dropped: nothing of it is lost when it cannot be. */
+static bool finish_export(const struct leaving *leaving)
+{
+    struct shard_work *shard = leaving->shard;
+    struct exporting exporting = {
+        .shown = leaving->shown,
+        .schema = leaving->schema,
+        .name = leaving->name,
+        .quoted = leaving->quoted,
+        .oid = leaving->oid,
+        .bound = leaving->bound,
+        .directory = leaving->archive,
+        .format = leaving->export_format,
+        .keep_table = leaving->keep_table,
+        .oids = oids_of(leaving),
+    };
+    if (!export_partition(shard, &exporting)) {
+        if (!shard->error.hint[0])
+            snprintf(shard->error.hint, sizeof shard->error.hint,
+                     "all of its rows are in that table, detached; the next run tries again");
+        return fails(leaving, "cannot export and drop");
+    }
+    work_tell(shard->work, FLEET_DONE, (int)shard->shard, leaving->shown,
+              arena_printf(&shard->arena, "exported %s, %lld rows, to %s%s", leaving->name,
+                           (long long)exporting.rows, exporting.file,
+                           leaving->keep_table ? "; the table stays" : ", and dropped it"),
+              NULL);
+    return true;
+}
+
 static bool finish(const struct leaving *leaving)
 {
     struct shard_work *shard = leaving->shard;
+    if (leaving->expiry == EXPIRY_EXPORT)
+        return finish_export(leaving);
     if (leaving->expiry != EXPIRY_DETACH && !attempt(shard, action_text(leaving), oids_of(leaving)))
         return fails(leaving, leaving->expiry == EXPIRY_DROP ? "detached, but cannot drop"
                                                              : "detached, but cannot move");
@@ -171,14 +214,29 @@ static const char leftovers_sql[] =
     " quote_ident(pn.nspname) || '.' || quote_ident(pc.relname), c.oid IS NULL,"
     " i.inhparent IS NOT NULL AND NOT coalesce((to_jsonb(i) ->> 'inhdetachpending')::boolean, "
     "false),"
-    " i.inhparent"
+    " i.inhparent, to_jsonb(l) ->> 'bound', to_jsonb(l) ->> 'export_format',"
+    " to_jsonb(l) ->> 'keep_table'"
     " FROM pgshunt.partition_leaving AS l LEFT JOIN pg_class AS c ON c.oid = l.oid"
     " LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace"
     " LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid AND i.inhparent = l.parent"
     " LEFT JOIN pg_class AS pc ON pc.oid = i.inhparent"
     " LEFT JOIN pg_namespace AS pn ON pn.oid = pc.relnamespace ORDER BY l.at";
 
-enum { OID, SHOWN, ACTION, ARCHIVE, SCHEMA, NAME, PARENT, GONE, ATTACHED, PARENT_OID };
+enum {
+    OID,
+    SHOWN,
+    ACTION,
+    ARCHIVE,
+    SCHEMA,
+    NAME,
+    PARENT,
+    GONE,
+    ATTACHED,
+    PARENT_OID,
+    BOUND,
+    EXPORT_FORMAT,
+    KEEP_TABLE,
+};
 
 static const char *copy(struct shard_work *shard, const PGresult *rows, int row, int column)
 {
@@ -197,10 +255,10 @@ static struct leaving leftover(struct shard_work *shard, const PGresult *rows, i
         .schema = copy(shard, rows, row, SCHEMA),
         .name = copy(shard, rows, row, NAME),
         .parent = PQgetisnull(rows, row, PARENT_OID) ? NULL : copy(shard, rows, row, PARENT),
+        .bound = copy(shard, rows, row, BOUND),
+        .export_format = copy(shard, rows, row, EXPORT_FORMAT),
+        .keep_table = PQgetvalue(rows, row, KEEP_TABLE)[0] == 't',
     };
-    for (int i = 0; i < (int)(sizeof actions / sizeof *actions); i++)
-        if (strcmp(actions[i], PQgetvalue(rows, row, ACTION)) == 0)
-            leaving.expiry = (enum expiry)i;
     if (leaving.name)
         leaving.quoted =
             arena_printf(&shard->arena, "%s.%s", work_quote(&shard->arena, leaving.schema),
@@ -208,31 +266,52 @@ static struct leaving leftover(struct shard_work *shard, const PGresult *rows, i
     return leaving;
 }
 
-static void finish_leftover(struct shard_work *shard, const PGresult *rows, int row)
+/* Early on what is quick, so that a table's inserts do not fail any longer than they must; files are written in the end. */
+static void finish_early(struct leaving *leaving, const PGresult *rows, int row)
 {
-    struct leaving leaving = leftover(shard, rows, row);
+    struct shard_work *shard = leaving->shard;
     bool over = PQgetvalue(rows, row, GONE)[0] == 't' || PQgetvalue(rows, row, ATTACHED)[0] == 't';
     if (over) {
-        if (!strike_out(&leaving))
-            fails(&leaving, "cannot strike out");
+        if (!strike_out(leaving))
+            fails(leaving, "cannot strike out");
         return;
     }
-    if (leaving.parent && !finalize(&leaving)) {
-        fails(&leaving, "cannot finish the detaching of");
+    if (!expiry_by_name(PQgetvalue(rows, row, ACTION), &leaving->expiry)) {
+        work_tell(shard->work, FLEET_FAILED, (int)shard->shard, leaving->shown,
+                  arena_printf(&shard->arena, "%s was to leave in a way that is not understood",
+                               leaving->name),
+                  "is another version of pgshunt at work?");
         return;
     }
-    if (!finish(&leaving))
+    if (leaving->parent && !finalize(leaving)) {
+        fails(leaving, "cannot finish the detaching of");
+        return;
+    }
+    if (leaving->expiry != EXPIRY_EXPORT && !finish(leaving))
         return; /* told; it stays recorded */
 }
 
-void expire_leftovers(struct shard_work *shard)
+static void finish_late(struct leaving *leaving, const PGresult *rows, int row)
+{
+    if (PQgetvalue(rows, row, GONE)[0] == 'f' && PQgetvalue(rows, row, ATTACHED)[0] == 'f' &&
+        !leaving->parent && expiry_by_name(PQgetvalue(rows, row, ACTION), &leaving->expiry) &&
+        leaving->expiry == EXPIRY_EXPORT && !finish(leaving))
+        return; /* told; it stays recorded */
+}
+
+void expire_leftovers(struct shard_work *shard, bool late)
 {
     bool has;
-    if (shard->work->call->fleet.dry_run || !has_record(shard, &has) || !has)
+    if (shard->work->call->fleet.dry_run || !has_record(shard, "oid", &has) || !has)
         return;
     PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error, leftovers_sql, 0);
-    for (int i = 0; rows && i < PQntuples(rows) && !work_stopped(shard->work); i++)
-        finish_leftover(shard, rows, i);
+    for (int i = 0; rows && i < PQntuples(rows) && !work_stopped(shard->work); i++) {
+        struct leaving leaving = leftover(shard, rows, i);
+        if (late)
+            finish_late(&leaving, rows, i);
+        else
+            finish_early(&leaving, rows, i);
+    }
     if (!rows)
         work_fails(shard->work, (int)shard->shard, NULL, "cannot read what is left to be done",
                    &shard->error);
@@ -257,6 +336,8 @@ static struct leaving leaving_of(struct shard_work *shard, const struct policy *
                                work_quote(arena, have->name)),
         .expiry = policy->expiry,
         .archive = policy->archive,
+        .export_format = policy->export_format,
+        .keep_table = policy->keep_table,
     };
 }
 
@@ -287,12 +368,17 @@ static void plan_one(const struct leaving *leaving)
         leaving->expiry == EXPIRY_DROP ? arena_printf(arena, "drop %s", leaving->name)
         : leaving->expiry == EXPIRY_ARCHIVE
             ? arena_printf(arena, "move %s to schema %s", leaving->name, leaving->archive)
+        : leaving->expiry == EXPIRY_EXPORT
+            ? arena_printf(arena, "detach %s, export it to %s%s", leaving->name, leaving->archive,
+                           leaving->keep_table ? "" : ", and drop it")
             : arena_printf(arena, "detach %s", leaving->name);
     work_tell(shard->work, FLEET_PLANNED, (int)shard->shard, leaving->shown, text, NULL);
 }
 
-static bool expire_one(const struct leaving *leaving, bool concurrently)
+static bool expire_one(struct leaving *leaving, bool concurrently)
 {
+    if (leaving->expiry == EXPIRY_EXPORT && !export_probe(leaving->shard, leaving->archive))
+        return fails(leaving, "cannot export, and so did not detach");
     if (!record(leaving))
         return fails(leaving, "cannot record the expiry of");
     if (detach(leaving, concurrently))

@@ -94,7 +94,7 @@ static void look_task(struct shard_work *shard)
 {
     const struct maintain *maintain = shard->task;
     if (!maintain->looking)
-        expire_leftovers(shard);
+        expire_leftovers(shard, false);
     for (int first = 0; first < maintain->npolicies && !work_stopped(shard->work); first += BATCH) {
         struct parent parents[BATCH];
         int count = min_int(BATCH, maintain->npolicies - first);
@@ -244,7 +244,9 @@ static void expire_old(struct shard_work *shard, const struct policy *policy, co
 static void do_task(struct shard_work *shard)
 {
     const struct maintain *maintain = shard->task;
-    for (int pass = 0; pass < 3; pass++)
+    for (int pass = 0; pass < 3; pass++) {
+        if (pass == 2)
+            expire_leftovers(shard, true);
         for (int i = 0; i < maintain->npolicies && !work_stopped(shard->work); i++) {
             const struct policy *policy = &maintain->policies[i];
             const struct aim *aim = &maintain->aims[i];
@@ -262,6 +264,7 @@ static void do_task(struct shard_work *shard)
                 expire_old(shard, policy, aim);
             arena_reset(&shard->arena);
         }
+    }
 }
 
 void maintain_do(struct maintain *maintain)

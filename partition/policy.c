@@ -20,6 +20,7 @@
     "timezone text NOT NULL, has_default boolean NOT NULL, template text, "                        \
     "name_format text NOT NULL, created_at timestamptz NOT NULL DEFAULT now(), "                   \
     "changed_at timestamptz NOT NULL DEFAULT now(), "                                              \
+    "export_format text, keep_table boolean, "                                                     \
     "PRIMARY KEY (database, schema_name, table_name)); "                                           \
     "CREATE TABLE IF NOT EXISTS pgshunt.partition_run (id bigint GENERATED ALWAYS AS IDENTITY "    \
     "PRIMARY KEY, database text NOT NULL, started_at timestamptz NOT NULL DEFAULT now(), "         \
@@ -29,7 +30,9 @@
 
 static const char make_sql[] =
     "DO $pgshunt$ BEGIN PERFORM pg_advisory_xact_lock(" LOCK "); "
-    "IF to_regclass('pgshunt.partition_run') IS NULL THEN " TABLES " END IF; END $pgshunt$";
+    "IF to_regclass('pgshunt.partition_run') IS NULL THEN " TABLES
+    " END IF; ALTER TABLE pgshunt.partition_policy ADD COLUMN IF NOT EXISTS export_format text, "
+    "ADD COLUMN IF NOT EXISTS keep_table boolean; END $pgshunt$";
 
 static bool has_tables(struct work *work, bool *has)
 {
@@ -40,10 +43,22 @@ static bool has_tables(struct work *work, bool *has)
     return rows != NULL;
 }
 
+/* ... with all columns: earlier versions had fewer. */
+static bool has_columns(struct work *work, bool *has)
+{
+    PGresult *rows = db_query(work->catalog, WORK_QUERY_MS, &work->error,
+                              "SELECT count(*) FROM pg_attribute WHERE attrelid = "
+                              "to_regclass('pgshunt.partition_policy') AND attname = 'keep_table'",
+                              0);
+    *has = rows && PQgetvalue(rows, 0, 0)[0] == '1';
+    PQclear(rows);
+    return rows != NULL;
+}
+
 bool policy_prepare(struct work *work)
 {
     bool has;
-    if (!has_tables(work, &has))
+    if (!has_columns(work, &has))
         return false;
     return has || (catalog_prepare(work->catalog, &work->error) &&
                    db_run(work->catalog, WORK_QUERY_MS, &work->error, make_sql, 0));
@@ -85,7 +100,8 @@ void policy_name(struct work *work, const char *table, struct policy *policy)
 
 static const char read_sql[] =
     "SELECT schema_name, table_name, column_name, control, every, ahead, keep, on_expiry, archive,"
-    " start, timezone, has_default, template, name_format FROM pgshunt.partition_policy"
+    " start, timezone, has_default, template, name_format, to_jsonb(p) ->> 'export_format',"
+    " to_jsonb(p) ->> 'keep_table' FROM pgshunt.partition_policy AS p"
     " WHERE database = $1 AND ($2::text IS NULL OR (schema_name = $2 AND table_name = $3))"
     " ORDER BY 1, 2";
 
@@ -104,13 +120,39 @@ enum {
     HAS_DEFAULT,
     TEMPLATE,
     FORMAT,
+    EXPORT_FORMAT,
+    KEEP_TABLE,
 };
 
 static const char *const expiries[] = {
     [EXPIRY_DETACH] = "detach",
     [EXPIRY_DROP] = "drop",
     [EXPIRY_ARCHIVE] = "archive",
+    [EXPIRY_EXPORT] = "export",
 };
+
+const char *expiry_name(enum expiry expiry)
+{
+    return expiries[expiry];
+}
+
+bool expiry_by_name(const char *name, enum expiry *expiry)
+{
+    for (int i = 0; i < (int)(sizeof expiries / sizeof *expiries); i++)
+        if (strcmp(expiries[i], name) == 0) {
+            *expiry = (enum expiry)i;
+            return true;
+        }
+    return false;
+}
+
+const char *policy_expiry_text(struct arena *arena, const struct policy *policy)
+{
+    const char *name = expiries[policy->expiry];
+    if (policy->expiry != EXPIRY_ARCHIVE && policy->expiry != EXPIRY_EXPORT)
+        return name;
+    return arena_printf(arena, "%s:%s", name, policy->archive);
+}
 
 static const char *copy(struct work *work, const PGresult *rows, int row, int column)
 {
@@ -134,14 +176,14 @@ static bool fill(struct work *work, const PGresult *rows, int row, struct policy
         .has_default = PQgetvalue(rows, row, HAS_DEFAULT)[0] == 't',
         .template = copy(work, rows, row, TEMPLATE),
         .format = copy(work, rows, row, FORMAT),
+        .export_format = copy(work, rows, row, EXPORT_FORMAT),
+        .keep_table = PQgetvalue(rows, row, KEEP_TABLE)[0] == 't',
     };
     policy->shown = arena_printf(arena, "%s.%s", policy->schema, policy->table);
     policy->quoted = arena_printf(arena, "%s.%s", work_quote(arena, policy->schema),
                                   work_quote(arena, policy->table));
-    for (int i = 0; i < (int)(sizeof expiries / sizeof *expiries); i++)
-        if (strcmp(expiries[i], PQgetvalue(rows, row, ON_EXPIRY)) == 0)
-            policy->expiry = (enum expiry)i;
-    return control_by_name(PQgetvalue(rows, row, CONTROL), &policy->control) &&
+    return expiry_by_name(PQgetvalue(rows, row, ON_EXPIRY), &policy->expiry) &&
+           control_by_name(PQgetvalue(rows, row, CONTROL), &policy->control) &&
            interval_parse(PQgetvalue(rows, row, EVERY), &policy->every) &&
            (!policy->keeps || interval_parse(PQgetvalue(rows, row, KEEP), &policy->keep));
 }
@@ -249,11 +291,39 @@ static void apply_keep(struct applying *applying, const char *keep)
               "smaller (--every)");
 }
 
+/* What goes with an export only. */
+static void apply_export(struct applying *applying, const struct partition_wish *wish)
+{
+    struct policy *policy = applying->policy;
+    const char *format = wish->format, *keep = wish->keep_table;
+    if (policy->expiry != EXPIRY_EXPORT) {
+        if (format || keep)
+            wrong(applying,
+                  format ? "--format is that of files" : "--keep-table goes with an export",
+                  "--on-expiry export:DIRECTORY");
+        return;
+    }
+    if (policy->archive[0] != '/')
+        wrong(applying, "--on-expiry export: takes the whole path of a directory",
+              "--on-expiry export:/var/lib/pgshunt/archive");
+    if (format && strcmp(format, "csv") != 0 && strcmp(format, "binary") != 0)
+        wrong(applying, "--format takes csv or binary", NULL);
+    else if (format || !policy->export_format)
+        policy->export_format = format ? format : "csv";
+    if (keep && strcmp(keep, "on") != 0 && strcmp(keep, "off") != 0)
+        wrong(applying, "--keep-table takes on or off", NULL);
+    else if (keep)
+        policy->keep_table = strcmp(keep, "on") == 0;
+}
+
 static void apply_expiry(struct applying *applying, const char *on_expiry)
 {
     struct policy *policy = applying->policy;
     if (!on_expiry)
         return;
+    policy->keep_table = false;
+    policy->export_format = NULL;
+    policy->archive = NULL;
     if (strcmp(on_expiry, "drop") == 0)
         policy->expiry = EXPIRY_DROP;
     else if (strcmp(on_expiry, "detach") == 0)
@@ -261,8 +331,12 @@ static void apply_expiry(struct applying *applying, const char *on_expiry)
     else if (strncmp(on_expiry, "archive:", 8) == 0 && on_expiry[8]) {
         policy->expiry = EXPIRY_ARCHIVE;
         policy->archive = on_expiry + 8;
+    } else if (strncmp(on_expiry, "export:", 7) == 0 && on_expiry[7]) {
+        policy->expiry = EXPIRY_EXPORT;
+        policy->archive = on_expiry + 7;
     } else
-        wrong(applying, "--on-expiry takes drop, detach, or archive:SCHEMA", NULL);
+        wrong(applying, "--on-expiry takes drop, detach, archive:SCHEMA, or export:DIRECTORY",
+              NULL);
 }
 
 static void apply_zone(struct applying *applying, const char *zone)
@@ -332,6 +406,7 @@ bool policy_apply(struct work *work, const struct partition_wish *wish, struct p
     apply_ahead(&applying, wish->ahead);
     apply_keep(&applying, wish->keep);
     apply_expiry(&applying, wish->on_expiry);
+    apply_export(&applying, wish);
     apply_zone(&applying, wish->timezone);
     apply_start(&applying, wish->start);
     apply_default(&applying, wish->has_default);
@@ -348,23 +423,25 @@ bool policy_apply(struct work *work, const struct partition_wish *wish, struct p
 
 static const char write_sql[] =
     "INSERT INTO pgshunt.partition_policy (database, schema_name, table_name, column_name, control,"
-    " every, ahead, keep, on_expiry, archive, start, timezone, has_default, template, name_format)"
-    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
+    " every, ahead, keep, on_expiry, archive, start, timezone, has_default, template, name_format,"
+    " export_format, keep_table)"
+    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
     " ON CONFLICT (database, schema_name, table_name) DO UPDATE SET column_name = $4, control = $5,"
     " every = $6, ahead = $7, keep = $8, on_expiry = $9, archive = $10, start = $11,"
-    " timezone = $12, has_default = $13, template = $14, name_format = $15, changed_at = now()";
+    " timezone = $12, has_default = $13, template = $14, name_format = $15, export_format = $16,"
+    " keep_table = $17, changed_at = now()";
 
 bool policy_write(struct work *work, const struct policy *policy)
 {
     char every[INTERVAL_TEXT], keep[INTERVAL_TEXT], ahead[16];
     snprintf(ahead, sizeof ahead, "%d", policy->ahead);
-    return db_run(
-        work->catalog, WORK_QUERY_MS, &work->error, write_sql, 15, work->database->name,
-        policy->schema, policy->table, policy->column, control_name(policy->control),
-        interval_print(&policy->every, every), ahead,
-        policy->keeps ? interval_print(&policy->keep, keep) : NULL, expiries[policy->expiry],
-        policy->expiry == EXPIRY_ARCHIVE ? policy->archive : NULL, policy->start, policy->timezone,
-        policy->has_default ? "t" : "f", policy->template, policy->format);
+    return db_run(work->catalog, WORK_QUERY_MS, &work->error, write_sql, 17, work->database->name,
+                  policy->schema, policy->table, policy->column, control_name(policy->control),
+                  interval_print(&policy->every, every), ahead,
+                  policy->keeps ? interval_print(&policy->keep, keep) : NULL,
+                  expiries[policy->expiry], policy->archive, policy->start, policy->timezone,
+                  policy->has_default ? "t" : "f", policy->template, policy->format,
+                  policy->export_format, policy->keep_table ? "t" : "f");
 }
 
 bool policy_remove(struct work *work, const struct policy *policy)

@@ -6,7 +6,7 @@
 #include "partition/name.h"
 #include "partition/work.h"
 
-enum expiry { EXPIRY_DETACH, EXPIRY_DROP, EXPIRY_ARCHIVE };
+enum expiry { EXPIRY_DETACH, EXPIRY_DROP, EXPIRY_ARCHIVE, EXPIRY_EXPORT };
 
 struct policy {
     const char *schema, *table;
@@ -18,8 +18,10 @@ struct policy {
     bool keeps; /* else: forever */
     int ahead;
     enum expiry expiry;
-    const char *archive; /* EXPIRY_ARCHIVE: the schema */
-    const char *start;   /* NULL: none */
+    const char *archive;       /* EXPIRY_ARCHIVE: the schema; EXPIRY_EXPORT: the directory */
+    const char *export_format; /* EXPIRY_EXPORT: "csv", "binary" */
+    bool keep_table;           /* EXPIRY_EXPORT: it is not dropped then */
+    const char *start;         /* NULL: none */
     const char *timezone;
     bool has_default;
     const char *template; /* quoted; NULL: none */
@@ -41,6 +43,11 @@ MUST_CHECK bool policy_apply(struct work *work, const struct partition_wish *wis
 /* Records it, instead of one that is there. */
 MUST_CHECK bool policy_write(struct work *work, const struct policy *policy);
 MUST_CHECK bool policy_remove(struct work *work, const struct policy *policy);
+/* The word for it in the catalog, and back. */
+const char *expiry_name(enum expiry expiry);
+MUST_CHECK bool expiry_by_name(const char *name, enum expiry *expiry);
+/* As --on-expiry takes it. */
+const char *policy_expiry_text(struct arena *arena, const struct policy *policy);
 /* The table's name, taken apart and quoted; of "a.b" or "b". */
 void policy_name(struct work *work, const char *table, struct policy *policy);
 

@@ -331,12 +331,6 @@ static void show_next(struct showing *showing, const struct merged *merged, int 
                                           interval_print(&showing->policy->keep, keep));
 }
 
-static const char *const expiries[] = {
-    [EXPIRY_DETACH] = "detach",
-    [EXPIRY_DROP] = "drop",
-    [EXPIRY_ARCHIVE] = "archive",
-};
-
 static void show_policy(struct showing *showing)
 {
     char every[INTERVAL_TEXT], keep[INTERVAL_TEXT];
@@ -347,9 +341,7 @@ static void show_policy(struct showing *showing)
         .by = keep_text(arena, policy->column),
         .every = keep_text(arena, interval_print(&policy->every, every)),
         .keep = policy->keeps ? keep_text(arena, interval_print(&policy->keep, keep)) : "forever",
-        .on_expiry = policy->expiry == EXPIRY_ARCHIVE
-                         ? arena_printf(arena, "archive:%s", policy->archive)
-                         : expiries[policy->expiry],
+        .on_expiry = policy_expiry_text(arena, policy),
         .timezone = keep_text(arena, policy->timezone),
         .ahead = policy->ahead,
     };

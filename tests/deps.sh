@@ -11,11 +11,11 @@ export LC_ALL=C
 declare -A groups=(
     [build]="gcc make pkg-config libc6-dev libpg-query-dev postgresql-server-dev-15 libpq-dev libuv1-dev
              libxxhash-dev libconfig-dev libmicrohttpd-dev libjansson-dev uthash-dev libgmp-dev
-             libidn-dev libssl-dev libpcre2-dev"
+             libidn-dev libssl-dev libpcre2-dev libzstd-dev"
     [test]="clang clang-format llvm libclang-rt-14-dev libcmocka-dev postgresql-15 postgresql-client-15
             postgresql-15-partman
             python3 python3-pytest python3-pytest-xdist python3-psycopg python3-psycopg2 python3-asyncpg
-            libpostgresql-jdbc-java procps libnss-wrapper util-linux"
+            libpostgresql-jdbc-java procps libnss-wrapper util-linux zstd"
     [drivers]="python3-sqlalchemy python3-django ruby-pg php-cli php-pgsql libdbd-pg-perl
                pgcli prometheus prometheus-pgbouncer-exporter"
     [bench]="postgresql-15 postgresql-client-15 pgbouncer python3 python3-psycopg python3-psycopg2"

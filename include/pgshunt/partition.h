@@ -19,7 +19,9 @@ struct partition_wish {
     const char *every;       /* "1month" */
     const char *ahead;       /* partitions beyond the present one; "4" */
     const char *keep;        /* "12months"; "forever" */
-    const char *on_expiry;   /* "drop", "detach", "archive:SCHEMA" */
+    const char *on_expiry;   /* "drop", "detach", "archive:SCHEMA", "export:DIRECTORY" */
+    const char *format;      /* of exports: "csv", "binary" */
+    const char *keep_table;  /* after an export: "on", "off" */
     const char *start;       /* "2026-01-01", or a number: of the first partition */
     const char *timezone;    /* "UTC" */
     const char *has_default; /* "on", "off" */

@@ -168,7 +168,7 @@ def test_what_stands_in_the_way_is_told_and_nothing_is_done(cluster, proxy, run)
         (("--by", "at", "--every", "1month", "--start", "soon"), '"soon" is no beginning for this column'),
         (("--by", "at", "--every", "1day", "--name-format", "_%Y%m"),
          '--name-format "_%Y%m": partitions that follow each other would have the same name'),
-        (("--by", "at", "--every", "1month", "--on-expiry", "burn"), "--on-expiry takes drop, detach, or archive:SCHEMA"),
+        (("--by", "at", "--every", "1month", "--on-expiry", "burn"), "--on-expiry takes drop, detach, archive:SCHEMA, or export:DIRECTORY"),
         (("--by", "at", "--every", "1month", "--ahead", "0"),
          "--ahead takes a number from 1 to 1000: partitions beyond the present one"),
     ]
