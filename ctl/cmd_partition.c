@@ -20,7 +20,10 @@ const char cmd_partition_help[] =
     "                   partitions, interrupted detaching. Exit status 5 when something is found\n"
     "alter TABLE        changes the policy\n"
     "expire TABLE       takes away what has only values before --before, now\n"
-    "drop-policy TABLE  ends maintenance; the table stays as it is\n\n"
+    "drop-policy TABLE  ends maintenance; the table stays as it is\n"
+    "undo TABLE         makes it a plain table again, with all of its rows, and ends its policy.\n"
+    "                   Whoever reads or writes it waits meanwhile: so only up to a million rows\n"
+    "                   a shard, or --force\n\n"
     "The policy (create, adopt, alter):\n"
     "      --by COLUMN            timestamptz, timestamp, date, integers, uuid (version 7), text\n"
     "      --every 1month         minutes, hours, days, weeks (from Monday), months, quarters,\n"
@@ -44,6 +47,7 @@ const char cmd_partition_help[] =
     "      --lock-timeout 200ms   no longer is waited for a lock at once: others queue behind it\n"
     "      --tries 10             ... and so often\n"
     "      --timeline             list: with all partitions\n"
+    "      --force                undo: however many rows there are\n"
     "      --now 'DATE TIME'      as if it were that time (UTC)\n"
     "      --database NAME        which of the configuration (default: the only one)\n"
     "      --user NAME            log in to servers as (default: $PGUSER, monitor.user)\n\n"
@@ -73,6 +77,7 @@ enum {
     LOCK_TIMEOUT,
     TRIES,
     TIMELINE,
+    FORCE,
     NOW,
     DATABASE,
     USER,
@@ -96,6 +101,7 @@ static const struct option options[] = {
     {"lock-timeout", required_argument, NULL, LOCK_TIMEOUT},
     {"tries", required_argument, NULL, TRIES},
     {"timeline", no_argument, NULL, TIMELINE},
+    {"force", no_argument, NULL, FORCE},
     {"now", required_argument, NULL, NOW},
     {"database", required_argument, NULL, DATABASE},
     {"user", required_argument, NULL, USER},
@@ -109,7 +115,7 @@ struct call {
     struct partition_wish wish;
     struct fleet_shown shown;
     const char *database, *before;
-    bool timeline;
+    bool timeline, force;
     unsigned given; /* bits of options */
 };
 
@@ -150,6 +156,11 @@ static enum fleet_outcome do_drop_policy(struct call *call)
     return partition_drop_policy(&call->partition);
 }
 
+static enum fleet_outcome do_undo(struct call *call)
+{
+    return partition_undo(&call->partition, call->force);
+}
+
 #define BIT(option) (1u << (option))
 #define ALWAYS (BIT(DATABASE) | BIT(USER) | BIT(NOW))
 #define POLICY                                                                                     \
@@ -178,6 +189,7 @@ static const struct verb {
     {"expire", do_expire, TABLE, BIT(BEFORE) | HOW, true, "Done.",
      "Nothing was changed: see above."},
     {"drop-policy", do_drop_policy, TABLE, 0, true, "Done.", ""},
+    {"undo", do_undo, TABLE, BIT(FORCE) | HOW, true, "Done.", "Nothing was changed: see above."},
 };
 
 static const struct verb *find_verb(const char *name)
@@ -231,6 +243,8 @@ static int take(struct ctl *ctl, int option, struct call *call)
         return take_how(ctl, option, call);
     if (option == TIMELINE)
         call->timeline = true;
+    else if (option == FORCE)
+        call->force = true;
     else if (option == KEEP_TABLE)
         wish->keep_table = optarg ? optarg : "on";
     else
@@ -263,7 +277,7 @@ static int parse(struct ctl *ctl, int argc, char **argv, struct call *call,
     int left = argc - optind;
     if (left < 1)
         return ctl_usage(ctl, "partition takes a verb: create, adopt, maintain, list, show, check, "
-                              "alter, expire, drop-policy");
+                              "alter, expire, drop-policy, undo");
     *verb = find_verb(argv[optind]);
     if (!*verb)
         return ctl_usage(ctl, "there is no \"partition %s\"", argv[optind]);

@@ -57,12 +57,17 @@ static void rest(const struct work *work, int64_t ms)
 
 bool attempt(struct shard_work *shard, const char *sql, const char *oids)
 {
+    return attempt_within(shard, sql, oids, WORK_QUERY_MS);
+}
+
+bool attempt_within(struct shard_work *shard, const char *sql, const char *oids, int64_t ms)
+{
     const struct work *work = shard->work;
     int tries = work->call->tries ? work->call->tries : TRIES_USUAL;
     int64_t pause = PAUSE_MS;
     unsigned seed = (unsigned)db_clock_ms() ^ shard->shard;
     for (int i = 1; !work_stopped(work); i++) {
-        if (db_run(shard->db, WORK_QUERY_MS, &shard->error, sql, 0))
+        if (db_run(shard->db, ms, &shard->error, sql, 0))
             return true;
         if (!attempt_was_locks(&shard->error))
             return false;

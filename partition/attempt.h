@@ -12,6 +12,9 @@
  * `oids`: of the tables whose locks are wanted, as an array of SQL ("{1,2}").
  */
 MUST_CHECK bool attempt(struct shard_work *shard, const char *sql, const char *oids);
+/* ... that may take so long when they have them. */
+MUST_CHECK bool attempt_within(struct shard_work *shard, const char *sql, const char *oids,
+                               int64_t ms);
 /* Whether the error is that of locks that others had. */
 bool attempt_was_locks(const struct db_error *error);
 

@@ -103,7 +103,8 @@ bool shape_check(struct shard_work *shard, const struct policy *policy, const st
 /* ---- what it is made of ---- */
 
 /*
- * $1: the table, $2: the new one's name while both are there, $3: the column. Statements by the order they are run in: the new
+ * $1: the table, $2: the new one's name while both are there, $3: the column, $4: whether the new one is a plain table, which
+ * gets the rows, and logging, storage parameters and tablespace of the youngest partition. Statements by the order they are run in: the new
  * table with what it takes over while the old one is there (1), the old one dropped (2), and what has names that only
  * one of them can have (3 and on).
  */
@@ -112,18 +113,35 @@ static const char statements_sql[] =
     "format('%I.%I', n.nspname, "
     "$2::text) AS new FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE "
     "c.oid = $1::oid),"
+    " leaf AS (SELECT l.relpersistence, l.reloptions, s.spcname FROM pg_inherits JOIN pg_class AS "
+    "l "
+    "ON l.oid = inhrelid LEFT JOIN pg_tablespace AS s ON s.oid = l.reltablespace WHERE inhparent = "
+    "$1::oid AND l.relkind = 'r' ORDER BY l.oid DESC LIMIT 1),"
     " s(step, text) AS ("
-    " SELECT 0.0, format('DO $pgshunt$ BEGIN LOCK TABLE %s IN ACCESS EXCLUSIVE MODE; IF EXISTS "
-    "(SELECT FROM ONLY "
-    "%s) THEN RAISE EXCEPTION ''it has rows by now'' USING ERRCODE = ''55000''; END IF; END "
-    "$pgshunt$', old, "
-    "old) FROM t"
-    " UNION ALL SELECT 10, format('CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING "
-    "CONSTRAINTS INCLUDING "
-    "GENERATED INCLUDING STORAGE%s INCLUDING COMMENTS) PARTITION BY RANGE (%I)', new, old, CASE "
-    "WHEN "
+    " SELECT 0.0, CASE WHEN $4::boolean THEN format('SET LOCAL row_security = off; LOCK TABLE %s "
+    "IN "
+    "ACCESS EXCLUSIVE MODE', old) ELSE format('DO $pgshunt$ BEGIN LOCK TABLE %s IN ACCESS "
+    "EXCLUSIVE MODE; IF EXISTS (SELECT FROM ONLY %s) THEN RAISE EXCEPTION ''it has rows by now'' "
+    "USING ERRCODE = ''55000''; END IF; END $pgshunt$', old, old) END FROM t"
+    " UNION ALL SELECT 10, format('CREATE %sTABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING "
+    "CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE%s INCLUDING COMMENTS)%s', CASE WHEN "
+    "$4::boolean AND leaf.relpersistence = 'u' THEN 'UNLOGGED ' ELSE '' END, new, old, CASE WHEN "
     "current_setting('server_version_num')::int >= 140000 THEN ' INCLUDING COMPRESSION' ELSE '' "
-    "END, $3::name) FROM t"
+    "END, CASE WHEN $4::boolean THEN coalesce(' WITH (' || array_to_string(leaf.reloptions, ', ') "
+    "|| ')', '') || coalesce(' TABLESPACE ' || quote_ident(leaf.spcname), '') ELSE format(' "
+    "PARTITION BY RANGE (%I)', $3::name) END) FROM t LEFT JOIN leaf ON true"
+    /* What is being detached is not seen through the parent, but would be dropped with it. */
+    " UNION ALL SELECT 14, format('DO $pgshunt$ DECLARE moved bigint; BEGIN IF EXISTS (SELECT FROM "
+    "pg_inherits AS i WHERE inhparent IN (SELECT relid FROM pg_partition_tree(%L)) AND "
+    "(to_jsonb(i) "
+    "->> ''inhdetachpending'')::boolean) THEN RAISE EXCEPTION ''a partition is being detached'' "
+    "USING ERRCODE = ''55006''; END IF; INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM "
+    "%s; GET DIAGNOSTICS moved = ROW_COUNT; IF moved <> (SELECT count(*) FROM %s) THEN RAISE "
+    "EXCEPTION ''not all of its rows were moved'' USING ERRCODE = ''55000''; END IF; END "
+    "$pgshunt$', old, new, names, names, old, old) FROM t, (SELECT "
+    "string_agg(quote_ident(attname), "
+    "', ' ORDER BY attnum) AS names FROM pg_attribute WHERE attrelid = $1::oid AND attnum > 0 AND "
+    "NOT attisdropped AND attgenerated = '') AS a WHERE $4::boolean"
     /* serial: the same sequence; identity: one like it, where it stood */
     " UNION ALL SELECT 11, format('ALTER SEQUENCE %s OWNED BY %s.%I', d.objid::regclass, new, "
     "a.attname) FROM t, "
@@ -168,7 +186,9 @@ static const char statements_sql[] =
     "JOIN pg_constraint AS c ON c.conrelid = t.oid AND c.contype IN ('p', 'u')"
     " UNION ALL SELECT 31, format('ALTER TABLE %s ADD CONSTRAINT %I %s', old, conname, "
     "replace(pg_get_constraintdef(c.oid), "
-    "' NOT VALID', '')) FROM t JOIN pg_constraint AS c ON c.conrelid = t.oid AND c.contype = 'f'"
+    "' NOT VALID', '')) FROM t JOIN pg_constraint AS c ON c.conrelid = t.oid AND c.contype = 'f' "
+    "AND "
+    "c.conparentid = 0"
     " UNION ALL SELECT 32, pg_get_indexdef(i.indexrelid) FROM t JOIN pg_index AS i ON i.indrelid = "
     "t.oid WHERE NOT EXISTS "
     "(SELECT FROM pg_constraint WHERE conindid = i.indexrelid AND conrelid = t.oid)"
@@ -232,16 +252,28 @@ static const char statements_sql[] =
     "oid FROM pg_roles WHERE rolname = current_user))"
     " SELECT string_agg(text, '; ' ORDER BY step, text) FROM s WHERE text IS NOT NULL";
 
-const char *shape_statements(struct shard_work *shard, const struct policy *policy,
-                             const struct parent *parent)
+static const char *statements(struct shard_work *shard, const struct policy *policy,
+                              const struct parent *parent, bool plain)
 {
     char name[NAME_SIZE];
     const char *text = NULL;
     name_of(policy->table, "_pgshunt_new", &policy->every, 0, name);
-    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error, statements_sql, 3,
-                              parent->oid, name, policy->column);
+    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error, statements_sql, 4,
+                              parent->oid, name, parent->column, plain ? "t" : "f");
     if (rows && !PQgetisnull(rows, 0, 0))
         text = arena_strdup(&shard->arena, PQgetvalue(rows, 0, 0));
     PQclear(rows);
     return text;
+}
+
+const char *shape_statements(struct shard_work *shard, const struct policy *policy,
+                             const struct parent *parent)
+{
+    return statements(shard, policy, parent, false);
+}
+
+const char *shape_plain_statements(struct shard_work *shard, const struct policy *policy,
+                                   const struct parent *parent)
+{
+    return statements(shard, policy, parent, true);
 }

@@ -1,5 +1,5 @@
 /*
- * shape.h: a plain table rebuilt as a partitioned one of the same name, with all that belongs to it: defaults, identity, sequences,
+ * shape.h: a plain table rebuilt as a partitioned one of the same name, or the other way about, with all that belongs to it: defaults, identity, sequences,
  * keys, checks, foreign keys, indexes, statistics, triggers, row security, privileges, comments, publications.
  */
 #ifndef PGSHUNT_PARTITION_SHAPE_H
@@ -16,5 +16,8 @@ MUST_CHECK bool shape_check(struct shard_work *shard, const struct policy *polic
 /* One transaction's statements that do it, if the table is still empty then. NULL: the shard's error. */
 const char *shape_statements(struct shard_work *shard, const struct policy *policy,
                              const struct parent *parent);
+/* ... and that make a plain table of a partitioned one, with its rows. NULL: the shard's error. */
+const char *shape_plain_statements(struct shard_work *shard, const struct policy *policy,
+                                   const struct parent *parent);
 
 #endif

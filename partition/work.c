@@ -150,8 +150,10 @@ bool work_begin(struct work *work, const struct partition_call *call)
     arena_init(&work->arena);
     pthread_mutex_init(&work->telling, NULL);
     work->database = config_database(call->fleet.config, call->fleet.database);
-    if (work->database)
+    if (work->database) {
+        work->away = arena_array(&work->arena, bool, work->database->nshards);
         return open_catalog(work);
+    }
     work_tell(
         work, FLEET_FAILED, -1, NULL,
         WORK_TEXT(&work->arena, "the configuration has no database \"%s\"", call->fleet.database),
@@ -181,8 +183,12 @@ static void *run_job(void *arg)
 {
     struct job *job = arg;
     struct shard_work *shard = &job->shard;
+    bool *away = &shard->work->away[shard->shard]; /* one thread at a time is at this shard */
+    if (*away)
+        return NULL;
     arena_init(&shard->arena);
     shard->db = work_open(shard->work, shard->shard, &shard->error);
+    *away = !shard->db;
     if (shard->db)
         job->task(shard);
     else

@@ -27,6 +27,8 @@ struct work {
     bool clocks_differ;    /* ... of which this host has another idea: nothing expires */
     struct db_error error; /* of what failed last on the catalog */
 
+    bool *away; /* shards that could not be reached: told once, and not tried again */
+
     pthread_mutex_t telling; /* the members below, and the callback */
     bool changed;
     int problems, failed;
@@ -62,8 +64,8 @@ bool work_fails(struct work *work, int shard, const char *object, const char *wh
 /* A session with the shard's primary, with the engine's own settings. NULL: error. */
 struct db *work_open(struct work *work, unsigned shard, struct db_error *error);
 /*
- * Runs `task` for each shard in a thread of its own, with a session; shards that cannot be reached are told as failures. Returns
- * when all are done.
+ * Runs `task` for each shard in a thread of its own, with a session; shards that cannot be reached are told as failures, the first
+ * time. Returns when all are done.
  */
 void work_on_shards(struct work *work, void (*task)(struct shard_work *shard), void *arg);
 enum place work_place(const struct work *work, const char *schema, const char *table,

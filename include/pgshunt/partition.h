@@ -54,6 +54,11 @@ enum fleet_outcome partition_alter(const struct partition_call *call,
                                    const struct partition_wish *wish);
 /* The table stays as it is. */
 enum fleet_outcome partition_drop_policy(const struct partition_call *call);
+/*
+ * Makes the table a plain one again, with all of its rows, in one transaction on each shard that can be reached, and ends its policy
+ * when that is done everywhere. `force`: however many rows there are.
+ */
+enum fleet_outcome partition_undo(const struct partition_call *call, bool force);
 /* Makes what is missing, then sees to what has expired. */
 enum fleet_outcome partition_maintain(const struct partition_call *call);
 /* Whether there are policies, and a run was meant to be (in UTC) since the last one began: one that was missed is made up for. What
