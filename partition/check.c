@@ -176,6 +176,15 @@ static void check_table(const struct checking *checking)
         work_tell(checking->work, FLEET_FACT, -1, checking->policy->shown, "as it should be", NULL);
 }
 
+static void check_one(void *arg, int which, const struct found *found)
+{
+    const struct maintain *maintain = arg;
+    check_table(&(struct checking){.work = maintain->work,
+                                   .policy = &maintain->policies[which],
+                                   .found = found,
+                                   .aim = &maintain->aims[which]});
+}
+
 static void check(struct work *work)
 {
     int count;
@@ -190,12 +199,7 @@ static void check(struct work *work)
     struct maintain maintain = {
         .work = work, .policies = policies, .npolicies = count, .looking = true};
     maintain_look(&maintain);
-    const struct found *found = survey_gather(work, policies, count, true);
-    for (int i = 0; i < count; i++)
-        check_table(&(struct checking){.work = work,
-                                       .policy = &policies[i],
-                                       .found = &found[i * work->database->nshards],
-                                       .aim = &maintain.aims[i]});
+    survey_each(work, policies, count, true, check_one, &maintain);
 }
 
 enum fleet_outcome partition_check(const struct partition_call *call)

@@ -95,7 +95,7 @@ static void fill_parent(struct arena *arena, const PGresult *rows, int row,
 
 /* ---- partitions ---- */
 
-static const char *oids_of(struct arena *arena, const struct parent *parents, int count)
+const char *look_oids(struct arena *arena, const struct parent *parents, int count)
 {
     char *list = arena_alloc(arena, (size_t)count * 12 + 3), *to = list;
     *to++ = '{';
@@ -146,7 +146,7 @@ static bool look_partitions(struct shard_work *shard, const struct policy *polic
     PGresult *rows = db_query(
         shard->db, WORK_QUERY_MS, &shard->error,
         arena_printf(&shard->arena, partitions_sql, knows ? "i.inhdetachpending" : "false"), 1,
-        oids_of(&shard->arena, parents, count));
+        look_oids(&shard->arena, parents, count));
     for (int i = 0; rows && i < count; i++)
         if (parents[i].kind == PARENT_GOOD)
             add_partitions(&shard->arena, rows, &policies[i], &parents[i]);

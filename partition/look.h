@@ -31,5 +31,7 @@ struct parent {
  */
 MUST_CHECK bool look_parents(struct shard_work *shard, const struct policy *policies, int count,
                              struct parent *parents);
+/* Of the good ones, as an array of SQL. */
+const char *look_oids(struct arena *arena, const struct parent *parents, int count);
 
 #endif

@@ -9,18 +9,26 @@
 struct gathering {
     const struct policy *policies;
     int count;
-    bool details;
+    bool care; /* indexes and privileges, too */
     struct found *found;
 };
 
+/* Tables that are looked at by one query. */
+#define TOGETHER 32
+
 /* ---- a shard ---- */
 
+/* $1: oids of parents. Partitions that are partitioned themselves are as large as their parts. */
 static const char sizes_sql[] =
-    "SELECT i.inhrelid, (SELECT sum(pg_total_relation_size(relid)) FROM "
-    "pg_partition_tree(i.inhrelid)),"
-    " (SELECT sum(greatest(reltuples, 0)) FILTER (WHERE relkind <> 'p') FROM "
-    "pg_partition_tree(i.inhrelid)"
-    "  JOIN pg_class AS c ON c.oid = relid) FROM pg_inherits AS i WHERE i.inhparent = $1::oid";
+    "SELECT i.inhparent, i.inhrelid, CASE c.relkind WHEN 'p' THEN (SELECT "
+    "sum(pg_total_relation_size(relid)) FROM pg_partition_tree(c.oid)) ELSE "
+    "pg_total_relation_size(c.oid) END, CASE c.relkind WHEN 'p' THEN (SELECT "
+    "sum(greatest(l.reltuples, 0)) FROM pg_partition_tree(c.oid) JOIN pg_class AS l ON l.oid = "
+    "relid WHERE isleaf) ELSE greatest(c.reltuples, 0) END"
+    " FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid"
+    " WHERE i.inhparent = ANY ($1::oid[])";
+
+enum { PARENT, PARTITION, BYTES, ROWS };
 
 /* Indexes that are not valid on the parent have no part on some partition. Privileges: '' is those of nobody else. */
 static const char care_sql[] =
@@ -43,15 +51,35 @@ static int find_have(const struct parent *parent, const char *oid)
     return i;
 }
 
-static bool read_sizes(struct shard_work *shard, const struct parent *parent, struct found *found)
+static int find_parent(const struct parent *parents, int count, const char *oid)
 {
-    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error, sizes_sql, 1, parent->oid);
+    int i = 0;
+    while (i < count && (parents[i].kind != PARENT_GOOD || strcmp(parents[i].oid, oid) != 0))
+        i++;
+    return i;
+}
+
+static void note_size(const PGresult *rows, int row, const struct parent *parent,
+                      struct found *found)
+{
+    int which = find_have(parent, PQgetvalue(rows, row, PARTITION));
+    if (which == parent->nhave)
+        return;
+    found->bytes[which] = strtoll(PQgetvalue(rows, row, BYTES), NULL, 10);
+    found->rows[which] = PQgetisnull(rows, row, ROWS) ? -1 : atof(PQgetvalue(rows, row, ROWS));
+}
+
+/* found[i * shards] is that of parents[i]. */
+static bool read_sizes(struct shard_work *shard, const struct parent *parents, int count,
+                       struct found *found)
+{
+    int shards = shard->work->database->nshards;
+    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error, sizes_sql, 1,
+                              look_oids(&shard->arena, parents, count));
     for (int i = 0; rows && i < PQntuples(rows); i++) {
-        int which = find_have(parent, PQgetvalue(rows, i, 0));
-        if (which == parent->nhave)
-            continue;
-        found->bytes[which] = strtoll(PQgetvalue(rows, i, 1), NULL, 10);
-        found->rows[which] = PQgetisnull(rows, i, 2) ? -1 : atof(PQgetvalue(rows, i, 2));
+        int which = find_parent(parents, count, PQgetvalue(rows, i, PARENT));
+        if (which < count)
+            note_size(rows, i, &parents[which], &found[which * shards]);
     }
     PQclear(rows);
     return rows != NULL;
@@ -107,29 +135,43 @@ static void keep(struct work *work, const struct parent *parent, struct found *f
     pthread_mutex_unlock(&work->telling);
 }
 
-static bool gather_one(struct shard_work *shard, const struct policy *policy, bool details,
-                       struct found *found)
+static bool read_more(struct shard_work *shard, const struct parent *parent, bool care,
+                      struct found *found)
 {
-    struct parent parent;
-    if (!look_parents(shard, policy, 1, &parent))
+    return parent->kind != PARENT_GOOD ||
+           ((!care || read_care(shard, parent, found)) && count_default(shard, parent, found));
+}
+
+/* Tables whose policies are policies[0 .. count - 1]; found is the first one's. */
+static bool gather_some(struct shard_work *shard, const struct policy *policies, int count,
+                        bool care, struct found *found)
+{
+    struct parent parents[TOGETHER];
+    int shards = shard->work->database->nshards;
+    if (!look_parents(shard, policies, count, parents))
         return false;
-    keep(shard->work, &parent, found);
-    return parent.kind != PARENT_GOOD || !details ||
-           (read_sizes(shard, &parent, found) && read_care(shard, &parent, found) &&
-            count_default(shard, &parent, found));
+    for (int i = 0; i < count; i++) {
+        if (work_place(shard->work, policies[i].schema, policies[i].table, shard->shard) ==
+            PLACE_NONE)
+            parents[i].kind = PARENT_MISSING;
+        else
+            keep(shard->work, &parents[i], &found[i * shards]);
+    }
+    bool good = read_sizes(shard, parents, count, found);
+    for (int i = 0; i < count && good; i++)
+        good = read_more(shard, &parents[i], care, &found[i * shards]);
+    return good;
 }
 
 static void gather_task(struct shard_work *shard)
 {
-    struct gathering *gathering = shard->task;
+    const struct gathering *gathering = shard->task;
     int shards = shard->work->database->nshards;
-    for (int i = 0; i < gathering->count && !work_stopped(shard->work); i++) {
-        const struct policy *policy = &gathering->policies[i];
-        if (work_place(shard->work, policy->schema, policy->table, shard->shard) == PLACE_NONE)
-            continue;
-        if (!gather_one(shard, policy, gathering->details,
-                        &gathering->found[i * shards + (int)shard->shard])) {
-            work_fails(shard->work, (int)shard->shard, policy->shown, "cannot look at it",
+    for (int i = 0; i < gathering->count && !work_stopped(shard->work); i += TOGETHER) {
+        int count = gathering->count - i < TOGETHER ? gathering->count - i : TOGETHER;
+        if (!gather_some(shard, &gathering->policies[i], count, gathering->care,
+                         &gathering->found[i * shards + (int)shard->shard])) {
+            work_fails(shard->work, (int)shard->shard, NULL, "cannot look at partitions",
                        &shard->error);
             return;
         }
@@ -137,17 +179,39 @@ static void gather_task(struct shard_work *shard)
     }
 }
 
-struct found *survey_gather(struct work *work, const struct policy *policies, int count,
-                            bool details)
+/* In work's arena. */
+static struct found *gather(struct work *work, const struct policy *policies, int count, bool care)
 {
     struct gathering gathering = {
         .policies = policies,
         .count = count,
-        .details = details,
+        .care = care,
         .found = arena_array(&work->arena, struct found, count * work->database->nshards + 1),
     };
     work_on_shards(work, gather_task, &gathering);
     return gathering.found;
+}
+
+/*
+ * So many tables at once that neither we nor the servers' sessions, which remember each partition they have measured, need
+ * memory for all of them.
+ */
+#define AT_ONCE 64
+
+void survey_each(struct work *work, const struct policy *policies, int count, bool care,
+                 survey_fn *use, void *arg)
+{
+    int shards = work->database->nshards;
+    for (int first = 0; first < count && !work_stopped(work); first += AT_ONCE) {
+        int some = count - first < AT_ONCE ? count - first : AT_ONCE;
+        struct arena lasting = work->arena;
+        arena_init(&work->arena);
+        const struct found *found = gather(work, policies + first, some, care);
+        for (int i = 0; i < some; i++)
+            use(arg, first + i, &found[i * shards]);
+        arena_free(&work->arena);
+        work->arena = lasting;
+    }
 }
 
 /* ---- put together ---- */
@@ -351,7 +415,6 @@ static void show_table(struct showing *showing, bool details)
 {
     int count, having;
     struct merged *merged = merge(showing->work, showing->found, &count, &having);
-    show_policy(showing);
     for (int i = 0; i < count; i++) {
         showing->table->bytes += merged[i].bytes;
         if (i + 1 < count && !merged[i].have.is_default &&
@@ -385,10 +448,31 @@ static void read_last_run(struct work *work, struct partition_survey *survey)
     PQclear(rows);
 }
 
+struct looking {
+    struct work *work;
+    const struct policy *policies;
+    const struct aim *aims;
+    bool details;
+    struct partition_survey *survey;
+};
+
+static void look_at(void *arg, int which, const struct found *found)
+{
+    const struct looking *looking = arg;
+    struct partition_survey *survey = looking->survey;
+    struct showing showing = {.work = looking->work,
+                              .policy = &looking->policies[which],
+                              .found = found,
+                              .aim = looking->aims[which],
+                              .arena = &survey->arena,
+                              .table = &survey->tables[which]};
+    show_table(&showing, looking->details);
+}
+
 static void look(struct work *work, bool details, struct partition_survey *survey)
 {
     struct policy *policies;
-    int count, shards = work->database->nshards;
+    int count;
     if (!policy_read(work, &policies, &count)) {
         work_fails(work, -1, NULL, "cannot read the policies", &work->error);
         return;
@@ -399,18 +483,13 @@ static void look(struct work *work, bool details, struct partition_survey *surve
     struct maintain maintain = {
         .work = work, .policies = policies, .npolicies = count, .looking = true};
     maintain_look(&maintain);
-    struct found *found = survey_gather(work, policies, count, true);
     survey->tables = arena_array(&survey->arena, struct partition_table, count + 1);
     survey->ntables = count;
-    for (int i = 0; i < count; i++) {
-        struct showing showing = {.work = work,
-                                  .policy = &policies[i],
-                                  .found = &found[i * shards],
-                                  .aim = maintain.aims[i],
-                                  .arena = &survey->arena,
-                                  .table = &survey->tables[i]};
-        show_table(&showing, details);
-    }
+    struct looking looking = {work, policies, maintain.aims, details, survey};
+    for (int i = 0; i < count; i++) /* some may not be looked at, when it is stopped */
+        show_policy(&(struct showing){
+            .policy = &policies[i], .arena = &survey->arena, .table = &survey->tables[i]});
+    survey_each(work, policies, count, false, look_at, &looking);
     if (count)
         read_last_run(work, survey);
 }

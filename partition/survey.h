@@ -4,7 +4,7 @@
 
 #include "partition/maintain.h"
 
-/* What one shard has of one table; all in work's arena. */
+/* What one shard has of one table. */
 struct found {
     bool known; /* the shard could be asked */
     enum parent_kind kind;
@@ -21,8 +21,11 @@ struct found {
 /* default_rows are counted up to here. */
 #define SURVEY_ROWS_MAX 1000000
 
-/* [policy * shards + shard]. Failures are told. */
-struct found *survey_gather(struct work *work, const struct policy *policies, int count,
-                            bool details);
+/* `found`: of table policies[which], one per shard; it and work's arena are good until `use` returns. */
+typedef void survey_fn(void *arg, int which, const struct found *found);
+
+/* Looks at all tables, some at a time, and hands each to `use`. Failures are told. `care`: at indexes and privileges, too. */
+void survey_each(struct work *work, const struct policy *policies, int count, bool care,
+                 survey_fn *use, void *arg);
 
 #endif
