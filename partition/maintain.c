@@ -39,19 +39,59 @@ static void tell_kind(struct shard_work *shard, const struct policy *policy,
                                  policy->shown));
 }
 
-static bool read_point(struct shard_work *shard, const struct policy *policy, struct state *state)
+/* Of one table; what is greater than the state's goes into it. `has`: there were rows. */
+static bool read_greatest(struct shard_work *shard, const struct policy *policy, const char *table,
+                          struct state *state, bool *has)
 {
     struct arena *arena = &shard->arena;
     PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error,
                               arena_printf(arena, "SELECT max(%s)::bigint FROM %s",
-                                           work_quote(arena, policy->column), policy->quoted),
+                                           work_quote(arena, policy->column), table),
                               0);
-    state->has_point = rows && !PQgetisnull(rows, 0, 0);
-    if (state->has_point)
-        state->point = strtoll(PQgetvalue(rows, 0, 0), NULL, 10);
+    *has = rows && !PQgetisnull(rows, 0, 0);
+    if (*has) {
+        int64_t point = strtoll(PQgetvalue(rows, 0, 0), NULL, 10);
+        state->point = state->has_point && state->point > point ? state->point : point;
+        state->has_point = true;
+    }
     PQclear(rows);
-    return rows || work_fails(shard->work, (int)shard->shard, policy->shown,
-                              "cannot read its greatest number", &shard->error);
+    return rows != NULL;
+}
+
+/* Partitions that are asked one by one. */
+#define LAST_ONES 16
+
+/* The last partition that has rows, and the default one. False: not all could be read, or there are too many without rows. */
+static bool read_last(struct shard_work *shard, const struct policy *policy,
+                      const struct parent *parent, struct state *state)
+{
+    bool has = false;
+    int asked = 0;
+    struct arena *arena = &shard->arena;
+    for (int i = parent->nhave - 1; i >= 0 && asked < LAST_ONES; i--) {
+        const struct have *have = &parent->have[i];
+        if (have->pending)
+            continue;
+        const char *name = arena_printf(arena, "%s.%s", work_quote(arena, have->schema),
+                                        work_quote(arena, have->name));
+        if (!read_greatest(shard, policy, name, state, &has))
+            return false;
+        if (has && !have->is_default)
+            return true;
+        asked++;
+    }
+    return asked < LAST_ONES;
+}
+
+/* The greatest id. Only the last partitions are read for it, which matters where no index begins with the column. */
+static bool read_point(struct shard_work *shard, const struct policy *policy,
+                       const struct parent *parent, struct state *state)
+{
+    bool has;
+    return read_last(shard, policy, parent, state) ||
+           read_greatest(shard, policy, policy->quoted, state, &has) ||
+           work_fails(shard->work, (int)shard->shard, policy->shown,
+                      "cannot read its greatest number", &shard->error);
 }
 
 static struct state summary(const struct parent *parent)
@@ -80,7 +120,7 @@ static void note_parent(struct shard_work *shard, const struct policy *policy,
         return;
     if (parent->kind == PARENT_GOOD && !parent->unreadable) {
         *state = summary(parent);
-        if (policy->control == CONTROL_ID && !read_point(shard, policy, state))
+        if (policy->control == CONTROL_ID && !read_point(shard, policy, parent, state))
             state->good = false;
     } else if (!maintain->looking && parent->kind == PARENT_GOOD)
         work_tell(shard->work, FLEET_FAILED, (int)shard->shard, policy->shown,
