@@ -6,6 +6,7 @@
 #include "partition/attempt.h"
 #include "partition/create.h"
 #include "partition/shape.h"
+#include "pgshunt/failpoint.h"
 
 /* ---- looking ---- */
 
@@ -75,6 +76,15 @@ bool creating_look(struct creating *creating)
 
 /* ---- what is wrong ---- */
 
+/* Whether some shard has a plain table still: what an interrupted call has left to be done. */
+static bool some_are_plain(const struct creating *creating)
+{
+    for (int i = 0; i < creating->work.database->nshards; i++)
+        if (creating->parents[i].kind == PARENT_PLAIN && must_be_on(creating, i))
+            return true;
+    return false;
+}
+
 /* Its kind is the same on all shards, and the column fit. */
 void creating_check(struct creating *creating, bool adopting)
 {
@@ -93,7 +103,8 @@ void creating_check(struct creating *creating, bool adopting)
                 creating, i,
                 WORK_TEXT(&work->arena, "it has no column %s", creating->policy.column),
                 "--by takes the name of a column as it is in the catalogs");
-        else if (parent->kind == PARENT_GOOD && !adopting && parent->nhave)
+        else if (parent->kind == PARENT_GOOD && !adopting && parent->nhave &&
+                 !some_are_plain(creating))
             creating_problem(creating, i, "it has partitions already",
                              "pgshuntctl partition adopt takes over what is there");
     }
@@ -148,9 +159,11 @@ static void reshape_task(struct shard_work *shard)
     if (!sql || !attempt(shard, sql, arena_printf(&shard->arena, "{%s}", parent->oid)))
         work_fails(shard->work, (int)shard->shard, policy->shown,
                    "cannot make it a partitioned table", &shard->error);
-    else
+    else {
+        failpoint("partition_reshaped");
         work_tell(shard->work, FLEET_DONE, (int)shard->shard, policy->shown,
                   "made it a partitioned table", NULL);
+    }
 }
 
 static void plan_reshape(struct creating *creating)
@@ -198,6 +211,7 @@ void creating_record(struct creating *creating)
         work_fails(work, -1, creating->policy.shown, "cannot record the policy", &work->error);
         return;
     }
+    failpoint("partition_policy");
     work_tell(work, FLEET_DONE, -1, creating->policy.shown, "recorded its policy", NULL);
     creating_maintain(creating);
 }
@@ -211,8 +225,12 @@ static void carry_out(struct creating *creating)
         return;
     int failed = work->failed;
     work_on_shards(work, reshape_task, creating);
-    if (work->failed == failed && !work_stopped(work))
+    if (work_stopped(work))
+        return;
+    if (work->failed == failed)
         creating_record(creating);
+    else /* no row may find a table without partitions; the next call makes the others partitioned */
+        creating_maintain(creating);
 }
 
 /* ---- the commands ---- */

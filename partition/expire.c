@@ -6,6 +6,7 @@
 
 #include "partition/attempt.h"
 #include "partition/export.h"
+#include "pgshunt/failpoint.h"
 
 /* A partition on its way. */
 struct leaving {
@@ -199,8 +200,10 @@ static bool finish(const struct leaving *leaving)
     if (leaving->expiry != EXPIRY_DETACH && !attempt(shard, action_text(leaving), oids_of(leaving)))
         return fails(leaving, leaving->expiry == EXPIRY_DROP ? "detached, but cannot drop"
                                                              : "detached, but cannot move");
+    failpoint("partition_gone");
     if (!strike_out(leaving))
         return fails(leaving, "cannot strike out");
+    failpoint("partition_struck_out");
     work_tell(shard->work, FLEET_DONE, (int)shard->shard, leaving->shown,
               arena_printf(&shard->arena, "%s %s", became(leaving), leaving->name), NULL);
     return true;
@@ -287,6 +290,7 @@ static void finish_early(struct leaving *leaving, const PGresult *rows, int row)
         fails(leaving, "cannot finish the detaching of");
         return;
     }
+    failpoint("partition_leftover");
     if (leaving->expiry != EXPIRY_EXPORT && !finish(leaving))
         return; /* told; it stays recorded */
 }
@@ -381,8 +385,11 @@ static bool expire_one(struct leaving *leaving, bool concurrently)
         return fails(leaving, "cannot export, and so did not detach");
     if (!record(leaving))
         return fails(leaving, "cannot record the expiry of");
-    if (detach(leaving, concurrently))
+    failpoint("partition_recorded");
+    if (detach(leaving, concurrently)) {
+        failpoint("partition_detached");
         return finish(leaving);
+    }
     struct db_error error = leaving->shard->error;
     /* Still attached: what somebody does with it from now on is not ours to finish. */
     bool kept = db_is_open(leaving->shard->db) && !is_pending(leaving) && strike_out(leaving);

@@ -7,6 +7,7 @@
 
 #include "partition/expire.h"
 #include "partition/make.h"
+#include "pgshunt/failpoint.h"
 
 /* Tables whose partitions are in memory at once. */
 #define BATCH 32
@@ -361,7 +362,9 @@ enum fleet_outcome partition_maintain(const struct partition_call *call)
     struct maintain maintain;
     if (begin(&work, call, &maintain)) {
         maintain_look(&maintain);
+        failpoint("partition_looked");
         maintain_do(&maintain);
+        failpoint("partition_done");
         if (!call->fleet.dry_run && maintain.npolicies && !call->table)
             record_run(&work);
     }

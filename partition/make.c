@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "partition/attempt.h"
+#include "pgshunt/failpoint.h"
 
 #define LIKE_PARENT                                                                                \
     " INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE "             \
@@ -233,11 +234,13 @@ static bool make_one(const struct making *making, const struct wanted *wanted)
                   NULL);
         return false;
     }
+    failpoint("partition_making");
     if (!create_one(making, wanted, from, to, &name)) {
         if (!work_stopped(shard->work))
             tell_failure(making, name);
         return false;
     }
+    failpoint("partition_made");
     work_tell(shard->work, FLEET_DONE, (int)shard->shard, making->policy->shown,
               arena_printf(arena, "made %s %s", name, range_text(making, wanted, from, to)), NULL);
     return true;
@@ -281,6 +284,7 @@ bool make_default(struct shard_work *shard, const struct policy *policy, struct 
         tell_failure(&making, name);
         return false;
     }
+    failpoint("partition_default_made");
     work_tell(shard->work, FLEET_DONE, (int)shard->shard, policy->shown,
               arena_printf(arena, "made the default partition %s", name), NULL);
     return true;
