@@ -102,6 +102,7 @@ static bool set_up_target(struct apply *apply, struct db *target, struct db_erro
     unsigned high = 0, low = 0;
     if (!db_run(target, SETUP_MS, error, target_settings, 0) ||
         !db_run(target, SETUP_MS, error, newer_settings, 0) ||
+        !apply_owed_read(apply, target, error) ||
         !db_run(target, SETUP_MS, error, "SELECT pg_replication_origin_session_setup($1)", 1,
                 origin))
         return false;
@@ -185,6 +186,7 @@ void apply_close(struct apply *apply)
     ghostkeys_free(apply->source_keys);
     ghostkeys_free(apply->target_keys);
     apply_free_relations(apply);
+    apply_owed_free(apply);
     for (int i = 0; i < apply->ncommits; i++)
         free(apply->commits[i]);
     free(apply->marker);

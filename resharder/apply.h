@@ -72,6 +72,10 @@ struct apply *apply_open(const struct apply_options *options, struct db *source,
                          struct apply_failure *failure);
 void apply_close(struct apply *apply); /* NULL is ignored; what is not committed is undone */
 
+/* Rows that the stream from `source` still had to make whole are on the target now: by a copy of all there is. */
+MUST_CHECK bool apply_owed_forget(struct db *target, const char *job, const char *source,
+                                  struct db_error *error);
+
 /* A transaction whose commit is at `lsn` begins. */
 MUST_CHECK bool apply_begin(struct apply *apply, uint64_t lsn);
 /* A RELATION or TYPE (at any time), or a change within a transaction. */

@@ -378,12 +378,6 @@ static uint64_t hash_locator(const struct apply_relation *relation,
     return hash;
 }
 
-uint64_t apply_locator_hash(const struct apply_relation *relation,
-                            const struct pgoutput_tuple *located)
-{
-    return hash_locator(relation, located, false);
-}
-
 static int find_hash(const struct apply_batch *batch, uint64_t hash)
 {
     for (uint64_t at = hash; batch->index[at % APPLY_INDEX]; at++)

@@ -85,9 +85,9 @@ struct apply_relation {
     int nalways;   /* columns that are `always` and no locator */
     bool
         only_key; /* no other unique index: rows of different locators do not get in each other's way */
-    uint64_t
-        *owed; /* locators (hashes) of rows that are ours and not on the target yet, see enter() */
-    int nowed, owed_room;
+    struct apply_owed
+        *owed; /* apply's: rows that are not on the target yet; NULL: there never were any */
+    const char *owed_name; /* what they are kept by; NULL: unfit */
     struct apply_shape *shapes;
     struct apply_batch batches[3]; /* APPLY_INSERT, APPLY_UPDATE, APPLY_DELETE */
 };
@@ -106,6 +106,7 @@ struct apply {
     struct ghostkeys *source_keys, *target_keys;
     struct apply_relation *relations, *last;
     struct apply_type *types;
+    struct apply_owed *owed;
     int shapes;     /* numbers given */
     int prepared;   /* statements on the target */
     bool open;      /* a transaction on the target */
@@ -161,8 +162,6 @@ void apply_sql_array_types(const struct apply_relation *relation, const struct a
 MUST_CHECK bool apply_put(struct apply *apply, struct apply_relation *relation,
                           enum apply_kind kind, const struct pgoutput_tuple *row,
                           const struct pgoutput_tuple *located);
-uint64_t apply_locator_hash(const struct apply_relation *relation,
-                            const struct pgoutput_tuple *located);
 MUST_CHECK bool apply_send_relation(struct apply *apply, struct apply_relation *relation);
 MUST_CHECK bool apply_send_all(struct apply *apply);
 /* Plans are made again now and then: tables grow. */
@@ -170,6 +169,29 @@ MUST_CHECK bool apply_replan(struct apply *apply);
 /* The columns' values of one row as parameters of a statement; see apply_kind. */
 bool apply_is_parameter(const struct apply_relation *relation, const struct apply_shape *shape,
                         int column);
+
+/* apply_owed.c: values that a row is found by, behind some texts, as parameters. */
+struct apply_located {
+    const char **values;
+    int *lengths, *formats;
+    int count;
+    struct buffer bytes;
+};
+void apply_located_take(struct apply_located *located, const struct apply_relation *relation,
+                        const struct pgoutput_tuple *row, const char *const *texts, int ntexts);
+void apply_located_free(struct apply_located *located);
+/* At the start: what is owed from before. */
+MUST_CHECK bool apply_owed_read(struct apply *apply, struct db *target, struct db_error *error);
+void apply_owed_free(struct apply *apply);
+/* When it is known what the relation's rows are found by. False: rows are owed that were found by something else. */
+MUST_CHECK bool apply_owed_begin(struct apply *apply, struct apply_relation *relation);
+MUST_CHECK bool apply_owe(struct apply *apply, struct apply_relation *relation,
+                          const struct pgoutput_tuple *row);
+/* *was: it was owed; it is not any more. */
+MUST_CHECK bool apply_was_owed(struct apply *apply, struct apply_relation *relation,
+                               const struct pgoutput_tuple *located, bool *was);
+/* The table was truncated. */
+MUST_CHECK bool apply_owes_none(struct apply *apply, struct apply_relation *relation);
 
 /* apply_rows.c */
 MUST_CHECK bool apply_row(struct apply *apply, const struct pgoutput_message *message);

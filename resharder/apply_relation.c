@@ -49,7 +49,6 @@ static void free_relation(struct apply_relation *relation)
         buffer_release(&relation->batches[i].bytes);
         free(relation->batches[i].values);
     }
-    free(relation->owed);
     arena_free(&relation->arena);
     free(relation);
 }
@@ -83,15 +82,8 @@ static bool forget(struct apply *apply, uint32_t oid)
         link = &(*link)->next;
     *link = old->next;
     apply->last = NULL;
-    bool whole = !old->nowed ||
-                 apply_problem(apply,
-                               "ALTER TABLE ... REPLICA IDENTITY FULL on the source, then cancel "
-                               "the job and create it again.",
-                               "%s.%s was altered while rows whose sharding key was changed were "
-                               "not whole yet",
-                               old->schema, old->name);
     free_relation(old);
-    return whole;
+    return true;
 }
 
 static int column_of(const struct apply_relation *relation, const char *name)
@@ -425,7 +417,8 @@ static bool fits(struct apply *apply, struct apply_relation *relation,
                  const struct pgoutput_message *message)
 {
     return has_all_columns(apply, relation) && ask_target(apply, relation, message) &&
-           find_key(apply, relation, message) && find_locator(apply, relation, message);
+           find_key(apply, relation, message) && find_locator(apply, relation, message) &&
+           apply_owed_begin(apply, relation);
 }
 
 /* It matters where a row of ours comes: of those that the target has already, or that came from it, only the key counts, and

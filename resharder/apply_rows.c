@@ -5,8 +5,6 @@
 #include "pgshunt/arena.h"
 #include "resharder/apply_internal.h"
 
-#define OWED_MAX 10000
-
 /* ---- whose row it is ---- */
 
 enum whose { NOT_OURS, OURS, UNKNOWN };
@@ -91,34 +89,17 @@ static const char *select_columns(struct apply *apply, const struct apply_relati
 static PGresult *fetch_row(struct apply *apply, const struct apply_relation *relation,
                            const struct pgoutput_tuple *row)
 {
-    const char **values = mem_alloc(((size_t)relation->ncolumns + 1) * sizeof *values);
-    int *lengths = mem_alloc((2 * (size_t)relation->ncolumns + 1) * sizeof *lengths);
-    int *formats = lengths + relation->ncolumns;
-    struct buffer bytes = {0};
-    struct pipe_parameters parameters = {0, values, lengths, formats};
-    size_t total = 0;
-    for (int i = 0; i < relation->ncolumns; i++)
-        total += row->values[i].length + 1;
-    buffer_reserve(&bytes, total); /* so that values stay where they are put */
-    for (int i = 0; i < relation->ncolumns; i++) {
-        const struct pgoutput_value *value = &row->values[i];
-        if (!relation->columns[i].locator)
-            continue;
-        values[parameters.count] = buffer_head(&bytes) + buffer_length(&bytes);
-        lengths[parameters.count] = (int)value->length;
-        formats[parameters.count++] = value->kind == PGOUTPUT_BINARY;
-        buffer_append(&bytes, value->bytes, value->length);
-        buffer_append(&bytes, "", 1);
-    }
+    struct apply_located located;
+    apply_located_take(&located, relation, row, NULL, 0);
+    const struct pipe_parameters parameters = {located.count, located.values, located.lengths,
+                                               located.formats};
     PGresult *rows = pipe_ask(&apply->source, select_columns(apply, relation), &parameters);
     if (!rows || !pipe_sync(&apply->source, NULL)) {
         PQclear(rows);
         rows = NULL;
         apply_pipe_failed(apply, &apply->source, "source");
     }
-    buffer_release(&bytes);
-    free(values);
-    free(lengths);
+    apply_located_free(&located);
     return rows;
 }
 
@@ -146,43 +127,6 @@ static bool has_unchanged(const struct pgoutput_tuple *row)
     return false;
 }
 
-/*
- * The row is not on the source any more: it was deleted since, or its locator was changed. That is still to come; until then
- * the row is owed to the target, and whatever comes for it makes it whole, or needless.
- */
-static bool owe(struct apply *apply, struct apply_relation *relation,
-                const struct pgoutput_tuple *row)
-{
-    if (relation->nowed == OWED_MAX)
-        return apply_problem(apply,
-                             "ALTER TABLE ... REPLICA IDENTITY FULL on the source, then cancel the "
-                             "job and create it again.",
-                             "too many rows of %s.%s whose sharding key was changed are gone "
-                             "already, and the changes did not carry their long values",
-                             relation->schema, relation->name);
-    if (relation->nowed == relation->owed_room) {
-        relation->owed_room = relation->owed_room ? 2 * relation->owed_room : 16;
-        relation->owed =
-            mem_realloc(relation->owed, (size_t)relation->owed_room * sizeof *relation->owed);
-    }
-    relation->owed[relation->nowed++] = apply_locator_hash(relation, row);
-    return true;
-}
-
-/* Whether it was owed; it is not any more. */
-static bool was_owed(struct apply_relation *relation, const struct pgoutput_tuple *located)
-{
-    if (!relation->nowed)
-        return false;
-    uint64_t hash = apply_locator_hash(relation, located);
-    for (int i = 0; i < relation->nowed; i++)
-        if (relation->owed[i] == hash) {
-            relation->owed[i] = relation->owed[--relation->nowed];
-            return true;
-        }
-    return false;
-}
-
 /* An UPDATE has brought the row into the moving set: it is new on the target. */
 static bool enter(struct apply *apply, struct apply_relation *relation,
                   struct pgoutput_message *message, const struct shardkey *keys)
@@ -195,8 +139,9 @@ static bool enter(struct apply *apply, struct apply_relation *relation,
         if (!rows)
             return false;
         if (PQntuples(rows) != 1) {
+            /* Deleted since, or found by another locator now. That is still to come, and makes it whole, or needless. */
             PQclear(rows);
-            return owe(apply, relation, &message->new);
+            return apply_owe(apply, relation, &message->new);
         }
         fill_from_rows(&message->new, rows);
     }
@@ -302,12 +247,14 @@ static bool change_row(struct apply *apply, struct apply_relation *relation,
 static bool delete_row(struct apply *apply, struct apply_relation *relation,
                        const struct pgoutput_tuple *old)
 {
+    bool was_owed;
     apply->progress.deleted++;
     if (!relation->nlocators)
         return apply_put(apply, relation, APPLY_DELETE_FULL, old, old);
-    if (was_owed(relation, old))
-        return true;
-    return has_locator(apply, relation, old) && apply_put(apply, relation, APPLY_DELETE, old, old);
+    if (!apply_was_owed(apply, relation, old, &was_owed))
+        return false;
+    return was_owed || (has_locator(apply, relation, old) &&
+                        apply_put(apply, relation, APPLY_DELETE, old, old));
 }
 
 static bool update(struct apply *apply, struct apply_relation *relation,
@@ -319,7 +266,11 @@ static bool update(struct apply *apply, struct apply_relation *relation,
     enum whose before = old ? whose_row(apply, relation, old, NULL, old_keys) : after;
     if (before == UNKNOWN || after == UNKNOWN)
         return false;
-    if (before == OURS && after == OURS && was_owed(relation, old ? old : &message->new))
+    bool was_owed = false;
+    if (before == OURS && after == OURS &&
+        !apply_was_owed(apply, relation, old ? old : &message->new, &was_owed))
+        return false;
+    if (was_owed)
         return enter(apply, relation, message, new_keys);
     if (before == OURS && after == OURS) {
         /* Another key of the same buckets is a new one for those who filter. */

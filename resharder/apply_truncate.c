@@ -76,7 +76,8 @@ static bool delete_rows(struct apply *apply, const struct apply_relation *relati
 static bool truncate_relation(struct apply *apply, struct apply_relation *relation)
 {
     bool more = true;
-    if (!apply_send_relation(apply, relation) || !run(apply, declare(relation)))
+    if (!apply_send_relation(apply, relation) || !apply_owes_none(apply, relation) ||
+        !run(apply, declare(relation)))
         return false;
     while (more) {
         PGresult *rows = pipe_ask(&apply->target, "FETCH 1000 FROM pgshunt_truncate", NULL);

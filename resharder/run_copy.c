@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "pgshunt/failpoint.h"
+#include "resharder/apply.h"
 #include "resharder/copy.h"
 #include "resharder/streams.h"
 #include "resharder/wal_watch.h"
@@ -198,6 +199,20 @@ static bool empty_tables(struct run_copy *run)
     return true;
 }
 
+/* The snapshots have every row that was owed behind their positions. */
+static bool forget_owed(struct run_copy *run)
+{
+    struct reshard *reshard = run->reshard;
+    for (int i = 0; i < run->nsources; i++)
+        for (int t = 0; t < run->sources[i].ntargets; t++) {
+            struct db *db = reshard_primary(reshard, run->sources[i].targets[t]);
+            if (!db ||
+                !apply_owed_forget(db, run->job->name, run->sources[i].name, &reshard->error))
+                return false;
+        }
+    return true;
+}
+
 /* Snapshots of all sources: those that are still good, and new ones. */
 static bool take_snapshots(struct run_copy *run)
 {
@@ -213,7 +228,7 @@ static bool take_snapshots(struct run_copy *run)
         later = later || source->pass > 1;
     }
     /* A snapshot that this was not done for must not be copied under. */
-    if (!later || (catch_up(run) && read_tables(run) && empty_tables(run)))
+    if (!later || (catch_up(run) && forget_owed(run) && read_tables(run) && empty_tables(run)))
         return true;
     for (int i = 0; i < run->nsources; i++)
         snapshot_drop(&run->sources[i].snapshot);

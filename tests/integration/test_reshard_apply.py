@@ -64,6 +64,56 @@ def test_altered_since(nodes, path):
         same(nodes, "SELECT id, n FROM users")
 
 
+def keys_of(*ranges_wanted, start=1):
+    """A key for each: True, of a bucket that moves; all different."""
+    keys = []
+    for moves in ranges_wanted:
+        keys.append(next(key for key in range(keys[-1] + 1 if keys else start, 100000) if in_ranges(key, TO_S1) == moves))
+    return keys
+
+
+def test_rows_not_whole_yet_outlive_the_stream(nodes, path):
+    """Their long values are on the source no more, and come by later changes: also when the stream is killed between."""
+    source, target = nodes
+    everywhere(nodes, "CREATE TABLE users (id bigint PRIMARY KEY, n int DEFAULT 0, big text)", "ALTER TABLE users ALTER big SET STORAGE EXTERNAL")
+    stays, moved, again, stays2, gone, stays3, out, back, blocker, emptied = keys_of(False, True, True, False, True, False, True, False, True, True)
+    with forward(path) as stream:
+        for key in (stays, stays2, stays3, blocker):
+            source.sql("INSERT INTO users VALUES (%s, 0, repeat(md5(%s::text), 500))", (key, key))
+        stream.follow(source)
+    # In one WAL, so that the source has none of the rows when the first changes are carried out.
+    for old, new in ((stays, moved), (stays2, gone), (stays3, out)):
+        source.sql("UPDATE users SET id = %s WHERE id = %s", (new, old))
+    source.sql("SELECT pg_logical_emit_message(true, 'pgshunt', 'half')")
+    source.sql("UPDATE users SET n = 1 WHERE id = %s", (blocker,))
+    source.sql("UPDATE users SET id = %s WHERE id = %s", (again, moved))
+    source.sql("DELETE FROM users WHERE id = %s", (gone,))
+    source.sql("UPDATE users SET id = %s WHERE id = %s", (back, out))
+    with target.connect() as held, held.cursor() as cursor:
+        cursor.execute("SELECT FROM users WHERE id = %s FOR UPDATE", (blocker,))
+        stream = forward(path)
+        wait_until(lambda: target.value("SELECT count(*) FROM pgshunt.applied WHERE marker = 'half'") == 1, 30, "the first half")
+        assert sorted(target.sql("SELECT locator FROM pgshunt.owed")) == sorted([([str(moved)],), ([str(gone)],), ([str(out)],)])
+        stream.kill9()
+    with forward(path) as stream:
+        state = stream.follow(source)
+        assert state["missed_updates"] == state["missed_deletes"] == 0
+        assert same(nodes, "SELECT id, n, md5(big), length(big) FROM users")
+        assert target.value("SELECT count(*) FROM users") == 2
+        assert target.sql("SELECT * FROM pgshunt.owed") == []
+    # A description that is sent again in between, and a TRUNCATE.
+    source.sql("UPDATE users SET id = %s WHERE id = %s", (emptied, back))
+    source.sql("ALTER TABLE users SET (fillfactor = 90)")
+    source.sql("TRUNCATE users")
+    source.sql("INSERT INTO users VALUES (%s, 7, 'new')", (emptied,))
+    with forward(path) as stream:
+        source.sql("UPDATE users SET n = 8 WHERE id = %s", (emptied,))
+        state = stream.follow(source)
+        assert state["missed_updates"] == state["missed_deletes"] == 0
+        assert target.sql("SELECT id, n, big FROM users") == [(emptied, 8, "new")]
+        assert target.sql("SELECT * FROM pgshunt.owed") == []
+
+
 def test_row_that_is_there(nodes, path):
     """A row on the target that nobody expects stops a stream only until it is started again with care; then it gets the source's values."""
     source, target = nodes
