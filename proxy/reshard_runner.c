@@ -111,7 +111,9 @@ static void put_off(struct child *child)
     child->again_at = db_clock_ms() + child->delay_ms;
 }
 
-static void start(struct reshard_runner *runner, struct child *child, const struct config *config)
+/* user: whom the job's owner has named; "": monitor.user, or $PGUSER. */
+static void start(struct reshard_runner *runner, struct child *child, const char *user,
+                  const struct config *config)
 {
     char program[PATH_MAX], supervisor[16];
     snprintf(supervisor, sizeof supervisor, "%d", (int)getpid());
@@ -125,6 +127,8 @@ static void start(struct reshard_runner *runner, struct child *child, const stru
                     runner->database,
                     (char *)"--supervisor",
                     supervisor,
+                    user[0] ? (char *)"--user" : NULL,
+                    (char *)user,
                     NULL};
     put_off(child);
     if (!find_program(program, sizeof program)) {
@@ -171,7 +175,8 @@ static const char jobs_query[] =
     "SELECT j.name, EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.objsubid = 1"
     " AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname ="
     " current_database()) AND (l.classid::bigint << 32) | l.objid::bigint ="
-    " hashtextextended(j.database || '/' || j.name, 7741936514602252))"
+    " hashtextextended(j.database || '/' || j.name, 7741936514602252)),"
+    " coalesce(j.options->>'user', '')"
     " FROM pgshunt.job j WHERE j.database = $1 AND j.options->'detached' = 'true' AND j.state IN"
     " ('created', 'copying', 'indexing', 'streaming', 'switching', 'switched', 'rolling_back')";
 
@@ -198,7 +203,7 @@ static void look(struct reshard_runner *runner, struct db *db, const struct conf
         bool is_run = PQgetvalue(rows, i, 1)[0] == 't';
         child->wanted = true;
         if (!child->pid && !is_run && db_clock_ms() >= child->again_at)
-            start(runner, child, config);
+            start(runner, child, PQgetvalue(rows, i, 2), config);
     }
     PQclear(rows);
 }

@@ -1,6 +1,7 @@
 /* detach.c: a job that is left to the proxies: what is recorded for whoever runs it. */
 #include "resharder/detach.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "pgshunt/catalog.h"
@@ -29,6 +30,13 @@ struct reshard_run_options detach_options(const struct job *job,
     return options;
 }
 
+/* Who is to log in, where it is not whom the proxies log in as anyway. */
+static const char *user_of(const struct reshard *reshard)
+{
+    const char *environment = getenv("PGUSER");
+    return reshard->request->user ? reshard->request->user : environment ? environment : "";
+}
+
 static bool record(struct reshard *reshard, const struct job *job,
                    const struct reshard_run_options *options)
 {
@@ -36,14 +44,15 @@ static bool record(struct reshard *reshard, const struct job *job,
                   "WITH changed AS (UPDATE pgshunt.job SET options = options ||"
                   " jsonb_strip_nulls(jsonb_build_object('detached', true, 'jobs', nullif($2::int,"
                   " 0), 'rate', nullif($3::bigint, 0), 'max_lag_ms', nullif($4::bigint, 0), "
-                  "'max_load', nullif($6::int, 0), 'drain_ms', nullif($7::bigint, 0))),"
+                  "'max_load', nullif($6::int, 0), 'drain_ms', nullif($7::bigint, 0), 'user', "
+                  "nullif($8, ''))),"
                   " changed_at = now() WHERE name = $1)"
                   " SELECT pg_notify('pgshunt_map', $5)",
-                  7, job->name, RESHARD_TEXT(reshard, "%d", options->jobs),
+                  8, job->name, RESHARD_TEXT(reshard, "%d", options->jobs),
                   RESHARD_TEXT(reshard, "%lld", (long long)options->rate),
                   RESHARD_TEXT(reshard, "%lld", (long long)options->max_lag_ms),
                   reshard->request->database, RESHARD_TEXT(reshard, "%d", options->max_load),
-                  RESHARD_TEXT(reshard, "%lld", (long long)options->drain_ms));
+                  RESHARD_TEXT(reshard, "%lld", (long long)options->drain_ms), user_of(reshard));
 }
 
 /* ---- the call ---- */

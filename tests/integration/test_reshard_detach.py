@@ -27,6 +27,12 @@ def runner(scene):
     return next((proxy for proxy in scene.proxies if proxy.process and proxy.pid in pids), None)
 
 
+def users(scene):
+    """Whom the engine logs in as."""
+    return {name for node in scene.cluster.primaries for (name,) in node.sql(
+        "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name LIKE 'pgshunt reshard%'")}
+
+
 def children(proxy):
     found = []
     for name in os.listdir("/proc"):
@@ -86,8 +92,11 @@ def test_detached_job(scene):
 def test_setting(scene):
     """Proxies that are told not to run jobs end what they run, and begin again when they may."""
     scene.create()
-    scene.must("run", "job", "--detach")
+    for node in scene.cluster.primaries:
+        node.sql("CREATE ROLE mover SUPERUSER LOGIN")
+    scene.must("run", "job", "--detach", "--user", "mover")
     wait_runner(scene)
+    assert users(scene) == {"mover"}
     for proxy in scene.proxies:
         proxy.change({"reshard": {"daemon": False}})
         proxy.reload()
@@ -96,6 +105,7 @@ def test_setting(scene):
     scene.proxies[1].change({"reshard": {"daemon": True}})
     scene.proxies[1].reload()
     assert wait_runner(scene) is scene.proxies[1]
+    assert users(scene) == {"mover"}, "whoever runs it logs in as it was said"
     wait_until(lambda: scene.state() == "streaming", 60, "the job to stream")
     scene.repeat("cancel", "job")
     wait_until(lambda: not any(children(proxy) for proxy in scene.proxies), 60, "the runner to end")
