@@ -810,7 +810,7 @@ struct change *change_start(struct scatter *scatter)
     change->scatter = scatter;
     change->plan = plan->change;
     change->nparts = nparts;
-    change->skip = plan->change->rows.by_shard;
+    change->skip = plan->change->rows.skip;
     change->ask = scatter->ask;
     if (scatter->ask.params)
         change->params = *scatter->ask.params;
@@ -833,6 +833,7 @@ void change_free(struct change *change)
     buffer_release(&change->feed);
     buffer_release(&change->formats);
     free(change->column_types);
+    buffer_release(&change->names);
     free(change->typed.types);
     free((void *)change->listed.items);
     free(change);

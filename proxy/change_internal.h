@@ -53,6 +53,7 @@ struct change {
     struct params listed;   /* ... and the list of rows */
     struct buffer formats;  /* of the rows: count and codes, as in a Bind */
     uint32_t *column_types; /* of the rows' values; 0: the column's own */
+    struct buffer names;    /* of the columns, as a list; with rows.alias */
     int ncolumns;
     int table;                     /* gathering: the one at hand */
     int64_t table_rows, most_rows; /* ... and brought from elsewhere */

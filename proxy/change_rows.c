@@ -24,12 +24,36 @@ static bool travels_as_text(uint32_t type)
 /* A VALUES list would take them for text. */
 static void fail_made_by_users(struct change *change)
 {
-    change_fail(change, "0A000",
-                arena_printf(&change->scatter->arena,
-                             "an UPDATE of table \"%s\" with a value of a type that users made, "
-                             "computed from rows of several shards, is not supported yet",
-                             change->plan->rows.table),
-                "Read the value first, and give it as a literal or a parameter.");
+    const struct change_rows *rows = &change->plan->rows;
+    struct arena *arena = &change->scatter->arena;
+    if (rows->alias)
+        change_fail(change, "0A000",
+                    arena_printf(arena,
+                                 "a MERGE into table \"%s\" of rows with a value of a type that "
+                                 "users made, which are not on its shards, is not supported yet",
+                                 rows->table),
+                    "Leave such columns out of the source, with a SELECT of the others, or cast "
+                    "them to text.");
+    else
+        change_fail(change, "0A000",
+                    arena_printf(arena,
+                                 "an UPDATE of table \"%s\" with a value of a type that users "
+                                 "made, computed from rows of several shards, is not supported yet",
+                                 rows->table),
+                    "Read the value first, and give it as a literal or a parameter.");
+}
+
+static void name_columns(struct change *change, const struct wire_field *fields)
+{
+    struct buffer *names = &change->names;
+    buffer_clear(names);
+    for (int i = change->skip; i < change->ncolumns; i++) {
+        buffer_append(names, i > change->skip ? ", \"" : "\"", i > change->skip ? 3 : 1);
+        for (const char *at = fields[i].name; *at; at++)
+            buffer_append(names, *at == '"' ? "\"\"" : at, *at == '"' ? 2 : 1);
+        buffer_append(names, "\"", 1);
+    }
+    buffer_append(names, "", 1);
 }
 
 void change_take_columns(struct change *change, const char *body, size_t len)
@@ -50,10 +74,12 @@ void change_take_columns(struct change *change, const char *body, size_t len)
         bool text = untyped || travels_as_text(field->type_oid);
         wire_put16(&change->formats, !text);
         change->column_types[i] = text ? 0 : field->type_oid;
-        made_by_users |= text && i > change->skip;
+        made_by_users |= text && i >= change->skip + rows->by_shard;
     }
+    if (rows->alias)
+        name_columns(change, fields);
     free(fields);
-    if (rows->by_shard && made_by_users)
+    if ((rows->by_shard || rows->alias) && made_by_users)
         fail_made_by_users(change);
 }
 
@@ -156,6 +182,18 @@ static bool read_key(const struct change_rows *rows, unsigned part,
                        : shardkey_from_text(kind, value->bytes, length, key);
 }
 
+/* The blanks at the end of char(n) count for a table's text, and for a comparison of the two they do not. */
+static bool is_comparable(const struct change_rows *rows, unsigned part, uint32_t type)
+{
+    return !rows->compared || type != OID_BPCHAR || rows->keys[part].blank_padded;
+}
+
+static bool fits(const struct change_rows *rows, unsigned part, const struct change_value *value)
+{
+    return !value->type || (is_key_type(rows->keyspace->types[part], value->type) &&
+                            is_comparable(rows, part, value->type));
+}
+
 /* False: failed. */
 static bool take_key(struct change *change, unsigned part, const struct change_value *value,
                      struct shardkey *key)
@@ -169,7 +207,7 @@ static bool take_key(struct change *change, unsigned part, const struct change_v
         fail_encoding(change);
         return false;
     }
-    if (value->type && !is_key_type(rows->keyspace->types[part], value->type)) {
+    if (!fits(rows, part, value)) {
         fail_type(change);
         return false;
     }
@@ -219,6 +257,21 @@ static void give_by_shard(struct change *change, const char *values, size_t len)
     give(change, wire_get32(values + 4), values + 8, len - 8);
 }
 
+/* What is behind a row's first values, which only tell its shard. */
+static const char *behind_skipped(const struct change *change, const char *values, size_t *len)
+{
+    struct wire_reader reader = wire_reader(values, *len);
+    for (int i = 0; i < change->skip; i++) {
+        int32_t length = wire_read32(&reader);
+        if (length > 0)
+            wire_read_bytes(&reader, (size_t)length);
+    }
+    size_t left = wire_left(&reader);
+    values += *len - left;
+    *len = left;
+    return values;
+}
+
 /* The values of the key's columns; what is not among the row's is NULL. False: malformed. */
 static bool read_row(const struct change *change, const char *body, size_t len,
                      struct change_value *values)
@@ -236,6 +289,42 @@ static bool read_row(const struct change *change, const char *body, size_t len,
                 values[k] = (struct change_value){change->column_types[i], value, length};
     }
     return !reader.bad && count == change->ncolumns;
+}
+
+static bool has_null(const struct change_rows *rows, const struct change_value *values)
+{
+    for (unsigned k = 0; k < rows->nkeys; k++)
+        if (values[k].length < 0)
+            return true;
+    return false;
+}
+
+/* A key that is compared with that of no row, as it is in no list. */
+static bool is_nobodys(const struct change *change, const struct change_value *values)
+{
+    const struct change_rows *rows = &change->plan->rows;
+    struct shardkey keys[SHARDMAP_MAX_PARTS];
+    for (unsigned k = 0; k < rows->nkeys; k++)
+        if (!fits(rows, k, &values[k]) || !read_key(rows, k, &values[k], &keys[k]))
+            return false; /* it will be told of */
+    return shardmap_shard_of_row(change->scatter->client->database->map, rows->keyspace, keys) >=
+           (unsigned)change->nparts;
+}
+
+/* A row of MERGE's source that matches nothing: true, it is dealt with. Any server can say what becomes of it, if
+ * that cannot be a row without a key. */
+static bool matches_nothing(struct change *change, const struct change_value *values,
+                            const char *row, size_t len)
+{
+    const struct change_rows *rows = &change->plan->rows;
+    bool null = has_null(rows, values);
+    if (!rows->compared || (rows->adds && !(null && rows->never_null)))
+        return false;
+    if (!rows->adds)
+        return null || is_nobodys(change, values);
+    row = behind_skipped(change, row, &len);
+    give(change, 0, row, len);
+    return true;
 }
 
 void change_take_row(struct change *change, const char *body, size_t len)
@@ -256,8 +345,13 @@ void change_take_row(struct change *change, const char *body, size_t len)
             give(change, (unsigned)i, body + 2, len - 2);
         return;
     }
-    if (change_find_shard(change, values, &shard))
-        give(change, shard, body + 2, len - 2);
+    if (matches_nothing(change, values, body + 2, len - 2))
+        return;
+    if (change_find_shard(change, values, &shard)) {
+        size_t left = len - 2;
+        body = behind_skipped(change, body + 2, &left);
+        give(change, shard, body, left);
+    }
 }
 
 /* ---- INSERTs ---- */
@@ -278,6 +372,8 @@ static void put_text(const struct change *change, int count, struct buffer *sql)
             buffer_printf(sql, k ? ", $%d" : "$%d", ++number);
         buffer_append(sql, ")", 1);
     }
+    if (rows->alias)
+        buffer_printf(sql, "%s(%s)", rows->alias, (const char *)buffer_head(&change->names));
     buffer_append(sql, rows->tail.sql, strlen(rows->tail.sql) + 1);
 }
 
@@ -381,12 +477,15 @@ static int most_rows(const struct change *change)
 
 static void fail_too_many(struct change *change, int rows)
 {
+    bool merge = change->plan->rows.alias != NULL;
     change_fail(change, "54000",
                 arena_printf(&change->scatter->arena,
-                             "%d rows for one shard, which ON CONFLICT DO UPDATE has to see in one "
-                             "statement, are more than it can have parameters for",
-                             rows),
-                "Insert fewer rows with each statement.");
+                             "%d rows for one shard, which %s has to see in one statement, are "
+                             "more than it can have parameters for",
+                             rows, merge ? "MERGE" : "ON CONFLICT DO UPDATE"),
+                merge ? "Leave out columns of the source that are not used, or merge fewer rows "
+                        "with each statement."
+                      : "Insert fewer rows with each statement.");
 }
 
 static void insert_into(struct change *change, int index, bool last)

@@ -74,8 +74,13 @@ static void set_alias(struct convert *c, struct from_item *item, const Alias *al
     if (!alias)
         return;
     item->alias = parse_copy(c, alias->aliasname);
-    if (alias->colnames)
-        item->kind = FROM_OTHER;
+    item->ncolumns = list_length(alias->colnames);
+    if (!item->ncolumns)
+        return;
+    item->kind = FROM_OTHER;
+    item->columns = arena_array(c->arena, const char *, item->ncolumns);
+    for (int i = 0; i < item->ncolumns; i++)
+        item->columns[i] = parse_copy(c, strVal(list_nth(alias->colnames, i)));
 }
 
 static struct from_item *from_table(struct convert *c, const RangeVar *range)

@@ -5,18 +5,9 @@
  * gives an INSERT's rows is planned like any statement of its own; rows that would have to be merged are
  * gathered instead, for the order and the counting are a server's business then.
  */
-#include "pgshunt/change.h"
+#include "router/plan_change_internal.h"
 
 #include "pgshunt/buffer.h"
-#include "router/plan_internal.h"
-
-struct making {
-    struct planner *p;
-    const struct query *query;
-    struct change_plan *change;
-    const struct schema_relation *relation; /* of the table that is written */
-    const struct table_rule *rule;
-};
 
 /* ---- whether it can be ---- */
 
@@ -34,7 +25,8 @@ static bool writes_fit(const struct planner *p, const struct query *query)
     if (query->kind == QUERY_INSERT)
         return plan_rule(p, to->schema, to->name)->class == TABLE_SHARDED ||
                plan_rule(p, to->schema, to->name)->class == TABLE_REFERENCE;
-    return (query->kind == QUERY_UPDATE || query->kind == QUERY_DELETE) &&
+    return (query->kind == QUERY_UPDATE || query->kind == QUERY_DELETE ||
+            query->kind == QUERY_MERGE) &&
            p->writes_sharded == to && !p->writes_reference && !p->writes_unsharded;
 }
 
@@ -57,8 +49,7 @@ static bool find_relation(struct making *m)
     return false;
 }
 
-/* Its mention; -1: it is none of a sharded table's. */
-static int find_target(const struct making *m)
+int making_target(const struct making *m)
 {
     const struct planner *p = m->p;
     for (int i = 0; i < p->ninstances; i++)
@@ -69,7 +60,7 @@ static int find_target(const struct making *m)
 
 /* ---- parts that both have ---- */
 
-static void fill_rows(struct making *m, struct change_rows *rows)
+void making_fill_rows(struct making *m, struct change_rows *rows)
 {
     const struct route_session *session = m->p->input->session;
     rows->table = m->relation->name;
@@ -96,7 +87,7 @@ static unsigned judge(const struct planner *p, unsigned home)
 }
 
 /* All shards take part: whose rows come is not known before. */
-static void finish_plan(struct making *m, unsigned home, const char *reason)
+void making_finish(struct making *m, unsigned home, const char *reason)
 {
     struct planner *p = m->p;
     unsigned nshards = shardmap_shards(p->map);
@@ -118,8 +109,7 @@ static void finish_plan(struct making *m, unsigned home, const char *reason)
     plan->error = (struct pg_error){0};
 }
 
-/* EXPLAIN: what each shard would be asked for. */
-static void finish_explain(struct making *m, const struct shard_query *queries, int count)
+void making_explain(struct making *m, const struct shard_query *queries, int count)
 {
     struct plan *plan = m->p->plan;
     if (m->p->input->statement == m->p->statement)
@@ -257,7 +247,7 @@ static bool gives_rows(const struct plan *plan)
            (plan->kind == PLAN_SCATTER && plan->mode == SCATTER_GATHER);
 }
 
-static bool plan_sources(struct making *m, const struct shard_query *source)
+bool making_sources(struct making *m, const struct shard_query *source)
 {
     struct planner *p = m->p;
     struct statement_list list = statement_parse(source->sql, p->arena);
@@ -336,8 +326,7 @@ static bool has_default(const struct query *values)
     return false;
 }
 
-/* A temporary table must not be taken for the one that is written. */
-static bool hides_target(const struct making *m)
+bool making_hides_target(const struct making *m)
 {
     const struct gather_plan *gather = m->change->gather;
     for (int i = 0; gather && i < gather->ntables; i++)
@@ -350,7 +339,7 @@ static bool frame_rows(struct making *m)
 {
     struct planner *p = m->p;
     struct change_rows *rows = &m->change->rows;
-    struct rewrite_frame frame = {.schema = hides_target(m) ? m->relation->schema : NULL};
+    struct rewrite_frame frame = {.schema = making_hides_target(m) ? m->relation->schema : NULL};
     if (!rewrite_insert_frame(p->statement->text, &frame, p->arena))
         return false;
     if (!frame.tail.params)
@@ -366,7 +355,7 @@ static bool find_positions(struct making *m)
     struct planner *p = m->p;
     if (m->rule->class != TABLE_SHARDED)
         return true;
-    int target = find_target(m);
+    int target = making_target(m);
     for (unsigned k = 0; target >= 0 && k < table_rule_nkeys(m->rule); k++) {
         int position = insert_key_position(p, m->query, &p->instances[target], k);
         if (position < 0)
@@ -408,7 +397,7 @@ static bool is_insert(const struct making *m)
 static bool stays_on_shard(struct making *m)
 {
     const struct planner *p = m->p;
-    int target = find_target(m);
+    int target = making_target(m);
     if (target < 0 || m->change->gather || m->change->nsources < 2)
         return false;
     for (int i = 0; i < p->nedges; i++)
@@ -441,18 +430,18 @@ static void change_insert(struct making *m)
     m->change = arena_new(p->arena, struct change_plan);
     if (!is_insert(m) || !find_positions(m) ||
         !rewrite_insert_source(p->statement->text, p->arena, &source) ||
-        !plan_sources(m, &source) || !frame_rows(m))
+        !making_sources(m, &source) || !frame_rows(m))
         return;
     if (stays_on_shard(m)) {
         insert_on_each(m);
         return;
     }
-    fill_rows(m, &m->change->rows);
+    making_fill_rows(m, &m->change->rows);
     m->change->verb = "INSERT 0";
     find_untyped(m, m->query->source);
-    finish_plan(m, m->change->sources[0].shard,
-                arena_printf(p->arena, "rows of a query into %s", m->relation->name));
-    finish_explain(m, m->change->sources, m->change->nsources);
+    making_finish(m, m->change->sources[0].shard,
+                  arena_printf(p->arena, "rows of a query into %s", m->relation->name));
+    making_explain(m, m->change->sources, m->change->nsources);
 }
 
 /* ---- UPDATE of keys ---- */
@@ -497,7 +486,7 @@ static bool is_update(const struct making *m)
 {
     const struct planner *p = m->p;
     return p->moves_key && !m->query->nctes && m->rule->class == TABLE_SHARDED &&
-           find_target(m) >= 0 && !(p->statement->facts & FACT_MODIFYING_CTE) &&
+           making_target(m) >= 0 && !(p->statement->facts & FACT_MODIFYING_CTE) &&
            (m->relation->kind == 'r' || m->relation->kind == 'p') && is_mentioned_once(m) &&
            key_is_steady(m);
 }
@@ -605,14 +594,14 @@ static void change_update(struct making *m)
     struct change_move *moving = arena_new(p->arena, struct change_move);
     if (!fill_move(m, &move, moving))
         return;
-    fill_rows(m, &m->change->rows);
+    making_fill_rows(m, &m->change->rows);
     m->change->verb = "UPDATE";
     look_at(m, &reach);
     if (!fill_looks(m, moving))
         return;
-    finish_plan(m, m->change->look_at[0],
-                arena_printf(p->arena, "rows of %s get other keys", m->relation->name));
-    finish_explain(m, moving->looks, m->change->nlook_at);
+    making_finish(m, m->change->look_at[0],
+                  arena_printf(p->arena, "rows of %s get other keys", m->relation->name));
+    making_explain(m, moving->looks, m->change->nlook_at);
 }
 
 /* ---- UPDATE and DELETE that read rows of other shards ---- */
@@ -629,7 +618,7 @@ const char *change_of_shard(const char *sql, unsigned shard, struct arena *arena
 static bool is_apart(const struct making *m)
 {
     const struct planner *p = m->p;
-    return !p->moves_key && m->rule->class == TABLE_SHARDED && find_target(m) >= 0 &&
+    return !p->moves_key && m->rule->class == TABLE_SHARDED && making_target(m) >= 0 &&
            !(p->statement->facts & (FACT_MODIFYING_CTE | FACT_LOCKING)) &&
            (m->relation->kind == 'r' || m->relation->kind == 'p');
 }
@@ -668,14 +657,15 @@ static void change_apart(struct making *m)
     struct change_rows *rows = &m->change->rows;
     rows->table = m->relation->name;
     rows->by_shard = true;
+    rows->skip = 1;
     rows->head = apart.head;
     rows->tail = apart.tail;
     if (!rows->tail.params)
         rows->tail.nparams = p->statement->max_param;
     m->change->verb = m->query->kind == QUERY_UPDATE ? "UPDATE" : "DELETE";
-    finish_plan(m, m->change->sources[0].shard, reason_of(p, refusal.message));
+    making_finish(m, m->change->sources[0].shard, reason_of(p, refusal.message));
     struct shard_query whole = {.shard = m->change->judge, .sql = p->statement->text};
-    finish_explain(m, &whole, 1);
+    making_explain(m, &whole, 1);
 }
 
 void plan_change(struct planner *p, const struct query *query)
@@ -685,6 +675,8 @@ void plan_change(struct planner *p, const struct query *query)
         return;
     if (query->kind == QUERY_INSERT)
         change_insert(&m);
+    else if (query->kind == QUERY_MERGE)
+        change_merge(&m);
     else if (p->moves_key)
         change_update(&m);
     else

@@ -343,6 +343,13 @@ bool composite_grouped(const struct planner *p, const struct scope *scope,
 const struct expr *composite_row(struct planner *p, const struct query *query,
                                  const struct instance *target, struct expr *const *row);
 
+/* ---- plan_merge.c ---- */
+
+/* The shards of the keys that the rows of a MERGE's source have, and those that it adds; false: they are not
+ * in its text. */
+bool merge_rows_told(struct planner *p, const struct query *query, const struct instance *target,
+                     struct shard_set *set);
+
 /* ---- plan_schemas.c ---- */
 
 void plan_read_path(struct planner *p);

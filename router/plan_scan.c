@@ -260,6 +260,16 @@ static void check_width(struct planner *p, const struct query *q)
     p->too_many |= tables > PLAN_MAX_FROM;
 }
 
+/* No other rows than those of the source's keys are changed. */
+static void pin_merge(struct planner *p, const struct query *q, struct instance *target)
+{
+    struct shard_set set;
+    if (!target->target || !merge_rows_told(p, q, target, &set))
+        return;
+    target->set = shards_intersect(p->arena, shardmap_shards(p->map), &target->set, &set);
+    target->keyed = true;
+}
+
 /* SELECT, UPDATE, DELETE, MERGE: a level with tables and conditions of its own. */
 static void scan_level(struct planner *p, const struct query *q, enum level_place place,
                        const struct scope *parent, const struct cte_names *ctes, struct link link)
@@ -279,6 +289,8 @@ static void scan_level(struct planner *p, const struct query *q, enum level_plac
     check_width(p, q);
     if (!p->too_many)
         join_conditions(p, &scope);
+    if (!p->too_many && q->kind == QUERY_MERGE && scope.end > scope.first)
+        pin_merge(p, q, &p->instances[scope.first]);
     if (!p->too_many && link.kind == LINK_PASS)
         derived_tie_subquery(p, &scope, link.instance, ctes);
     else if (!p->too_many && link.kind != LINK_NONE)

@@ -179,6 +179,10 @@ static bool merge_stays(struct planner *p, const struct query *query, const stru
     const char *text = p->statement->text;
     if (target->rule->class == TABLE_PINNED)
         return true; /* wherever its rows go, they stay in the schema */
+    struct shard_set told;
+    if (shard >= 0 && merge_rows_told(p, query, target, &told) && told.kind == SHARDS_ONE &&
+        told.one == (unsigned)shard)
+        return true;
     if (mentions(text, "by source") || !inserts_name_key(query, target->rule)) {
         plan_refuse_shape(p, "MERGE into sharded table \"%s\" of this form", target->rule->name);
         return false;

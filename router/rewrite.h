@@ -203,6 +203,29 @@ struct rewrite_apart {
 
 bool rewrite_apart(const char *text, struct rewrite_apart *apart, struct arena *arena);
 
+/* Where MERGE's ON says what a column of the target's key is equal to: on one side of a condition. */
+struct rewrite_partner {
+    int condition; /* which of those joined by AND, counted from 0 */
+    int column;    /* ... of a row in it; -1: it is none */
+    int side;      /* 0: left */
+};
+
+/* A MERGE in two: a query that gives the source's rows, and the MERGE of rows that are told. */
+struct rewrite_merge {
+    const char *schema; /* of the target, where it is said; NULL: it stays as it is */
+    const struct rewrite_partner *partners;
+    unsigned npartners;
+    const char *const *collated; /* columns whose collation would be lost on the way */
+    int ncollated;
+    struct shard_query source; /* out: gives the partners' values, and then the source's columns */
+    const char *head;          /* out: up to VALUES */
+    const char *alias;         /* out: up to the names of the source's columns */
+    struct shard_query tail;   /* out: what is behind these; parameters are its alone */
+};
+
+/* False also where the MERGE has subqueries, or the source is not one thing with one name. */
+bool rewrite_merge(const char *text, struct rewrite_merge *merge, struct arena *arena);
+
 /* CREATE TABLE AS, or SELECT INTO, that only makes the table. */
 bool rewrite_no_data(const char *text, struct arena *arena, struct shard_query *out);
 /* WITH cte AS (change) SELECT ..., where the table stands in for what the change returns. */

@@ -21,11 +21,11 @@ static Node *string_node(const char *text)
     return (Node *)makeString(pstrdup(text));
 }
 
-static bool finds_sublink(Node *node, void *context)
+bool rewrite_finds_sublink(Node *node, void *context)
 {
     if (!node)
         return false;
-    return IsA(node, SubLink) || pgtree_children(node, finds_sublink, context);
+    return IsA(node, SubLink) || pgtree_children(node, rewrite_finds_sublink, context);
 }
 
 /* ---- several texts of one statement ---- */
@@ -47,8 +47,7 @@ bool rewrite_all(struct rewriting *r, Node **trees, struct shard_query **out, in
     return ok;
 }
 
-/* The INSERT's VALUES is the mark alone. */
-static Node *marked_values(void)
+Node *rewrite_marked_values(void)
 {
     SelectStmt *values = new_node(sizeof *values, T_SelectStmt);
     A_Const *mark = new_node(sizeof *mark, T_A_Const);
@@ -58,7 +57,7 @@ static Node *marked_values(void)
     return (Node *)values;
 }
 
-static bool cut(struct arena *arena, const char **head, struct shard_query *tail)
+bool rewrite_cut_rows(struct arena *arena, const char **head, struct shard_query *tail)
 {
     static const char mark[] = "VALUES ('" ROWS_MARK "')";
     const char *found = strstr(tail->sql, mark);
@@ -94,15 +93,16 @@ bool rewrite_insert_frame(const char *text, struct rewrite_frame *frame, struct 
     rewrite_open(&r, text);
     InsertStmt *insert =
         r.statement && IsA(r.statement, InsertStmt) ? (InsertStmt *)r.statement : NULL;
-    if (!insert || finds_sublink((Node *)insert->onConflictClause, NULL) ||
-        finds_sublink((Node *)insert->returningList, NULL))
+    if (!insert || rewrite_finds_sublink((Node *)insert->onConflictClause, NULL) ||
+        rewrite_finds_sublink((Node *)insert->returningList, NULL))
         return rewrite_abandon(&r);
     insert->withClause = NULL;
-    insert->selectStmt = marked_values();
+    insert->selectStmt = rewrite_marked_values();
     if (frame->schema && !insert->relation->schemaname)
         insert->relation->schemaname = pstrdup(frame->schema);
     frame->updates = insert->onConflictClause && insert->onConflictClause->targetList;
-    return rewrite_close(&r, arena, &frame->tail) && cut(arena, &frame->head, &frame->tail);
+    return rewrite_close(&r, arena, &frame->tail) &&
+           rewrite_cut_rows(arena, &frame->head, &frame->tail);
 }
 
 /* ---- UPDATE of a key ---- */
@@ -239,7 +239,7 @@ static Node *new_key(const struct rewrite_move *move, const UpdateStmt *update, 
 {
     bool bad = false;
     Node *key = assigned(update, move->keys[part], &bad);
-    if (bad || (key && (IsA(key, SetToDefault) || finds_sublink(key, NULL))))
+    if (bad || (key && (IsA(key, SetToDefault) || rewrite_finds_sublink(key, NULL))))
         return NULL;
     return key ? key : column(update->relation, move->keys[part]);
 }
@@ -296,7 +296,7 @@ static Node *insert_again(const UpdateStmt *update, List *columns)
     *insert->relation = *update->relation;
     insert->relation->inh = true;
     insert->cols = columns;
-    insert->selectStmt = marked_values();
+    insert->selectStmt = rewrite_marked_values();
     insert->returningList = update->returningList;
     insert->override = OVERRIDING_SYSTEM_VALUE;
     return (Node *)insert;
@@ -333,7 +333,7 @@ static bool is_movable(const struct rewriting *r)
     const UpdateStmt *update = (const UpdateStmt *)r->statement;
     return r->statement && IsA(r->statement, UpdateStmt) && !update->withClause &&
            !(update->fromClause && update->returningList) &&
-           !finds_sublink((Node *)update->returningList, NULL) &&
+           !rewrite_finds_sublink((Node *)update->returningList, NULL) &&
            !(update->whereClause && IsA(update->whereClause, CurrentOfExpr));
 }
 
@@ -357,7 +357,8 @@ bool rewrite_move(const char *text, struct rewrite_move *move, struct arena *are
     Node *trees[] = {look_for_rows(move, update, keys), update_in_place(move, update),
                      take_away(move, update, values), insert_again(update, columns)};
     struct shard_query *out[] = {&move->look, &move->stay, &move->go, &move->tail};
-    bool ok = rewrite_all(&r, trees, out, 4, arena) && cut(arena, &move->head, &move->tail);
+    bool ok =
+        rewrite_all(&r, trees, out, 4, arena) && rewrite_cut_rows(arena, &move->head, &move->tail);
     rewrite_abandon(&r);
     return ok;
 }
@@ -458,7 +459,7 @@ static Node *find_rows(const struct apart *a)
 static List *told_rows(const struct apart *a)
 {
     RangeSubselect *rows = new_node(sizeof *rows, T_RangeSubselect);
-    rows->subquery = marked_values();
+    rows->subquery = rewrite_marked_values();
     rows->alias = new_node(sizeof *rows->alias, T_Alias);
     rows->alias->aliasname = pstrdup(VALUES_ALIAS);
     rows->alias->colnames = list_concat(list_make1(string_node(CHANGE_ROW)), a->columns);
@@ -532,12 +533,14 @@ bool rewrite_apart(const char *text, struct rewrite_apart *apart, struct arena *
     rewrite_open(&r, text);
     bool update = r.statement && IsA(r.statement, UpdateStmt);
     if (!open_apart(r.statement, &a) || (a.from && a.returning) ||
-        finds_sublink((Node *)a.returning, NULL) || (a.where && IsA(a.where, CurrentOfExpr)) ||
+        rewrite_finds_sublink((Node *)a.returning, NULL) ||
+        (a.where && IsA(a.where, CurrentOfExpr)) ||
         (update && !set_values((UpdateStmt *)r.statement, &a)))
         return rewrite_abandon(&r);
     Node *trees[] = {find_rows(&a), change_rows(apart, &a, update)};
     struct shard_query *out[] = {&apart->source, &apart->tail};
-    bool ok = rewrite_all(&r, trees, out, 2, arena) && cut(arena, &apart->head, &apart->tail);
+    bool ok = rewrite_all(&r, trees, out, 2, arena) &&
+              rewrite_cut_rows(arena, &apart->head, &apart->tail);
     rewrite_abandon(&r);
     return ok;
 }

@@ -29,6 +29,12 @@ bool rewrite_close(struct rewriting *r, struct arena *arena, struct shard_query 
  * the memory context. At most four. */
 bool rewrite_all(struct rewriting *r, Node **trees, struct shard_query **out, int count,
                  struct arena *arena);
+/* VALUES of a mark alone, in the place of rows; */
+Node *rewrite_marked_values(void);
+/* ... and the text of tail->sql in two, in front of these VALUES and behind them. */
+bool rewrite_cut_rows(struct arena *arena, const char **head, struct shard_query *tail);
+/* A walker: there is a subquery in an expression. */
+bool rewrite_finds_sublink(Node *node, void *context);
 /* Closes without a result; returns false. */
 bool rewrite_abandon(struct rewriting *r);
 

@@ -3,6 +3,7 @@
  *
  *   rows that a query gives, wherever it runs, are inserted on the shards that their keys name
  *   (INSERT ... SELECT, VALUES with keys that only a server can tell), or on all (reference tables);
+ *   rows of MERGE's source are merged on the shards that the keys name to which ON compares the target's;
  *   rows to which an UPDATE gives keys of other shards are deleted here and inserted there;
  *   rows of an UPDATE or DELETE that reads other shards' rows, too, are found where all of these have been
  *   gathered, and changed where they are;
@@ -25,22 +26,31 @@ struct change_key {
     bool blank_padded; /* it is char(n) */
 };
 
-/* How rows on their way are inserted, many with each statement: head VALUES (...), (...) tail. */
+/* How rows on their way are inserted, many with each statement: head VALUES (...), (...) tail; with MERGE
+ * head VALUES (...), (...) alias (names) tail. */
 struct change_rows {
     bool
         by_shard; /* a row begins with the number of its shard, which is not sent: head and tail are no
                     * INSERT's, and each row is one that has to be there */
-    const char *table;       /* for messages */
-    const char *head;        /* INSERT INTO table (columns) OVERRIDING ... */
+    const char *table; /* for messages */
+    const char *head;  /* INSERT INTO table (columns) OVERRIDING ... */
+    const char *
+        alias; /* not NULL: VALUES are MERGE's source, and this goes ahead of its columns' names, in
+                        * parentheses, which are those that the rows have */
+    int skip;  /* of a row's first values so many only tell its shard, and are not sent */
     struct shard_query tail; /* ON CONFLICT ..., RETURNING ...; its parameters come first */
     const char *key;         /* its columns, for messages; NULL: each row goes to every shard */
     const struct keyspace *keyspace;
     unsigned nkeys; /* as many in the keyspace's order */
     struct change_key keys[SHARDMAP_MAX_PARTS];
-    bool ascii_keys;       /* only those are understood: another client_encoding */
-    const bool *untyped;   /* values that are taken for what the column is: literals, parameters */
-    int nuntyped;          /* ... as many of the first columns; the others are not */
-    bool in_one_statement; /* rows of one shard have to know of each other: ON CONFLICT DO UPDATE */
+    bool ascii_keys;     /* only those are understood: another client_encoding */
+    const bool *untyped; /* values that are taken for what the column is: literals, parameters */
+    int nuntyped;        /* ... as many of the first columns; the others are not */
+    bool
+        in_one_statement; /* rows of one shard have to know of each other: ON CONFLICT DO UPDATE, MERGE */
+    bool compared; /* the key is what the table's is compared with, by its type's own operator; */
+    bool adds;     /* ... and rows may be added. If not, those whose key is none's are of no use */
+    bool never_null; /* no server adds a row without a key */
 };
 
 /*

@@ -93,7 +93,9 @@ struct from_item {
     /* FROM_TABLE; a CTE's name looks the same and is told apart by query.ctes */
     const char *schema; /* NULL if unqualified */
     const char *name;
-    const char *alias; /* NULL if none */
+    const char *alias;    /* NULL if none */
+    const char **columns; /* FROM_OTHER: names that the alias gives its first columns */
+    int ncolumns;
     bool lateral;
     struct query *subquery; /* FROM_SUBQUERY */
     struct expr *function;  /* FROM_FUNCTION: the (first) call */

@@ -43,7 +43,7 @@ REFUSALS = {
     31: ["UPDATE users u SET num = 1 FROM orders o WHERE o.id = u.id RETURNING o.id",
          "UPDATE users SET (num, small) = (SELECT count(*), 1 FROM orders)"],
     33: ["INSERT INTO users (id, name) VALUES (1, 'x'), (2, 'y') ON CONFLICT (id) DO UPDATE SET id = 3"],
-    34: ["MERGE INTO users u USING orders o ON o.id = u.id WHEN MATCHED THEN UPDATE SET num = 1"],
+    34: ["MERGE INTO users u USING orders o ON o.id = u.num WHEN MATCHED THEN UPDATE SET num = 1"],
     35: ["UPDATE countries SET area = random()"],
     36: ["TRUNCATE orders, notes"],
     37: ["ALTER TABLE orders ADD FOREIGN KEY (qty) REFERENCES notes (id)"],
@@ -55,6 +55,7 @@ REFUSALS = {
     46: ["SELEC * FROM users"],
     61: ["INSERT INTO users (id, name) VALUES (903.4, 'a')"],
     71: ["UPDATE users SET mood = (SELECT max(mood) FROM users u2)"],
+    73: ["MERGE INTO users u USING (SELECT id + 1 AS id, mood FROM users) x ON u.id = x.id WHEN MATCHED THEN UPDATE SET mood = x.mood"],
     51: ["CREATE TEMP VIEW mine AS SELECT * FROM users"],
 }
 

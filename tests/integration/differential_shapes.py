@@ -121,8 +121,16 @@ CHANGES = [
         "INSERT INTO users (id, name) VALUES (1, 'x'), (2, 'y') ON CONFLICT (id) DO UPDATE SET id = 3"]),
     ("`MERGE` where the source is joined by key, or is a reference table; rows it adds get the key of the source", "", [
         "MERGE INTO users u USING orders o ON o.user_id = u.id AND o.id = 5 WHEN MATCHED THEN UPDATE SET num = 1"]),
-    ("... of any other source, other keys for rows it adds, with `WITH`", "", [
-        "MERGE INTO users u USING orders o ON o.id = u.id WHEN MATCHED THEN UPDATE SET num = 1"]),
+    ("... of `VALUES`, or a row of `SELECT`, with keys that are all of one shard", "", [
+        "MERGE INTO users u USING (VALUES (5, 'x')) v (id, x) ON u.id = v.id WHEN MATCHED THEN UPDATE SET name = x WHEN NOT MATCHED THEN INSERT (id, name) VALUES (v.id, x)"]),
+    ("... of any other table, query, `VALUES` or function, where `ON` says `key = column of the source`, and rows it adds get that", "the source's rows"
+     " go to the shards of their keys", [
+         "MERGE INTO users u USING orders o ON o.id = u.id WHEN MATCHED THEN UPDATE SET num = 1",
+         "MERGE INTO users u USING (VALUES (1, 'm'), (700, 'n'), (701, 'o'), (702, 'p')) v (id, x) ON u.id = v.id WHEN NOT MATCHED THEN INSERT (id, name) VALUES (v.id, x)"]),
+    ("... where the source has columns of a type that users made", "", [
+        "MERGE INTO users u USING (SELECT id + 1 AS id, mood FROM users) x ON u.id = x.id WHEN MATCHED THEN UPDATE SET mood = x.mood"]),
+    ("... without such a key, with other keys for rows it adds, with subqueries in what it does, of a source whose columns have collations of their own", "", [
+        "MERGE INTO users u USING orders o ON o.id = u.num WHEN MATCHED THEN UPDATE SET num = 1"]),
     ("a change of a reference table", "", ["UPDATE countries SET area = area + 1"]),
     ("`UPDATE`, `DELETE` of one with values that differ from shard to shard", "", ["UPDATE countries SET area = random()"]),
     ("`INSERT` into one from sharded or unsharded tables", "", ["INSERT INTO countries (code, name) SELECT 'z' || id, name FROM users WHERE id < 4"]),

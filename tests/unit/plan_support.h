@@ -332,7 +332,8 @@ static void check_change(const char *sql, const struct plan *plan)
     }
     for (int i = 0; i < change->nsources; i++)
         check_sql(sql, change->sources[i].sql);
-    check_sql(sql, arena_printf(&fix.arena, "%sVALUES (1)%s", rows->head, rows->tail.sql));
+    const char *names = rows->alias ? arena_printf(&fix.arena, "%s(a)", rows->alias) : "";
+    check_sql(sql, arena_printf(&fix.arena, "%sVALUES (1)%s%s", rows->head, names, rows->tail.sql));
     if (!change->move)
         return;
     check_sql(sql, change->move->look.sql);

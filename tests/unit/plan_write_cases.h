@@ -129,8 +129,32 @@ static const struct plan_case write_cases[] = {
      "0A000", "of this form"},
     {"MERGE INTO users t USING orders o ON t.id = o.user_id WHEN NOT MATCHED THEN INSERT VALUES "
      "(o.user_id)",
-     "0A000", "of this form"},
-    {"MERGE INTO users t USING orders o ON t.id = o.id WHEN MATCHED THEN DELETE", "0A000", "MERGE"},
+     "change s0 s1 s2", NULL},
+    {"MERGE INTO users t USING orders o ON t.id = o.id WHEN MATCHED THEN DELETE", "change s0 s1 s2",
+     NULL},
+    {"MERGE INTO users t USING orders o ON t.age = o.id WHEN MATCHED THEN DELETE", "0A000",
+     "MERGE"},
+    {"MERGE INTO users t USING (VALUES (42, 'x')) v (id, x) ON t.id = v.id WHEN MATCHED THEN "
+     "UPDATE SET name = x, id = v.id WHEN NOT MATCHED THEN INSERT (id, name) VALUES (v.id, x)",
+     "s1 P", NULL},
+    {"MERGE INTO users t USING (SELECT '42' AS id) v ON t.id = v.id::bigint WHEN NOT MATCHED THEN "
+     "INSERT (name, id) VALUES ('x', id::bigint)",
+     "s1 P", NULL},
+    {"MERGE INTO users t USING (SELECT '42' AS id) v ON t.id = v.id::bigint WHEN NOT MATCHED THEN "
+     "INSERT (name, id) VALUES ('x', id::int)",
+     "0A000", "move"},
+    {"MERGE INTO users t USING (VALUES (42), (42)) v (id) ON t.id = 42 AND t.id = v.id WHEN NOT "
+     "MATCHED THEN INSERT (id) VALUES (v.id)",
+     "s1 P", NULL},
+    {"MERGE INTO users t USING (VALUES (42), (1), (2), (3)) v (id) ON t.id = 42 AND t.id = v.id "
+     "WHEN NOT MATCHED THEN INSERT (id) VALUES (v.id)",
+     "change s0", NULL},
+    {"MERGE INTO users t USING (VALUES (42), (NULL)) v (id) ON t.id = v.id WHEN NOT MATCHED THEN "
+     "INSERT (id) VALUES (v.id)",
+     "change s0", NULL},
+    {"MERGE INTO users t USING (VALUES (42)) v (id) ON t.id = v.id WHEN NOT MATCHED THEN INSERT "
+     "(id) VALUES (43)",
+     "0A000", "move"},
     {"MERGE INTO users t USING countries c ON t.country = c.code WHEN MATCHED THEN DELETE",
      "write s0 s1 s2 P", NULL},
     {"MERGE INTO users t USING countries c ON t.country = c.code WHEN NOT MATCHED THEN INSERT (id) "
@@ -138,7 +162,7 @@ static const struct plan_case write_cases[] = {
      "0A000", "would move"},
     {"MERGE INTO users t USING orders o ON t.id = o.user_id WHEN MATCHED THEN UPDATE SET id = 7",
      "0A000", "would move"},
-    {"MERGE INTO users t USING logs l ON t.id = l.id WHEN MATCHED THEN DELETE", "0A000", "logs"},
+    {"MERGE INTO users t USING logs l ON t.id = l.id WHEN MATCHED THEN DELETE", "change s0", NULL},
     {"MERGE INTO users t USING (SELECT * FROM orders WHERE user_id = 42) o ON t.id = 42 WHEN "
      "MATCHED THEN "
      "DELETE",
