@@ -64,7 +64,7 @@ static bool remove_guards(struct reshard *reshard, unsigned shard)
     struct move_tables tables;
     struct db *db = reshard_primary(reshard, shard);
     return db && tables_read(db, &reshard->moves, &reshard->arena, &tables, &reshard->error) &&
-           fence_lift(reshard, shard, &tables);
+           fence_lift(reshard, shard, &tables, FENCE_ALL);
 }
 
 bool clean_object(struct reshard *reshard, const struct job *job, const struct job_object *object)

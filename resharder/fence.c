@@ -171,11 +171,12 @@ bool fence_commit(struct fence *fence)
     return run(fence, "COMMIT");
 }
 
-/* Our triggers, with what they are on. */
+/* Our triggers up to an epoch, with what they are on. */
 static const char guards_query[] =
     "SELECT format('DROP TRIGGER %I ON %I.%I', t.tgname, n.nspname, c.relname) FROM pg_trigger t"
     " JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
     " WHERE t.tgname LIKE 'pgshunt\\_guard\\_%' AND NOT t.tgisinternal AND t.tgparentid = 0"
+    " AND substr(t.tgname, length('" GUARD_TRIGGER "') + 1)::bigint <= $2"
     " AND c.oid IN (SELECT p.relid FROM unnest($1::oid[]) w(oid), pg_partition_tree(w.oid) p"
     "   UNION SELECT unnest($1::oid[]))";
 
@@ -193,14 +194,15 @@ static bool drop_guard(struct fence *fence, const char *statement, int64_t until
     return true;
 }
 
-bool fence_lift(struct reshard *reshard, unsigned shard, const struct move_tables *tables)
+bool fence_lift(struct reshard *reshard, unsigned shard, const struct move_tables *tables,
+                int64_t epoch)
 {
     struct fence *fence = fence_open(reshard, shard, tables);
     if (!fence)
         return false;
     int64_t until = db_clock_ms() + LIFT_MS;
-    PGresult *rows =
-        db_query(fence->db, RESHARD_QUERY_MS, &reshard->error, guards_query, 1, oid_list(fence));
+    PGresult *rows = db_query(fence->db, RESHARD_QUERY_MS, &reshard->error, guards_query, 2,
+                              oid_list(fence), RESHARD_TEXT(reshard, "%lld", (long long)epoch));
     bool good = rows != NULL;
     for (int i = 0; good && i < PQntuples(rows); i++)
         good = drop_guard(fence, PQgetvalue(rows, i, 0), until);

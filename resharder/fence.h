@@ -31,8 +31,10 @@ MUST_CHECK bool fence_commit(struct fence *fence);
 
 /* Writes a marker behind all that was committed on the shard before. */
 MUST_CHECK bool fence_mark(struct reshard *reshard, unsigned shard, const char *marker);
-/* Takes away the guards of these tables; where a lock is not to be had soon, the rest stays: false. */
+/* Takes away the guards of these tables whose epoch is not above `epoch`: later ones are of somebody who has taken
+ * the job over. Where a lock is not to be had soon, the rest stays: false. */
+#define FENCE_ALL INT64_MAX
 MUST_CHECK bool fence_lift(struct reshard *reshard, unsigned shard,
-                           const struct move_tables *tables);
+                           const struct move_tables *tables, int64_t epoch);
 
 #endif

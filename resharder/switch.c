@@ -90,10 +90,42 @@ static bool flip(struct turn *turn)
 
 /* ---- when it fails ---- */
 
-/* The flip may have been committed though its answer was lost: the catalog knows. */
+/* The flip may have been committed though its answer was lost: the catalog knows. Else the attempt, its epoch and
+ * why it failed stay what they were: somebody else's attempt may be there by now, and is not ours to undo. */
 static bool has_flipped(struct turn *turn)
 {
-    return job_look(turn->reshard, turn->job) && turn->job->state == turn->after;
+    struct reshard *reshard = turn->reshard;
+    struct job *job = turn->job;
+    struct db_error why = reshard->error;
+    const char *attempt = job->attempt;
+    int64_t epoch = job->epoch;
+    if (job_look(reshard, job) && job->state == turn->after)
+        return true;
+    reshard->error = why;
+    job->attempt = attempt;
+    job->epoch = epoch;
+    return false;
+}
+
+/* By whoever saw that our lease was over, a proxy or another command: they have raised the epoch, too. */
+static bool was_undone(struct turn *turn, const char *attempt)
+{
+    const struct job *job = turn->job;
+    return job_look(turn->reshard, turn->job) && job->state != turn->after &&
+           (!job->attempt || strcmp(job->attempt, attempt) != 0);
+}
+
+/* Those of this attempt. Guards of a later one are somebody else's. */
+static void lift_own_guards(struct turn *turn, int64_t epoch)
+{
+    struct reshard *reshard = turn->reshard;
+    for (int i = 0; i < turn->nsources; i++)
+        if (!fence_lift(reshard, turn->sources[i].shard, &turn->sources[i].tables, epoch))
+            reshard_tell(reshard, RESHARD_NOTE,
+                         reshard->database->shards[turn->sources[i].shard].name, NULL,
+                         "its guard could not be taken away yet: it refuses writes that do not go "
+                         "through pgshunt",
+                         "pgshuntctl reshard gc");
 }
 
 /* All as before: the hold is released, and where guards stand, proxies get an epoch that passes them. */
@@ -101,19 +133,16 @@ static enum reshard_outcome undo(struct turn *turn, const char *step)
 {
     struct reshard *reshard = turn->reshard;
     struct job *job = turn->job;
-    struct db_error why = reshard->error, undone;
+    struct db_error why = reshard->error, undone = {0};
+    const char *attempt = job->attempt;
+    int64_t epoch = turn->guarded ? job->epoch : 0;
     turn_unlock(turn);
     struct db *catalog = reshard_catalog(reshard);
-    bool good = catalog && catalog_abort(catalog, reshard->request->database, job->name,
-                                         job->attempt, turn->guarded ? job->epoch : 0,
-                                         job_state_name(turn->before), &undone);
-    for (int i = 0; good && turn->guarded && i < turn->nsources; i++)
-        if (!fence_lift(reshard, turn->sources[i].shard, &turn->sources[i].tables))
-            reshard_tell(reshard, RESHARD_NOTE,
-                         reshard->database->shards[turn->sources[i].shard].name, NULL,
-                         "its guard could not be taken away yet: it refuses writes that do not go "
-                         "through pgshunt",
-                         "pgshuntctl reshard gc");
+    bool good = catalog && (catalog_abort(catalog, reshard->request->database, job->name, attempt,
+                                          epoch, job_state_name(turn->before), &undone) ||
+                            was_undone(turn, attempt));
+    if (good && turn->guarded)
+        lift_own_guards(turn, epoch);
     reshard->error = why;
     job_step(reshard, job, "gave up", RESHARD_TEXT(reshard, "at %s: %s", step, why.text));
     if (why.hint[0])
@@ -180,7 +209,8 @@ static bool is_source(const struct turn *turn, unsigned shard)
     return false;
 }
 
-/* Who owns the rows again, after a rollback or a switch behind one, has guards of when it lost them. */
+/* Who owns the rows again, after a rollback or a switch behind one, has guards of when it lost them. Somebody may have
+ * begun to turn it round again already: those guards stay. */
 static void lift_old_guards(struct turn *turn)
 {
     struct reshard *reshard = turn->reshard;
@@ -189,7 +219,7 @@ static void lift_old_guards(struct turn *turn)
         struct move_tables tables;
         struct db *db = is_source(turn, shard) ? NULL : reshard_primary(reshard, shard);
         if (db && (!tables_read(db, &turn->moves, &reshard->arena, &tables, &reshard->error) ||
-                   !fence_lift(reshard, shard, &tables)))
+                   !fence_lift(reshard, shard, &tables, turn->job->epoch)))
             reshard_tell(reshard, RESHARD_NOTE, shardmap_shard_name(reshard->map, shard), NULL,
                          "an old guard could not be taken away: until the job ends, it refuses "
                          "writes that do not go through pgshunt",

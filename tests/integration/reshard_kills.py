@@ -16,8 +16,8 @@ needs_failpoints = pytest.mark.skipif(not HAS_FAILPOINTS, reason="a release buil
 RUN_STEPS = ["run_begun", "run_ghosts", "run_prepared", "run_snapshots", "run_copied", "run_indexed", "run_reverse", "run_streams"]
 TURN_STEPS = ["attempt", "hold", "drain", "lock", "marker", "sequences", "guard", "flip"]
 END_STEPS = ["ending", "objects_gone", "cleared", "guards_gone"]
-# "catalog" is a source that keeps the catalog, too; "lease": nothing dies, but everybody has given up waiting.
-VICTIMS = ["proxy", "source", "target", "catalog"]
+# "catalog" is a source that keeps the catalog, too; "engine" the command itself; "lease": nothing dies, but everybody has given up waiting.
+VICTIMS = ["engine", "proxy", "source", "target", "catalog"]
 MOVES = "0-4095:s2,8192-12287:s2"
 
 
@@ -28,10 +28,17 @@ def make_cluster():
 class Scene:
     """Three shards, two proxies, clients that write, and one job: buckets of s0 (the catalog, too) and s1 go to s2."""
 
+    command, keyspace, weights = "reshard", KEYSPACE, (1, 1, 0)
+    shard_of = {"catalog": 0, "source": 1, "target": 2}
+    givers = {"switch": (0, 1), "rollback": (2,)}  # who owns what moves, until then
+
     def __init__(self, cluster):
         self.cluster = cluster
         self.runner = None
-        for node in cluster.primaries:
+        self.make_tables()
+
+    def make_tables(self):
+        for node in self.cluster.primaries:
             node.sql(TABLES)
 
     def __enter__(self):
@@ -46,9 +53,9 @@ class Scene:
 
     def proxy(self):
         shards = self.cluster.shard_config()
-        for shard, weight in zip(shards, (1, 1, 0)):
+        for shard, weight in zip(shards, self.weights):
             shard["weight"] = weight
-        return Proxy(self.cluster, keyspaces=[KEYSPACE], database={"shards": shards})
+        return Proxy(self.cluster, keyspaces=[self.keyspace], database={"shards": shards})
 
     def __exit__(self, kind, *_):
         self.ledger.__exit__()
@@ -60,7 +67,7 @@ class Scene:
 
     def start(self, *args, stop_at=None):
         env = {**os.environ, "PGSHUNT_STOP_AT": stop_at} if stop_at else None
-        return subprocess.Popen([program(), "-c", self.proxies[0].config_path, "reshard", *args], env=env,
+        return subprocess.Popen([program(), "-c", self.proxies[0].config_path, self.command, *args], env=env,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def ctl(self, *args, timeout=90):
@@ -120,7 +127,7 @@ class Scene:
         elif victim == "lease":
             wait_until(lambda: not self.cluster.primaries[0].value("SELECT count(*) FROM pgshunt.hold"), 60, "the lease to end")
         else:
-            node = self.cluster.primaries[{"catalog": 0, "source": 1, "target": 2}[victim]]
+            node = self.cluster.primaries[self.shard_of[victim]]
             node.kill9()
             node.start()
 
@@ -129,7 +136,10 @@ class Scene:
         process = self.start(*args, stop_at=step)
         try:
             wait_stopped(process)
-            self.kill(victim)
+            if victim == "engine":
+                process.kill()
+            else:
+                self.kill(victim)
             process.send_signal(signal.SIGCONT)
             if args[0] == "run":
                 wait_until(lambda: process.poll() is not None or self.state() == "streaming", 60, f"run behind {step}")
@@ -166,11 +176,25 @@ class Scene:
 
     def turn_survives(self, verb, step, victim, *more):
         """A switch or rollback, which is repeated until it is done."""
-        self.kill_at(step, victim, verb, "job", *more)
+        said = self.kill_at(step, victim, verb, "job", *more)
+        if victim == "lease":
+            self.has_given_up(verb, said)
         self.repeat(verb, "job", "--max-pause", "5s")
         assert self.state() == {"switch": "switched", "rollback": "streaming"}[verb]
         assert self.runner.poll() is None, "the runner is to go on: " + self.runner.communicate()[0]
         self.ledger.progress()
+
+    def has_given_up(self, verb, said):
+        """As it was before, and why is told."""
+        assert "Gave up: all is as it was before" in said, said
+        assert self.state() == {"switch": "streaming", "rollback": "switched"}[verb]
+        why = self.cluster.primaries[0].value("SELECT detail FROM pgshunt.job_step WHERE step = 'gave up' ORDER BY at DESC LIMIT 1")
+        assert why.split(": ", 1)[1].strip(), why
+        assert self.guards(verb) == 0, "who owns the rows refuses nobody"
+
+    def guards(self, verb):
+        return sum(self.cluster.primaries[shard].value("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'pgshunt%guard%'")
+                   for shard in self.givers[verb])
 
     def end_survives(self, verb, step, victim):
         """complete or cancel."""

@@ -7,9 +7,9 @@ import pytest
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "integration"))
 
-from harness import REPO, Cluster, Proxy, pg_binary  # noqa: E402
+from harness import REPO, Cluster, pg_binary  # noqa: E402
 from reshard_kills import Scene  # noqa: E402
-from reshard_ledger import KEYSPACE, TABLES  # noqa: E402
+from reshard_ledger import TABLES  # noqa: E402
 from versions.install import install  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -40,19 +40,18 @@ class Two:
 class VersionScene(Scene):
     """Tables come to the target by pg_dump, where the one that is installed (15) reads the source."""
 
+    weights = (1, 0)
+
     def __init__(self, cluster, dumped):
-        self.cluster, self.dumped, self.runner = cluster, dumped, None
-        for node in cluster.primaries[:1] if dumped else cluster.primaries:
+        self.dumped = dumped
+        super().__init__(cluster)
+
+    def make_tables(self):
+        for node in self.cluster.primaries[:1] if self.dumped else self.cluster.primaries:
             node.sql(TABLES)
 
     def create(self):
         self.must("create", "job", "--move", "0-16383:s1", *(["--prepare-schema"] if self.dumped else []))
-
-    def proxy(self):
-        shards = self.cluster.shard_config()
-        for shard, weight in zip(shards, (1, 0)):
-            shard["weight"] = weight
-        return Proxy(self.cluster, keyspaces=[KEYSPACE], database={"shards": shards})
 
 
 @pytest.fixture(params=PAIRS, ids=lambda pair: f"{pair[0]} to {pair[1]}")
