@@ -60,6 +60,35 @@ def config(folder, cluster, keyspaces, weights, **more):
     return str(path)
 
 
+def forget_everything(*nodes):
+    """Servers as they were at first, for the next test: no jobs, slots, origins, tables, though what used them was killed."""
+    for node in nodes:
+        if not node.running():
+            node.start()
+        forget_jobs(node)
+        for (gid,) in node.sql("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"):
+            node.sql("ROLLBACK PREPARED %s", (gid,))
+        for (schema,) in node.sql("SELECT quote_ident(nspname) FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'"):
+            node.sql(f"DROP SCHEMA {schema} CASCADE")
+        node.sql("CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC")
+
+
+def forget_jobs(node):
+    """Slots, origins and publications outlive the tables."""
+    sessions = "pg_stat_activity WHERE application_name LIKE 'pgshunt reshard%' AND pid <> pg_backend_pid()"
+
+    def all_gone():
+        node.sql("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active")
+        node.sql(f"SELECT pg_terminate_backend(pid) FROM {sessions}")
+        return not node.value(f"SELECT (SELECT count(*) FROM pg_replication_slots WHERE active) + (SELECT count(*) FROM {sessions})")
+
+    wait_until(all_gone, 30, "sessions gone")
+    node.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT temporary")
+    node.sql("SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin")
+    for (name,) in node.sql("SELECT quote_ident(pubname) FROM pg_publication"):
+        node.sql(f"DROP PUBLICATION {name}")
+
+
 def tool(name):
     return os.path.join(os.path.dirname(binary()), "tests", "tools", name)
 

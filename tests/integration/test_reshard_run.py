@@ -5,7 +5,7 @@ import pytest
 
 from harness import Cluster
 from harness.process import wait_until
-from reshard_support import Writer, config, ctl, in_ranges, record_job, start_ctl
+from reshard_support import Writer, config, ctl, forget_everything, in_ranges, record_job, start_ctl
 
 USERS = {"name": "users", "type": "bigint", "tables": [{"name": "users", "key": "id"}, {"name": "orders", "key": "user_id"}]}
 TO_S2, TO_S1 = (0, 3999), (4000, 6000)
@@ -19,24 +19,10 @@ def cluster():
         yield running
 
 
-def drop_job(node):
-    """Slots and origins outlive the tables."""
-    for query in ("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active",
-                  "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'pgshunt reshard%'"):
-        node.sql(query)
-    wait_until(lambda: not node.value("SELECT count(*) FROM pg_replication_slots WHERE active") and
-               not node.value("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgshunt reshard%'"), 20, "sessions gone")
-    node.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
-    node.sql("SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin")
-    for (name,) in node.sql("SELECT pubname FROM pg_publication"):
-        node.sql(f'DROP PUBLICATION "{name}"')
-    node.sql("DROP SCHEMA IF EXISTS pgshunt CASCADE; DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-
-
 @pytest.fixture
 def nodes(cluster):
+    forget_everything(*cluster.primaries)
     for node in cluster.primaries:
-        drop_job(node)
         node.sql("CREATE TABLE users (body text, id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0, big text)")
         node.sql("CREATE TABLE orders (id bigint, user_id bigint, amount numeric, PRIMARY KEY (user_id, id))")
     cluster.shards[0].primary.sql(f"INSERT INTO users SELECT md5(g::text), g, 0, CASE WHEN g % 10 = 0 THEN "
