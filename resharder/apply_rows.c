@@ -312,6 +312,33 @@ static bool does_not_fit(struct apply *apply)
     return apply_problem(apply, NULL, "the source sent a row that fits no table it has described");
 }
 
+/* Rows of others' buckets come too: another link's that were applied on the source among them. */
+static bool whose_are_both(struct apply *apply, const struct apply_relation *relation,
+                           const struct pgoutput_message *message, enum whose *whose)
+{
+    struct shardkey keys[SHARDMAP_MAX_PARTS];
+    const struct pgoutput_tuple *old = message->old_kind ? &message->old : NULL;
+    *whose = NOT_OURS;
+    if (old)
+        *whose = whose_row(apply, relation, old, NULL, keys);
+    if (*whose == NOT_OURS && message->kind != PGOUTPUT_DELETE)
+        *whose = whose_row(apply, relation, &message->new, old, keys);
+    return *whose != UNKNOWN;
+}
+
+/* Of a table that is not alike on both sides: that stops the stream if the row is to be there. */
+static bool leave_unfit(struct apply *apply, const struct apply_relation *relation,
+                        const struct pgoutput_message *message)
+{
+    enum whose whose;
+    if (!whose_are_both(apply, relation, message, &whose))
+        return false;
+    if (whose == OURS)
+        apply->failure = *relation->unfit;
+    apply->progress.left_out += whose == NOT_OURS;
+    return whose == NOT_OURS;
+}
+
 bool apply_row(struct apply *apply, const struct pgoutput_message *message)
 {
     struct apply_relation *relation = apply_find_relation(apply, message->oid);
@@ -324,9 +351,7 @@ bool apply_row(struct apply *apply, const struct pgoutput_message *message)
     if (!relation->table)
         return true;
     if (relation->unfit)
-        apply->failure = *relation->unfit;
-    if (relation->unfit)
-        return false;
+        return leave_unfit(apply, relation, message);
     if (message->kind == PGOUTPUT_UPDATE)
         return update(apply, relation, &row);
     bool inserts = message->kind == PGOUTPUT_INSERT;
