@@ -197,17 +197,18 @@ enum { OF_DATABASE = -1, OF_NONE = -2 };
 static const struct {
     const char *sql;
     void (*add)(struct schema_load *load, const PGresult *row);
-    bool may_fail; /* what came until then is good to have */
-    int schema;    /* column that names the schema of a row; or: */
+    bool may_fail;       /* what came until then is good to have */
+    int schema;          /* column that names the schema of a row; or: */
+    const char *columns; /* of a row: 'v': a value, 'n': or NULL */
 } steps[] = {
-    {collation_sql, add_collation_row, false, OF_DATABASE},
-    {paths_sql, add_path_row, false, OF_DATABASE},
-    {functions_sql, add_function_row, false, 0},
-    {relations_sql, add_relation_row, false, 1},
-    {parts_sql, add_part_row, false, 0},
-    {search_path_sql, ignore_row, true, OF_NONE},
-    {defaults_sql, add_default_row, true, 0},
-    {definitions_sql, add_definition_row, true, 0},
+    {collation_sql, add_collation_row, false, OF_DATABASE, "nv"},
+    {paths_sql, add_path_row, false, OF_DATABASE, "nvv"},
+    {functions_sql, add_function_row, false, 0, "vvv"},
+    {relations_sql, add_relation_row, false, 1, "vvvvvnnnnnnnnvn"},
+    {parts_sql, add_part_row, false, 0, "vvvnnn"},
+    {search_path_sql, ignore_row, true, OF_NONE, "nn"},
+    {defaults_sql, add_default_row, true, 0, "vvvnv"},
+    {definitions_sql, add_definition_row, true, 0, "vvnv"},
 };
 #define STEPS ((int)(sizeof steps / sizeof steps[0]))
 #define STEPS_OF_SHARDS 3 /* the last ones: only where there are shards to plan for */
@@ -217,6 +218,18 @@ static const struct {
 static const char *field(const PGresult *row, int column)
 {
     return PQgetisnull(row, 0, column) ? NULL : PQgetvalue(row, 0, column);
+}
+
+/* Whoever answers there may be no Postgres. */
+static bool has_columns(const struct schema_load *load, const PGresult *row)
+{
+    const char *columns = steps[load->step].columns;
+    if (PQnfields(row) != (int)strlen(columns))
+        return false;
+    for (int i = 0; columns[i]; i++)
+        if (columns[i] == 'v' && PQgetisnull(row, 0, i))
+            return false;
+    return true;
 }
 
 static void hash_row(struct schema_load *load, const PGresult *row)
@@ -260,7 +273,7 @@ static void add_relation_row(struct schema_load *load, const PGresult *row)
     uint32_t oid = (uint32_t)strtoul(field(row, 0), NULL, 10);
     if (oid != load->relation_oid)
         start_relation(load, oid, row);
-    if (!field(row, 5))
+    if (!field(row, 5) || !field(row, 6) || !field(row, 11) || !field(row, 14)) /* it has none */
         return;
     if (load->relation.ncolumns == load->room) {
         load->room = load->room ? load->room * 2 : 32;
@@ -408,6 +421,10 @@ static void on_result(void *arg, const PGresult *result)
     }
     switch ((int)PQresultStatus(result)) {
     case PGRES_SINGLE_TUPLE:
+        if (!has_columns(load, result)) {
+            finish(load, "the server's answer is not one of Postgres");
+            break;
+        }
         if (!is_wanted(load, result))
             break;
         hash_row(load, result);

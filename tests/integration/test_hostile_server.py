@@ -170,3 +170,23 @@ def test_logins(hostile, name):
         hostile.connect("bad", user=f"user{list(LOGINS).index(name)}").close()
     assert "FATAL" in str(caught.value) and "cannot connect" in str(caught.value)
     assert hostile.value("SELECT 1") == 1
+
+
+ROWS = {
+    "no columns": (0, message(b"D", b"\0\0")),
+    "nothing but NULL": (2, message(b"D", b"\0\2" + b"\xff" * 8)),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_catalogs(cluster, name):
+    """The schema is read from a server that answers with rows of another shape: told, and no more."""
+    columns, row = ROWS[name]
+    described = b"".join(b"c\0" + struct.pack("!IHIhih", 0, 0, 25, -1, -1, 0) for _ in range(columns))
+    with closing(HostileServer(cluster.shards[0].primary.port)) as server:
+        server.answer = message(b"T", struct.pack("!h", columns) + described) + row + message(b"C", b"SELECT 1\0") + READY
+        bad = {"name": "bad", "shards": [{"name": "s0", "dbname": "app", "nodes": [{"host": "127.0.0.1", "port": server.port}]}]}
+        good = {"name": "app", "shards": cluster.shard_config()[:1]}
+        with Proxy(cluster, databases=[good, bad]) as proxy:
+            proxy.wait_log("cannot load the schema.*database=bad.*not one of Postgres")
+            assert proxy.value("SELECT 1") == 1
