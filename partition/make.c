@@ -133,10 +133,32 @@ static const char *name_for(struct arena *arena, const struct making *making,
                  : arena_strdup(arena, name);
 }
 
+static const char *default_name(struct arena *arena, const struct making *making)
+{
+    return arena_printf(arena, "%s.%s", work_quote(arena, making->rest->schema),
+                        work_quote(arena, making->rest->name));
+}
+
 /*
- * Rows of the default partition that belong into the new one. The lock keeps others from adding to them; who reads is not
- * kept waiting until all is moved. What would act on rows that are only moved is kept from it, or they stay where they are, and
- * the server refuses to attach.
+ * Where there is a default partition, writers wait before they choose a partition: a row on its way into the default one, which
+ * is locked, would be refused by it when the new one is attached. They wait for what we wait for, so that all of our
+ * waiting together is not longer than lock_timeout.
+ */
+static const char *hold_text(struct arena *arena, const struct making *making)
+{
+    int timeout = work_lock_timeout(making->shard->work);
+    if (!making->rest)
+        return "";
+    return arena_printf(arena,
+                        "SET LOCAL lock_timeout = %d; LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE "
+                        "MODE; LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE; ",
+                        timeout > 2 ? timeout / 2 : 1, making->policy->quoted,
+                        default_name(arena, making));
+}
+
+/*
+ * Rows of the default partition that belong into the new one. Who reads is not kept waiting until all is moved. What would act on
+ * rows that are only moved is kept from it, or they stay where they are, and the server refuses to attach.
  */
 static const char *move_text(struct arena *arena, const struct making *making, const char *name,
                              const char *from, const char *to)
@@ -145,15 +167,13 @@ static const char *move_text(struct arena *arena, const struct making *making, c
     if (!making->rest || (dress->noisy && !dress->quiet))
         return "";
     const char *column = work_quote(arena, making->parent->column);
-    const char *rest = arena_printf(arena, "%s.%s", work_quote(arena, making->rest->schema),
-                                    work_quote(arena, making->rest->name));
-    return arena_printf(
-        arena,
-        "LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE; %sWITH moved AS (DELETE FROM %s WHERE %s >= %s "
-        "AND %s < %s RETURNING %s) INSERT INTO %s (%s) SELECT %s FROM moved; %s",
-        rest, dress->quiet ? "SET LOCAL session_replication_role = replica; " : "", rest, column,
-        from, column, to, dress->columns, name, dress->columns, dress->columns,
-        dress->quiet ? "SET LOCAL session_replication_role = DEFAULT; " : "");
+    return arena_printf(arena,
+                        "%sWITH moved AS (DELETE FROM %s WHERE %s >= %s "
+                        "AND %s < %s RETURNING %s) INSERT INTO %s (%s) SELECT %s FROM moved; %s",
+                        dress->quiet ? "SET LOCAL session_replication_role = replica; " : "",
+                        default_name(arena, making), column, from, column, to, dress->columns, name,
+                        dress->columns, dress->columns,
+                        dress->quiet ? "SET LOCAL session_replication_role = DEFAULT; " : "");
 }
 
 static const char *create_text(struct arena *arena, const struct making *making, const char *name,
@@ -162,12 +182,13 @@ static const char *create_text(struct arena *arena, const struct making *making,
     const struct dress *dress = &making->dress;
     const char *quoted = arena_printf(arena, "%s.%s", work_quote(arena, making->policy->schema),
                                       work_quote(arena, name));
-    return arena_printf(
-        arena,
-        "CREATE %sTABLE %s (LIKE %s)%s; %s%s"
-        "ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%s) TO (%s)",
-        dress->kind, quoted, dress->like, dress->with, put_name(arena, dress->behind, quoted),
-        move_text(arena, making, quoted, from, to), making->policy->quoted, quoted, from, to);
+    return arena_printf(arena,
+                        "%sCREATE %sTABLE %s (LIKE %s)%s; %s%s"
+                        "ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%s) TO (%s)",
+                        hold_text(arena, making), dress->kind, quoted, dress->like, dress->with,
+                        put_name(arena, dress->behind, quoted),
+                        move_text(arena, making, quoted, from, to), making->policy->quoted, quoted,
+                        from, to);
 }
 
 /* As the policy's calendar has it; what is no whole step of it as the server has it. */

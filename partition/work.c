@@ -68,6 +68,11 @@ static const char session_settings[] =
     " (SELECT set_config(name, '20ms', false) FROM pg_settings WHERE name = 'deadlock_timeout'"
     "  AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user))";
 
+int work_lock_timeout(const struct work *work)
+{
+    return work->call->lock_timeout ? work->call->lock_timeout : 200;
+}
+
 struct db *work_open(struct work *work, unsigned shard, struct db_error *error)
 {
     const struct partition_call *call = work->call;
@@ -79,7 +84,7 @@ struct db *work_open(struct work *work, unsigned shard, struct db_error *error)
         .stop = call->fleet.stop,
     };
     char timeout[32];
-    snprintf(timeout, sizeof timeout, "%dms", call->lock_timeout ? call->lock_timeout : 200);
+    snprintf(timeout, sizeof timeout, "%dms", work_lock_timeout(work));
     struct db *db = primary_open(&login, &work->database->shards[shard], error);
     if (db && !db_run(db, WORK_QUERY_MS, error, session_settings, 1, timeout)) {
         db_close(db);

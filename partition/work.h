@@ -61,6 +61,8 @@ void work_tell(struct work *work, enum fleet_event_kind kind, int shard, const c
 /* Tells an error as a failure of `what`. Always false. */
 bool work_fails(struct work *work, int shard, const char *object, const char *what,
                 const struct db_error *error);
+/* How long our sessions wait for a lock, in milliseconds. */
+int work_lock_timeout(const struct work *work);
 /* A session with the shard's primary, with the engine's own settings. NULL: error. */
 struct db *work_open(struct work *work, unsigned shard, struct db_error *error);
 /*
