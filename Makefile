@@ -105,7 +105,7 @@ TIDY_CHECKS  := -*,clang-analyzer-core.*,clang-analyzer-unix.*,clang-analyzer-de
 bugprone-suspicious-memset-usage,bugprone-suspicious-string-compare,$\
 bugprone-posix-return,bugprone-signed-char-misuse,bugprone-terminating-continue,misc-redundant-expression
 
-.PHONY: demo check sql-support check-drivers check-patroni check-versions check-reshard bench bench-quick bench-sharding bench-reshard asan tsan fuzz format format-check lint install clean deps help
+.PHONY: demo check sql-support check-drivers check-patroni check-versions check-reshard bench bench-quick bench-sharding bench-partitions bench-reshard asan tsan fuzz format format-check lint install clean deps help
 
 demo: deps ## show everything at once: 2 shards with replicas, data through the proxy, queries (Ctrl-C ends it)
 	$(Q)$(MAKE) --no-print-directory all
@@ -137,6 +137,9 @@ bench-quick: deps-bench all ## the same in about a minute, to see that it works
 
 bench-sharding: deps-bench all ## measure four shards beside one Postgres: point queries, merges, groups, COPY, two-phase commits
 	$(Q)$(PYTHON) tests/bench/sharding.py $(BENCH_FLAGS)
+
+bench-partitions: deps-bench all ## measure partitions: a run with nothing to do, 10,000 made beside psql, what clients wait for us; about ten minutes
+	$(Q)$(PYTHON) tests/bench/partitions.py $(BENCH_FLAGS)
 
 bench-reshard: deps-bench all ## measure resharding: the copy, the stream beside a subscription, the pause of a switch, what applications keep meanwhile
 	$(Q)$(PYTHON) tests/bench/reshard_copy.py $(BENCH_FLAGS)
