@@ -512,6 +512,8 @@ static const struct setting_row main_rows[] = {
      HELP("how often it is looked whether that is due")},
     {TEXT(struct config, partition_user, "partition.user", "0", "63"), DEFAULT(""), RELOAD,
      HELP("user who maintains partitions: the tables' owner, or a member of it; password from the users file; \"\": monitor.user")},
+    {DURATION(struct config, partition_timeout, "partition.timeout"), DEFAULT("0s"), RANGE("0s", "7d"), RELOAD,
+     HELP("so long may a run take: new partitions come first, and what is left then is told, and done by the next one; 0: no limit")},
     {BOOLEAN(struct config, reshard_daemon, "reshard.daemon"), DEFAULT("true"), RELOAD,
      HELP("run the jobs of resharding that pgshuntctl reshard run --detach leaves to the proxies: one proxy at a time runs a job, by a pgshuntctl that stands beside pgshunt")},
     {TEXT(struct config, monitor_user, "monitor.user", "1", "63"), DEFAULT("pgshunt"), RELOAD,

@@ -46,6 +46,9 @@ const char cmd_partition_help[] =
     "      --before DATE          expire: values before it\n"
     "      --lock-timeout 200ms   no longer is waited for a lock at once: others queue behind it\n"
     "      --tries 10             ... and so often\n"
+    "      --timeout 30min        all of it may take so long; what is left then is told, and done "
+    "by\n"
+    "                             the next run\n"
     "      --timeline             list: with all partitions\n"
     "      --force                undo: however many rows there are\n"
     "      --now 'DATE TIME'      as if it were that time (UTC)\n"
@@ -76,6 +79,7 @@ enum {
     BEFORE,
     LOCK_TIMEOUT,
     TRIES,
+    TIMEOUT,
     TIMELINE,
     FORCE,
     NOW,
@@ -100,6 +104,7 @@ static const struct option options[] = {
     {"before", required_argument, NULL, BEFORE},
     {"lock-timeout", required_argument, NULL, LOCK_TIMEOUT},
     {"tries", required_argument, NULL, TRIES},
+    {"timeout", required_argument, NULL, TIMEOUT},
     {"timeline", no_argument, NULL, TIMELINE},
     {"force", no_argument, NULL, FORCE},
     {"now", required_argument, NULL, NOW},
@@ -166,7 +171,7 @@ static enum fleet_outcome do_undo(struct call *call)
 #define POLICY                                                                                     \
     (BIT(EVERY) | BIT(AHEAD) | BIT(KEEP) | BIT(ON_EXPIRY) | BIT(FORMAT) | BIT(KEEP_TABLE) |        \
      BIT(TIMEZONE) | BIT(DEFAULT) | BIT(TEMPLATE) | BIT(NAME_FORMAT))
-#define HOW (BIT(LOCK_TIMEOUT) | BIT(TRIES))
+#define HOW (BIT(LOCK_TIMEOUT) | BIT(TRIES) | BIT(TIMEOUT))
 
 static const struct verb {
     const char *name;
@@ -211,6 +216,12 @@ static int take_how(struct ctl *ctl, int option, struct call *call)
                    : ctl_usage(ctl, "--tries takes a number from 1 to 1000, not \"%s\"", optarg);
     }
     int64_t timeout = ctl_duration(optarg);
+    if (option == TIMEOUT) {
+        call->partition.timeout = timeout;
+        return timeout >= 1 && timeout <= INT64_C(7) * 86400000
+                   ? -1
+                   : ctl_usage(ctl, "--timeout takes a time like 30min, not \"%s\"", optarg);
+    }
     call->partition.lock_timeout = (int)timeout;
     return timeout >= 1 && timeout <= 3600000
                ? -1
@@ -239,7 +250,7 @@ static int take(struct ctl *ctl, int option, struct call *call)
         [USER] = &call->partition.fleet.user,
     };
     call->given |= BIT(option);
-    if (option == LOCK_TIMEOUT || option == TRIES)
+    if (option == LOCK_TIMEOUT || option == TRIES || option == TIMEOUT)
         return take_how(ctl, option, call);
     if (option == TIMELINE)
         call->timeline = true;

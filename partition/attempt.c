@@ -51,8 +51,31 @@ static void name_blockers(struct shard_work *shard, const char *oids)
 /* Ends early where the command is stopped. */
 static void rest(const struct work *work, int64_t ms)
 {
-    for (int64_t until = db_clock_ms() + ms; !work_stopped(work) && db_clock_ms() < until;)
+    for (int64_t until = db_clock_ms() + ms; work_goes_on(work) && db_clock_ms() < until;)
         nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+}
+
+/* The server ends the statement when the run's time is up: the session is good for more then. Not in a failed transaction. */
+static void limit_statement(struct shard_work *shard)
+{
+    struct db_error ignored;
+    char left[32];
+    const struct work *work = shard->work;
+    if (!work->until || PQtransactionStatus(db_connection(shard->db)) == PQTRANS_INERROR)
+        return;
+    snprintf(left, sizeof left, "%lld", (long long)work_limit(work, WORK_QUERY_MS * 144LL));
+    if (!db_run(shard->db, WORK_QUERY_MS, &ignored,
+                "SELECT set_config('statement_timeout', $1, false)", 1, left))
+        return; /* the statement itself has its client's limit */
+}
+
+static bool is_late(struct shard_work *shard)
+{
+    if (!work_late(shard->work))
+        return false;
+    shard->error = (struct db_error){.text = "the time of the run is up",
+                                     .hint = "the next run goes on with it"};
+    return true;
 }
 
 bool attempt(struct shard_work *shard, const char *sql, const char *oids)
@@ -67,8 +90,13 @@ bool attempt_within(struct shard_work *shard, const char *sql, const char *oids,
     int64_t pause = PAUSE_MS;
     unsigned seed = (unsigned)db_clock_ms() ^ shard->shard;
     for (int i = 1; !work_stopped(work); i++) {
+        if (is_late(shard))
+            return false;
+        limit_statement(shard);
         if (db_run(shard->db, ms, &shard->error, sql, 0))
             return true;
+        if (strcmp(shard->error.sqlstate, "57014") == 0 && is_late(shard))
+            return false;
         if (!attempt_was_locks(&shard->error))
             return false;
         if (i >= tries)

@@ -309,13 +309,20 @@ void expire_leftovers(struct shard_work *shard, bool late)
     if (shard->work->call->fleet.dry_run || !has_record(shard, "oid", &has) || !has)
         return;
     PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error, leftovers_sql, 0);
-    for (int i = 0; rows && i < PQntuples(rows) && !work_stopped(shard->work); i++) {
+    int i, count = rows ? PQntuples(rows) : 0;
+    for (i = 0; i < count && work_goes_on(shard->work); i++) {
         struct leaving leaving = leftover(shard, rows, i);
         if (late)
             finish_late(&leaving, rows, i);
         else
             finish_early(&leaving, rows, i);
     }
+    if (i < count && work_late(shard->work))
+        work_tell(shard->work, FLEET_FAILED, (int)shard->shard, NULL,
+                  arena_printf(&shard->arena,
+                               "the time of the run is up: %d partitions on their way are left",
+                               count - i),
+                  "the next run goes on with them");
     if (!rows)
         work_fails(shard->work, (int)shard->shard, NULL, "cannot read what is left to be done",
                    &shard->error);
@@ -347,7 +354,7 @@ static struct leaving leaving_of(struct shard_work *shard, const struct policy *
 
 void expire_pending(struct shard_work *shard, const struct policy *policy, struct parent *parent)
 {
-    for (int i = 0; i < parent->nhave && !work_stopped(shard->work); i++) {
+    for (int i = 0; i < parent->nhave && work_goes_on(shard->work); i++) {
         struct leaving leaving = leaving_of(shard, policy, parent, &parent->have[i]);
         if (!parent->have[i].pending)
             continue;
@@ -400,17 +407,28 @@ static bool expire_one(struct leaving *leaving, bool concurrently)
 int expire_partitions(struct shard_work *shard, const struct policy *policy, struct parent *parent,
                       int64_t line)
 {
-    int gone = 0;
+    int gone = 0, left = 0;
     bool has_default = parent->nhave && parent->have[parent->nhave - 1].is_default;
     bool concurrently = !has_default && PQserverVersion(db_connection(shard->db)) >= 140000;
     for (int i = 0; i < parent->nhave && !work_stopped(shard->work); i++) {
         if (!plan_has_expired(parent->have, parent->nhave, i, line))
             continue;
+        if (work_late(shard->work)) {
+            left++;
+            continue;
+        }
         struct leaving leaving = leaving_of(shard, policy, parent, &parent->have[i]);
         if (shard->work->call->fleet.dry_run)
             plan_one(&leaving);
         else
             gone += expire_one(&leaving, concurrently);
     }
+    if (left)
+        work_tell(shard->work, FLEET_FAILED, (int)shard->shard, policy->shown,
+                  arena_printf(&shard->arena,
+                               "the time of the run is up: %d partitions that have expired are "
+                               "still there",
+                               left),
+                  "the next run goes on with them");
     return gone;
 }

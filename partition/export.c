@@ -89,7 +89,7 @@ static PGresult *read_table(struct shard_work *shard, const struct exporting *ex
 
 static bool count_rows(struct shard_work *shard, const char *quoted, int64_t *count)
 {
-    PGresult *rows = db_query(shard->db, READ_MS, &shard->error,
+    PGresult *rows = db_query(shard->db, work_limit(shard->work, READ_MS), &shard->error,
                               arena_printf(&shard->arena, "SELECT count(*) FROM %s", quoted), 0);
     if (rows)
         *count = strtoll(PQgetvalue(rows, 0, 0), NULL, 10);
@@ -136,6 +136,8 @@ static bool copy_rows(struct shard_work *shard, const char *sql, struct archive 
         PQfreemem(bytes);
         if (!put)
             return false;
+        if (work_late(shard->work))
+            return fails(shard, "the time of the run is up");
         pieces++;
     }
     *copied = pieces - 1;

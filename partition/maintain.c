@@ -131,12 +131,14 @@ static void note_parent(struct shard_work *shard, const struct policy *policy,
         tell_kind(shard, policy, parent);
 }
 
+/* What was not looked at before the time was up is not come to. */
 static void look_task(struct shard_work *shard)
 {
     const struct maintain *maintain = shard->task;
+    int first;
     if (!maintain->looking)
         expire_leftovers(shard, false);
-    for (int first = 0; first < maintain->npolicies && !work_stopped(shard->work); first += BATCH) {
+    for (first = 0; first < maintain->npolicies && work_goes_on(shard->work); first += BATCH) {
         struct parent parents[BATCH];
         int count = min_int(BATCH, maintain->npolicies - first);
         if (!look_parents(shard, maintain->policies + first, count, parents)) {
@@ -149,6 +151,12 @@ static void look_task(struct shard_work *shard)
                         state_of(maintain, first + i, shard->shard));
         arena_reset(&shard->arena);
     }
+    if (first < maintain->npolicies && work_late(shard->work))
+        work_tell(shard->work, FLEET_FAILED, (int)shard->shard, NULL,
+                  arena_printf(&shard->arena,
+                               "the time of the run is up: %d tables were not come to",
+                               maintain->npolicies - first),
+                  "the next run goes on with them");
 }
 
 /* ---- what is to be there ---- */
@@ -281,31 +289,73 @@ static void expire_old(struct shard_work *shard, const struct policy *policy, co
                  expire_partitions(shard, policy, &parent, aim->line));
 }
 
-/* Everything is made before anything is taken away: what waits there keeps nothing from being made. */
+enum step { STEP_PENDING, STEP_MAKE, STEP_EXPIRE, STEPS };
+
+static bool has_to(const struct shard_work *shard, enum step step, int policy)
+{
+    const struct maintain *maintain = shard->task;
+    const struct aim *aim = &maintain->aims[policy];
+    const struct state *state = state_of(maintain, policy, shard->shard);
+    bool wants_default = maintain->policies[policy].has_default && !state->has_default;
+    if (!state->good)
+        return false;
+    if (step == STEP_PENDING)
+        return state->pending;
+    if (step == STEP_MAKE)
+        return has_missing(maintain, aim, state) || (wants_default && !maintain->has_line);
+    return (!shard->work->clocks_differ || maintain->has_line) && state->nhave && aim->cells &&
+           state->first_to <= aim->line;
+}
+
+static void do_step(struct shard_work *shard, enum step step, int i)
+{
+    const struct maintain *maintain = shard->task;
+    const struct policy *policy = &maintain->policies[i];
+    if (step == STEP_PENDING)
+        finish_pending(shard, policy);
+    else if (step == STEP_MAKE)
+        make_missing(shard, policy, &maintain->aims[i], state_of(maintain, i, shard->shard));
+    else
+        expire_old(shard, policy, &maintain->aims[i]);
+    arena_reset(&shard->arena);
+}
+
+static void tell_left(struct shard_work *shard, const int left[STEPS])
+{
+    static const char *const what[STEPS] = {
+        "tables have partitions whose detaching is not finished",
+        "tables want for new partitions",
+        "tables have partitions that have expired",
+    };
+    for (int step = 0; step < STEPS; step++)
+        if (left[step])
+            work_tell(shard->work, FLEET_FAILED, (int)shard->shard, NULL,
+                      arena_printf(&shard->arena, "the time of the run is up: %d more %s",
+                                   left[step], what[step]),
+                      "the next run goes on with them");
+}
+
+/*
+ * Everything is made before anything is taken away: what waits there keeps nothing from being made. When the time is up, what
+ * is left is only counted.
+ */
 static void do_task(struct shard_work *shard)
 {
     const struct maintain *maintain = shard->task;
-    for (int pass = 0; pass < 3; pass++) {
-        if (pass == 2)
+    int left[STEPS] = {0};
+    for (enum step step = 0; step < STEPS; step++) {
+        if (step == STEP_EXPIRE && work_goes_on(shard->work))
             expire_leftovers(shard, true);
         for (int i = 0; i < maintain->npolicies && !work_stopped(shard->work); i++) {
-            const struct policy *policy = &maintain->policies[i];
-            const struct aim *aim = &maintain->aims[i];
-            const struct state *state = state_of(maintain, i, shard->shard);
-            if (!state->good)
+            if (!has_to(shard, step, i))
                 continue;
-            if (pass == 0 && state->pending)
-                finish_pending(shard, policy);
-            bool wants_default = policy->has_default && !state->has_default && !maintain->has_line;
-            if (pass == 1 && (has_missing(maintain, aim, state) || wants_default))
-                make_missing(shard, policy, aim, state);
-            bool may_expire = !shard->work->clocks_differ || maintain->has_line;
-            if (pass == 2 && may_expire && state->nhave && aim->cells &&
-                state->first_to <= aim->line)
-                expire_old(shard, policy, aim);
-            arena_reset(&shard->arena);
+            if (work_late(shard->work))
+                left[step]++;
+            else
+                do_step(shard, step, i);
         }
     }
+    tell_left(shard, left);
 }
 
 void maintain_do(struct maintain *maintain)
@@ -334,7 +384,10 @@ static bool begin(struct work *work, const struct partition_call *call, struct m
 
 static const char *outcome_name(const struct work *work)
 {
-    return work_stopped(work) ? "stopped" : work->failed ? "failed" : "done";
+    return work_stopped(work) ? "stopped"
+           : !work->failed    ? "done"
+           : work_late(work)  ? "out of time"
+                              : "failed";
 }
 
 /* The history, for people and for metrics; of the last thousand runs. */

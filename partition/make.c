@@ -282,8 +282,16 @@ int make_partitions(struct shard_work *shard, const struct policy *policy, struc
         .shard = shard, .policy = policy, .parent = parent, .rest = default_of(parent)};
     if (count && !find_dress(shard, policy, parent, &making.dress))
         return 0;
-    for (int i = 0; i < count && !work_stopped(shard->work); i++)
+    int i;
+    for (i = 0; i < count && work_goes_on(shard->work); i++)
         made += make_one(&making, &wanted[i]);
+    if (i < count && work_late(shard->work))
+        work_tell(shard->work, FLEET_FAILED, (int)shard->shard, policy->shown,
+                  arena_printf(&shard->arena,
+                               "the time of the run is up: %d partitions are still to be made, %s "
+                               "first",
+                               count - i, name_for(&shard->arena, &making, &wanted[i], 0)),
+                  "the next run goes on with them");
     return made;
 }
 

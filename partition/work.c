@@ -54,6 +54,22 @@ bool work_stopped(const struct work *work)
     return work->call->fleet.stop && *work->call->fleet.stop;
 }
 
+bool work_late(const struct work *work)
+{
+    return work->until && db_clock_ms() >= work->until;
+}
+
+bool work_goes_on(const struct work *work)
+{
+    return !work_stopped(work) && !work_late(work);
+}
+
+int64_t work_limit(const struct work *work, int64_t ms)
+{
+    int64_t left = work->until ? work->until - db_clock_ms() : ms;
+    return left < 1 ? 1 : left < ms ? left : ms;
+}
+
 /* ---- sessions ---- */
 
 /* $1: lock_timeout. What autovacuum keeps locked it gives up after deadlock_timeout, where we may set that. */
@@ -151,7 +167,7 @@ static bool open_catalog(struct work *work)
 
 bool work_begin(struct work *work, const struct partition_call *call)
 {
-    *work = (struct work){.call = call};
+    *work = (struct work){.call = call, .until = call->timeout ? db_clock_ms() + call->timeout : 0};
     arena_init(&work->arena);
     pthread_mutex_init(&work->telling, NULL);
     work->database = config_database(call->fleet.config, call->fleet.database);

@@ -24,6 +24,7 @@ struct work {
     struct shardmap *map;  /* as the catalog has it */
     struct db *catalog;    /* the catalog shard's primary; not for threads */
     int64_t now;           /* an instant: microseconds since 2000-01-01 00:00 UTC */
+    int64_t until;         /* of db_clock_ms(): when its time is up; 0: never */
     bool clocks_differ;    /* ... of which this host has another idea: nothing expires */
     struct db_error error; /* of what failed last on the catalog */
 
@@ -55,6 +56,12 @@ MUST_CHECK bool work_begin(struct work *work, const struct partition_call *call)
 void work_end(struct work *work);
 enum fleet_outcome work_outcome(const struct work *work);
 bool work_stopped(const struct work *work);
+/* Its time is up: nothing is begun any more, and what is left is told. */
+bool work_late(const struct work *work);
+/* Neither of both. */
+bool work_goes_on(const struct work *work);
+/* `ms`, or what is left of its time. */
+int64_t work_limit(const struct work *work, int64_t ms);
 /* `shard`: -1: none. Safe in threads. */
 void work_tell(struct work *work, enum fleet_event_kind kind, int shard, const char *object,
                const char *text, const char *mend);

@@ -134,9 +134,11 @@ static void tend(struct partition_keeper *keeper, const struct config *config, c
                partition_is_due(&call, &cron);
     if (due) {
         telling.run = true;
+        call.timeout = config->partition_timeout;
         if (partition_maintain(&call) == FLEET_OUTCOME_DONE)
             kept->said[0] = '\0';
         telling.run = false;
+        call.timeout = 0;
     }
     bool stale = !kept->looked_at || db_clock_ms() - kept->looked_at > LOOK_AGAIN_MS;
     if (!keeper->stop && !telling.failed && (due || stale))

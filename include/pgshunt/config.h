@@ -295,6 +295,7 @@ struct config {
     const char *catalog_state_file; /* "": none */
     const char *partition_schedule; /* as pgshunt/cron.h has it; "": never */
     int64_t partition_interval;
+    int64_t partition_timeout;    /* 0: none */
     const char *partition_user;   /* "": monitor_user */
     bool reshard_daemon;          /* detached jobs are run by children of this process */
     const char *monitor_user;     /* whom the monitor logs in as */
