@@ -228,18 +228,30 @@ bool rewrite_merge(const char *text, struct rewrite_merge *merge, struct arena *
 
 /* CREATE TABLE AS, or SELECT INTO, that only makes the table. */
 bool rewrite_no_data(const char *text, struct arena *arena, struct shard_query *out);
-/* WITH cte AS (change) SELECT ..., where the table stands in for what the change returns. */
-struct rewrite_with {
-    const char *cte;
-    const char *schema, *table;
+/* WITH name AS (change), ... SELECT ..., where tables stand in for what the changes return. */
+struct rewrite_cte {
+    const char *name;
+    const char *schema, *table; /* of the rows it returns; NULL: nobody may name it */
 };
-/* The change, and the SELECT of the table in place of the CTE. False: it has another WITH, or names the table. */
+
+#define REWRITE_MAX_CTES 7
+
+struct rewrite_with {
+    const struct rewrite_cte *ctes; /* all of the statement's, in its order */
+    int nctes;
+};
+
+/* Each change, and then the statement itself, as texts of their own. False: a part has another WITH, or names the table
+ * that stands in for something, too. */
 bool rewrite_with_parts(const char *text, const struct rewrite_with *with, struct arena *arena,
-                        struct shard_query *change, struct shard_query *query);
-/* The statement `text` with these two in it, whose parameters are numbered as params says. */
+                        struct shard_query *parts);
+/*
+ * The statement `text` with these in it, whose parameters are numbered as params says. A change that is NULL is not for
+ * this shard: there it returns no rows.
+ */
 bool rewrite_with_whole(const char *text, const struct rewrite_with *with,
-                        const struct shard_query *change, const struct shard_query *query,
-                        struct arena *arena, struct shard_query *out);
+                        const struct shard_query *const *parts, struct arena *arena,
+                        struct shard_query *out);
 /* SELECT INTO as CREATE TABLE AS. */
 bool rewrite_create_as(const char *text, struct arena *arena, struct shard_query *out);
 

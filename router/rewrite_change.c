@@ -33,7 +33,7 @@ bool rewrite_finds_sublink(Node *node, void *context)
 bool rewrite_all(struct rewriting *r, Node **trees, struct shard_query **out, int count,
                  struct arena *arena)
 {
-    PgQueryProtobuf packed[4];
+    PgQueryProtobuf packed[REWRITE_MAX_TEXTS];
     bool ok = true;
     for (int i = 0; i < count; i++) {
         r->statement = trees[i];

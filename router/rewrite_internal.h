@@ -25,8 +25,9 @@ bool rewrite_text(struct rewriting *r, PgQueryProtobuf packed, struct arena *are
                   struct shard_query *out);
 /* Both of these, and closes. */
 bool rewrite_close(struct rewriting *r, struct arena *arena, struct shard_query *out);
+#define REWRITE_MAX_TEXTS 8
 /* Several texts of one statement, which stays open. All trees are packed before the first becomes text: that changes
- * the memory context. At most four. */
+ * the memory context. At most REWRITE_MAX_TEXTS. */
 bool rewrite_all(struct rewriting *r, Node **trees, struct shard_query **out, int count,
                  struct arena *arena);
 /* VALUES of a mark alone, in the place of rows; */

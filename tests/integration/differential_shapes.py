@@ -114,6 +114,9 @@ CHANGES = [
          "WITH x AS (UPDATE users SET num = 1 RETURNING id) SELECT count(*) FROM x",
          "WITH x AS (DELETE FROM orders WHERE qty = 2 RETURNING *) SELECT user_id, id FROM x ORDER BY user_id, id",
          "WITH x AS (DELETE FROM orders WHERE qty = 2 RETURNING *) INSERT INTO empties SELECT id + 1000, qty FROM x"]),
+    ("... several of these; in an `UPDATE` or `DELETE`; each joined by key with what others return", "on each shard together, in one transaction", [
+        "WITH x AS (DELETE FROM users WHERE num = 3 RETURNING id), y AS (DELETE FROM orders USING x WHERE user_id = x.id) SELECT count(*) FROM x",
+        "WITH x AS (DELETE FROM orders WHERE qty = 2 RETURNING *) UPDATE users SET num = 1 FROM x WHERE users.id = x.user_id"]),
     ("... on several shards otherwise", "", ["WITH x AS (UPDATE users SET num = 1 RETURNING id) SELECT count(*) + 1 FROM x"]),
     ("`UPDATE` of the key, of rows on any shards", "rows whose new key is another shard's are moved, and a NOTICE says how many", [
         "UPDATE empties SET id = id + 100"]),

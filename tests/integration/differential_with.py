@@ -25,6 +25,28 @@ WITH copied AS (UPDATE users SET num = 1 WHERE id < 30 RETURNING id, name) INSER
 WITH gone AS (DELETE FROM orders WHERE amount > 1 / (qty - 3) RETURNING *) SELECT count(*) FROM gone
 WITH gone AS (DELETE FROM orders WHERE nothing = 1 RETURNING *) SELECT count(*) FROM gone
 WITH gone AS (DELETE FROM orders RETURNING id) SELECT amount FROM gone
+WITH gone AS (DELETE FROM orders WHERE user_id IN (1, 2) RETURNING *) SELECT u.id, gone.id FROM users u LEFT JOIN gone ON gone.user_id = u.id
+WITH gone AS (DELETE FROM orders WHERE user_id IN (1, 2) RETURNING *) SELECT count(*) FROM users
+WITH gone AS (DELETE FROM orders WHERE user_id IN (1, 3) RETURNING *) SELECT count(*) FROM users
+WITH gone AS (DELETE FROM orders WHERE user_id IN (3, 2) RETURNING *) SELECT count(*) FROM users
+WITH gone AS (DELETE FROM orders WHERE user_id IN (5, 9) RETURNING *) SELECT count(*) FROM users
+WITH a AS (UPDATE users SET num = 1 WHERE country = 'at' RETURNING id), b AS (DELETE FROM orders WHERE qty = 2) SELECT count(*) FROM a
+WITH a AS (DELETE FROM users WHERE num > 10 RETURNING id), b AS (DELETE FROM orders USING a WHERE orders.user_id = a.id) SELECT id FROM a ORDER BY id
+WITH a AS (DELETE FROM users WHERE num > 10 RETURNING id), b AS (DELETE FROM orders o USING a WHERE o.user_id = a.id RETURNING o.*), c AS (DELETE FROM items i USING b WHERE b.user_id = i.user_id AND b.id = i.order_id) SELECT user_id, count(*) FROM b GROUP BY user_id ORDER BY 1
+WITH gone AS (DELETE FROM orders WHERE qty = 3 RETURNING user_id, amount) UPDATE users SET num = 77 FROM gone WHERE users.id = gone.user_id RETURNING users.id, num
+WITH gone AS (DELETE FROM users WHERE num = 3 RETURNING id) DELETE FROM orders USING gone WHERE orders.user_id = gone.id
+WITH gone AS (DELETE FROM users WHERE id = 3 RETURNING id), also AS (DELETE FROM users WHERE id = 4 RETURNING id) DELETE FROM orders WHERE qty = 2
+WITH gone AS (DELETE FROM users WHERE id = 3 RETURNING id), also AS (DELETE FROM users WHERE id = 4 RETURNING id) SELECT count(*) FROM gone
+WITH gone AS (DELETE FROM users WHERE id IN (1, 2, 3) RETURNING id), also AS (DELETE FROM orders WHERE user_id IN (1, 3) RETURNING id, user_id) SELECT g.id, a.id FROM gone g LEFT JOIN also a ON a.user_id = g.id
+WITH made AS (INSERT INTO users (id, name) VALUES (901, 'a'), (902, 'b'), (903, 'c') RETURNING id), also AS (INSERT INTO orders (id, user_id) VALUES (1, 901), (1, 903)) SELECT count(*) FROM made
+WITH made AS (INSERT INTO empties (id) VALUES (901), (902) RETURNING id) SELECT u.id, m.id FROM users u LEFT JOIN made m ON m.id = u.id
+WITH made AS (INSERT INTO empties (id) VALUES (901) RETURNING id) SELECT count(*) FROM users
+WITH a AS (UPDATE users SET num = 1), b AS (UPDATE orders SET qty = 1), c AS (DELETE FROM items) SELECT count(*) FROM tenants
+WITH a AS (DELETE FROM orders WHERE qty = 2 RETURNING *), b AS (DELETE FROM members RETURNING *) SELECT count(*) FROM a
+WITH a AS (DELETE FROM staff WHERE pay > 3 RETURNING firm, nr), b AS (DELETE FROM shifts s USING a WHERE s.firm = a.firm AND s.who = a.nr) SELECT count(*) FROM a
+WITH gone AS (DELETE FROM orders WHERE user_id = 5 RETURNING *) SELECT count(*) FROM users
+WITH a AS (DELETE FROM orders RETURNING *), b AS (DELETE FROM items RETURNING *) SELECT count(*) FROM a
+WITH gone AS (DELETE FROM orders RETURNING *) UPDATE users SET num = 1 FROM gone WHERE gone.user_id = users.id
 """.strip().splitlines()
 
 REFUSED = """
@@ -37,10 +59,16 @@ WITH gone AS (DELETE FROM orders RETURNING id AS item, user_id) SELECT item FROM
 WITH gone AS (DELETE FROM orders RETURNING *) SELECT * FROM gone WHERE user_id = 5
 WITH gone AS (DELETE FROM orders RETURNING *) SELECT count(*) FROM gone, orders
 WITH gone AS (DELETE FROM orders RETURNING *) SELECT count(*) FROM gone JOIN users u ON u.num = gone.qty
-WITH gone AS (DELETE FROM orders WHERE user_id = 5 RETURNING *) SELECT count(*) FROM users
-WITH a AS (DELETE FROM orders RETURNING *), b AS (DELETE FROM items RETURNING *) SELECT count(*) FROM a
 WITH gone AS (DELETE FROM orders o USING users u WHERE u.id = o.user_id RETURNING *) SELECT count(*) FROM gone
 WITH moved AS (UPDATE users SET id = id + 100 RETURNING *) SELECT count(*) FROM moved
-WITH gone AS (DELETE FROM orders RETURNING *) UPDATE users SET num = 1 FROM gone WHERE gone.user_id = users.id
 WITH gone AS (DELETE FROM orders RETURNING *) SELECT 1
+WITH gone AS (DELETE FROM users WHERE id = 3 RETURNING id), also AS (DELETE FROM users WHERE id = 4 RETURNING id) SELECT gone.id, also.id FROM gone, also
+WITH a AS (UPDATE users SET num = 1 RETURNING id), b AS (UPDATE users SET num = 2 WHERE id < 0 RETURNING id) SELECT count(*) FROM a JOIN b USING (id)
+WITH a AS (UPDATE users SET num = 1 RETURNING id), b AS (INSERT INTO empties (id, v) SELECT id, 5 FROM a RETURNING id) SELECT count(*) FROM b
+WITH a AS (SELECT id FROM users WHERE num > 3), b AS (DELETE FROM orders USING a WHERE user_id = a.id RETURNING *) SELECT count(*) FROM b
+WITH a AS (DELETE FROM orders WHERE qty = 2 RETURNING *), b AS (DELETE FROM members RETURNING *) SELECT count(*) FROM a, b
+WITH a AS (DELETE FROM orders WHERE qty = 2 RETURNING qty) DELETE FROM users USING a WHERE num = a.qty
+WITH a AS (DELETE FROM orders WHERE qty = 2 RETURNING *), b AS (UPDATE countries SET area = 3) SELECT count(*) FROM a
+WITH a AS (DELETE FROM orders WHERE qty = 2 RETURNING *), b AS (DELETE FROM notes) SELECT count(*) FROM a
+WITH a AS (DELETE FROM orders WHERE qty = 2 RETURNING *), b AS (UPDATE users SET id = id + 1000) SELECT count(*) FROM a
 """.strip().splitlines()

@@ -39,6 +39,8 @@ def test_outside_of_a_block(both):
     for sql in ("WITH made AS (INSERT INTO empties VALUES (901, 1), (902, 2), (903, 3), (904, 4) RETURNING *) SELECT count(*) FROM made",
                 "WITH made AS (INSERT INTO empties VALUES (905, 1), (906, 2), (907, 3), (901, 4) RETURNING *) SELECT count(*) FROM made",
                 "WITH gone AS (DELETE FROM empties RETURNING *) SELECT v, 1 / (v - 3) FROM gone",
+                "WITH gone AS (DELETE FROM empties WHERE id = 901 RETURNING id), more AS (INSERT INTO empties VALUES (910, 1), (911, 2), (912, 3)) "
+                "UPDATE users SET num = 1 / (id - 7) WHERE id < 9",
                 "WITH gone AS (DELETE FROM empties RETURNING *) SELECT id, v FROM gone ORDER BY id DESC"):
         found, wanted = both.simple(sql)
         wrong = difference(found, wanted, None)
@@ -54,11 +56,16 @@ def test_with_parameters(both):
             ("WITH made AS (INSERT INTO empties VALUES ($1, $3), ($2, $3), (903, $4) RETURNING *) SELECT id, v FROM made ORDER BY id",
              (b"901", b"902", b"7", b"8")),
             ("WITH gone AS (DELETE FROM items WHERE qty < $2 RETURNING *) INSERT INTO empties SELECT line + 2000, $1 FROM gone RETURNING id, v",
-             (b"5", b"2"))):
+             (b"5", b"2")),
+            ("WITH gone AS (DELETE FROM users WHERE num > $3 RETURNING id), also AS (DELETE FROM orders USING gone WHERE user_id = gone.id AND qty < $2), "
+             "here AS (UPDATE items SET qty = $4 WHERE user_id = $1) SELECT id, $4::text FROM gone ORDER BY id", (b"5", b"4", b"7", b"3")),
+            ("WITH gone AS (DELETE FROM users WHERE id = $2 RETURNING id) UPDATE orders SET item = $1 FROM gone WHERE user_id = gone.id "
+             "AND qty < $3", (b"x", b"12", b"9"))):
         found, wanted = both.extended(sql, values)
         wrong = difference(found, wanted, None)
         assert not wrong, f"{sql}\n{wrong}"
-    both.check("SELECT * FROM empties ORDER BY id", True)
+    for look in ("empties ORDER BY id", "users ORDER BY id", "orders ORDER BY user_id, id", "items ORDER BY user_id, order_id, line"):
+        both.check(f"SELECT * FROM {look}", True)
     both.run("ROLLBACK")
 
 
