@@ -18,6 +18,7 @@
 #include "pgshunt/wire.h"
 #include "proxy/pins.h"
 #include "proxy/pool.h"
+#include "proxy/series.h"
 
 /* The EXECUTE a statement is, or is about; NULL: there is none. */
 static const struct statement *execute_in(const struct statement *statement)
@@ -228,7 +229,8 @@ static void add_use(struct client *client, struct prepared *prepared)
     names->uses = uses;
 }
 
-/* The statement at `index` of the message: maps the name in it. False: refused, the client was told. */
+/* The statement at `index` of the message: maps the name in it. False: refused, the client was told; or what
+ * stands in front of it is run first, and it is refused when its turn comes. */
 static bool execute_query(struct client *client, int index)
 {
     struct request *request = &client->request;
@@ -237,7 +239,10 @@ static bool execute_query(struct client *client, int index)
     struct mapping mapping;
     struct pg_error error;
     if (!map_execute(client, request->sql, execute, &mapping, &error)) {
-        session_refuse(client, &error);
+        if (mapping.miscounted && request->statements.count > 1)
+            series_start(client);
+        else
+            session_refuse(client, &error);
         return false;
     }
     if (!mapping.prepared)
@@ -282,11 +287,24 @@ static bool refuse_deallocate(struct client *client, const struct statement *sta
     return true;
 }
 
+/* An EXECUTE behind the ROLLBACK of a failed block: the names mean something only when that has been run. */
+static bool executes_behind(const struct client *client, const struct statement_list *list)
+{
+    for (int i = 1; is_failed(client) && i < list->count; i++)
+        if (execute_in(list->items[i]))
+            return true;
+    return false;
+}
+
 bool sql_prepare_query(struct client *client)
 {
     const struct request *request = &client->request;
     if (request->statements.count == 1 && request->statements.items[0]->kind == STMT_PREPARE)
         return prepare_query(client, request->statements.items[0]);
+    if (executes_behind(client, &request->statements)) {
+        series_start(client);
+        return true;
+    }
     for (int i = 0; i < request->statements.count; i++) {
         if (request->statements.count > 1 &&
             refuse_deallocate(client, request->statements.items[i]))

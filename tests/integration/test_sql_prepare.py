@@ -39,6 +39,24 @@ SEQUENCES = {
     "a wrong number of values": [
         step(query("PREPARE p (int, int) AS SELECT $1, $2")), step(query("EXECUTE p (1)")), step(query("EXECUTE p")),
         step(query("EXECUTE p (1, 2, 3)")), step(query("EXECUTE p (1, 2)"))],
+    "a wrong number of values among other statements": [
+        step(query("PREPARE p (int, int) AS SELECT $1 AS a, $2 AS b")),
+        step(query("SELECT 1; INSERT INTO t VALUES (70); EXECUTE p (1); SELECT 2")),
+        step(query("SELECT count(*) FROM t WHERE id = 70")), step(query("EXECUTE p (1, 2); EXECUTE p; SELECT 2")),
+        step(query("EXECUTE p; SELECT 1/0")), step(query("SELECT 1/0; EXECUTE p")),
+        step(query("UPDATE t SET body = 'lost'; CREATE TABLE c AS EXECUTE p (1, 2, 3)")),
+        step(query("SELECT count(*) FROM t WHERE body = 'lost'")), step(query("EXECUTE p (1); DEALLOCATE p")),
+        step(query("SELECT 1; EXECUTE p (1); SELEKT")), step(query("EXECUTE p (1, 2); EXECUTE p (3, 4)"))],
+    "a wrong number of values among other statements in a block": [
+        step(query("PREPARE p (int, int) AS SELECT $1 AS a, $2 AS b")), step(query("BEGIN")),
+        step(query("INSERT INTO t VALUES (70); EXECUTE p (1); SELECT 2")), step(query("SELECT 1; EXECUTE p (1)")),
+        step(query("ROLLBACK; EXECUTE p (5, 6)")), step(query("SELECT count(*) FROM t WHERE id = 70")),
+        step(query("BEGIN; INSERT INTO t VALUES (71); COMMIT; EXECUTE p (1)")),
+        step(query("SELECT count(*) FROM t WHERE id = 71")),
+        step(query("BEGIN; INSERT INTO t VALUES (72); EXECUTE p (1); COMMIT")), step(query("SELECT 1")),
+        step(query("ROLLBACK; EXECUTE p (1); SELECT 2")), step(query("SELECT count(*) FROM t WHERE id = 72")),
+        step(query("BEGIN")), step(query("SELECT 1; SAVEPOINT a; INSERT INTO t VALUES (73); EXECUTE p")),
+        step(query("ROLLBACK TO a; EXECUTE p (7, 8); COMMIT; SELECT count(*) FROM t WHERE id = 73"))],
     "wrong values": [step(query("PREPARE p (int) AS SELECT $1")), step(query("EXECUTE p ('x')")),
                      step(query("EXECUTE p (1 / 0)")), step(query("EXECUTE p ('7')"))],
     "the text is judged at PREPARE": [
