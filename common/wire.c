@@ -69,6 +69,19 @@ void wire_put_bytes(struct buffer *buf, const void *bytes, size_t len)
     buffer_append(buf, bytes, len);
 }
 
+/* Makes room for a whole message whose length (4 or more) is known, and writes its header; returns where its
+ * body goes. */
+static char *put_header(struct buffer *buf, char type, size_t length)
+{
+    if (length > INT32_MAX)
+        abort();
+    char *at = buffer_reserve(buf, 1 + length);
+    at[0] = type;
+    wire_set32(at + 1, (uint32_t)length);
+    buf->end += 1 + length;
+    return at + WIRE_HEADER;
+}
+
 void wire_put_query(struct buffer *buf, const char *sql)
 {
     size_t begin = wire_begin(buf, 'Q');
@@ -79,13 +92,16 @@ void wire_put_query(struct buffer *buf, const char *sql)
 void wire_put_parse(struct buffer *buf, const char *name, const char *sql, const uint32_t *types,
                     int ntypes)
 {
-    size_t begin = wire_begin(buf, 'P');
-    wire_put_cstring(buf, name);
-    wire_put_cstring(buf, sql);
-    wire_put16(buf, ntypes);
+    size_t name_size = strlen(name) + 1, sql_size = strlen(sql) + 1;
+    size_t length = 4 + name_size + sql_size + 2 + 4 * (size_t)ntypes;
+    char *at = put_header(buf, 'P', length);
+    memcpy(at, name, name_size);
+    memcpy(at + name_size, sql, sql_size);
+    at += name_size + sql_size;
+    at[0] = (char)((unsigned)ntypes >> 8);
+    at[1] = (char)ntypes;
     for (int i = 0; i < ntypes; i++)
-        wire_put32(buf, types[i]);
-    wire_end(buf, begin);
+        wire_set32(at + 2 + 4 * (size_t)i, types[i]);
 }
 
 void wire_drop_rows(struct buffer *messages, size_t from)
@@ -106,7 +122,7 @@ void wire_drop_rows(struct buffer *messages, size_t from)
 
 void wire_put_simple(struct buffer *buf, char type)
 {
-    wire_end(buf, wire_begin(buf, type));
+    put_header(buf, type, 4);
 }
 
 static void put_named(struct buffer *buf, char type, char kind, const char *name)

@@ -248,10 +248,11 @@ void attach_route(struct client *client, struct statement *statement, const stru
 {
     bool plain = says_nothing(client);
     if (plain && is_known_read(client, statement)) {
-        *plan = (struct plan){.kind = PLAN_DIRECT,
-                              .node = NODE_CLASS_REPLICA,
-                              .reason = "one shard",
-                              .node_reason = "read"};
+        mem_clear(plan, sizeof *plan);
+        plan->kind = PLAN_DIRECT;
+        plan->node = NODE_CLASS_REPLICA;
+        plan->reason = "one shard";
+        plan->node_reason = "read";
         return;
     }
     if (statement->planned.nvalues && statement->planned.schema == client->schema_version &&

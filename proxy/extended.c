@@ -296,7 +296,8 @@ static bool owes_much(struct client *client)
     return true;
 }
 
-size_t extended_input(struct client *client, const char *data, size_t len)
+/* One message. Bytes used; 0: nothing can be used now. */
+static size_t take_message(struct client *client, const char *data, size_t len)
 {
     struct extended *ext = extended_of(client);
     size_t size = 1 + (size_t)wire_get32(data + 1);
@@ -326,6 +327,36 @@ size_t extended_input(struct client *client, const char *data, size_t len)
     if (client->extended && buffer_length(&ext->out) > OUT_MAX)
         batch_flush(ext);
     return used ? size : 0;
+}
+
+/* The batch is open and what comes next is one more message of it: what session.c asks around a message has
+ * not changed, but for this. */
+static bool goes_on(const struct client *client, const char *data, size_t len)
+{
+    if (client->state != CLIENT_BUSY || client->extended->state != BATCH_OPEN ||
+        client->terminate || len < WIRE_HEADER || conn_queued(&client->conn))
+        return false;
+    uint32_t length = wire_get32(data + 1);
+    switch (data[0]) {
+    case 'P':
+    case 'B':
+    case 'D':
+    case 'E':
+    case 'S':
+        return length >= 4 && length <= WIRE_SMALL_MESSAGE_MAX;
+    default:
+        return false;
+    }
+}
+
+size_t extended_input(struct client *client, const char *data, size_t len)
+{
+    size_t used = take_message(client, data, len), more = used;
+    while (more && goes_on(client, data + used, len - used)) {
+        more = take_message(client, data + used, len - used);
+        used += more;
+    }
+    return used;
 }
 
 void extended_continue(struct client *client)

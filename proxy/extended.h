@@ -120,7 +120,8 @@ void batch_define(struct client *client, const char *name, struct prepared *prep
 struct prepared *batch_find_statement(struct client *client, const char *name);
 struct portal *batch_portal(struct client *client, const char *name); /* or NULL */
 struct portal *batch_find_portal(struct client *client, const char *name);
-/* An Execute for the batch's server. */
+/* An Execute for the batch's server; expects the answer of one that is in `out`. */
+struct expect *batch_expect_executed(struct client *client, struct prepared *prepared, bool write);
 struct expect *batch_execute(struct client *client, const char *portal, int32_t max_rows,
                              struct prepared *prepared, bool write);
 /* Runs a fan-out, when everything before it is answered. False: later. */

@@ -155,6 +155,18 @@ bool extended_describe(struct client *client, const struct incoming *message)
 
 /* ---- Execute ---- */
 
+struct expect *batch_expect_executed(struct client *client, struct prepared *prepared, bool write)
+{
+    struct extended *ext = client->extended;
+    struct expect *expect = server_expect(ext->server, EXPECT_EXECUTE);
+    expect->prepared = prepared_ref(prepared);
+    expect->list = &expect->prepared->statements;
+    expect->write = write;
+    ext->executed_write |= write;
+    ext->alone |= !prepared->plain;
+    return expect;
+}
+
 struct expect *batch_execute(struct client *client, const char *portal, int32_t max_rows,
                              struct prepared *prepared, bool write)
 {
@@ -163,13 +175,7 @@ struct expect *batch_execute(struct client *client, const char *portal, int32_t 
     wire_put_cstring(&ext->out, portal);
     wire_put32(&ext->out, max_rows);
     wire_end(&ext->out, begin);
-    struct expect *expect = server_expect(ext->server, EXPECT_EXECUTE);
-    expect->prepared = prepared_ref(prepared);
-    expect->list = &expect->prepared->statements;
-    expect->write = write;
-    ext->executed_write |= write;
-    ext->alone |= !prepared->plain;
-    return expect;
+    return batch_expect_executed(client, prepared, write);
 }
 
 /* Runs a fan-out: first everything before it has to be answered. */
@@ -385,10 +391,10 @@ bool extended_execute(struct client *client, const struct incoming *message)
         batch_malformed(client);
         return true;
     }
-    if (client->extended->ahead && !pipeline_takes_portal(client, name))
-        return pipeline_stall(client->extended);
-    struct cursor *cursor =
-        names_portal(&client->extended->names, name) ? NULL : cursor_find(client, name);
+    struct extended *ext = client->extended;
+    if (ext->ahead && !pipeline_takes_portal(client, name))
+        return pipeline_stall(ext);
+    struct cursor *cursor = names_portal(&ext->names, name) ? NULL : cursor_find(client, name);
     if (cursor)
         return go_on(client, cursor, max_rows);
     struct portal *portal = batch_find_portal(client, name);
@@ -398,7 +404,7 @@ bool extended_execute(struct client *client, const struct incoming *message)
     case PORTAL_FETCH:
         return execute_cursor(client, portal);
     case PORTAL_LOCAL:
-        client->extended->alone = true;
+        ext->alone = true;
         return own_execute(client, portal);
     case PORTAL_SCATTER:
         return execute_scatter(client, portal, max_rows);
@@ -413,7 +419,8 @@ bool extended_execute(struct client *client, const struct incoming *message)
     enum reach reached = batch_reach(client, portal->shard, NODE_CLASS_REPLICA);
     if (reached != REACH_READY)
         return reached == REACH_FAILED;
-    struct expect *expect = batch_execute(client, name, max_rows, portal->prepared, portal->write);
+    incoming_pass_on(&ext->out, message);
+    struct expect *expect = batch_expect_executed(client, portal->prepared, portal->write);
     if (portal->settings)
         expect_more(expect)->settings = portal->settings;
     portal->settings = NULL; /* a portal is executed whole, or again where it was suspended */

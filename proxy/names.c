@@ -143,6 +143,35 @@ static void drop_settings(struct portal *portal)
     portal->settings = NULL;
 }
 
+#define SPARES_MAX 64 /* as many portals as are open at one time, mostly */
+
+static struct portal *take_spare(struct prepared_table *table)
+{
+    struct portal *portal = table->spare_portals;
+    if (!portal)
+        return mem_alloc(sizeof *portal);
+    table->spare_portals = portal->next_spare;
+    table->nspare_portals--;
+    return portal;
+}
+
+static void give_spare(struct prepared_table *table, struct portal *portal)
+{
+    if (table->nspare_portals == SPARES_MAX) {
+        free(portal);
+        return;
+    }
+    portal->next_spare = table->spare_portals;
+    table->spare_portals = portal;
+    table->nspare_portals++;
+}
+
+void names_free_spares(struct prepared_table *table)
+{
+    while (table->nspare_portals)
+        free(take_spare(table));
+}
+
 static void free_portal(struct names *names, struct portal *portal)
 {
     names->memory -= portal_cost(portal);
@@ -154,7 +183,7 @@ static void free_portal(struct names *names, struct portal *portal)
     buffer_release(&portal->bind);
     name_free(portal->name);
     drop_settings(portal);
-    free(portal);
+    give_spare(names->table, portal);
 }
 
 void names_close(struct names *names, const char *name)
@@ -183,7 +212,7 @@ struct portal *names_open(struct names *names, const char *name, enum portal_kin
         buffer_release(&portal->bind);
         drop_settings(portal);
     } else {
-        portal = mem_alloc(sizeof *portal);
+        portal = take_spare(names->table); /* which owns nothing */
         portal->name = name_keep(name);
         if (*name)
             HASH_ADD_KEYPTR(hh, names->portals, portal->name, strlen(portal->name), portal);
@@ -192,7 +221,7 @@ struct portal *names_open(struct names *names, const char *name, enum portal_kin
     }
     portal->kind = kind;
     portal->prepared = prepared_ref(prepared);
-    portal->describe = portal->write = portal->done = portal->failed = false;
+    portal->describe = portal->write = portal->done = portal->rows = portal->failed = false;
     portal->shard = 0;
     portal->cursor = 0;
     names->memory += portal_cost(portal);

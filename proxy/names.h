@@ -39,7 +39,10 @@ struct portal {
     bool describe;                /* SCATTER: the client asked for the description */
     struct buffer bind;           /* SCATTER: body of the Bind message */
     struct guc_pending *settings; /* SERVER: what its calls of set_config() set; owned, or NULL */
-    UT_hash_handle hh;
+    union {
+        UT_hash_handle hh;
+        struct portal *next_spare; /* closed, and kept for the next one: see prepared_table */
+    };
 };
 
 /* A copy of a name; all empty ones are the same, so that nothing is allocated for them. */
@@ -76,5 +79,7 @@ static inline int names_count(const struct names *names)
 void names_close(struct names *names, const char *name);
 void names_close_all(struct names *names);
 void names_forget_statements(struct names *names);
+/* At the end of a worker. */
+void names_free_spares(struct prepared_table *table);
 
 #endif

@@ -7,6 +7,7 @@
 #include <xxhash.h>
 
 #include "proxy/listen.h"
+#include "proxy/names.h"
 #include "proxy/session.h"
 
 #define UNUSED_MAX 256 /* entries kept that nobody holds */
@@ -120,12 +121,6 @@ struct prepared *prepared_get_sql(struct prepared_table *table, const char *sql,
     return prepared_ref(prepared);
 }
 
-struct prepared *prepared_ref(struct prepared *prepared)
-{
-    prepared->references++;
-    return prepared;
-}
-
 static void free_entry(struct prepared_table *table, struct prepared *prepared)
 {
     struct prepared *uses = prepared->uses, *routed = prepared->routed;
@@ -144,10 +139,8 @@ static void drop_oldest(struct prepared_table *table)
     free_entry(table, oldest);
 }
 
-void prepared_unref(struct prepared_table *table, struct prepared *prepared)
+void prepared_unused(struct prepared_table *table, struct prepared *prepared)
 {
-    if (!prepared || --prepared->references > 0)
-        return;
     if (prepared->arena.total > UNUSED_SIZE_MAX) {
         free_entry(table, prepared);
         return;
@@ -167,4 +160,5 @@ void prepared_table_free(struct prepared_table *table)
 {
     while (!list_empty(&table->unused))
         drop_oldest(table);
+    names_free_spares(table);
 }

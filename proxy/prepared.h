@@ -20,6 +20,8 @@
 #include "pgshunt/statement.h"
 #include "proxy/list.h"
 
+struct portal;
+
 struct prepared_key {
     uint64_t low, high; /* XXH3 128 of types and text */
 };
@@ -58,6 +60,9 @@ struct prepared_table {
     struct prepared *entries;
     struct list_node unused; /* latest used first */
     int nunused;
+    /* Portals that were closed: nearly every request opens one, and the next takes its memory. */
+    struct portal *spare_portals;
+    int nspare_portals;
 };
 
 void prepared_table_init(struct prepared_table *table);
@@ -70,7 +75,19 @@ struct prepared *prepared_get(struct prepared_table *table, const char *sql, con
                               int ntypes);
 /* The same for SQL's PREPARE: `sql` is the query, `tail` what follows the name: "(types) AS sql". */
 struct prepared *prepared_get_sql(struct prepared_table *table, const char *sql, const char *tail);
-struct prepared *prepared_ref(struct prepared *prepared);
-void prepared_unref(struct prepared_table *table, struct prepared *prepared);
+/* Nobody holds it any more. */
+void prepared_unused(struct prepared_table *table, struct prepared *prepared);
+
+/* Here, for every answer awaited takes and gives some: that costs no call. */
+static inline struct prepared *prepared_ref(struct prepared *prepared)
+{
+    prepared->references++;
+    return prepared;
+}
+static inline void prepared_unref(struct prepared_table *table, struct prepared *prepared)
+{
+    if (prepared && --prepared->references <= 0)
+        prepared_unused(table, prepared);
+}
 
 #endif

@@ -194,6 +194,17 @@ static const struct statement *next_statement(struct expect *head)
     return head->list->items[head->done++];
 }
 
+/* Most tags begin with another letter: that costs no call. */
+static void note_ending(struct server *server, const char *tag)
+{
+    if (tag[0] != 'C' && tag[0] != 'P' && tag[0] != 'R')
+        return;
+    if (strcmp(tag, "COMMIT") == 0 || strcmp(tag, "PREPARE TRANSACTION") == 0)
+        server->committed = true;
+    else if (strcmp(tag, "ROLLBACK") == 0)
+        server->committed = false;
+}
+
 static enum verdict command_complete(struct walk *walk, const char *body, size_t len)
 {
     struct server *server = walk->server;
@@ -213,10 +224,7 @@ static enum verdict command_complete(struct walk *walk, const char *body, size_t
     }
     if (!swallow && walk->client) {
         const struct statement *statement = next_statement(head);
-        if (strcmp(body, "COMMIT") == 0 || strcmp(body, "PREPARE TRANSACTION") == 0)
-            server->committed = true;
-        else if (strcmp(body, "ROLLBACK") == 0)
-            server->committed = false;
+        note_ending(server, body);
         if (statement)
             statement_completed(walk->client, server, statement, body, head->write);
     }
@@ -572,6 +580,41 @@ static bool take_message(struct walk *walk, const char *at, uint32_t length)
     return verdict != LOST;
 }
 
+/*
+ * Most messages are those that most transactions are answered with, whole and awaited next, and go to the
+ * client as they are: they are taken at a glance. False: this one is to be looked at.
+ */
+static bool take_usual(struct walk *walk, char type, const char *end)
+{
+    struct server *server = walk->server;
+    struct client *client = walk->client;
+    struct expect *head = server_expected(server);
+    if (!head || head->swallow || head->more || walk->undecided || !client || client->scatter)
+        return false;
+    switch (type) {
+    case 'D':
+        return (head->kind == EXPECT_EXECUTE || head->kind == EXPECT_QUERY) &&
+               !buffer_length(&client->request.explain);
+    case '1':
+        if (head->kind != EXPECT_PARSE)
+            return false;
+        client->stats->server_parses++;
+        parsed(walk, head);
+        server_expect_pop(server);
+        break;
+    case '2':
+    case 'T':
+        if (head->kind != (type == '2' ? EXPECT_BIND : EXPECT_DESCRIBE))
+            return false;
+        server_expect_pop(server);
+        break;
+    default:
+        return false;
+    }
+    relay_local_answers(walk, end);
+    return true;
+}
+
 /* Walks over what has come. Returns bytes used; the rest is an incomplete message. -1: lost. */
 static ssize_t walk_bytes(struct walk *walk, const char *data, size_t len)
 {
@@ -585,6 +628,10 @@ static ssize_t walk_bytes(struct walk *walk, const char *data, size_t len)
         if (len - used < WIRE_HEADER)
             break;
         uint32_t length = wire_get32(at + 1);
+        if (length >= 4 && length < len - used && take_usual(walk, at[0], at + 1 + length)) {
+            used += 1 + (size_t)length;
+            continue;
+        }
         bool counted = by_count(walk, at[0], length);
         if (length < 4 || (!counted && length > CONTROL_MESSAGE_MAX)) {
             relay_lose(walk->server, "the server sent a message of an impossible length");

@@ -80,7 +80,7 @@ void server_expect_release(struct server *server, struct expect *expect)
         release_more(expect->more);
 }
 
-static void expects_grow(struct server *server)
+static COLD __attribute__((noinline)) void expects_grow(struct server *server)
 {
     int cap = server->expect_cap ? server->expect_cap * 2 : 8;
     struct expect *grown = mem_alloc(sizeof *grown * (size_t)cap);
@@ -103,7 +103,11 @@ struct expect *server_expect(struct server *server, enum expect_kind kind)
 
 void server_expect_pop(struct server *server)
 {
-    server_expect_release(server, server_expected(server));
+    struct expect *head = &server->expects[server->expect_head];
+    if (head->kind == EXPECT_PARSE || head->prepares || head->defines || head->older || head->more)
+        server_expect_release(server, head);
+    else /* most: no more than that is theirs */
+        prepared_unref(&server->worker->prepared, head->prepared);
     server->expect_head = (server->expect_head + 1) & (server->expect_cap - 1);
     server->expect_count--;
 }

@@ -198,8 +198,8 @@ static inline struct expect *server_last_expected(struct server *server)
     int last = (server->expect_head + server->expect_count - 1) & (server->expect_cap - 1);
     return server->expect_count ? &server->expects[last] : NULL;
 }
-void server_expect_pop(struct server *server);
 void server_expect_release(struct server *server, struct expect *expect); /* what it owns */
+void server_expect_pop(struct server *server);
 /* Drops everything awaited before the next SYNC (Postgres skips to it after an error); undoes what
  * the dropped entries had announced. */
 COLD void server_expect_skip(struct server *server);

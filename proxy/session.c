@@ -114,7 +114,7 @@ void session_drop_request(struct client *client)
     if (request->arena)
         worker_arena_give(client->worker, request->arena);
     buffer_release(&request->explain);
-    *request = (struct request){0};
+    mem_clear(request, sizeof *request);
 }
 
 void session_release_servers(struct client *client)
