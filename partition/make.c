@@ -27,6 +27,7 @@ struct dress {
     const char *columns; /* that rows are moved with: all but generated ones */
     bool quiet;          /* rows can be moved without triggers and foreign keys acting */
     bool noisy;          /* ... and there are some that would act */
+    bool identified;     /* the parent's replica identity is an index */
 };
 
 /*
@@ -53,7 +54,7 @@ static const char dress_sql[] =
     "  WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = ''),"
     " (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),"
     " EXISTS (SELECT FROM pg_constraint WHERE confrelid = c.oid) OR EXISTS (SELECT FROM pg_trigger"
-    "  WHERE tgrelid = c.oid AND NOT tgisinternal)"
+    "  WHERE tgrelid = c.oid AND NOT tgisinternal), c.relreplident = 'i'"
     " FROM pg_class AS c LEFT JOIN pg_class AS t ON t.oid = coalesce(to_regclass($2), CASE WHEN "
     "$2::text IS "
     "NULL THEN c.oid END)::oid LEFT JOIN pg_tablespace AS s ON s.oid = t.reltablespace WHERE c.oid "
@@ -75,6 +76,7 @@ static bool find_dress(struct shard_work *shard, const struct policy *policy,
             .columns = arena_strdup(arena, PQgetvalue(rows, 0, 5)),
             .quiet = PQgetvalue(rows, 0, 6)[0] == 't',
             .noisy = PQgetvalue(rows, 0, 7)[0] == 't',
+            .identified = PQgetvalue(rows, 0, 8)[0] == 't',
         };
     else if (rows)
         shard->error = (struct db_error){.text = "the template table is not there"};
@@ -176,6 +178,31 @@ static const char *move_text(struct arena *arena, const struct making *making, c
                         dress->quiet ? "SET LOCAL session_replication_role = DEFAULT; " : "");
 }
 
+static const char *literal(const struct making *making, const char *text)
+{
+    char *escaped = PQescapeLiteral(db_connection(making->shard->db), text, strlen(text));
+    const char *kept = arena_strdup(&making->shard->arena, escaped ? escaped : "NULL");
+    PQfreemem(escaped);
+    return kept;
+}
+
+/* An index as replica identity is not inherited; which index of the partition that is, is known once it is attached. */
+static const char *identity_text(const struct making *making, const char *name)
+{
+    struct arena *arena = &making->shard->arena;
+    if (!making->dress.identified)
+        return "";
+    const char *body = arena_printf(
+        arena,
+        "DECLARE found name; BEGIN SELECT x.relname INTO found FROM pg_index AS p JOIN pg_inherits "
+        "AS h ON h.inhparent = p.indexrelid JOIN pg_index AS c ON c.indexrelid = h.inhrelid JOIN "
+        "pg_class AS x ON x.oid = c.indexrelid WHERE p.indrelid = %s AND p.indisreplident AND "
+        "c.indrelid = %s::regclass; IF found IS NOT NULL THEN EXECUTE format('ALTER TABLE %%s "
+        "REPLICA IDENTITY USING INDEX %%I', %s::regclass, found); END IF; END",
+        making->parent->oid, literal(making, name), literal(making, name));
+    return arena_printf(arena, "; DO %s", literal(making, body));
+}
+
 static const char *create_text(struct arena *arena, const struct making *making, const char *name,
                                const char *from, const char *to)
 {
@@ -184,11 +211,11 @@ static const char *create_text(struct arena *arena, const struct making *making,
                                       work_quote(arena, name));
     return arena_printf(arena,
                         "%sCREATE %sTABLE %s (LIKE %s)%s; %s%s"
-                        "ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%s) TO (%s)",
+                        "ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%s) TO (%s)%s",
                         hold_text(arena, making), dress->kind, quoted, dress->like, dress->with,
                         put_name(arena, dress->behind, quoted),
                         move_text(arena, making, quoted, from, to), making->policy->quoted, quoted,
-                        from, to);
+                        from, to, identity_text(making, quoted));
 }
 
 /* As the policy's calendar has it; what is no whole step of it as the server has it. */
@@ -306,9 +333,10 @@ bool make_default(struct shard_work *shard, const struct policy *policy, struct 
     const char *quoted =
         arena_printf(arena, "%s.%s", work_quote(arena, policy->schema), work_quote(arena, name));
     const char *sql = arena_printf(
-        arena, "CREATE %sTABLE %s (LIKE %s)%s; %sALTER TABLE %s ATTACH PARTITION %s DEFAULT",
+        arena, "CREATE %sTABLE %s (LIKE %s)%s; %sALTER TABLE %s ATTACH PARTITION %s DEFAULT%s",
         making.dress.kind, quoted, making.dress.like, making.dress.with,
-        put_name(arena, making.dress.behind, quoted), policy->quoted, quoted);
+        put_name(arena, making.dress.behind, quoted), policy->quoted, quoted,
+        identity_text(&making, quoted));
     if (!attempt(shard, sql, making.dress.oids)) {
         tell_failure(&making, name);
         return false;

@@ -133,6 +133,10 @@ def test_a_table_keeps_all_that_belongs_to_it(cluster, proxy, run):
         assert node.value("SELECT nextval('kept_id_seq')", dbname="app") == 501
         assert node.value("SELECT nextval('kept_number_seq')", dbname="app") == 71
         child = names(node, "kept")[0]
+        assert node.sql("SELECT DISTINCT relreplident FROM pg_class JOIN pg_inherits ON inhrelid = oid WHERE inhparent = 'kept'::regclass",
+                        dbname="app") == [("i",)]
+        assert "(user_id, at)" in node.value("SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indisreplident AND indrelid = %s::regclass",
+                                             (child,), dbname="app")
         assert node.value("SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = %s", (child,), dbname="app") == "keeper"
     run("INSERT INTO kept (user_id, body) SELECT g, 'y' FROM generate_series(1, 50) g")
     assert run("SELECT count(*), sum(size) FROM kept") == [(50, 50)]
