@@ -7,6 +7,7 @@
 
 #include "partition/expire.h"
 #include "partition/make.h"
+#include "partition/schedule.h"
 #include "pgshunt/failpoint.h"
 
 /* Tables whose partitions are in memory at once. */
@@ -379,7 +380,10 @@ static bool begin(struct work *work, const struct partition_call *call, struct m
                   "pgshuntctl partition create, or adopt");
         return false;
     }
-    return call->fleet.dry_run || work_lock(work);
+    if (call->fleet.dry_run)
+        return true;
+    /* Another proxy may have made the run between our look at the schedule and our lock. */
+    return work_lock(work) && (!call->schedule || schedule_is_due(work, call->schedule));
 }
 
 static const char *outcome_name(const struct work *work)

@@ -60,7 +60,7 @@ static bool last_run(struct work *work, int64_t *began)
     return rows != NULL;
 }
 
-static bool is_due(struct work *work, const struct cron *cron)
+bool schedule_is_due(struct work *work, const struct cron *cron)
 {
     struct policy *policies;
     int count;
@@ -73,7 +73,7 @@ static bool is_due(struct work *work, const struct cron *cron)
 bool partition_is_due(const struct partition_call *call, const struct cron *cron)
 {
     struct work work;
-    bool due = work_begin(&work, call) && is_due(&work, cron);
+    bool due = work_begin(&work, call) && schedule_is_due(&work, cron);
     work_end(&work);
     return due;
 }

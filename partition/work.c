@@ -271,8 +271,8 @@ bool work_lock(struct work *work)
         return work_fails(work, -1, NULL, "cannot lock", &work->error);
     bool locked = PQgetvalue(rows, 0, 0)[0] == 't';
     PQclear(rows);
-    if (locked)
-        return true;
+    if (locked || work->call->schedule)
+        return locked;
     rows = db_query(work->catalog, WORK_QUERY_MS, &work->error, locker_sql, 0);
     work_tell(work, FLEET_FAILED, -1, NULL,
               WORK_TEXT(&work->arena, "another command is at work on partitions: %s",

@@ -79,7 +79,7 @@ struct db *work_open(struct work *work, unsigned shard, struct db_error *error);
 void work_on_shards(struct work *work, void (*task)(struct shard_work *shard), void *arg);
 enum place work_place(const struct work *work, const char *schema, const char *table,
                       unsigned shard);
-/* One run at a time for a database; false: told who is at it. It ends with the session. */
+/* One run at a time for a database; false: told who is at it, but to a scheduled run. It ends with the session. */
 MUST_CHECK bool work_lock(struct work *work);
 /* "name", with its quotes doubled. */
 const char *work_quote(struct arena *arena, const char *name);

@@ -135,10 +135,12 @@ static void tend(struct partition_keeper *keeper, const struct config *config, c
     if (due) {
         telling.run = true;
         call.timeout = config->partition_timeout;
+        call.schedule = &cron;
         if (partition_maintain(&call) == FLEET_OUTCOME_DONE)
             kept->said[0] = '\0';
         telling.run = false;
         call.timeout = 0;
+        call.schedule = NULL;
     }
     bool stale = !kept->looked_at || db_clock_ms() - kept->looked_at > LOOK_AGAIN_MS;
     if (!keeper->stop && !telling.failed && (due || stale))

@@ -38,7 +38,10 @@ struct partition_call {
         *now; /* as if it were that time (UTC): "2026-03-01 12:00"; NULL: the catalog's clock */
     int lock_timeout; /* ms a statement of ours may wait for a lock; 0: 200 */
     int tries;        /* ... and so often; 0: 10 */
-    int64_t timeout;  /* ms that all of it may take: what is left then is told; 0: no limit */
+    const struct cron
+        *schedule;   /* not NULL: a run that is not due by the time it may begin is none,
+                                    and so is one while another is at work: neither is told */
+    int64_t timeout; /* ms that all of it may take: what is left then is told; 0: no limit */
 };
 
 /*

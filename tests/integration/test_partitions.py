@@ -533,6 +533,28 @@ def test_one_proxy_of_several_maintains_when_it_is_due(cluster, proxy, run):
         partition(proxy, "drop-policy", table)
 
 
+def test_a_proxy_that_comes_second_says_nothing_and_takes_its_turn(cluster, proxy, run):
+    run("CREATE TABLE turns (at timestamptz NOT NULL)")
+    partition(proxy, "create", "turns", "--by", "at", "--every", "1month", "--ahead", "3", "--now", "2026-01-10")
+    node = cluster.primaries[0]
+    node.sql("DELETE FROM pgshunt.partition_run", dbname="app")
+    before = names(node, "turns")
+    first = node.connect(dbname="app")
+    first.cursor().execute("SELECT pg_advisory_lock(77419365, hashtext('app'))")
+    options = {"partition": {"schedule": "* * * * *", "interval": "200ms", "user": "postgres"}}
+    with Proxy(cluster, keyspaces=KEYSPACES, reference=REFERENCE, options=options) as second:
+        second.wait_nodes()
+
+        def looked():
+            with urllib.request.urlopen(f"http://{second.host}:{second.http_port}/metrics", timeout=10) as answer:
+                return 'pgshunt_partition_ahead{database="app",table="public.turns"}' in answer.read().decode()
+        wait_until(looked, 60)  # it does so behind the run that it has given up
+        assert names(node, "turns") == before and "another command is at work" not in second.log()
+        first.close()
+        wait_until(lambda: len(names(node, "turns")) > len(before), 60)
+    partition(proxy, "drop-policy", "turns")
+
+
 # ---- beside a working application ----
 
 def test_writers_and_readers_notice_nothing(cluster, proxy, run):
