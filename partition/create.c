@@ -135,13 +135,38 @@ bool creating_control(struct creating *creating)
     return true;
 }
 
+static bool check_template(struct shard_work *shard, struct creating *creating)
+{
+    const struct policy *policy = &creating->policy;
+    struct arena *arena = &shard->arena;
+    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error,
+                              "SELECT to_regclass($1) IS NOT NULL", 1, policy->template);
+    bool has = rows && PQgetvalue(rows, 0, 0)[0] == 't';
+    if (!rows)
+        work_fails(shard->work, (int)shard->shard, policy->shown, "cannot look for its template",
+                   &shard->error);
+    else if (!has)
+        work_tell(shard->work, FLEET_PROBLEM, (int)shard->shard, policy->shown,
+                  arena_printf(arena, "the template table %s is not there", policy->template),
+                  arena_printf(arena,
+                               "CREATE TABLE %s (LIKE %s) on every shard, with what "
+                               "partitions are to have",
+                               policy->template, policy->quoted));
+    PQclear(rows);
+    return has;
+}
+
 static void check_task(struct shard_work *shard)
 {
     struct creating *creating = shard->task;
-    if (creating->parents[shard->shard].kind == PARENT_PLAIN &&
-        work_place(shard->work, creating->policy.schema, creating->policy.table, shard->shard) !=
-            PLACE_NONE &&
-        !shape_check(shard, &creating->policy, &creating->parents[shard->shard]))
+    const struct parent *parent = &creating->parents[shard->shard];
+    if (parent->kind == PARENT_MISSING ||
+        work_place(shard->work, creating->policy.schema, creating->policy.table, shard->shard) ==
+            PLACE_NONE)
+        return;
+    if (creating->policy.template && !check_template(shard, creating))
+        creating->clear = false;
+    if (parent->kind == PARENT_PLAIN && !shape_check(shard, &creating->policy, parent))
         creating->clear = false;
 }
 
@@ -247,6 +272,8 @@ bool creating_begin(struct creating *creating, const struct partition_call *call
     if ((!call->fleet.dry_run && !policy_prepare(work)) || !policy_read(work, &policies, &count))
         return work_fails(work, -1, NULL, "cannot read the policies", &work->error);
     policy_name(work, call->table, &creating->policy);
+    if (!call->fleet.dry_run && !policy_may_write(work, creating->policy.shown))
+        return false;
     if (wants_policy && count)
         creating->policy = policies[0];
     if (wants_policy == (count > 0))

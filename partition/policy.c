@@ -64,6 +64,25 @@ bool policy_prepare(struct work *work)
                    db_run(work->catalog, WORK_QUERY_MS, &work->error, make_sql, 0));
 }
 
+static const char may_write_sql[] =
+    "SELECT bool_and(has_table_privilege(t, p)), format('%s may not record policies', "
+    "quote_ident(current_user)), format('GRANT SELECT, INSERT, UPDATE, DELETE ON "
+    "pgshunt.partition_policy, pgshunt.partition_run TO %I', current_user) FROM "
+    "unnest('{pgshunt.partition_policy,pgshunt.partition_run}'::text[]) AS t, "
+    "unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) AS p";
+
+bool policy_may_write(struct work *work, const char *shown)
+{
+    PGresult *rows = db_query(work->catalog, WORK_QUERY_MS, &work->error, may_write_sql, 0);
+    bool may = rows && PQgetvalue(rows, 0, 0)[0] == 't';
+    if (rows && !may)
+        work_tell(work, FLEET_PROBLEM, -1, shown, PQgetvalue(rows, 0, 1), PQgetvalue(rows, 0, 2));
+    else if (!rows)
+        work_fails(work, -1, shown, "cannot read the rights on policies", &work->error);
+    PQclear(rows);
+    return may;
+}
+
 /* ---- names ---- */
 
 /* One part of a name: quoted, or as it is up to a point. */

@@ -32,6 +32,8 @@ struct policy {
 
 /* Makes the tables where they are missing. False: work->error. */
 MUST_CHECK bool policy_prepare(struct work *work);
+/* Whether we have the rights for policy_write(). False: told. */
+bool policy_may_write(struct work *work, const char *shown);
 /* All of the database, or the one of work->call->table; in the arena, by name. False: work->error. */
 MUST_CHECK bool policy_read(struct work *work, struct policy **policies, int *count);
 /*

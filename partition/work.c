@@ -33,12 +33,20 @@ void work_tell(struct work *work, enum fleet_event_kind kind, int shard, const c
     pthread_mutex_unlock(&work->telling);
 }
 
+#define RIGHT_MEND                                                                                 \
+    "call this as the table's owner or a member of that role (--user; in the daemon "              \
+    "partition.user), "                                                                            \
+    "or GRANT the right"
+
 bool work_fails(struct work *work, int shard, const char *object, const char *what,
                 const struct db_error *error)
 {
     char text[sizeof error->text + 200];
     snprintf(text, sizeof text, "%s: %s", what, error->text);
-    work_tell(work, FLEET_FAILED, shard, object, text, error->hint[0] ? error->hint : NULL);
+    const char *mend = error->hint[0]                          ? error->hint
+                       : strcmp(error->sqlstate, "42501") == 0 ? RIGHT_MEND
+                                                               : NULL;
+    work_tell(work, FLEET_FAILED, shard, object, text, mend);
     return false;
 }
 
