@@ -15,10 +15,31 @@
 
 /* ---- columns ---- */
 
-/* Types that users made have other numbers on each shard. */
+/* Types that users made have other numbers on each shard, and so have what regclass and its like are numbers of. A
+ * record says the numbers of its columns' types, and is nothing that can be sent. */
 static bool travels_as_text(uint32_t type)
 {
-    return type >= OID_FIRST_USER || type == OID_ACLITEM || type == OID_UNKNOWN;
+    static const uint32_t numbers[] = {
+        OID_ACLITEM,
+        OID_UNKNOWN,
+        24 /* regproc */,
+        2202 /* regprocedure */,
+        2203 /* regoper */,
+        2204 /* regoperator */,
+        2205 /* regclass */,
+        2206 /* regtype */,
+        2249 /* record */,
+        2287 /* record[] */,
+        3734 /* regconfig */,
+        3769 /* regdictionary */,
+        4089 /* regnamespace */,
+        4096 /* regrole */,
+        4191 /* regcollation */,
+    };
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        if (type == numbers[i])
+            return true;
+    return type >= OID_FIRST_USER;
 }
 
 /* A VALUES list would take them for text. */

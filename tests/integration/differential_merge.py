@@ -46,6 +46,12 @@ MERGE INTO users u USING (VALUES ('1'), ('2')) v (id) ON u.id = v.id WHEN MATCHE
 MERGE INTO users u USING (VALUES (1, 2), (2, 3)) v ("a ""b", x) ON u.id = "a ""b" WHEN MATCHED THEN UPDATE SET num = x WHEN NOT MATCHED THEN INSERT (id, name) VALUES ("a ""b", 'q')
 MERGE INTO users u USING (SELECT id, id, qty AS q FROM orders) o ON u.id = o.q WHEN MATCHED AND u.id < 0 THEN DELETE
 MERGE INTO users u USING (SELECT id, amount, placed, item, discount, ARRAY[qty, 1] AS l, '{"a": 1}'::jsonb AS j, interval '1 day' AS i FROM orders) o ON u.id = o.id WHEN MATCHED THEN UPDATE SET balance = amount, seen = placed, name = coalesce(item, 'none'), score = discount, tags = l::text[], prefs = j, span = i
+MERGE INTO users u USING orders o ON u.id = o.id WHEN MATCHED THEN UPDATE SET name = o::text
+MERGE INTO users u USING orders o ON o.qty > 1 AND (u.num > 0 AND u.id = o.id) WHEN MATCHED THEN UPDATE SET num = o.qty
+MERGE INTO public.users USING (VALUES (1), (2), (3)) v (id) ON public.users.id = v.id WHEN MATCHED THEN DELETE
+MERGE INTO users u USING (SELECT 1 AS id UNION ALL SELECT 2) v ON u.id = v.id WHEN MATCHED THEN UPDATE SET name = 'q'
+MERGE INTO users u USING (SELECT generate_series(1, 50) AS id) v ON u.id = v.id WHEN NOT MATCHED THEN INSERT (id, name) VALUES (v.id, 'q')
+MERGE INTO users u USING (VALUES (901), (902), (903)) v (id) ON u.id = v.id WHEN NOT MATCHED THEN INSERT (id) VALUES (v.id)
 """.strip().splitlines()
 
 REFUSED = """
@@ -65,4 +71,7 @@ MERGE INTO users u USING (VALUES (1.0), (2.5)) v (id) ON u.id = v.id WHEN MATCHE
 MERGE INTO orders o USING users u ON u.num = o.user_id AND o.qty = 3 WHEN MATCHED THEN DELETE
 MERGE INTO tenants t USING (SELECT item::char(6) AS s FROM orders) x ON t.slug = x.s WHEN MATCHED THEN DELETE
 MERGE INTO users u USING (orders o JOIN items i ON i.order_id = o.id) ON u.id = o.id WHEN MATCHED THEN UPDATE SET num = 1
+MERGE INTO users u USING (SELECT id, 'users'::regclass AS r FROM orders) o ON u.id = o.id WHEN MATCHED THEN UPDATE SET name = o.r::text
+MERGE INTO users u USING (SELECT id, row(qty, item) AS r FROM orders) o ON u.id = o.id WHEN MATCHED THEN UPDATE SET name = o.r::text
+MERGE INTO users u USING (VALUES (1::smallint, 2), (2::smallint, 3)) v (id, x) ON v.id = u.id AND u.id = v.x WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT (id, name) VALUES (x + 1000, 'x')
 """.strip().splitlines()

@@ -448,6 +448,8 @@ UPDATE users SET small = 100000 WHERE id IN (SELECT id FROM orders)
 UPDATE users SET nothing = 1 WHERE id IN (SELECT id FROM orders)
 UPDATE users SET num = num / (SELECT 0 * count(*) FROM orders)
 UPDATE users SET num = 1 WHERE id IN (SELECT id FROM orders WHERE qty > 100)
+INSERT INTO empties (id, t) SELECT id + 1000, 'users'::regclass FROM orders
+INSERT INTO empties (id, t) SELECT id + 1000, CASE WHEN qty > 2 THEN 'orders'::regclass END FROM orders WHERE qty < 4 ORDER BY id LIMIT 9
 MERGE INTO users u USING orders o ON o.user_id = u.id AND o.id < 5 WHEN MATCHED THEN UPDATE SET num = 1
 MERGE INTO orders o USING users u ON u.id = o.user_id WHEN MATCHED AND u.active THEN DELETE WHEN MATCHED AND o.qty > 2 THEN UPDATE SET item = coalesce(u.name, $$x$$) || o.id
 MERGE INTO empties e USING users u ON u.id = e.id WHEN NOT MATCHED AND u.num > 9 THEN INSERT (v, id) VALUES (u.num, u.id) WHEN NOT MATCHED THEN INSERT (id, t) VALUES (u.id, u.name)

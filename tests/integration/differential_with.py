@@ -47,6 +47,9 @@ WITH a AS (DELETE FROM staff WHERE pay > 3 RETURNING firm, nr), b AS (DELETE FRO
 WITH gone AS (DELETE FROM orders WHERE user_id = 5 RETURNING *) SELECT count(*) FROM users
 WITH a AS (DELETE FROM orders RETURNING *), b AS (DELETE FROM items RETURNING *) SELECT count(*) FROM a
 WITH gone AS (DELETE FROM orders RETURNING *) UPDATE users SET num = 1 FROM gone WHERE gone.user_id = users.id
+WITH gone AS (DELETE FROM orders WHERE user_id IN (5, 6) RETURNING id, user_id) SELECT count(*) FROM users u WHERE NOT EXISTS (SELECT FROM gone WHERE user_id = u.id)
+WITH gone AS (DELETE FROM orders WHERE user_id IN (5, 6) RETURNING id, user_id) UPDATE users u SET num = 5 WHERE NOT EXISTS (SELECT FROM gone WHERE user_id = u.id)
+WITH gone AS (DELETE FROM orders AS oo WHERE user_id = 5 RETURNING oo.id, oo.user_id) SELECT count(*), (SELECT count(*) FROM countries) AS c FROM gone
 """.strip().splitlines()
 
 REFUSED = """
