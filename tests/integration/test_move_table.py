@@ -9,7 +9,7 @@ import pytest
 
 from harness import Cluster, Proxy
 from harness.proxy import binary
-from reshard_support import bucket
+from reshard_support import bucket, forget_everything
 from test_reshard import STEPS, Load, Runner, left_over, needs_failpoints, owners, patient, rows_of, state, wait_state
 
 pytestmark = pytest.mark.slow
@@ -24,11 +24,17 @@ INTO = ("--tables", "users,orders", "--into", "users", "--by", "users.id,user_id
 OUT = ("--tables", "users,orders", "--out")
 
 
-@pytest.fixture
-def cluster():
+@pytest.fixture(scope="module")
+def running():
     with Cluster(shards=3, replicas=0) as cluster:
-        cluster.primaries[0].sql(TABLES)
         yield cluster
+
+
+@pytest.fixture
+def cluster(running):
+    forget_everything(*running.primaries)
+    running.primaries[0].sql(TABLES)
+    return running
 
 
 def proxy_of(cluster):

@@ -12,7 +12,7 @@ import pytest
 
 from harness import Cluster, Proxy, wait_until
 from harness.proxy import binary
-from reshard_support import bucket
+from reshard_support import bucket, forget_everything
 
 pytestmark = pytest.mark.slow
 
@@ -163,12 +163,18 @@ class Runner:
         self.process.communicate(timeout=20)
 
 
-@pytest.fixture
-def cluster():
+@pytest.fixture(scope="module")
+def running():
     with Cluster(shards=3, replicas=0) as cluster:
-        for node in cluster.primaries:
-            node.sql(TABLES)
         yield cluster
+
+
+@pytest.fixture
+def cluster(running):
+    forget_everything(*running.primaries)
+    for node in running.primaries:
+        node.sql(TABLES)
+    return running
 
 
 def proxy_of(cluster):

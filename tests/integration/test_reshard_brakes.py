@@ -6,7 +6,7 @@ import pytest
 
 from harness import Cluster
 from harness.process import wait_until
-from reshard_support import config, ctl, in_ranges, record_job, start_ctl
+from reshard_support import config, ctl, forget_everything, in_ranges, record_job, start_ctl
 
 pytestmark = pytest.mark.slow
 
@@ -16,12 +16,18 @@ MOVES = [("users", *TO_S1, "s0", "s1")]
 KEEP = 96  # MB: six segments
 
 
-@pytest.fixture
-def cluster():
+@pytest.fixture(scope="module")
+def running():
     with Cluster(shards=2, replicas=0, settings={"max_slot_wal_keep_size": f"{KEEP}MB", "wal_keep_size": "0", "max_wal_size": "64MB", "min_wal_size": "32MB"}) as running:
-        for node in running.primaries:
-            node.sql("CREATE TABLE users (id bigint PRIMARY KEY, body text)")
         yield running
+
+
+@pytest.fixture
+def cluster(running):
+    forget_everything(*running.primaries)
+    for node in running.primaries:
+        node.sql("CREATE TABLE users (id bigint PRIMARY KEY, body text)")
+    return running
 
 
 class Run:
@@ -79,13 +85,14 @@ def test_slows_down(cluster, tmp_path):
     run = Run(path, "--until-caught-up", "--jobs", "1", "--rate", "300kB/s", "--max-load", "200%")
     wait_until(lambda: target.value("SELECT to_regclass('pgshunt.chunk') IS NOT NULL AND EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'COPY%')"),
                60, "the copy to begin")
-    for setting in ("fsync = on", "commit_siblings = 0", "commit_delay = 100000"):
-        source.sql(f"ALTER SYSTEM SET {setting}")
-    source.sql("SELECT pg_reload_conf()")
-    run.wait("copying slows down: a small transaction takes")
-    for setting in ("fsync", "commit_siblings", "commit_delay"):
-        source.sql(f"ALTER SYSTEM RESET {setting}")
-    source.sql("SELECT pg_reload_conf()")
+    try:
+        for setting in ("fsync = on", "commit_siblings = 0", "commit_delay = 100000"):
+            source.sql(f"ALTER SYSTEM SET {setting}")
+        source.sql("SELECT pg_reload_conf()")
+        run.wait("copying slows down: a small transaction takes")
+    finally:
+        source.sql("ALTER SYSTEM RESET ALL")
+        source.sql("SELECT pg_reload_conf()")
     run.end()
     same(source, target)
 

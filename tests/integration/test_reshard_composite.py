@@ -8,7 +8,7 @@ import psycopg2
 import pytest
 
 from harness import Cluster, Proxy, wait_until
-from reshard_support import xxh64
+from reshard_support import forget_everything, xxh64
 from test_reshard import Runner, ctl, left_over, wait_state
 
 pytestmark = pytest.mark.slow
@@ -172,12 +172,18 @@ class Load:
         wait_until(lambda: sum(writer.done for writer in self.writers) >= target, timeout, f"{count} more writes")
 
 
-@pytest.fixture
-def cluster():
+@pytest.fixture(scope="module")
+def running():
     with Cluster(shards=3, replicas=0) as cluster:
-        for node in cluster.primaries:
-            node.sql(TABLES)
         yield cluster
+
+
+@pytest.fixture
+def cluster(running):
+    forget_everything(*running.primaries)
+    for node in running.primaries:
+        node.sql(TABLES)
+    return running
 
 
 @pytest.fixture

@@ -5,13 +5,21 @@ import pytest
 
 from harness import wait_until
 from reshard_kills import Scene, make_cluster, needs_failpoints, wait_stopped
+from reshard_support import forget_everything
 
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module")
+def cluster():
+    with make_cluster() as cluster:
+        yield cluster
+
+
 @pytest.fixture
-def scene():
-    with make_cluster() as cluster, Scene(cluster) as scene:
+def scene(cluster):
+    forget_everything(*cluster.primaries)
+    with Scene(cluster) as scene:
         yield scene
 
 

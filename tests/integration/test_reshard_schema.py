@@ -6,7 +6,7 @@ import pytest
 
 from harness import Cluster
 from harness.process import wait_until
-from reshard_support import config, ctl, in_ranges, start_ctl
+from reshard_support import config, ctl, forget_everything, in_ranges, start_ctl
 
 SPACE = {"name": "users", "type": "bigint", "tables": [{"name": "users", "key": "id"}, {"name": "app.orders", "key": "user_id"}]}
 
@@ -34,10 +34,16 @@ INSERT INTO app.orders SELECT g, 1 + g % 2000, g % 100, g FROM generate_series(1
 """
 
 
+@pytest.fixture(scope="module")
+def running():
+    with Cluster(shards=2, replicas=0) as cluster:
+        yield cluster
+
+
 @pytest.fixture
-def cluster():
-    with Cluster(shards=2, replicas=0) as running:
-        yield running
+def cluster(running):
+    forget_everything(*running.primaries)
+    return running
 
 
 def relations(node):

@@ -471,9 +471,14 @@ def test_busy(nodes, path):
         cursor.execute("BEGIN; LOCK TABLE users")
         source.sql("INSERT INTO users SELECT g, 0 FROM generate_series(1, 50000) g")
         source.sql("UPDATE users SET n = 1")
-        time.sleep(5)
-        state = stream.state()
-        assert state["running"] and state["lag_bytes"] > 0 and state["lag_seconds"] > 2
+        began = time.monotonic()
+
+        def waits():
+            state = stream.state()
+            assert state["running"], state["error"]
+            return state["lag_bytes"] > 0 and state["lag_seconds"] > 2 and time.monotonic() - began > 5
+
+        wait_until(waits, 60, "the lag to be told, for longer than the source would wait for somebody silent")
         cursor.execute("COMMIT")
         stream.follow(source)
         assert len(same(nodes, "SELECT id, n FROM users")) > 20000
