@@ -126,7 +126,7 @@ check-patroni: deps-patroni all ## a switchover and the death of a primary under
 check-versions: deps all ## run the core against Postgres 13 to 18 (installs the servers into build/versions)
 	$(Q)$(PYTHON) tests/run versions
 
-check-reshard: deps ## kill everything that takes part in a resharding, at every step of it (half an hour)
+check-reshard: deps ## kill everything that takes part in a resharding, at every step of it (an hour, more on a busy machine)
 	$(Q)$(PYTHON) tests/run reshard
 
 bench: deps-bench all ## measure pgshunt against direct, a bare relay and PgBouncer: a table and a JSON file
