@@ -12,6 +12,8 @@ const char cmd_partition_help[] =
     "                   yet), records its policy, and makes its partitions, on every shard\n"
     "adopt TABLE        takes over a table that has partitions, made by hand, by pg_partman or by\n"
     "                   Citus' functions, whatever they are called\n"
+    "convert TABLE      makes a table with rows a partitioned one while it is used: rows are\n"
+    "                   copied, changes follow, names are exchanged. May be killed, and run again\n"
     "maintain [TABLE]   makes what is missing, then sees to what has expired: each partition by\n"
     "                   itself, so that what fails keeps nothing else from being done. May be\n"
     "                   killed, and run again\n"
@@ -42,6 +44,13 @@ const char cmd_partition_help[] =
     "      --template TABLE       partitions are made like this table: unlogged, indexes of their\n"
     "                             own, storage parameters\n"
     "      --name-format _p%Y%m%d behind the table's name; %Y %m %d %H %M %G %V %q %i\n"
+    "Converting:\n"
+    "      --extend-key           the primary key gets the column\n"
+    "      --rate 50MB/s          no more is copied on each shard\n"
+    "      --max-lag 10s          copying waits while a replica is further behind\n"
+    "      --max-pause 100ms      statements wait no longer than this and --lock-timeout\n"
+    "      --cancel               everything as it was\n"
+    "      --finish               drops the old table, which is kept until then\n"
     "How:\n"
     "      --before DATE          expire: values before it\n"
     "      --lock-timeout 200ms   no longer is waited for a lock at once: others queue behind it\n"
@@ -57,6 +66,7 @@ const char cmd_partition_help[] =
     "Examples:\n"
     "  pgshuntctl partition create events --by created_at --every 1month --keep 12months\n"
     "  pgshuntctl partition create logs --by at --every 1day --keep 30days --on-expiry drop\n"
+    "  pgshuntctl partition convert orders --by created_at --every 1month --rate 20MB/s\n"
     "  pgshuntctl partition adopt audit --keep 24months --dry-run\n"
     "  pgshuntctl partition maintain\n"
     "  pgshuntctl partition check --json\n"
@@ -85,6 +95,12 @@ enum {
     NOW,
     DATABASE,
     USER,
+    EXTEND_KEY,
+    RATE,
+    MAX_LAG,
+    MAX_PAUSE,
+    CANCEL,
+    FINISH,
 };
 
 static const struct option options[] = {
@@ -110,6 +126,12 @@ static const struct option options[] = {
     {"now", required_argument, NULL, NOW},
     {"database", required_argument, NULL, DATABASE},
     {"user", required_argument, NULL, USER},
+    {"extend-key", no_argument, NULL, EXTEND_KEY},
+    {"rate", required_argument, NULL, RATE},
+    {"max-lag", required_argument, NULL, MAX_LAG},
+    {"max-pause", required_argument, NULL, MAX_PAUSE},
+    {"cancel", no_argument, NULL, CANCEL},
+    {"finish", no_argument, NULL, FINISH},
     {NULL, 0, NULL, 0},
 };
 
@@ -118,6 +140,7 @@ struct call {
     struct ctl *ctl;
     struct partition_call partition;
     struct partition_wish wish;
+    struct partition_conversion conversion;
     struct fleet_shown shown;
     const char *database, *before;
     bool timeline, force;
@@ -129,6 +152,17 @@ struct call {
 static enum fleet_outcome do_create(struct call *call)
 {
     return partition_create(&call->partition, &call->wish);
+}
+
+#define BIT(option) (1u << (option))
+
+static enum fleet_outcome do_convert(struct call *call)
+{
+    if (call->given & BIT(CANCEL))
+        return partition_convert_cancel(&call->partition);
+    if (call->given & BIT(FINISH))
+        return partition_convert_finish(&call->partition);
+    return partition_convert(&call->partition, &call->wish, &call->conversion);
 }
 
 static enum fleet_outcome do_adopt(struct call *call)
@@ -166,12 +200,13 @@ static enum fleet_outcome do_undo(struct call *call)
     return partition_undo(&call->partition, call->force);
 }
 
-#define BIT(option) (1u << (option))
 #define ALWAYS (BIT(DATABASE) | BIT(USER) | BIT(NOW))
 #define POLICY                                                                                     \
     (BIT(EVERY) | BIT(AHEAD) | BIT(KEEP) | BIT(ON_EXPIRY) | BIT(FORMAT) | BIT(KEEP_TABLE) |        \
      BIT(TIMEZONE) | BIT(DEFAULT) | BIT(TEMPLATE) | BIT(NAME_FORMAT))
 #define HOW (BIT(LOCK_TIMEOUT) | BIT(TRIES) | BIT(TIMEOUT))
+#define CONVERT                                                                                    \
+    (BIT(EXTEND_KEY) | BIT(RATE) | BIT(MAX_LAG) | BIT(MAX_PAUSE) | BIT(CANCEL) | BIT(FINISH))
 
 static const struct verb {
     const char *name;
@@ -185,6 +220,9 @@ static const struct verb {
      "Nothing was changed: see above."},
     {"adopt", do_adopt, TABLE, POLICY | HOW | BIT(KEY), true, "Done.",
      "Nothing was changed: see above."},
+    {"convert", do_convert, TABLE,
+     POLICY | BIT(LOCK_TIMEOUT) | BIT(TRIES) | CONVERT | BIT(BY) | BIT(KEY) | BIT(START), true,
+     "Done.", "Nothing was changed: see above."},
     {"alter", do_alter, TABLE, POLICY | HOW, true, "Done.", "Nothing was changed: see above."},
     {"maintain", do_maintain, MAY_TABLE, HOW, true, "Everything is as it should be.",
      "Done, but for what is told above."},
@@ -228,6 +266,22 @@ static int take_how(struct ctl *ctl, int option, struct call *call)
                : ctl_usage(ctl, "--lock-timeout takes a time like 200ms, not \"%s\"", optarg);
 }
 
+static int take_conversion(struct ctl *ctl, int option, struct call *call)
+{
+    struct partition_conversion *how = &call->conversion;
+    int64_t time = option == MAX_LAG || option == MAX_PAUSE ? ctl_duration(optarg) : 0;
+    how->extend_key |= option == EXTEND_KEY;
+    if (option == RATE && (how->rate = ctl_size(optarg)) <= 0)
+        return ctl_usage(ctl, "--rate takes a size a second like 50MB/s, not \"%s\"", optarg);
+    if (option == MAX_LAG && (how->max_lag_ms = time) <= 0)
+        return ctl_usage(ctl, "--max-lag takes a time like 10s, not \"%s\"", optarg);
+    if (option == MAX_PAUSE && (time < 1 || time > 3600000))
+        return ctl_usage(ctl, "--max-pause takes a time like 100ms, not \"%s\"", optarg);
+    if (option == MAX_PAUSE)
+        how->max_pause_ms = (int)time;
+    return -1;
+}
+
 static int take(struct ctl *ctl, int option, struct call *call)
 {
     struct partition_wish *wish = &call->wish;
@@ -252,6 +306,8 @@ static int take(struct ctl *ctl, int option, struct call *call)
     call->given |= BIT(option);
     if (option == LOCK_TIMEOUT || option == TRIES || option == TIMEOUT)
         return take_how(ctl, option, call);
+    if (BIT(option) & CONVERT)
+        return take_conversion(ctl, option, call);
     if (option == TIMELINE)
         call->timeline = true;
     else if (option == FORCE)
@@ -273,6 +329,11 @@ static int check_call(struct ctl *ctl, const struct verb *verb, struct call *cal
         return ctl_usage(ctl, "partition %s changes nothing, so there is no --dry-run", verb->name);
     if ((verb->options & BIT(BEFORE)) && !call->before)
         return ctl_usage(ctl, "partition expire takes --before DATE");
+    unsigned ends = call->given & (BIT(CANCEL) | BIT(FINISH));
+    if (ends && call->given & ~(ends | ALWAYS | HOW))
+        return ctl_usage(ctl, "--cancel and --finish take no options of a policy");
+    if (ends == (BIT(CANCEL) | BIT(FINISH)))
+        return ctl_usage(ctl, "--cancel and --finish are two different things");
     return -1;
 }
 
@@ -287,8 +348,9 @@ static int parse(struct ctl *ctl, int argc, char **argv, struct call *call,
         return status;
     int left = argc - optind;
     if (left < 1)
-        return ctl_usage(ctl, "partition takes a verb: create, adopt, maintain, list, show, check, "
-                              "alter, expire, drop-policy, undo");
+        return ctl_usage(ctl,
+                         "partition takes a verb: create, adopt, convert, maintain, list, show, "
+                         "check, alter, expire, drop-policy, undo");
     *verb = find_verb(argv[optind]);
     if (!*verb)
         return ctl_usage(ctl, "there is no \"partition %s\"", argv[optind]);

@@ -134,10 +134,10 @@ static bool take_common(struct ctl *ctl, int option, int *status)
 int ctl_option(struct ctl *ctl, int argc, char **argv, const char *letters,
                const struct option *options, int *status)
 {
-    struct option all[32];
+    struct option all[64];
     char short_options[64];
     int count = 0, option;
-    for (; options && options[count].name && count < 24; count++)
+    for (; options && options[count].name && count < 48; count++)
         all[count] = options[count];
     memcpy(&all[count], common, sizeof common);
     snprintf(short_options, sizeof short_options, "%sc:hV", letters);

@@ -48,6 +48,11 @@ static void name_blockers(struct shard_work *shard, const char *oids)
     PQclear(rows);
 }
 
+void attempt_blame(struct shard_work *shard, const char *oids)
+{
+    name_blockers(shard, oids);
+}
+
 /* Ends early where the command is stopped. */
 static void rest(const struct work *work, int64_t ms)
 {
@@ -86,7 +91,7 @@ bool attempt(struct shard_work *shard, const char *sql, const char *oids)
 bool attempt_within(struct shard_work *shard, const char *sql, const char *oids, int64_t ms)
 {
     const struct work *work = shard->work;
-    int tries = work->call->tries ? work->call->tries : TRIES_USUAL;
+    int tries = attempt_tries(work);
     int64_t pause = PAUSE_MS;
     unsigned seed = (unsigned)db_clock_ms() ^ shard->shard;
     for (int i = 1; !work_stopped(work); i++) {
@@ -106,4 +111,34 @@ bool attempt_within(struct shard_work *shard, const char *sql, const char *oids,
     }
     name_blockers(shard, oids);
     return false;
+}
+
+bool attempt_once(struct shard_work *shard, const char *sql, int ms)
+{
+    struct db_error ignored;
+    char limit[32];
+    snprintf(limit, sizeof limit, "%d", ms);
+    if (!db_run(shard->db, WORK_QUERY_MS, &shard->error,
+                "SELECT set_config('statement_timeout', $1, false)", 1, limit))
+        return false;
+    bool done = db_run(shard->db, WORK_QUERY_MS, &shard->error, sql, 0);
+    if (db_is_open(shard->db) &&
+        !db_run(shard->db, WORK_QUERY_MS, &ignored,
+                "SELECT set_config('statement_timeout', '0', false)", 0) &&
+        done)
+        return false;
+    return done;
+}
+
+void attempt_rest(const struct work *work, int times)
+{
+    int64_t pause = PAUSE_MS;
+    for (int i = 1; i < times && pause < PAUSE_MAX_MS; i++)
+        pause *= 2;
+    rest(work, pause < PAUSE_MAX_MS ? pause : PAUSE_MAX_MS);
+}
+
+int attempt_tries(const struct work *work)
+{
+    return work->call->tries ? work->call->tries : TRIES_USUAL;
 }

@@ -18,4 +18,15 @@ MUST_CHECK bool attempt_within(struct shard_work *shard, const char *sql, const 
 /* Whether the error is that of locks that others had. */
 bool attempt_was_locks(const struct db_error *error);
 
+/* For those who have something to do between one try and the next. */
+
+/* One try, within `ms` from the first lock to the last statement; else SQLSTATE 57014. False: the shard's error. */
+MUST_CHECK bool attempt_once(struct shard_work *shard, const char *sql, int ms);
+/* The pause after so many tries. */
+void attempt_rest(const struct work *work, int times);
+/* How many there are to be. */
+int attempt_tries(const struct work *work);
+/* Puts into the shard's error who is in the way. */
+void attempt_blame(struct shard_work *shard, const char *oids);
+
 #endif

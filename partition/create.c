@@ -166,7 +166,7 @@ static void check_task(struct shard_work *shard)
         return;
     if (creating->policy.template && !check_template(shard, creating))
         creating->clear = false;
-    if (parent->kind == PARENT_PLAIN && !shape_check(shard, &creating->policy, parent))
+    if (parent->kind == PARENT_PLAIN && !shape_check(shard, &creating->policy, parent, 0))
         creating->clear = false;
 }
 

@@ -22,6 +22,7 @@ static const char problems_sql[] =
     " FROM pg_constraint AS c WHERE c.conrelid = $1::oid AND c.contype IN ('p', 'u') AND NOT "
     "(SELECT attnum FROM "
     "pg_attribute WHERE attrelid = $1::oid AND attname = $2) = ANY (c.conkey)"
+    " AND NOT (c.contype = 'p' AND $3::int & 2 > 0)"
     " UNION ALL SELECT format('its unique index %I does not contain %I', x.relname, $2::name),"
     " format('DROP INDEX %s, or make it one that contains the column', x.oid::regclass)"
     " FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid WHERE i.indrelid = $1::oid AND "
@@ -37,7 +38,7 @@ static const char problems_sql[] =
     "format('ALTER TABLE %s DROP CONSTRAINT %I, and add it again afterwards, to a key that "
     "contains %I', "
     "conrelid::regclass, conname, $2::name)"
-    " FROM pg_constraint WHERE confrelid = $1::oid AND contype = 'f'"
+    " FROM pg_constraint WHERE confrelid = $1::oid AND contype = 'f' AND $3::int & 1 = 0"
     " UNION ALL SELECT DISTINCT format('%s %s depends on it', CASE v.relkind WHEN 'm' THEN "
     "'materialized "
     "view' ELSE 'view' END, v.oid::regclass), 'drop it, and make it again afterwards'"
@@ -45,7 +46,13 @@ static const char problems_sql[] =
     "r.ev_class"
     " WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND "
     "d.refobjid = "
-    "$1::oid AND v.oid <> $1::oid"
+    "$1::oid AND v.oid <> $1::oid AND (v.relkind <> 'v' OR $3::int & 1 = 0)"
+    " UNION ALL SELECT format('publication %I publishes some of its rows or columns alone', "
+    "b.pubname), "
+    "'take the table out of it, and add it again afterwards' FROM pg_publication_rel AS r JOIN "
+    "pg_publication AS b "
+    "ON b.oid = r.prpubid WHERE r.prrelid = $1::oid AND coalesce(to_jsonb(r) ->> 'prqual', "
+    "to_jsonb(r) ->> 'prattrs') IS NOT NULL"
     " UNION ALL SELECT 'it is a child or a parent by inheritance', 'ALTER TABLE ... NO INHERIT' "
     "WHERE EXISTS "
     "(SELECT FROM pg_inherits WHERE $1::oid IN (inhrelid, inhparent))"
@@ -77,12 +84,13 @@ static bool is_empty(struct shard_work *shard, const struct policy *policy, bool
     return rows != NULL;
 }
 
-bool shape_check(struct shard_work *shard, const struct policy *policy, const struct parent *parent)
+bool shape_check(struct shard_work *shard, const struct policy *policy, const struct parent *parent,
+                 int ways)
 {
-    bool empty;
-    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error, problems_sql, 2, parent->oid,
-                              policy->column);
-    if (!rows || !is_empty(shard, policy, &empty)) {
+    bool empty = true;
+    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error, problems_sql, 3, parent->oid,
+                              policy->column, arena_printf(&shard->arena, "%d", ways));
+    if (!rows || (!(ways & SHAPE_FULL) && !is_empty(shard, policy, &empty))) {
         PQclear(rows);
         return work_fails(shard->work, (int)shard->shard, policy->shown, "cannot look at the table",
                           &shard->error);
@@ -94,13 +102,13 @@ bool shape_check(struct shard_work *shard, const struct policy *policy, const st
     PQclear(rows);
     if (!empty)
         work_tell(shard->work, FLEET_PROBLEM, (int)shard->shard, policy->shown, "it has rows",
-                  "only an empty table is made a partitioned one here: make a partitioned table of "
-                  "another "
-                  "name, bring the rows over, and give it this name");
+                  "pgshuntctl partition convert brings them over; create takes an empty table");
     return found == 0 && empty;
 }
 
 /* ---- what it is made of ---- */
+
+#define OURS "'pgshunt\\_convert%'"
 
 /*
  * $1: the table, $2: the new one's name while both are there, $3: the column, $4: whether the new one is a plain table, which
@@ -195,12 +203,12 @@ static const char statements_sql[] =
     " UNION ALL SELECT 33, pg_get_statisticsobjdef(e.oid) FROM t JOIN pg_statistic_ext AS e ON "
     "e.stxrelid = t.oid"
     " UNION ALL SELECT 34, pg_get_triggerdef(g.oid) FROM t JOIN pg_trigger AS g ON g.tgrelid = "
-    "t.oid AND NOT g.tgisinternal"
+    "t.oid AND NOT g.tgisinternal AND g.tgname NOT LIKE " OURS
     " UNION ALL SELECT 35, format('ALTER TABLE %s %s TRIGGER %I', old, CASE g.tgenabled WHEN 'D' "
     "THEN 'DISABLE' WHEN 'A' THEN "
     "'ENABLE ALWAYS' ELSE 'ENABLE REPLICA' END, g.tgname) FROM t JOIN pg_trigger AS g ON g.tgrelid "
     "= t.oid AND NOT "
-    "g.tgisinternal AND g.tgenabled <> 'O'"
+    "g.tgisinternal AND g.tgenabled <> 'O' AND g.tgname NOT LIKE " OURS
     " UNION ALL SELECT 36, pg_get_ruledef(r.oid) FROM t JOIN pg_rewrite AS r ON r.ev_class = t.oid"
     " UNION ALL SELECT 40, format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', old) FROM t WHERE "
     "relrowsecurity"
@@ -240,9 +248,13 @@ static const char statements_sql[] =
     "obj_description(t.oid, 'pg_class') IS NOT NULL"
     " UNION ALL SELECT 46, format('COMMENT ON CONSTRAINT %I ON %s IS %L', conname, old, "
     "obj_description(c.oid, 'pg_constraint')) "
-    "FROM t JOIN pg_constraint AS c ON c.conrelid = t.oid AND c.contype IN ('p', 'u', 'f') WHERE "
+    "FROM t JOIN pg_constraint AS c ON c.conrelid = t.oid AND c.contype IN ('p', 'u') WHERE "
     "obj_description(c.oid, "
     "'pg_constraint') IS NOT NULL"
+    " UNION ALL SELECT 50, format('COMMENT ON CONSTRAINT %I ON %s IS %L', conname, old, "
+    "obj_description(c.oid, 'pg_constraint')) "
+    "FROM t JOIN pg_constraint AS c ON c.conrelid = t.oid AND c.contype = 'f' WHERE "
+    "obj_description(c.oid, 'pg_constraint') IS NOT NULL"
     " UNION ALL SELECT 47, format('COMMENT ON INDEX %s IS %L', indexrelid::regclass, "
     "obj_description(indexrelid, 'pg_class')) FROM "
     "t JOIN pg_index AS i ON i.indrelid = t.oid WHERE obj_description(indexrelid, 'pg_class') IS "
@@ -250,16 +262,18 @@ static const char statements_sql[] =
     " UNION ALL SELECT 10.5, format('ALTER TABLE %s OWNER TO %I', new, pg_get_userbyid(relowner)) "
     "FROM t WHERE relowner <> (SELECT "
     "oid FROM pg_roles WHERE rolname = current_user))"
-    " SELECT string_agg(text, '; ' ORDER BY step, text) FROM s WHERE text IS NOT NULL";
+    " SELECT coalesce(string_agg(text, '; ' ORDER BY step, text), '') FROM s WHERE text IS NOT "
+    "NULL AND step >= $5::numeric"
+    " AND step < $6::numeric";
 
-static const char *statements(struct shard_work *shard, const struct policy *policy,
-                              const struct parent *parent, bool plain)
+static const char *steps(struct shard_work *shard, const struct policy *policy,
+                         const struct parent *parent, bool plain, const char *from, const char *to)
 {
     char name[NAME_SIZE];
     const char *text = NULL;
-    name_of(policy->table, "_pgshunt_new", &policy->every, 0, name);
-    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error, statements_sql, 4,
-                              parent->oid, name, parent->column, plain ? "t" : "f");
+    name_of(policy->table, SHAPE_NEW, &policy->every, 0, name);
+    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error, statements_sql, 6,
+                              parent->oid, name, parent->column, plain ? "t" : "f", from, to);
     if (rows && !PQgetisnull(rows, 0, 0))
         text = arena_strdup(&shard->arena, PQgetvalue(rows, 0, 0));
     PQclear(rows);
@@ -269,11 +283,17 @@ static const char *statements(struct shard_work *shard, const struct policy *pol
 const char *shape_statements(struct shard_work *shard, const struct policy *policy,
                              const struct parent *parent)
 {
-    return statements(shard, policy, parent, false);
+    return steps(shard, policy, parent, false, "0", "1000");
 }
 
 const char *shape_plain_statements(struct shard_work *shard, const struct policy *policy,
                                    const struct parent *parent)
 {
-    return statements(shard, policy, parent, true);
+    return steps(shard, policy, parent, true, "0", "1000");
+}
+
+const char *shape_steps(struct shard_work *shard, const struct policy *policy,
+                        const struct parent *parent, const char *from, const char *to)
+{
+    return steps(shard, policy, parent, false, from, to);
 }

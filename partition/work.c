@@ -263,7 +263,7 @@ enum place work_place(const struct work *work, const char *schema, const char *t
 
 #define LOCK "77419365"
 
-static const char lock_sql[] = "SELECT pg_try_advisory_lock(" LOCK ", hashtext($1))";
+const char work_lock_sql[] = "SELECT pg_try_advisory_lock(" LOCK ", hashtext($1))";
 static const char locker_sql[] =
     "SELECT format('pid %s from %s, since %s', a.pid, coalesce(host(a.client_addr), 'this host'), "
     "date_trunc('second', a.backend_start)) FROM pg_locks AS l JOIN pg_stat_activity AS a USING "
@@ -273,8 +273,8 @@ static const char locker_sql[] =
 
 bool work_lock(struct work *work)
 {
-    PGresult *rows =
-        db_query(work->catalog, WORK_QUERY_MS, &work->error, lock_sql, 1, work->database->name);
+    PGresult *rows = db_query(work->catalog, WORK_QUERY_MS, &work->error, work_lock_sql, 1,
+                              work->database->name);
     if (!rows)
         return work_fails(work, -1, NULL, "cannot lock", &work->error);
     bool locked = PQgetvalue(rows, 0, 0)[0] == 't';

@@ -81,6 +81,8 @@ enum place work_place(const struct work *work, const char *schema, const char *t
                       unsigned shard);
 /* One run at a time for a database; false: told who is at it, but to a scheduled run. It ends with the session. */
 MUST_CHECK bool work_lock(struct work *work);
+/* Whether it could be had at once; $1: the database's name. */
+extern const char work_lock_sql[];
 /* "name", with its quotes doubled. */
 const char *work_quote(struct arena *arena, const char *name);
 

@@ -50,6 +50,25 @@ struct partition_call {
  */
 enum fleet_outcome partition_create(const struct partition_call *call,
                                     const struct partition_wish *wish);
+/* How a table with rows is made a partitioned one; 0: the usual. */
+struct partition_conversion {
+    bool extend_key;    /* the primary key gets the column */
+    int64_t rate;       /* bytes a second that are copied on each shard; 0: no limit */
+    int64_t max_lag_ms; /* copying waits while a replica is further behind; 0: never */
+    int max_pause_ms;   /* so long may statements be kept beyond lock_timeout; 0: 100 */
+};
+
+/*
+ * Makes a table with rows a partitioned one beside those who use it: rows are copied, changes follow, and the new one gets the
+ * old one's name. Called again it goes on where it was. The old one stays under another name until partition_convert_finish().
+ */
+enum fleet_outcome partition_convert(const struct partition_call *call,
+                                     const struct partition_wish *wish,
+                                     const struct partition_conversion *how);
+/* Everything as it was, as long as no shard has the new table under the old one's name. */
+enum fleet_outcome partition_convert_cancel(const struct partition_call *call);
+/* Drops what is left of the old table. */
+enum fleet_outcome partition_convert_finish(const struct partition_call *call);
 /* Records a policy for a table that has partitions already, whoever made them. What the wish leaves open is told from them, or
  * from pg_partman's configuration. */
 enum fleet_outcome partition_adopt(const struct partition_call *call,
