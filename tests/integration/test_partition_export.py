@@ -11,6 +11,7 @@ import pytest
 
 from ctl_support import ctl, start_ctl
 from harness import Cluster, Proxy, wait_until
+from partition_kills import needs_failpoints
 
 KEYSPACES = [{"name": "users", "type": "bigint", "tables": [{"name": name, "key": "user_id"} for name in ("events", "halves")]}]
 
@@ -235,6 +236,26 @@ def test_an_export_that_is_killed_is_begun_anew(cluster, proxy, run, tmp_path):
     assert listed(folder) == ["public.killed_p20260101.csv.zst", "public.killed_p20260101.json"]
     assert not exists(node, "killed_p20260101") and leaving(node) == 0
     partition(proxy, "drop-policy", "killed")
+
+
+@needs_failpoints
+@pytest.mark.parametrize("step", ["export_copying", "export_written", "export_dropped"])
+def test_a_run_that_dies_at_any_step_is_finished_by_the_next(cluster, proxy, run, tmp_path, step):
+    table = step.replace("export", "dies")
+    run(f"CREATE TABLE {table} (at date NOT NULL, body text)")
+    create(proxy, table, tmp_path)
+    run(f"INSERT INTO {table} SELECT '2026-01-05', g::text FROM generate_series(1, 100) g")
+    node = cluster.primaries[0]
+    ran = partition(proxy, "maintain", table, "--now", "2026-04-01", environment={"PGSHUNT_CRASH_AT": step}, code=None)
+    assert ran.code == -signal.SIGKILL, ran
+    wait_until(lambda: node.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgshunt partition'", dbname="app") == 0, 60)
+    assert node.value(f"SELECT count(*) FROM {table}_p20260101", dbname="app") == 100 and leaving(node) == 1
+    partition(proxy, "maintain", table, "--now", "2026-04-01")
+    manifest, content = read(tmp_path / "s0", f"public.{table}_p20260101")
+    assert manifest["rows"] == len(rows_of(content)) == 100 and manifest["bound"] == "FOR VALUES FROM ('2026-01-01') TO ('2026-02-01')"
+    assert listed(tmp_path / "s0") == [f"public.{table}_p20260101.csv.zst", f"public.{table}_p20260101.json"]
+    assert not exists(node, f"{table}_p20260101") and leaving(node) == 0
+    partition(proxy, "drop-policy", table)
 
 
 def test_exports_are_asked_for_in_words_that_fit(cluster, proxy, run):

@@ -5,6 +5,7 @@ import pytest
 
 from ctl_support import ctl, start_ctl
 from harness import Cluster, Proxy, wait_until
+from partition_kills import needs_failpoints
 from test_partitions import SHAPE
 
 KEYSPACES = [{"name": "users", "type": "bigint", "tables": [{"name": name, "key": "user_id"} for name in ("events", "kept", "killed")]}]
@@ -170,3 +171,20 @@ def test_a_shard_that_is_down_and_a_run_that_is_killed_are_made_up_for(cluster, 
     partition(proxy, "undo", "events")
     assert (kind(node, "events"), kind(other, "events"), has_policy(node, "events")) == ("r", "r", False)
     assert run("SELECT count(*), count(DISTINCT user_id) FROM events") == [(500, 500)]
+
+
+@needs_failpoints
+def test_one_that_dies_between_the_table_and_its_policy_is_finished_by_the_next(cluster, proxy, run):
+    run("CREATE TABLE killed (user_id bigint NOT NULL, at date NOT NULL)")
+    partition(proxy, "create", "killed", "--by", "at", "--every", "1month", "--now", "2026-01-10")
+    run("INSERT INTO killed SELECT g, '2026-01-05' FROM generate_series(1, 500) g")
+    ran = partition(proxy, "undo", "killed", environment={"PGSHUNT_CRASH_AT": "undone"}, code=None)
+    node = cluster.primaries[0]
+    assert ran.code == -signal.SIGKILL and has_policy(node, "killed")
+    assert "r" in [kind(each, "killed") for each in cluster.primaries]
+    for each in cluster.primaries:
+        wait_until(lambda each=each: each.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgshunt partition'",
+                                                dbname="app") == 0, 60)
+    partition(proxy, "undo", "killed")
+    assert [kind(each, "killed") for each in cluster.primaries] == ["r", "r"] and not has_policy(node, "killed")
+    assert run("SELECT count(*), count(DISTINCT user_id) FROM killed") == [(500, 500)]
