@@ -144,7 +144,8 @@ static bool forget_progress(struct reshard *reshard, const struct job *job, unsi
 {
     struct db *db = reshard_primary(reshard, shard);
     static const char sql[] =
-        "DO $pgshunt$ DECLARE t text; BEGIN FOREACH t IN ARRAY ARRAY['chunk', 'applied', 'owed'] LOOP"
+        "DO $pgshunt$ DECLARE t text; BEGIN FOREACH t IN ARRAY ARRAY['chunk', 'applied', 'owed'] "
+        "LOOP"
         " IF to_regclass('pgshunt.' || t) IS NOT NULL THEN EXECUTE format('DELETE FROM pgshunt.%%I"
         " WHERE job = %%L', t, '%s'); END IF; END LOOP;"
         " IF to_regclass('pgshunt.marker') IS NOT NULL THEN DELETE FROM pgshunt.marker; END IF;"
