@@ -164,7 +164,8 @@ void catalog_refuse(struct db_error *error, const char *sqlstate, const char *te
     "UNION ALL SELECT 'keyspace', keyspace, modulus, NULL, kind, NULL, NULL FROM "                 \
     "pgshunt.keyspace WHERE database = $1 "                                                        \
     "UNION ALL SELECT 'piece', keyspace, bucket, NULL, value, NULL, NULL FROM pgshunt.piece "      \
-    "WHERE database = $1 "
+    "WHERE database = $1 AND $2::bigint IS DISTINCT FROM (SELECT epoch FROM pgshunt.epoch WHERE "  \
+    "database = $1) "
 #define IN_ORDER "ORDER BY 1, 6, 2, 3"
 
 /* By enum tables. */
@@ -291,15 +292,28 @@ static void take_rows(struct catalog_map *recorded, const PGresult *rows, struct
 bool catalog_read(struct db *db, const char *database, struct arena *arena,
                   struct catalog_map *recorded, struct db_error *error)
 {
+    return catalog_read_newer(db, database, NULL, arena, recorded, error);
+}
+
+bool catalog_read_newer(struct db *db, const char *database, const struct catalog_map *known,
+                        struct arena *arena, struct catalog_map *recorded, struct db_error *error)
+{
     enum tables tables;
+    char epoch[24];
+    snprintf(epoch, sizeof epoch, "%lld", (long long)(known && known->epoch ? known->epoch : -1));
     *recorded = (struct catalog_map){.epoch = 0};
     if (!find_tables(db, &tables, error))
         return false;
     if (tables == TABLES_NONE)
         return true;
-    PGresult *rows = db_query(db, CATALOG_MS, error, read_sql[tables], 1, database);
+    PGresult *rows = db_query(db, CATALOG_MS, error, read_sql[tables],
+                              tables >= TABLES_WITH_PIECES ? 2 : 1, database, epoch);
     if (rows)
         take_rows(recorded, rows, arena);
     PQclear(rows);
+    if (rows && known && known->epoch && known->epoch == recorded->epoch) {
+        recorded->pieces = known->pieces;
+        recorded->npieces = known->npieces;
+    }
     return rows != NULL;
 }

@@ -113,13 +113,14 @@ static bool has_missing_keyspace(const struct database_config *database,
     return false;
 }
 
-bool catalog_lacks(const struct database_config *database, const struct catalog_map *recorded)
+bool catalog_lacks(const struct database_config *database, const struct catalog_map *recorded,
+                   bool values)
 {
     struct db_error ignored;
     bool lists = false, lacks = has_missing_keyspace(database, recorded);
     for (int i = 0; i < database->nkeyspaces; i++)
         lists |= database->keyspaces[i].map == MAP_LIST;
-    if (lacks || !lists)
+    if (lacks || !lists || !values)
         return lacks;
     struct shardmap *said = shardmap_of_config(database),
                     *is = catalog_lay(database, recorded, &ignored);

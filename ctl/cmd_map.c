@@ -259,7 +259,7 @@ static int record(struct map_request *request)
             printf("%s the buckets of keyspace %s\n",
                    request->ctl->dry_run ? "would record" : "recording", keyspace->name);
     }
-    bool lacks = catalog_lacks(request->database, &request->recorded);
+    bool lacks = catalog_lacks(request->database, &request->recorded, true);
     if (lacks && !missing && !request->ctl->json)
         printf("%s new values of lists\n", request->ctl->dry_run ? "would record" : "recording");
     if (!lacks && !request->ctl->json)

@@ -265,13 +265,35 @@ static bool may_write(const struct map_watch *watch)
     return db_clock_ms() >= watch->no_rights_until;
 }
 
+/* Whose arena has the map's pieces. */
+static struct recorded_map *owner_of_pieces(struct recorded_map *recorded)
+{
+    while (recorded->base && recorded->base->map.pieces == recorded->map.pieces)
+        recorded = recorded->base;
+    return recorded;
+}
+
+/* The map in use shares what can be had from it. Only this thread replaces its pieces. */
+static bool read_newer(struct map_watch *watch, struct recorded_map *fresh, struct db_error *error)
+{
+    pthread_mutex_lock(&watch->watches->lock);
+    struct recorded_map *known = recorded_map_ref(watch->recorded);
+    pthread_mutex_unlock(&watch->watches->lock);
+    bool read = catalog_read_newer(watch->db, watch->database, known ? &known->map : NULL,
+                                   &fresh->arena, &fresh->map, error);
+    if (read && known && fresh->map.npieces && fresh->map.pieces == known->map.pieces)
+        fresh->base = recorded_map_ref(owner_of_pieces(known));
+    recorded_map_unref(known);
+    return read;
+}
+
 /* False: the session is lost, or may not read. */
 static bool read_catalog(struct map_watch *watch, const struct config *config,
-                         const struct database *database, struct recorded_map **fresh)
+                         struct recorded_map **fresh)
 {
     struct db_error error;
     *fresh = recorded_map_new();
-    if (catalog_read(watch->db, watch->database, &(*fresh)->arena, &(*fresh)->map, &error))
+    if (read_newer(watch, *fresh, &error))
         return true;
     if (error.sqlstate[0])
         no_rights(watch, config, "the recorded map cannot be read", &error);
@@ -280,7 +302,6 @@ static bool read_catalog(struct map_watch *watch, const struct config *config,
                        error.hint);
     recorded_map_unref(*fresh);
     *fresh = NULL;
-    (void)database;
     return false;
 }
 
@@ -302,11 +323,21 @@ static bool record(struct map_watch *watch, const struct config *config,
     return false;
 }
 
+/* `reloads`: how many there had been before the configuration was taken. */
+static bool lacks(struct map_watch *watch, const struct database_config *config,
+                  const struct recorded_map *fresh, int64_t reloads)
+{
+    bool values = !fresh->base || watch->judged != reloads + 1;
+    bool lacks = catalog_lacks(config, &fresh->map, values);
+    watch->judged = lacks ? 0 : reloads + 1;
+    return lacks;
+}
+
 static void look(struct map_watch *watch, const struct config *config,
-                 const struct database *database)
+                 const struct database *database, int64_t reloads)
 {
     struct recorded_map *fresh;
-    if (!read_catalog(watch, config, database, &fresh))
+    if (!read_catalog(watch, config, &fresh))
         return;
     if (is_older(watch, &fresh->map)) {
         watch_complain(watch,
@@ -316,9 +347,9 @@ static void look(struct map_watch *watch, const struct config *config,
         recorded_map_unref(fresh);
         return;
     }
-    if (catalog_lacks(database->config, &fresh->map) && record(watch, config, database)) {
+    if (lacks(watch, database->config, fresh, reloads) && record(watch, config, database)) {
         recorded_map_unref(fresh);
-        if (!read_catalog(watch, config, database, &fresh))
+        if (!read_catalog(watch, config, &fresh))
             return;
     }
     follow(watch, database, fresh);
@@ -482,7 +513,7 @@ static void write_load(struct map_watch *watch, const struct database *database)
 }
 
 static void go_round(struct map_watch *watch, const struct config *config,
-                     const struct database *database)
+                     const struct database *database, int64_t reloads)
 {
     bool connected = connect_catalog(watch, config, database);
     pthread_mutex_lock(&watch->watches->lock);
@@ -494,7 +525,7 @@ static void go_round(struct map_watch *watch, const struct config *config,
         end_late_holds(watch, config);
     if (db_is_open(watch->db) && is_to_look(watch, holds)) {
         watch->looked_at = db_clock_ms();
-        look(watch, config, database);
+        look(watch, config, database, reloads);
     }
     note_reached(watch);
     pthread_mutex_lock(&watch->watches->lock);
@@ -512,10 +543,13 @@ static void go_round(struct map_watch *watch, const struct config *config,
 
 void catalog_round(struct map_watch *watch)
 {
+    pthread_mutex_lock(&watch->watches->lock);
+    int64_t reloads = watch->watches->reloads;
+    pthread_mutex_unlock(&watch->watches->lock);
     struct topology *topology = daemon_topology(watch->watches->daemon);
     const struct database *database = topology_database(topology, watch->database);
     if (database)
-        go_round(watch, topology->config, database);
+        go_round(watch, topology->config, database, reloads);
     topology_unref(topology);
 }
 

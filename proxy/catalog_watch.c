@@ -418,6 +418,7 @@ struct catalog_watches *catalog_watch_start(struct daemon *daemon, int wait_ms, 
 static void compare_all(struct catalog_watches *watches, const struct topology *topology)
 {
     pthread_mutex_lock(&watches->lock);
+    watches->reloads++;
     for (struct map_watch *watch = watches->list; watch; watch = watch->next)
         if (watch->recorded)
             catalog_compare(watch->database, topology_database(topology, watch->database)->config,

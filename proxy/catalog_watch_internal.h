@@ -28,10 +28,11 @@ struct map_watch {
 
     /* its thread's own */
     struct db *db;
-    struct node *node;             /* reference: whom db is with */
-    struct map_use written;        /* in its row */
-    int64_t written_at;            /* db_clock_ms(); 0: there is no row of this session's */
-    int64_t looked_at;             /* at the catalog, db_clock_ms() */
+    struct node *node;      /* reference: whom db is with */
+    struct map_use written; /* in its row */
+    int64_t written_at;     /* db_clock_ms(); 0: there is no row of this session's */
+    int64_t judged;         /* watches->reloads + 1 when `recorded` had all of the configuration */
+    int64_t looked_at;      /* at the catalog, db_clock_ms() */
     int64_t lacks_oldest_until;    /* pgshunt.proxy has no such column, and may not be changed */
     int64_t load_at;               /* statements by bucket were written last */
     int64_t no_rights_until;       /* nothing is written before: it was refused */
@@ -64,6 +65,7 @@ struct catalog_watches {
     pthread_mutex_t lock;
     pthread_cond_t tell; /* CLOCK_MONOTONIC: something of what the lock guards has changed */
     struct map_watch *list;
+    int64_t reloads; /* of the configuration */
     bool stop;
 };
 

@@ -86,6 +86,13 @@ struct catalog_map {
 MUST_CHECK bool catalog_read(struct db *db, const char *database, struct arena *arena,
                              struct catalog_map *recorded, struct db_error *error);
 /*
+ * The same, where the values of lists and the parts of ranges, of which there may be many, are those of `known` (NULL: nothing is) if
+ * the epoch is: they then belong to its arena.
+ */
+MUST_CHECK bool catalog_read_newer(struct db *db, const char *database,
+                                   const struct catalog_map *known, struct arena *arena,
+                                   struct catalog_map *recorded, struct db_error *error);
+/*
  * The configuration's map with what is recorded laid over it; the caller frees it. NULL: it names a shard that the
  * configuration does not have, does not cover a keyspace, or is of a keyspace that was mapped otherwise; `error` says so.
  */
@@ -93,8 +100,10 @@ struct shardmap *catalog_lay(const struct database_config *database,
                              const struct catalog_map *recorded, struct db_error *error);
 /* Whether the keyspace's buckets are recorded. */
 bool catalog_has_keyspace(const struct catalog_map *recorded, const char *keyspace);
-/* Whether the configuration has keyspaces, or values of a list that are nobody's so far, that are not recorded yet. */
-bool catalog_lacks(const struct database_config *database, const struct catalog_map *recorded);
+/* Whether the configuration has keyspaces, or (`values`: that takes a look at each) values of a list that are nobody's so far, that
+ * are not recorded yet. */
+bool catalog_lacks(const struct database_config *database, const struct catalog_map *recorded,
+                   bool values);
 /*
  * A text of what the configuration says otherwise than the recorded map has it, which counts, in `arena`; NULL: nothing.
  */

@@ -243,8 +243,8 @@ def test_older_map(cluster, proxy):
     fill(proxy)
     after = move_all(cluster)
     wait_epoch(cluster, 1, after)
-    catalog_node.sql("UPDATE pgshunt.bucket SET shard = 's1' WHERE first = 0")
-    catalog_node.sql("UPDATE pgshunt.epoch SET epoch = 1")
+    # As one transaction: a proxy that looks in between takes what it finds.
+    catalog_node.sql("UPDATE pgshunt.bucket SET shard = 's1' WHERE first = 0; UPDATE pgshunt.epoch SET epoch = 1")
     proxy.wait_log("the catalog has an older map")
     catalog_node.sql("DROP SCHEMA pgshunt CASCADE")
     time.sleep(0.7)
