@@ -622,6 +622,7 @@ static void put_history(const struct transaction *tx, struct buffer *sql)
 static void put_begin(struct client *client, struct server *server, struct buffer *sql)
 {
     struct transaction *tx = client->tx;
+    client->request.begins = session_may_begin_again(client);
     append_text(sql, tx->begin_sql);
     append_text(sql, ";");
     put_history(tx, sql);

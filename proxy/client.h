@@ -137,10 +137,12 @@ struct request {
     bool deadlocked;        /* ... to end a deadlock over shards */
     bool moved;             /* ... because its rows move, at waiting_since (bucket_hold.h) */
     bool stale;             /* a guard refused it: it was planned by an old map (epoch.h) */
-    bool forwarded;         /* some of the answer has reached the client */
-    bool retriable;         /* an autocommit read on a replica: may be repeated elsewhere */
-    bool on_primary;        /* a replica has refused it: no replica is asked again */
-    bool incomplete;        /* `again` has not all that was asked: nothing of it may be repeated */
+    bool
+        begins; /* it is a single statement, with which its transaction block has begun on a server */
+    bool forwarded;  /* some of the answer has reached the client */
+    bool retriable;  /* an autocommit read on a replica: may be repeated elsewhere */
+    bool on_primary; /* a replica has refused it: no replica is asked again */
+    bool incomplete; /* `again` has not all that was asked: nothing of it may be repeated */
     bool repeat;     /* at ReadyForQuery it is: a statement it uses has to be prepared anew */
     const char *sql; /* of a Query message: borrowed from the input, copied when it has to wait */
     bool sql_kept;   /* sql is in the arena */

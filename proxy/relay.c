@@ -657,6 +657,8 @@ static ssize_t walk_bytes(struct walk *walk, const char *data, size_t len)
 static void complete(struct walk *walk)
 {
     struct client *client = walk->client;
+    if (client->request.repeat && client->tx)
+        session_begin_again(client);
     if (client->request.repeat && bucket_hold_waits_for_map(client))
         return;
     if (client->request.repeat)

@@ -82,7 +82,9 @@ static bool asks_newer(struct walk *walk, const struct expect *head, const struc
     epoch_forget(walk->server);
     if (walk->client)
         walk->client->stats->stale++;
-    if (!walk->client || head->swallow || !session_may_repeat(walk->client, NULL))
+    if (!walk->client || head->swallow ||
+        (walk->client->tx ? !session_may_repeat_block(walk->client)
+                          : !session_may_repeat(walk->client, NULL)))
         return false;
     walk->client->request.stale = true;
     statement_settle(walk->client, walk->server, false);

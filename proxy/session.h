@@ -55,6 +55,14 @@ COLD void session_repeat(struct client *client, const struct buffer *again, int 
                          struct node *avoid);
 /* Whether it can be asked again from the start without the client's noticing. */
 bool session_may_repeat(const struct client *client, const struct prepared *prepared);
+/*
+ * The first statement of a transaction block was refused under an old map. Where it was all that was asked since the BEGIN, which is
+ * answered, and nothing of its answer is out, the block can begin again elsewhere, and nobody sees the difference.
+ */
+bool session_may_begin_again(const struct client *client); /* its first server is about to join */
+COLD bool session_may_repeat_block(const struct client *client);
+/* Its server is given up, with all that was begun there; the statement is asked again (session_ask_again()) by the caller. */
+COLD void session_begin_again(struct client *client);
 /* Asks again what was found to need it (request.repeat). */
 COLD void session_ask_again(struct client *client);
 /* A participant died in the middle: the request and the transaction fail. */

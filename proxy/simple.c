@@ -158,8 +158,8 @@ static void send_message(struct client *client, struct server *server, struct bu
 static bool may_be_stale(const struct client *client, const struct server *server)
 {
     const struct request *request = &client->request;
-    return server->epoch > 0 && request->plan.write && !client->tx && !request->function_call &&
-           !server->pinned && strnlen(request->sql, KEPT_MAX) < KEPT_MAX;
+    return server->epoch > 0 && request->plan.write && (!client->tx || request->begins) &&
+           !request->function_call && !server->pinned && strnlen(request->sql, KEPT_MAX) < KEPT_MAX;
 }
 
 static void send_direct(struct client *client, struct server *server)

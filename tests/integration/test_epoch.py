@@ -197,6 +197,7 @@ def test_refused_for_good(proxy, cluster, source):
 
 
 def test_refused_in_a_transaction(proxy, cluster, source):
+    """What has run on the old owner cannot be taken along."""
     after = epoch(cluster.primaries[0]) + 1
     guard(source, after)
     with closing(proxy.connect(autocommit=False)) as connection:
@@ -208,6 +209,64 @@ def test_refused_in_a_transaction(proxy, cluster, source):
         wait_carried(proxy, after)
         assert one(connection, WRITTEN) == str(after)
         connection.commit()
+
+
+@pytest.mark.parametrize("begin", ["BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ"])
+def test_block_begins_again(proxy, cluster, source, begin):
+    """The first statement of a block waits for the newer map, and the block begins where that says."""
+    n = source.value("SELECT n FROM users WHERE id = 3")
+    after = epoch(cluster.primaries[0]) + 1
+    guard(source, after)
+    with closing(proxy.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute(begin)
+        later = Later(cluster)
+        assert one(connection, WRITTEN) == str(after)
+        later.join()
+        assert one(connection, "SHOW transaction_isolation") == ("repeatable read" if "REPEATABLE" in begin else "read committed")
+        assert source.value("SELECT n FROM users WHERE id = 3") == n, "it is not committed"
+        assert one(connection, WRITTEN) == str(after)
+        cursor.execute("COMMIT")
+        assert source.value("SELECT n FROM users WHERE id = 3") == n + 2
+        cursor.execute("BEGIN")
+        assert one(connection, WRITTEN) == str(after)
+        cursor.execute("ROLLBACK")
+    assert source.value("SELECT n FROM users WHERE id = 3") == n + 2
+
+
+@pytest.mark.parametrize("first", ["SAVEPOINT s", "SELECT n FROM users WHERE id = 3", "UPDATE users SET n = n WHERE id = 3; SELECT 1"])
+def test_block_that_cannot_begin_again(proxy, cluster, source, first):
+    """Something of it has run, or may be out: it is told to begin again by itself, and may."""
+    n = source.value("SELECT n FROM users WHERE id = 3")
+    after = epoch(cluster.primaries[0]) + 1
+    guard(source, after)
+    with closing(proxy.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        with refused("40001", "moved to another shard"):
+            cursor.execute(first)
+            cursor.execute(WRITTEN)
+        with refused("25P02", hint=False):
+            cursor.execute("SELECT 1")
+        cursor.execute("ROLLBACK")
+        raise_epoch(cluster)
+        wait_carried(proxy, after)
+        assert one(connection, WRITTEN) == str(after)
+    assert source.value("SELECT n FROM users WHERE id = 3") == n + 1
+
+
+def test_block_refused_for_good(proxy, cluster, source):
+    """No newer map comes: the block has failed, as the client is told, and nothing of it is left on the server."""
+    guard(source, epoch(cluster.primaries[0]) + 1)
+    with closing(proxy.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        with refused("40001", "moved to another shard"):
+            cursor.execute(WRITTEN)
+        with refused("25P02", hint=False):
+            cursor.execute("SELECT 1")
+        cursor.execute("COMMIT")
+        assert one(connection, CARRIED), "and the session goes on"
+    assert source.value("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'") == 0
+    raise_epoch(cluster)
+    wait_carried(proxy, epoch(cluster.primaries[0]))
 
 
 def test_refused_on_several_shards(proxy, cluster, source):
