@@ -713,7 +713,8 @@ bool plan_inner_statement(const struct planner *p, const struct statement *state
     inner.identify = identify;
     plan_in_gears(&inner, statement->query);
     plan_hide_ghosts(&inner);
-    if (plan->kind == PLAN_REFUSE)
+    /* Of several, some would be made after the rows are put where one Postgres has them before, or the other way. */
+    if (plan->kind == PLAN_REFUSE && statement->query->nctes == 1)
         plan_with(&inner, statement->query);
     if (gather && plan->kind != PLAN_REFUSE)
         plan_refuse_shape(&inner, "A query whose rows are inserted, over several shards");

@@ -74,4 +74,5 @@ WITH a AS (DELETE FROM orders WHERE qty = 2 RETURNING qty) DELETE FROM users USI
 WITH a AS (DELETE FROM orders WHERE qty = 2 RETURNING *), b AS (UPDATE countries SET area = 3) SELECT count(*) FROM a
 WITH a AS (DELETE FROM orders WHERE qty = 2 RETURNING *), b AS (DELETE FROM notes) SELECT count(*) FROM a
 WITH a AS (DELETE FROM orders WHERE qty = 2 RETURNING *), b AS (UPDATE users SET id = id + 1000) SELECT count(*) FROM a
+WITH gone AS (DELETE FROM orders WHERE qty = 2 RETURNING *), went AS (DELETE FROM empties) INSERT INTO empties (id) SELECT id FROM gone
 """.strip().splitlines()
