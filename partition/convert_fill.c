@@ -514,6 +514,12 @@ bool convert_catch_up(struct converting *c, bool *emptied)
         if (work_stopped(c->shard->work) || !look_at_log(c, &logged))
             return false;
         if (logged.emptied) {
+            if (c->state->step != CONVERT_COPYING) {
+                c->shard->error = (struct db_error){
+                    .text = "the table was emptied when all of its rows had been copied",
+                    .hint = "pgshuntctl partition convert --cancel, and begin again"};
+                return false;
+            }
             *emptied = true;
             tell(c, FLEET_NOTE, "the table was emptied: what was copied is thrown away");
             for (int i = 1; !begin_again(c); i++)
@@ -572,13 +578,17 @@ static bool is_without_partition(const struct db_error *error)
     return strcmp(error->sqlstate, "23514") == 0 && strstr(error->text, "partition");
 }
 
+/*
+ * When all rows are there nothing is copied any more: later ones are logged. A batch beside those who change both tables would put back,
+ * under its old key, a row that they have moved after the batch has read it.
+ */
 bool convert_bring_up(struct converting *c)
 {
     bool emptied;
     do {
         emptied = false;
-        if (!copy_all(c) || !convert_catch_up(c, &emptied) || (!emptied && !make_indexes(c)) ||
-            (!emptied && !convert_catch_up(c, &emptied))) {
+        if ((c->state->step == CONVERT_COPYING && !copy_all(c)) || !convert_catch_up(c, &emptied) ||
+            (!emptied && !make_indexes(c)) || (!emptied && !convert_catch_up(c, &emptied))) {
             if (is_without_partition(&c->shard->error))
                 snprintf(c->shard->error.hint, sizeof c->shard->error.hint,
                          "call it again with more --ahead or with --default on, or delete rows "

@@ -310,6 +310,11 @@ def test_it_is_put_back(cluster, proxy, run):
         # Emptied on the way: what was copied goes, too.
         begin(proxy, "back", "--extend-key", "--now", "2026-12-01", code=-9, environment={"PGSHUNT_CRASH_AT": "convert_indexed"})
         run("TRUNCATE back")
+        assert "was emptied when all of its rows had been copied" in begin(proxy, "back", "--extend-key", "--now", "2026-12-01", code=None).out
+        convert(proxy, "back", "--cancel")
+        run("INSERT INTO back SELECT g, '2026-01-01'::timestamptz + g * interval '1 day' FROM generate_series(1, 300) g")
+        begin(proxy, "back", "--extend-key", "--now", "2026-12-01", code=-9, environment={"PGSHUNT_CRASH_AT": "convert_batch"})
+        run("TRUNCATE back")
         run("INSERT INTO back SELECT g, '2026-01-01'::timestamptz + g * interval '1 day' FROM generate_series(1, 30) g")
     begin(proxy, "back", "--extend-key", "--now", "2026-12-01")
     rows = 30 if HAS_FAILPOINTS else 300
