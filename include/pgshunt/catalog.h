@@ -151,8 +151,8 @@ struct catalog_proxy {
     int pid;
     int64_t epoch, hold;
     int busy, held;
-    int64_t
-        oldest; /* the epoch of the oldest map that anything is still at work under; -1: it is not known */
+    /* The epoch of the oldest map that anything is still at work under; -1: it is not known. */
+    int64_t oldest;
     const char *oldest_who; /* whose that is, for people; "": nobody's, all use `epoch` */
     int64_t patience_ms;    /* it is gone when it was not seen for that long */
     double seen_seconds;    /* ago */

@@ -557,8 +557,8 @@ static void test_maps_and_proxies(void **state)
 {
     struct report *report = new_report();
     const struct catalog_proxy proxies[] = {
-        {"a-1", "px1", "1.0", 11, 3, 7, 2, 5, 11000, 0.25},
-        {"b-2", "px2", "1.0", 12, 2, 0, 0, 0, 11000, 1.5},
+        {"a-1", "px1", "1.0", 11, 3, 7, 2, 5, 3, "", 11000, 0.25},
+        {"b-2", "px2", "1.0", 12, 2, 0, 0, 0, 2, "", 11000, 1.5},
     };
     (void)state;
     check_show("SHOW MAPS", report, "");
