@@ -225,15 +225,15 @@ static struct site *site_named(struct look *look, const char *name)
 }
 
 static bool resolve(struct look *look, struct site *site, const char *gid, const char *owner,
-                    const char *shard)
+                    const struct gid_parts *parts)
 {
-    struct site *decider = site_named(look, shard);
+    struct site *decider = site_named(look, parts->shard);
     if (!decider) {
         complain(look, site, "a prepared transaction was decided on a shard that is not known here",
                  gid, "finish it by hand: pgshunt.decision on that shard has the verdict");
         return false;
     }
-    enum verdict verdict = decide(look, decider, gid, owner);
+    enum verdict verdict = decide(look, decider, parts->decision, owner);
     return verdict != VERDICT_UNKNOWN && db_is_open(site->db) &&
            finish(look, site, gid, owner, verdict == VERDICT_COMMITTED);
 }
@@ -248,23 +248,25 @@ static void resolve_all(struct look *look, struct site *site)
         struct gid_parts parts;
         if (!gid_read(gid, &parts) || strcmp(parts.database, look->name) != 0)
             continue;
-        if (!old && !round->is_handed_over(round->arg, gid, site->shard->name))
+        if (!old && !round->is_handed_over(round->arg, parts.decision, site->shard->name))
             continue;
-        if (resolve(look, site, gid, owner, parts.shard))
+        if (resolve(look, site, gid, owner, &parts))
             continue;
         round->counts.in_doubt++;
-        round->left(round->arg, gid, site->shard->name);
+        round->left(round->arg, parts.decision, site->shard->name);
     }
     round->shard_is_clean(round->arg, site->shard->name);
 }
 
 /* ---- what is no longer needed ---- */
 
-static bool is_prepared_somewhere(const struct look *look, const char *gid)
+static bool is_prepared_somewhere(const struct look *look, const char *decision)
 {
+    struct gid_parts parts;
     for (int s = 0; s < look->nsites; s++)
         for (int i = 0; i < PQntuples(look->sites[s].prepared); i++)
-            if (strcmp(PQgetvalue(look->sites[s].prepared, i, 0), gid) == 0)
+            if (gid_read(PQgetvalue(look->sites[s].prepared, i, 0), &parts) &&
+                strcmp(parts.decision, decision) == 0)
                 return true;
     return false;
 }

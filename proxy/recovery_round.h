@@ -13,10 +13,10 @@
 
 struct recovery_round {
     const volatile sig_atomic_t *stop;
-    /* Whether it was handed over: then its age does not matter. */
-    bool (*is_handed_over)(void *arg, const char *gid, const char *shard);
+    /* Whether what `decision` (a gid of one) is about was handed over: then its age does not matter. */
+    bool (*is_handed_over)(void *arg, const char *decision, const char *shard);
     /* It is still prepared there; then, after all of these: nothing else is that was handed over. */
-    void (*left)(void *arg, const char *gid, const char *shard);
+    void (*left)(void *arg, const char *decision, const char *shard);
     void (*shard_is_clean)(void *arg, const char *shard);
     void *arg;
     char *said; /* what was logged last, so as not to repeat it; SAID_SIZE */

@@ -59,9 +59,11 @@ static void send_part(struct scatter *scatter, struct part *part, const char *sq
     buffer_release(&out);
 }
 
-static const char *about_gid(struct scatter *scatter, const char *command)
+static const char *about_gid(struct scatter *scatter, const struct part *part, const char *command)
 {
-    return arena_printf(&scatter->arena, "%s '%s'", command, scatter->gid);
+    char gid[GID_SIZE];
+    gid_part(scatter->gid, (int)(part - scatter->parts), gid);
+    return arena_printf(&scatter->arena, "%s '%s'", command, gid);
 }
 
 static struct recovery *recovery_of(const struct scatter *scatter)
@@ -261,13 +263,12 @@ static void prepare(struct scatter *scatter)
     struct client *client = scatter->client;
     gid_make(client->database->name, scatter->decider->shard_name, scatter->gid);
     scatter->prepared_at = clock_us();
-    const char *sql = about_gid(scatter, "PREPARE TRANSACTION");
     for (int i = 0; i < scatter->nparts; i++) {
         struct part *part = &scatter->parts[i];
         if (!part->wrote || part == scatter->decider)
             continue;
         part->asked = true;
-        send_part(scatter, part, sql);
+        send_part(scatter, part, about_gid(scatter, part, "PREPARE TRANSACTION"));
     }
     commit_readers(scatter, "COMMIT");
     failpoint("prepare_sent");
@@ -286,11 +287,12 @@ static void decide(struct scatter *scatter)
 
 static void finish_prepared(struct scatter *scatter)
 {
-    const char *sql = about_gid(scatter, "COMMIT PREPARED");
     failpoint("decided");
-    for (int i = 0; i < scatter->nparts; i++)
-        if (scatter->parts[i].prepared && scatter->parts[i].server)
-            send_part(scatter, &scatter->parts[i], sql);
+    for (int i = 0; i < scatter->nparts; i++) {
+        struct part *part = &scatter->parts[i];
+        if (part->prepared && part->server)
+            send_part(scatter, part, about_gid(scatter, part, "COMMIT PREPARED"));
+    }
     failpoint("finish_sent");
 }
 
@@ -300,7 +302,7 @@ static void undo_prepared(struct scatter *scatter, struct part *part)
     const struct transaction *tx = scatter->client->tx;
     if (tx && tx->settings.count)
         part->server->discard = true;
-    send_part(scatter, part, about_gid(scatter, "ROLLBACK PREPARED"));
+    send_part(scatter, part, about_gid(scatter, part, "ROLLBACK PREPARED"));
 }
 
 static void roll_back(struct scatter *scatter)

@@ -1,6 +1,7 @@
 /* twophase_gid.c: makes and reads names of prepared transactions. */
 #include "proxy/twophase_gid.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <openssl/rand.h>
 #include <pthread.h>
@@ -10,6 +11,7 @@
 #include <xxhash.h>
 
 #define PLAIN "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
+#define DECISION ":d"
 
 static uint64_t proxy_id; /* of this process */
 static pthread_once_t proxy_id_once = PTHREAD_ONCE_INIT;
@@ -37,9 +39,16 @@ void gid_make(const char *database, const char *shard, char out[GID_SIZE])
     RAND_bytes((unsigned char *)&noise, sizeof noise);
     gid_name(database, database_name);
     gid_name(shard, shard_name);
-    snprintf(out, GID_SIZE, GID_PREFIX "%08" PRIx32 ":%s:%s:%llu:%016" PRIx64, (uint32_t)proxy_id,
-             database_name, shard_name, (unsigned long long)atomic_fetch_add(&number, 1) + 1,
-             noise);
+    snprintf(out, GID_SIZE, GID_PREFIX "%08" PRIx32 ":%s:%s:%llu:%016" PRIx64 DECISION,
+             (uint32_t)proxy_id, database_name, shard_name,
+             (unsigned long long)atomic_fetch_add(&number, 1) + 1, noise);
+}
+
+void gid_part(const char *decision, int part, char out[GID_SIZE])
+{
+    int len = (int)(strlen(decision) - strlen(DECISION));
+    assert(len > 0 && strcmp(decision + len, DECISION) == 0);
+    snprintf(out, GID_SIZE, "%.*s:%d", len, decision, part);
 }
 
 /* One part and the colon behind it. NULL: there is none, or it is none of ours. */
@@ -63,5 +72,14 @@ bool gid_read(const char *gid, struct gid_parts *parts)
     at = at ? read_part(at, parts->database) : NULL;
     at = at ? read_part(at, parts->shard) : NULL;
     at = at ? read_part(at, number) : NULL;
-    return at && *at && strspn(at, PLAIN) == strlen(at);
+    size_t random = at ? strspn(at, PLAIN) : 0;
+    if (!random)
+        return false;
+    const char *part = at + random;
+    int base = (int)(part - gid);
+    if (*part && strcmp(part, DECISION) != 0 &&
+        (*part != ':' || !part[1] || part[1 + strspn(part + 1, "0123456789")]))
+        return false;
+    snprintf(parts->decision, GID_SIZE, "%.*s%s", base, gid, *part ? DECISION : "");
+    return true;
 }

@@ -441,3 +441,22 @@ def commit_while_a_server_dies(victim, bank, shard):
     thread.join(40)
     assert found, "no answer"
     return found[0]
+
+
+@pytest.mark.core
+def test_shards_in_one_server(bank):
+    """Databases of one server: what is prepared has one name for all of the server."""
+    node = bank.primaries[0]
+    names = ["left", "middle", "right"]
+    for name in names:
+        bank.create_database(name)
+    shards = [{"name": name, "dbname": name, "nodes": [{"host": "127.0.0.1", "port": node.port}]} for name in names]
+    database = {"name": "app", "shards": shards, "keyspaces": [ACCOUNTS]}
+    with Proxy(bank, databases=[database], options=OPTIONS) as proxy:
+        proxy.wait_nodes()
+        proxy.sql("CREATE TABLE account (id bigint PRIMARY KEY, balance bigint NOT NULL)")
+        proxy.sql("INSERT INTO account (id, balance) SELECT g, 100 FROM generate_series(1, 30) g")
+        proxy.sql("UPDATE account SET balance = balance + 1")
+        counts = [node.value("SELECT count(*) FROM account WHERE balance = 101", dbname=name) for name in names]
+        assert all(counts) and sum(counts) == 30
+    assert prepared(bank) == []
