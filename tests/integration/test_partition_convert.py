@@ -1,48 +1,17 @@
 """A table with rows becomes a partitioned one while it is used: nothing is lost, everything that belongs to it is kept."""
-import os
 import threading
 
 import psycopg2
 import pytest
 
 from ctl_support import ctl
-from harness import Cluster, Proxy
-from harness.proxy import binary
-from test_partitions import SHAPE
+from partition_kills import needs_failpoints
+from partition_support import SHAPE, cluster, kind, proxy, run
 
 TABLES = ("busy", "whole")
-KEYSPACES = [{"name": "users", "type": "bigint",
-              "tables": [{"name": name, "key": "user_id"} for name in TABLES]}]
+REFERENCE = ["rates"]
 # How long a statement may be kept is not what these tests are about: machines under load are slow.
 PATIENCE = ("--max-pause", "20s", "--tries", "100")
-with open(os.path.join(os.path.dirname(binary()), "pgshuntctl"), "rb") as program:
-    HAS_FAILPOINTS = b"PGSHUNT_CRASH_AT" in program.read()
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    with Cluster(shards=2, replicas=0) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def proxy(cluster):
-    with Proxy(cluster, keyspaces=KEYSPACES, reference=["rates"], options={"partition": {"schedule": ""}}) as running:
-        running.wait_nodes()
-        yield running
-
-
-@pytest.fixture
-def run(proxy):
-    connection = proxy.connect()
-    connection.autocommit = True
-
-    def execute(sql, *values):
-        with connection.cursor() as cursor:
-            cursor.execute(sql, values or None)
-            return cursor.fetchall() if cursor.description else None
-    yield execute
-    connection.close()
 
 
 def convert(proxy, table, *args, **more):
@@ -56,10 +25,6 @@ def begin(proxy, table, *args, every="1month", by="at", **more):
 def leaves(node, table):
     return [name for name, in node.sql("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = %s::regclass ORDER BY 1",
                                        (table,), dbname="app")]
-
-
-def kind(node, table):
-    return node.value("SELECT (SELECT relkind::text FROM pg_class WHERE oid = to_regclass(%s))", (table,), dbname="app")
 
 
 def left_over(node):
@@ -248,7 +213,7 @@ STEPS = ["convert_begun", "convert_parted", "convert_batch", "convert_copied", "
          "convert_swapped", "convert_after", "convert_done"]
 
 
-@pytest.mark.skipif(not HAS_FAILPOINTS, reason="a release build has no failpoints")
+@needs_failpoints
 def test_killed_at_each_step_it_is_finished_by_the_next_call(cluster, proxy, run):
     run("CREATE TABLE rates_of (id bigint PRIMARY KEY)")
     run("INSERT INTO rates_of VALUES (1), (2)")

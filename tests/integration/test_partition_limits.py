@@ -1,32 +1,7 @@
 """Runs that have only so much time: new partitions first, and what is left is told and done by the next."""
-import pytest
+from partition_support import cluster, names, partition, proxy
 
-from ctl_support import ctl
-from harness import Cluster, Proxy
-
-KEYSPACES = [{"name": "users", "type": "bigint", "tables": [{"name": "held", "key": "user_id"}]}]
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    with Cluster(shards=2, replicas=0) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def proxy(cluster):
-    with Proxy(cluster, keyspaces=KEYSPACES, options={"partition": {"schedule": ""}}) as running:
-        running.wait_nodes()
-        yield running
-
-
-def partition(proxy, *args, **more):
-    return ctl(proxy, "partition", *args, **more)
-
-
-def names(node, table):
-    return [row[0] for row in node.sql("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = %s::regclass ORDER BY 1", (table,),
-                                       dbname="app")]
+TABLES = ("held",)
 
 
 def test_a_run_ends_when_its_time_is_up_and_the_next_goes_on(cluster, proxy):

@@ -2,22 +2,9 @@
 import pytest
 
 from ctl_support import ctl
-from harness import Cluster, Proxy
+from partition_support import cluster, proxy
 
-KEYSPACES = [{"name": "users", "type": "bigint", "tables": [{"name": "split", "key": "user_id"}]}]
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    with Cluster(shards=2, replicas=0) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def proxy(cluster):
-    with Proxy(cluster, keyspaces=KEYSPACES, options={"partition": {"schedule": ""}}) as running:
-        running.wait_nodes()
-        yield running
+TABLES = ("split",)
 
 
 @pytest.fixture(scope="module")

@@ -3,46 +3,13 @@ import signal
 
 import pytest
 
-from ctl_support import ctl, start_ctl
-from harness import Cluster, Proxy, wait_until
+from ctl_support import start_ctl
+from harness import wait_until
 from partition_kills import needs_failpoints
-from test_partitions import SHAPE
+from partition_support import SHAPE, cluster, kind, partition, proxy, run
 
-KEYSPACES = [{"name": "users", "type": "bigint", "tables": [{"name": name, "key": "user_id"} for name in ("events", "kept", "killed")]}]
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    with Cluster(shards=2, replicas=0) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def proxy(cluster):
-    with Proxy(cluster, keyspaces=KEYSPACES, reference=["rates"], options={"partition": {"schedule": ""}}) as running:
-        running.wait_nodes()
-        yield running
-
-
-@pytest.fixture
-def run(proxy):
-    connection = proxy.connect()
-    connection.autocommit = True
-
-    def execute(sql):
-        with connection.cursor() as cursor:
-            cursor.execute(sql)
-            return cursor.fetchall() if cursor.description else None
-    yield execute
-    connection.close()
-
-
-def partition(proxy, *args, **more):
-    return ctl(proxy, "partition", *args, **more)
-
-
-def kind(node, table):
-    return node.value("SELECT relkind FROM pg_class WHERE oid = to_regclass(%s)", (table,), dbname="app")
+TABLES = ("events", "kept", "killed")
+REFERENCE = ["rates"]
 
 
 def has_policy(node, table):
