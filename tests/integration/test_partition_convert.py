@@ -5,7 +5,7 @@ import psycopg2
 import pytest
 
 from ctl_support import ctl
-from partition_kills import needs_failpoints
+from partition_kills import HAS_FAILPOINTS, needs_failpoints
 from partition_support import SHAPE, cluster, kind, proxy, run
 
 TABLES = ("busy", "whole")
