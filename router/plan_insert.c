@@ -64,7 +64,8 @@ static int schema_position(struct planner *p, const struct instance *target, con
     return POSITION_UNKNOWN;
 }
 
-/* OVERRIDING USER VALUE: what is given for an identity column does not count. */
+/* OVERRIDING USER VALUE: what is given for an identity column does not count. Which column of its table one of a
+ * view is, is not asked. */
 static bool is_overridden(struct planner *p, const struct query *query,
                           const struct instance *target)
 {
@@ -73,7 +74,7 @@ static bool is_overridden(struct planner *p, const struct query *query,
         query->overriding_user ? plan_relation(p, item->schema, item->name) : NULL;
     if (!relation && query->overriding_user)
         plan_needs_schema(p, item->schema, item->name);
-    bool overridden = query->overriding_user && !relation;
+    bool overridden = query->overriding_user && (!relation || target->view);
     for (int i = 0; relation && i < relation->ncolumns; i++) {
         const struct schema_column *column = &relation->columns[i];
         bool part = same_name(column->name, target->rule->key);

@@ -135,7 +135,7 @@ struct view {
     bool sharded;                       /* there are sharded tables behind it */
     bool local;
     bool ordered;           /* ... and its rows are in an order, as far as anybody looks */
-    struct table_rule rule; /* local: its key is the column that shows one, "" if none does */
+    struct table_rule rule; /* local: its key are the columns that show one, "" if none do */
     struct shard_set set;   /* local: shards that may have rows of it */
     bool several_columns;   /* local: a table behind it has a key of several columns */
     bool *shows_key; /* local: which of its columns show a key; NULL: not known, none is changed */

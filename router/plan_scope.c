@@ -381,6 +381,8 @@ const struct from_item *scope_item(const struct planner *p, const struct query *
         if (only->kind != FROM_JOIN)
             return only;
     }
+    if (query->relation && item_has_column(p, query->relation, column->name) > 0)
+        return query->relation;
     for (int i = 0; i < query->nfrom; i++) {
         const struct from_item *found = item_with(p, query->from[i], column->name);
         if (found)

@@ -17,6 +17,16 @@
 
 /* ---- looking behind one ---- */
 
+/* Whether the view's column is a key of what is behind it, or of such a key. */
+static bool view_shows_key(const struct view *view, const char *column)
+{
+    const struct schema_relation *relation = view->relation;
+    for (int i = 0; i < relation->ncolumns && view->shows_key; i++)
+        if (view->shows_key[i] && same_name(relation->columns[i].name, column))
+            return true;
+    return false;
+}
+
 static struct planner *sub_planner(const struct planner *p, const struct statement *statement,
                                    const struct route_input *input, struct plan *plan)
 {
@@ -51,6 +61,61 @@ static bool find_shards(const struct planner *sub, struct view *view)
     return true;
 }
 
+/* A column that a view behind this one shows, beside its key: a change of it changes the key. */
+static bool is_shown_again(const struct planner *sub, const struct scope *scope,
+                           const struct expr *expr)
+{
+    const struct from_item *item =
+        expr->kind == EXPR_COLUMN ? scope_item(sub, scope->query, expr) : NULL;
+    for (int i = scope->first; item && i < scope->end; i++) {
+        const struct instance *instance = &sub->instances[i];
+        if (instance->item == item && instance->view && view_shows_key(instance->view, expr->name))
+            return true;
+    }
+    return false;
+}
+
+/* Whether the expression is a key, or a column of one that has several. */
+static bool is_of_key(const struct planner *sub, const struct scope *scope, const struct expr *expr)
+{
+    if (scope_resolve(sub, scope, expr) >= 0 || is_shown_again(sub, scope, expr))
+        return true;
+    for (int i = scope->first; i < scope->end; i++)
+        if (composite_part(sub, scope, expr, i) >= 0)
+            return true;
+    return false;
+}
+
+/* The item of the select list that is this column of the instance's key; -1: none. */
+static int part_target(const struct planner *sub, const struct scope *scope, int instance,
+                       unsigned part)
+{
+    for (int i = 0; i < scope->query->ntargets; i++)
+        if (composite_part(sub, scope, scope->query->targets[i].expr, instance) == (int)part)
+            return i;
+    return -1;
+}
+
+/* False: not all columns of the instance's key are shown. */
+static bool take_parts(const struct planner *sub, const struct scope *scope, int instance,
+                       struct view *view)
+{
+    const struct table_rule *rule = sub->instances[instance].rule;
+    if (!rule->nparts || sub->instances[instance].nullable || sub->instances[instance].renamed)
+        return false;
+    const char **parts = arena_array(sub->arena, const char *, rule->nparts);
+    for (unsigned k = 0; k < rule->nparts; k++) {
+        int target = part_target(sub, scope, instance, k);
+        if (target < 0)
+            return false;
+        parts[k] = view->relation->columns[target].name;
+    }
+    view->rule.keyspace = rule->keyspace;
+    view->rule.parts = parts;
+    view->rule.nparts = rule->nparts;
+    return true;
+}
+
 /* The view's columns are those of the select list, one by one. */
 static void find_key(const struct planner *sub, struct view *view)
 {
@@ -65,16 +130,22 @@ static void find_key(const struct planner *sub, struct view *view)
                                      .keyspace = sub->instances[0].rule->keyspace,
                                      .key = ""};
     for (int i = 0; i < sub->ninstances; i++)
-        view->several_columns |= sub->instances[i].rule->nparts > 0;
+        view->several_columns |=
+            sub->instances[i].rule->nparts > 0 ||
+            (sub->instances[i].view && sub->instances[i].view->several_columns);
     if (query->ntargets != relation->ncolumns)
         return;
     view->shows_key = arena_array(sub->arena, bool, query->ntargets);
     for (int i = 0; i < query->ntargets; i++)
-        view->shows_key[i] = scope_resolve(sub, &scope, query->targets[i].expr) >= 0;
-    if (instance < 0)
+        view->shows_key[i] = is_of_key(sub, &scope, query->targets[i].expr);
+    if (instance >= 0) {
+        view->rule.keyspace = sub->instances[instance].rule->keyspace;
+        view->rule.key = relation->columns[target].name;
         return;
-    view->rule.keyspace = sub->instances[instance].rule->keyspace;
-    view->rule.key = relation->columns[target].name;
+    }
+    for (int i = scope.first; i < scope.end && query->kind == QUERY_SELECT; i++)
+        if (take_parts(sub, &scope, i, view))
+            return;
 }
 
 static void look(struct planner *p, struct view *view)
@@ -92,8 +163,8 @@ static void look(struct planner *p, struct view *view)
     if (!sub->ninstances || sub->failed || sub->view || !find_shards(sub, view))
         return;
     find_key(sub, view);
-    if (!*view->rule.key && view->rule.keyspace && view->rule.keyspace->ghosts &&
-        view->relation->kind == 'v')
+    if (!*view->rule.key && !view->rule.nparts && view->rule.keyspace &&
+        view->rule.keyspace->ghosts && view->relation->kind == 'v')
         return; /* which of its rows a shard does not own can be told inside of it only */
     view->ordered = view->definition->query->norder_by > 0;
     view->local = true;
@@ -275,11 +346,10 @@ const char *const *view_checks(struct planner *p, int *count)
 
 static bool shows_other_key(const struct view *view, const char *column)
 {
-    const struct schema_relation *relation = view->relation;
-    for (int i = 0; i < relation->ncolumns && view->shows_key; i++)
-        if (view->shows_key[i] && same_name(relation->columns[i].name, column))
-            return !same_name(column, view->rule.key);
-    return false;
+    for (unsigned k = 0; k < table_rule_nkeys(&view->rule); k++)
+        if (same_name(column, table_rule_key(&view->rule, k)))
+            return false;
+    return view_shows_key(view, column);
 }
 
 static bool sets_other_key(const struct view *view, const struct target *list, int count)
@@ -290,22 +360,23 @@ static bool sets_other_key(const struct view *view, const struct target *list, i
     return false;
 }
 
+static void refuse_change(struct planner *p, const struct view *view)
+{
+    bool hidden = view->several_columns && !view->rule.nparts;
+    plan_refuse(p, "Change the table itself.",
+                hidden ? "view \"%s\" does not show all columns of the shard key of its table, and "
+                         "a change of one of them might move rows to another shard"
+                       : "view \"%s\" shows the shard key of its table twice, and a change of the "
+                         "other column might move rows to another shard",
+                view->relation->name);
+}
+
 bool view_may_change(struct planner *p, const struct view *view, const struct query *query)
 {
-    if (view->several_columns && query->kind != QUERY_DELETE) {
-        plan_refuse(p, "Change the table itself.",
-                    "view \"%s\" is of a table that is sharded by several columns, and a change "
-                    "through it might move rows to another shard",
-                    view->relation->name);
-        return false;
-    }
     bool update = query->kind == QUERY_UPDATE || query->kind == QUERY_INSERT;
     if ((!update || !sets_other_key(view, query->targets, query->ntargets)) &&
         !sets_other_key(view, query->conflict_set, query->nconflict_set))
         return true;
-    plan_refuse(p, "Change the table itself.",
-                "view \"%s\" shows the shard key of its table twice, and a change of the other "
-                "column might move rows to another shard",
-                view->relation->name);
+    refuse_change(p, view);
     return false;
 }

@@ -23,6 +23,7 @@ CREATE VIEW renamed (key, label) AS SELECT id, upper(name) FROM users;
 CREATE VIEW only_five AS SELECT * FROM orders WHERE user_id = 5;
 CREATE VIEW few AS SELECT id, name FROM users WHERE id IN (1, 2, 3, 4);
 CREATE VIEW twice AS SELECT id, id AS same, num FROM users;
+CREATE VIEW same_alone AS SELECT same, num FROM twice;
 CREATE VIEW sorted AS SELECT id, name, country FROM users ORDER BY name DESC, id;
 CREATE VIEW lands AS SELECT country, count(*) AS n, max(balance) AS most FROM users GROUP BY country;
 CREATE VIEW top_five AS SELECT id, name, balance FROM users WHERE balance IS NOT NULL ORDER BY balance DESC, id LIMIT 5;
@@ -35,7 +36,16 @@ CREATE VIEW totals AS SELECT count(*) AS n, sum(balance) AS s FROM users;
 CREATE VIEW noted AS SELECT n.id, n.body, u.name FROM notes n JOIN users u ON u.id = n.user_id;
 CREATE VIEW named_lands AS SELECT code, name FROM countries;
 CREATE VIEW just_notes AS SELECT * FROM notes;
-CREATE VIEW guests AS SELECT slug, nr, who FROM members
+CREATE VIEW guests AS SELECT slug, nr, who FROM members;
+CREATE VIEW crew AS SELECT pay, nr AS number, firm AS f, name AS called FROM staff;
+CREATE VIEW seniors AS SELECT called, f AS firm, number AS nr FROM crew WHERE pay > 3;
+CREATE VIEW small_firms AS SELECT firm, nr, name FROM staff WHERE firm < 4 WITH CHECK OPTION;
+CREATE VIEW anonymous AS SELECT firm, pay, country FROM staff;
+CREATE VIEW nr_twice AS SELECT firm, nr, nr AS again, name FROM staff;
+CREATE VIEW nr_other AS SELECT firm, again, name FROM nr_twice;
+CREATE VIEW worked AS SELECT s.firm, s.nr, s.name, h.day, h.hours FROM staff s JOIN shifts h ON h.firm = s.firm AND h.who = s.nr;
+CREATE VIEW maybe_worked AS SELECT h.firm, h.who, s.name FROM staff s LEFT JOIN shifts h ON h.firm = s.firm AND h.who = s.nr;
+CREATE VIEW per_person AS SELECT firm AS f, who AS w, count(*) AS days FROM shifts GROUP BY who, firm
 """
 
 READS = [
@@ -81,6 +91,16 @@ READS = [
     "SELECT count(*) FROM people p WHERE NOT EXISTS (SELECT FROM bought b WHERE b.name = p.name)",
     "SELECT DISTINCT land FROM people ORDER BY land", "SELECT string_agg(name, ',' ORDER BY id) FROM people",
     "VALUES ((SELECT n FROM totals))", "TABLE totals",
+    "SELECT called FROM crew WHERE f = 2 AND number = 5", "SELECT * FROM crew WHERE (number, f) IN ((5, 2), (6, 3)) ORDER BY f",
+    "SELECT called FROM seniors WHERE firm = 2 ORDER BY nr", "SELECT * FROM seniors WHERE nr = 5 AND firm = 2",
+    "SELECT c.called, h.day FROM crew c JOIN shifts h ON h.firm = c.f AND h.who = c.number ORDER BY 1, 2, h.firm",
+    "SELECT c.called, s.firm FROM crew c LEFT JOIN seniors s ON s.firm = c.f AND s.nr = c.number ORDER BY c.number, c.f",
+    "SELECT count(*) FROM small_firms NATURAL JOIN nr_twice", "SELECT * FROM anonymous ORDER BY firm, pay, country",
+    "SELECT name FROM nr_twice WHERE firm = 2 AND again = 5", "SELECT name FROM nr_other WHERE firm = 2 AND again = 5",
+    "SELECT * FROM worked WHERE firm = 2 AND nr = 5 ORDER BY day", "SELECT nr, sum(hours) FROM worked GROUP BY firm, nr ORDER BY nr, firm",
+    "SELECT * FROM maybe_worked WHERE firm = 2 AND who = 5 ORDER BY name", "SELECT name FROM maybe_worked WHERE firm IS NULL AND who IS NULL ORDER BY name",
+    "SELECT c.called, m.name FROM crew c JOIN maybe_worked m ON m.firm = c.f AND m.who = c.number ORDER BY 1, 2, c.f",
+    "SELECT days FROM per_person WHERE f = 2 AND w = 5", "SELECT c.called, p.days FROM crew c JOIN per_person p ON p.f = c.f AND p.w = c.number ORDER BY c.number, c.f",
     "SELECT x.n FROM lands AS x (c, n) ORDER BY 1, c", "SELECT public.lands.n FROM public.lands ORDER BY 1, public.lands.country",
 ]
 IN_ORDER = ["SELECT * FROM sorted", "SELECT name FROM sorted LIMIT 7", "SELECT * FROM top_five", "SELECT id FROM sorted WHERE id < 9"]
@@ -93,6 +113,30 @@ WRITES = [
     "UPDATE keyless SET balance = balance + 1", "UPDATE twice SET num = 1 WHERE id = 5",
     "INSERT INTO notes SELECT 900 + n, 1, country FROM lands WHERE country IS NOT NULL", "UPDATE just_notes SET body = 'z'",
     "DELETE FROM people p USING bought b WHERE b.buyer = p.id AND b.amount > 50",
+]
+# Of tables sharded by two columns.
+OF_SEVERAL = [
+    "INSERT INTO crew VALUES (9, 900, 2, 'new')", "INSERT INTO crew (called, f, number) VALUES ('a', 1, 901), ('b', 2, 902), ('c', 3, 903) RETURNING f, called",
+    "INSERT INTO crew (number, f, called) VALUES (5, 2, 'x'), (8, 8, 'y') ON CONFLICT (f, number) DO UPDATE SET called = excluded.called",
+    "INSERT INTO crew (number, f, called) VALUES (5, 2, 'x'), (8, 8, 'y') ON CONFLICT DO NOTHING",
+    "INSERT INTO crew (number, f, called) SELECT number + 1000, f + 1, called FROM crew", "INSERT INTO crew SELECT pay, number + 1000, f, called FROM crew",
+    "INSERT INTO crew (number, f) SELECT id, num FROM users WHERE num IS NOT NULL", "INSERT INTO seniors VALUES ('s', 4, 904), ('t', 5, 904)",
+    "INSERT INTO crew (f, number) VALUES (2, NULL)" , "INSERT INTO crew (f, number) VALUES (2, 'x')", "INSERT INTO worked (firm, nr) VALUES (2, 5)",
+    "INSERT INTO small_firms VALUES (3, 905, 'in')", "INSERT INTO small_firms VALUES (3, 905, 'in'), (7, 905, 'out')",
+    "INSERT INTO crew (f, number) VALUES (2, 906), (2, 906)", "INSERT INTO nr_twice (firm, nr, name) VALUES (2, 907, 'one'), (3, 907, 'two')",
+    "UPDATE crew SET called = 'x' WHERE f = 2 AND number = 5", "UPDATE crew SET called = called || '!' RETURNING called, f, number",
+    "UPDATE crew SET called = 'y' WHERE f = 2 RETURNING number", "UPDATE crew SET f = 2, number = 5, pay = 1 WHERE number = 5 AND f = 2",
+    "UPDATE crew SET f = f, pay = 2 WHERE number < 9", "UPDATE crew SET pay = 3 WHERE (f, number) IN ((2, 5), (3, 6), (1, 1))",
+    "UPDATE crew SET pay = h.hours FROM shifts h WHERE h.firm = f AND h.who = number AND h.day = 3",
+    "UPDATE seniors SET called = 'old' WHERE firm = 2", "UPDATE seniors SET called = 'old' WHERE firm = 2 AND nr = 8", "UPDATE anonymous SET pay = 0",
+    "UPDATE anonymous SET pay = 0 WHERE firm = 2", "UPDATE nr_twice SET name = 'z' WHERE firm = 2 AND nr = 5", "UPDATE nr_twice SET name = 'z' WHERE again = 5",
+    "UPDATE worked SET hours = 1 WHERE firm = 2 AND nr = 5", "UPDATE small_firms SET name = 'w'",
+    "DELETE FROM crew WHERE f = 2 AND number = 5 RETURNING called", "DELETE FROM seniors WHERE firm = 2", "DELETE FROM seniors", "DELETE FROM anonymous WHERE pay > 3",
+    "DELETE FROM nr_other WHERE firm = 2 AND again = 5", "DELETE FROM crew USING shifts h WHERE h.firm = f AND h.who = number AND h.hours > 4",
+    "DELETE FROM crew WHERE (f, number) IN (SELECT firm, who FROM shifts WHERE hours > 4)", "WITH gone AS (DELETE FROM crew WHERE f = 2 AND number = 5 RETURNING *) SELECT called FROM gone",
+    "MERGE INTO crew c USING staff s ON s.firm = c.f AND s.nr = c.number WHEN MATCHED THEN UPDATE SET pay = 1",
+    "MERGE INTO staff s USING crew c ON s.firm = c.f AND s.nr = c.number WHEN MATCHED AND c.pay > 3 THEN DELETE WHEN MATCHED THEN UPDATE SET name = c.called || '2'",
+    "MERGE INTO shifts h USING crew c ON c.f = h.firm AND c.number = h.who WHEN MATCHED THEN DO NOTHING WHEN NOT MATCHED THEN INSERT (day, who, firm) VALUES (77, c.number, c.f)",
 ]
 
 
@@ -123,24 +167,30 @@ def test_reads_in_a_transaction(both):
     both.run("ROLLBACK")
 
 
-LOOKS = ["SELECT * FROM users ORDER BY id", "SELECT * FROM orders ORDER BY user_id, id", "SELECT * FROM members", "SELECT * FROM notes ORDER BY id"]
+LOOKS = ["SELECT * FROM users ORDER BY id", "SELECT * FROM orders ORDER BY user_id, id", "SELECT * FROM members", "SELECT * FROM notes ORDER BY id",
+         "SELECT * FROM staff ORDER BY firm, nr", "SELECT * FROM shifts ORDER BY firm, who, day"]
 
 
-def change(both, sql):
+def change(both, ask, sql):
     both.run("BEGIN")
     both.run("SAVEPOINT a")
-    found, wanted = both.simple(sql)
+    found, wanted = ask(sql)
     wrong = difference(found, wanted, None)
     if not wrong and not wanted.error:
         for look in LOOKS:
             both.check(look, ends_ordered(look))
     for side in (both.app, both.one):
         side.ask(query("ROLLBACK"))
-    assert not wrong, f"{sql}\n{wrong}"
+    assert not wrong, f"{ask.__name__}: {sql}\n{wrong}"
 
 
 def test_writes(both):
-    check_all(WRITES, lambda sql: change(both, sql))
+    check_all(WRITES, lambda sql: change(both, both.simple, sql))
+
+
+def test_writes_of_tables_sharded_by_several_columns(both):
+    for ask in (both.simple, both.extended):
+        check_all(OF_SEVERAL, lambda sql: change(both, ask, sql))
 
 
 # ---- two tables of one name ----
@@ -288,6 +338,23 @@ def test_what_is_refused(sides):
             cursor.execute("INSERT INTO keyless VALUES ('x', 1)")
         with refused("0A000", "shows the shard key of its table twice"):
             cursor.execute("UPDATE twice SET same = 7 WHERE id = 5")
+        for sql in ("UPDATE nr_twice SET again = 7 WHERE firm = 2 AND nr = 5",
+                    "INSERT INTO nr_twice (firm, nr, again) VALUES (2, 5, 6)", "UPDATE same_alone SET same = 7"):
+            with refused("0A000", "shows the shard key of its table twice"):
+                cursor.execute(sql)
+        for sql in ("UPDATE anonymous SET firm = 7", "UPDATE anonymous SET firm = firm + 1 WHERE firm = 2",
+                    "UPDATE nr_other SET again = 7"):
+            with refused("0A000", "does not show all columns of the shard key of its table"):
+                cursor.execute(sql)
+        for sql in ("INSERT INTO anonymous VALUES (2, 5)", "INSERT INTO nr_other VALUES (2, 5)"):
+            with refused("0A000", "does not show the shard key of its table"):
+                cursor.execute(sql)
+        for sql in ("UPDATE crew SET f = f + 1", "UPDATE crew SET f = 3, number = 6 WHERE f = 2 AND number = 5"):
+            with refused("0A000", "a column of the shard key of table \"crew\", could move the row to another shard"):
+                cursor.execute(sql)
+        for sql in ("INSERT INTO crew (f, called) VALUES (2, 'x')", "INSERT INTO crew (f, number) OVERRIDING USER VALUE VALUES (2, 5)"):
+            with refused("23502", "gives no value for \"f, number\", the shard key of table \"crew\""):
+                cursor.execute(sql)
         with refused("0A000", "\"lands\" is a view of tables on several shards"):
             cursor.execute("UPDATE lands SET n = 3")
         with refused("0A000", "would move the row to another shard"):
@@ -301,6 +368,9 @@ def test_explain_tells_how(sides):
     with closing(sides[0].connect()) as client:
         assert "direct to shard" in explain(client, "SELECT * FROM actives WHERE id = 7")
         assert "direct to shard" in explain(client, "SELECT place FROM only_five WHERE item = 'x'".replace("place", "id"))
+        for sql in ("SELECT called FROM crew WHERE f = 2 AND number = 5", "UPDATE seniors SET called = 'x' WHERE firm = 2 AND nr = 5",
+                    "INSERT INTO crew (f, number) VALUES (2, 5)"):
+            assert "direct to shard" in explain(client, sql)
         assert "scatter-merge" in explain(client, "SELECT name FROM actives ORDER BY name LIMIT 3")
         assert "from public.bought" in explain(client, "SELECT b.item FROM bought b JOIN people p ON p.name = b.name")
         text = explain(client, "SELECT n FROM lands")
