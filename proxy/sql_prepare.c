@@ -229,8 +229,11 @@ static void add_use(struct client *client, struct prepared *prepared)
     names->uses = uses;
 }
 
-/* The statement at `index` of the message: maps the name in it. False: refused, the client was told; or what
- * stands in front of it is run first, and it is refused when its turn comes. */
+/*
+ * The statement at `index` of the message: maps the name in it. False: refused, the client was told; or the message
+ * is run one by one. That is so where a wrong number of values is to be refused when its turn comes, and where
+ * there are several shards: text with values in place of parameters names columns otherwise than the statement.
+ */
 static bool execute_query(struct client *client, int index)
 {
     struct request *request = &client->request;
@@ -238,11 +241,13 @@ static bool execute_query(struct client *client, int index)
     const struct statement *execute = execute_in(statement);
     struct mapping mapping;
     struct pg_error error;
-    if (!map_execute(client, request->sql, execute, &mapping, &error)) {
-        if (mapping.miscounted && request->statements.count > 1)
-            series_start(client);
-        else
-            session_refuse(client, &error);
+    bool mapped = map_execute(client, request->sql, execute, &mapping, &error);
+    if (request->statements.count > 1 && (mapped ? mapping.in_place != NULL : mapping.miscounted)) {
+        series_start(client);
+        return false;
+    }
+    if (!mapped) {
+        session_refuse(client, &error);
         return false;
     }
     if (!mapping.prepared)

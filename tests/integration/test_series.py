@@ -77,6 +77,16 @@ SAME = {
     "COPY TO": [INSERTS + "; COPY notes TO STDOUT; SELECT count(*) FROM users"],
     "a change of every copy": ["INSERT INTO countries VALUES ('it', 'Italy'); " + INSERTS +
                                "; SELECT count(*) FROM countries"],
+    "prepared statements without aliases": [
+        INSERTS, "PREPARE p (int) AS SELECT $1", "PREPARE q AS SELECT $1::text, id, $2 + 1, count(*) FROM users WHERE id < $2 GROUP BY id ORDER BY id",
+        "EXECUTE p (1); EXECUTE p (2)", "EXECUTE q ('x', 4)", "EXECUTE p (3); EXECUTE q ('x', 4); SELECT 5; EXECUTE p (6)",
+        "EXECUTE p (1); EXECUTE p (1, 2); EXECUTE p (3)",
+        "PREPARE r AS SELECT $1::int; EXECUTE r (1); EXECUTE p (2)", "EXECUTE p (4); EXECUTE nobody (5)", "EXECUTE p (1); DEALLOCATE p; EXECUTE p (2)"],
+    "prepared statements that change rows": [
+        INSERTS, "PREPARE w AS UPDATE users SET name = $2 WHERE id = $1 RETURNING $2", "PREPARE d AS DELETE FROM users WHERE id = $1",
+        "EXECUTE w (1, 'a'); EXECUTE w (2, 'b'); EXECUTE d (3)", "EXECUTE d (4); EXECUTE d (5); SELECT 1/0", "EXECUTE d (6); EXECUTE d (1 / 0)",
+        "BEGIN; EXECUTE d (7); EXECUTE w (8, 'c'); ROLLBACK", "BEGIN", "EXECUTE d (7); SAVEPOINT a; EXECUTE d (8); ROLLBACK TO a", "COMMIT",
+        "SELECT id, name FROM users ORDER BY id"],
     "RETURNING": [INSERTS, "UPDATE users SET name = 'w' WHERE id = 3 RETURNING id; "
                            "DELETE FROM users WHERE id = 4 RETURNING name; DELETE FROM users WHERE id = 99"],
 }
