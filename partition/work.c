@@ -80,7 +80,10 @@ int64_t work_limit(const struct work *work, int64_t ms)
 
 /* ---- sessions ---- */
 
-/* $1: lock_timeout. What autovacuum keeps locked it gives up after deadlock_timeout, where we may set that. */
+/*
+ * $1: lock_timeout. What autovacuum keeps locked it gives up after deadlock_timeout, where we may set that. Queries of catalogs look
+ * dearer to the server than they are: to compile them would take longer than to run them.
+ */
 static const char session_settings[] =
     "SELECT set_config('lock_timeout', $1, false), set_config('statement_timeout', '0', false),"
     " set_config('idle_in_transaction_session_timeout', '60s', false),"
@@ -88,7 +91,7 @@ static const char session_settings[] =
     " set_config('default_transaction_read_only', 'off', false),"
     " set_config('search_path', 'pg_catalog', false), set_config('timezone', 'UTC', false),"
     " set_config('datestyle', 'ISO, YMD', false), set_config('client_min_messages', 'warning', "
-    "false),"
+    "false), set_config('jit', 'off', false),"
     " (SELECT set_config(name, '20ms', false) FROM pg_settings WHERE name = 'deadlock_timeout'"
     "  AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user))";
 
