@@ -199,7 +199,7 @@ static void check(struct work *work)
     struct maintain maintain = {
         .work = work, .policies = policies, .npolicies = count, .looking = true};
     maintain_look(&maintain);
-    survey_each(work, policies, count, true, check_one, &maintain);
+    survey_each(work, policies, count, SURVEY_CARE, check_one, &maintain);
 }
 
 enum fleet_outcome partition_check(const struct partition_call *call)

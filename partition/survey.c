@@ -9,7 +9,7 @@
 struct gathering {
     const struct policy *policies;
     int count;
-    bool care; /* indexes and privileges, too */
+    enum survey_kind kind;
     struct found *found;
 };
 
@@ -18,11 +18,14 @@ struct gathering {
 
 /* ---- a shard ---- */
 
-/* $1: oids of parents. Partitions that are partitioned themselves are as large as their parts. */
+/*
+ * $1: oids of parents. %s: how much an ordinary partition takes. Partitions that are partitioned themselves are as large as their
+ * parts; foreign ones take no room here.
+ */
 static const char sizes_sql[] =
     "SELECT i.inhparent, i.inhrelid, CASE c.relkind WHEN 'p' THEN (SELECT "
-    "sum(pg_total_relation_size(relid)) FROM pg_partition_tree(c.oid)) ELSE "
-    "pg_total_relation_size(c.oid) END, CASE c.relkind WHEN 'p' THEN (SELECT "
+    "sum(pg_total_relation_size(relid)) FROM pg_partition_tree(c.oid)) WHEN 'r' THEN %s ELSE 0 "
+    "END, CASE c.relkind WHEN 'p' THEN (SELECT "
     "sum(greatest(l.reltuples, 0)) FROM pg_partition_tree(c.oid) JOIN pg_class AS l ON l.oid = "
     "relid WHERE isleaf) ELSE greatest(c.reltuples, 0) END"
     " FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid"
@@ -30,18 +33,36 @@ static const char sizes_sql[] =
 
 enum { PARENT, PARTITION, BYTES, ROWS };
 
-/* Indexes that are not valid on the parent have no part on some partition. Privileges: '' is those of nobody else. */
+static const char exact_size[] = "pg_total_relation_size(c.oid)";
+
+/*
+ * Pages as they were counted when it was last vacuumed or analyzed: to measure a partition the server has to open it, with
+ * its indexes, and remembers each. What has got rows since it was made and was not counted yet is measured.
+ */
+static const char about_size[] =
+    "CASE WHEN c.relpages = 0 AND pg_stat_get_tuples_inserted(c.oid) > 0"
+    " THEN pg_total_relation_size(c.oid)"
+    " ELSE current_setting('block_size')::bigint * (c.relpages"
+    " + (SELECT coalesce(sum(t.relpages), 0) FROM pg_class AS t WHERE t.oid = c.reltoastrelid)"
+    " + (SELECT coalesce(sum(x.relpages), 0) FROM pg_index AS y JOIN pg_class AS x"
+    " ON x.oid = y.indexrelid WHERE y.indrelid IN (c.oid, c.reltoastrelid))) END";
+
+/*
+ * $1: oids of parents. Indexes that are not valid on the parent have no part on some partition. Privileges: '' is those of nobody
+ * else; they are only taken apart where they are not the same at the first look.
+ */
 static const char care_sql[] =
-    "SELECT (SELECT count(*) FROM pg_index WHERE indrelid = $1::oid AND NOT indisvalid),"
-    " (SELECT count(*) FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid, pg_class AS "
-    "p"
-    "  WHERE i.inhparent = $1::oid AND p.oid = $1::oid AND ("
+    "SELECT p.oid, (SELECT count(*) FROM pg_index WHERE indrelid = p.oid AND NOT indisvalid),"
+    " (SELECT count(*) FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid"
+    "  WHERE i.inhparent = p.oid AND (p.relacl IS NOT NULL OR c.relacl IS NOT NULL)"
+    "   AND NOT coalesce(p.relacl = c.relacl AND p.relowner = c.relowner, false) AND ("
     "   SELECT coalesce(string_agg(format('%s %s', grantee, privilege_type), ',' ORDER BY grantee, "
     "privilege_type), '')"
     "   FROM aclexplode(p.relacl) WHERE grantee <> p.relowner) <> ("
     "   SELECT coalesce(string_agg(format('%s %s', grantee, privilege_type), ',' ORDER BY grantee, "
     "privilege_type), '')"
-    "   FROM aclexplode(c.relacl) WHERE grantee <> c.relowner))";
+    "   FROM aclexplode(c.relacl) WHERE grantee <> c.relowner))"
+    " FROM pg_class AS p WHERE p.oid = ANY ($1::oid[])";
 
 static int find_have(const struct parent *parent, const char *oid)
 {
@@ -69,13 +90,16 @@ static void note_size(const PGresult *rows, int row, const struct parent *parent
     found->rows[which] = PQgetisnull(rows, row, ROWS) ? -1 : atof(PQgetvalue(rows, row, ROWS));
 }
 
-/* found[i * shards] is that of parents[i]. */
-static bool read_sizes(struct shard_work *shard, const struct parent *parents, int count,
-                       struct found *found)
+/* found[i * shards] is that of parents[i]; here and below. */
+static bool read_sizes(struct shard_work *shard, enum survey_kind kind,
+                       const struct parent *parents, int count, struct found *found)
 {
     int shards = shard->work->database->nshards;
-    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error, sizes_sql, 1,
-                              look_oids(&shard->arena, parents, count));
+    struct arena *arena = &shard->arena;
+    PGresult *rows =
+        db_query(shard->db, WORK_QUERY_MS, &shard->error,
+                 arena_printf(arena, sizes_sql, kind == SURVEY_EXACT ? exact_size : about_size), 1,
+                 look_oids(arena, parents, count));
     for (int i = 0; rows && i < PQntuples(rows); i++) {
         int which = find_parent(parents, count, PQgetvalue(rows, i, PARENT));
         if (which < count)
@@ -85,32 +109,50 @@ static bool read_sizes(struct shard_work *shard, const struct parent *parents, i
     return rows != NULL;
 }
 
-static bool read_care(struct shard_work *shard, const struct parent *parent, struct found *found)
+static bool read_care(struct shard_work *shard, const struct parent *parents, int count,
+                      struct found *found)
 {
-    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error, care_sql, 1, parent->oid);
-    if (rows) {
-        found->bare_indexes = atoi(PQgetvalue(rows, 0, 0));
-        found->other_privileges = atoi(PQgetvalue(rows, 0, 1));
+    int shards = shard->work->database->nshards;
+    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error, care_sql, 1,
+                              look_oids(&shard->arena, parents, count));
+    for (int i = 0; rows && i < PQntuples(rows); i++) {
+        int which = find_parent(parents, count, PQgetvalue(rows, i, 0));
+        if (which == count)
+            continue;
+        found[which * shards].bare_indexes = atoi(PQgetvalue(rows, i, 1));
+        found[which * shards].other_privileges = atoi(PQgetvalue(rows, i, 2));
     }
     PQclear(rows);
     return rows != NULL;
 }
 
-static bool count_default(struct shard_work *shard, const struct parent *parent,
-                          struct found *found)
+/* One statement that counts the rows of all default partitions; NULL: there is none. */
+static const char *count_defaults_sql(struct arena *arena, const struct parent *parents, int count)
 {
-    if (!parent->nhave || !parent->have[parent->nhave - 1].is_default)
+    const char *sql = NULL;
+    for (int i = 0; i < count; i++) {
+        const struct have *rest = parents[i].nhave ? &parents[i].have[parents[i].nhave - 1] : NULL;
+        if (parents[i].kind != PARENT_GOOD || !rest || !rest->is_default)
+            continue;
+        sql = arena_printf(arena, "%s%sSELECT %d, count(*) FROM (SELECT FROM %s.%s LIMIT %d) AS r",
+                           sql ? sql : "", sql ? " UNION ALL " : "", i,
+                           work_quote(arena, rest->schema), work_quote(arena, rest->name),
+                           SURVEY_ROWS_MAX);
+    }
+    return sql;
+}
+
+static bool count_defaults(struct shard_work *shard, const struct parent *parents, int count,
+                           struct found *found)
+{
+    int shards = shard->work->database->nshards;
+    const char *sql = count_defaults_sql(&shard->arena, parents, count);
+    if (!sql)
         return true;
-    const struct have *rest = &parent->have[parent->nhave - 1];
-    struct arena *arena = &shard->arena;
-    PGresult *rows =
-        db_query(shard->db, WORK_QUERY_MS, &shard->error,
-                 arena_printf(arena, "SELECT count(*) FROM (SELECT FROM %s.%s LIMIT %d) AS r",
-                              work_quote(arena, rest->schema), work_quote(arena, rest->name),
-                              SURVEY_ROWS_MAX),
-                 0);
-    if (rows)
-        found->default_rows = strtoll(PQgetvalue(rows, 0, 0), NULL, 10);
+    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error, sql, 0);
+    for (int i = 0; rows && i < PQntuples(rows); i++)
+        found[atoi(PQgetvalue(rows, i, 0)) * shards].default_rows =
+            strtoll(PQgetvalue(rows, i, 1), NULL, 10);
     PQclear(rows);
     return rows != NULL;
 }
@@ -135,16 +177,9 @@ static void keep(struct work *work, const struct parent *parent, struct found *f
     pthread_mutex_unlock(&work->telling);
 }
 
-static bool read_more(struct shard_work *shard, const struct parent *parent, bool care,
-                      struct found *found)
-{
-    return parent->kind != PARENT_GOOD ||
-           ((!care || read_care(shard, parent, found)) && count_default(shard, parent, found));
-}
-
 /* Tables whose policies are policies[0 .. count - 1]; found is the first one's. */
 static bool gather_some(struct shard_work *shard, const struct policy *policies, int count,
-                        bool care, struct found *found)
+                        enum survey_kind kind, struct found *found)
 {
     struct parent parents[TOGETHER];
     int shards = shard->work->database->nshards;
@@ -157,10 +192,9 @@ static bool gather_some(struct shard_work *shard, const struct policy *policies,
         else
             keep(shard->work, &parents[i], &found[i * shards]);
     }
-    bool good = read_sizes(shard, parents, count, found);
-    for (int i = 0; i < count && good; i++)
-        good = read_more(shard, &parents[i], care, &found[i * shards]);
-    return good;
+    return (kind == SURVEY_CARE ? read_care(shard, parents, count, found)
+                                : read_sizes(shard, kind, parents, count, found)) &&
+           count_defaults(shard, parents, count, found);
 }
 
 static void gather_task(struct shard_work *shard)
@@ -169,7 +203,7 @@ static void gather_task(struct shard_work *shard)
     int shards = shard->work->database->nshards;
     for (int i = 0; i < gathering->count && !work_stopped(shard->work); i += TOGETHER) {
         int count = gathering->count - i < TOGETHER ? gathering->count - i : TOGETHER;
-        if (!gather_some(shard, &gathering->policies[i], count, gathering->care,
+        if (!gather_some(shard, &gathering->policies[i], count, gathering->kind,
                          &gathering->found[i * shards + (int)shard->shard])) {
             work_fails(shard->work, (int)shard->shard, NULL, "cannot look at partitions",
                        &shard->error);
@@ -180,12 +214,13 @@ static void gather_task(struct shard_work *shard)
 }
 
 /* In work's arena. */
-static struct found *gather(struct work *work, const struct policy *policies, int count, bool care)
+static struct found *gather(struct work *work, const struct policy *policies, int count,
+                            enum survey_kind kind)
 {
     struct gathering gathering = {
         .policies = policies,
         .count = count,
-        .care = care,
+        .kind = kind,
         .found = arena_array(&work->arena, struct found, count * work->database->nshards + 1),
     };
     work_on_shards(work, gather_task, &gathering);
@@ -198,7 +233,7 @@ static struct found *gather(struct work *work, const struct policy *policies, in
  */
 #define AT_ONCE 64
 
-void survey_each(struct work *work, const struct policy *policies, int count, bool care,
+void survey_each(struct work *work, const struct policy *policies, int count, enum survey_kind kind,
                  survey_fn *use, void *arg)
 {
     int shards = work->database->nshards;
@@ -206,7 +241,7 @@ void survey_each(struct work *work, const struct policy *policies, int count, bo
         int some = count - first < AT_ONCE ? count - first : AT_ONCE;
         struct arena lasting = work->arena;
         arena_init(&work->arena);
-        const struct found *found = gather(work, policies + first, some, care);
+        const struct found *found = gather(work, policies + first, some, kind);
         for (int i = 0; i < some; i++)
             use(arg, first + i, &found[i * shards]);
         arena_free(&work->arena);
@@ -489,7 +524,7 @@ static void look(struct work *work, bool details, struct partition_survey *surve
     for (int i = 0; i < count; i++) /* some may not be looked at, when it is stopped */
         show_policy(&(struct showing){
             .policy = &policies[i], .arena = &survey->arena, .table = &survey->tables[i]});
-    survey_each(work, policies, count, false, look_at, &looking);
+    survey_each(work, policies, count, details ? SURVEY_EXACT : SURVEY_ABOUT, look_at, &looking);
     if (count)
         read_last_run(work, survey);
 }

@@ -124,7 +124,10 @@ struct partition_survey {
     double last_seconds; /* so long did the last run take */
 };
 
-/* Fills `survey`, in any case to be given to partition_survey_free(). `details`: with partitions. */
+/*
+ * Fills `survey`, in any case to be given to partition_survey_free(). `details`: with partitions, and sizes as they are at this
+ * moment; otherwise they are about what they were when the servers last vacuumed or analyzed.
+ */
 enum fleet_outcome partition_look(const struct partition_call *call, bool details,
                                   struct partition_survey *survey);
 void partition_survey_free(struct partition_survey *survey);

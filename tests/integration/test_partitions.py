@@ -12,7 +12,7 @@ from ctl_support import start_ctl
 from harness import Proxy, wait_until
 from partition_support import SHAPE, alike, cluster, exists, keyspaces, names, partition, proxy, ranges, run
 
-TABLES = ("events", "logs", "acts", "rows", "busy", "held", "kept", "strays")
+TABLES = ("events", "logs", "acts", "rows", "busy", "held", "kept", "strays", "sized")
 KEYSPACES = keyspaces(TABLES)
 REFERENCE = ["rates"]
 
@@ -342,6 +342,63 @@ def test_a_shard_that_is_down_gets_what_it_lacks_later(cluster, proxy, run):
     partition(proxy, "maintain", "busy", "--now", "2026-03-10")
     assert len(alike(cluster, "busy")) == 4
     partition(proxy, "drop-policy", "busy")
+
+
+# ---- looking ----
+
+def test_what_is_wrong_is_told_of_the_table_that_has_it(cluster, proxy, run):
+    """Several tables are asked for at once; privileges in another order are the same ones."""
+    tables = ["good", "bare", "granted", "twice", "strayed"]
+    cluster.create_role("looker")
+    cluster.create_role("filler")
+    for table in tables:
+        run(f"CREATE TABLE {table} (at date NOT NULL, number int)")
+        run(f"GRANT SELECT ON {table} TO looker")
+        run(f"GRANT INSERT ON {table} TO filler")
+        partition(proxy, "create", table, "--by", "at", "--every", "1month", "--ahead", "1", "--default", "on" if table == "strayed" else "off",
+                  "--now", "2026-01-10")
+    node = cluster.primaries[0]
+    node.sql("REVOKE ALL ON good_p20260101 FROM looker; GRANT SELECT ON good_p20260101 TO looker", dbname="app")
+    for table in ("bare", "twice"):
+        node.sql(f"CREATE INDEX ON ONLY {table} (number)", dbname="app")
+    node.sql("GRANT DELETE ON granted_p20260101 TO PUBLIC; REVOKE ALL ON granted_p20260201 FROM looker;"
+             "GRANT UPDATE ON twice_p20260201 TO looker", dbname="app")
+    run("INSERT INTO strayed VALUES ('2030-01-01', 1), ('2031-01-01', 2)")
+    ran = partition(proxy, "check", "--now", "2026-01-10", "--json", code=5)
+    told = sorted((event["object"], event["text"]) for event in ran.json["events"] if event["kind"] == "problem")
+    assert told == [("public.bare", "1 of its indexes are not on all partitions"),
+                    ("public.granted", "2 partitions grant something else than it does"),
+                    ("public.strayed", "2 rows are in the default partition"),
+                    ("public.twice", "1 of its indexes are not on all partitions"),
+                    ("public.twice", "1 partitions grant something else than it does")]
+    for table in tables:
+        partition(proxy, "drop-policy", table)
+
+
+def test_sizes_are_about_right_in_lists_and_exact_where_partitions_are_shown(cluster, proxy, run):
+    run("CREATE TABLE sized (user_id bigint NOT NULL, at date NOT NULL, body text, PRIMARY KEY (user_id, at))")
+    partition(proxy, "create", "sized", "--by", "at", "--every", "1month", "--ahead", "1", "--now", "2026-01-10")
+
+    def listed():
+        return next(table for table in partition(proxy, "list", "--now", "2026-01-10", "--json").json["tables"] if table["table"] == "public.sized")
+
+    def measured(what="pg_total_relation_size(oid)"):
+        return sum(node.value(f"SELECT sum({what}) FROM pg_class WHERE relname LIKE 'sized_p%' AND relkind = 'r'", dbname="app")
+                   for node in cluster.primaries)
+
+    # Rows that were never counted are seen, when the server knows of them: at once when who wrote them has gone.
+    for node in cluster.primaries:
+        node.sql("INSERT INTO sized SELECT g, '2026-01-05', repeat(md5(g::text), 200) FROM generate_series(1, 1000) g", dbname="app")
+    wait_until(lambda: 2000 * 80 < measured("pg_relation_size(oid)") <= listed()["bytes"] <= measured(), 60, "the server to know of the rows")
+    for node in cluster.primaries:
+        node.sql("VACUUM ANALYZE sized", dbname="app")
+    # Counted ones: tables and indexes, but not the maps of their room.
+    assert measured("pg_relation_size(oid) + pg_indexes_size(oid)") <= listed()["bytes"] < measured()
+    shown = partition(proxy, "show", "sized", "--now", "2026-01-10", "--json").json["tables"][0]
+    assert shown["bytes"] == measured() == sum(part["bytes"] for part in shown["partitions"])
+    assert [part["rows"] for part in shown["partitions"]] == [2000, 0]
+    partition(proxy, "drop-policy", "sized")
+    run("DROP TABLE sized")
 
 
 # ---- the default partition ----
