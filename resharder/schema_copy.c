@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "pgshunt/copyio.h"
+#include "resharder/foreign_keys.h"
 #include "resharder/index_watch.h"
 #include "resharder/program.h"
 #include "resharder/tables.h"
@@ -378,14 +379,65 @@ static void close_copy(struct schema_copy *copy)
     rmdir(copy->folder);
 }
 
+/* Foreign keys that are made here, not by pg_restore, are found in the list by the source's number. */
+static bool take_key(const struct foreign_keys *keys, const char *line)
+{
+    unsigned oid = 0;
+    bool constraint = sscanf(line, "%*d; 2606 %u", &oid) == 1;
+    for (int i = 0; constraint && i < keys->count; i++)
+        if (keys->items[i].oid == oid)
+            return keys->items[i].wanted = true;
+    return false;
+}
+
+/* What may be about a foreign key, or would be called when one is made, comes behind them. */
+static bool is_late(const char *line)
+{
+    int at = 0;
+    return sscanf(line, "%*d; %*u %*u %n", &at) >= 0 && at &&
+           (strncmp(line + at, "COMMENT ", 8) == 0 ||
+            strncmp(line + at, "EVENT TRIGGER ", 14) == 0);
+}
+
+/* What of the list is restored ahead of foreign keys, and behind them; these are marked. */
+static bool divide_list(struct schema_copy *copy, const char *all, const char *late,
+                        const struct foreign_keys *keys)
+{
+    FILE *from = fopen(all, "r"), *early_to = fopen(copy->list, "w"), *late_to = fopen(late, "w");
+    char line[2048];
+    while (from && early_to && late_to && fgets(line, sizeof line, from))
+        if (!take_key(keys, line))
+            fputs(line, is_late(line) ? late_to : early_to);
+    bool good = from && early_to && late_to;
+    if (from)
+        fclose(from);
+    if (early_to)
+        good = fclose(early_to) == 0 && good;
+    if (late_to)
+        good = fclose(late_to) == 0 && good;
+    return good || fails(copy, "cannot write the list of what is restored");
+}
+
 static bool make_rest(struct schema_copy *copy, int jobs)
 {
     struct reshard *reshard = copy->reshard;
-    const char *options[] = {"--section=post-data",
-                             RESHARD_TEXT(reshard, "--jobs=%d", jobs ? jobs : 2), NULL};
+    struct foreign_keys keys;
+    const char *all = RESHARD_TEXT(reshard, "%s.all", copy->list);
+    const char *late = RESHARD_TEXT(reshard, "%s.late", copy->list);
+    const char *at_once = RESHARD_TEXT(reshard, "--jobs=%d", jobs);
+    const char *early_options[] = {RESHARD_TEXT(reshard, "--use-list=%s", copy->list), at_once,
+                                   NULL};
+    const char *late_options[] = {RESHARD_TEXT(reshard, "--use-list=%s", late), NULL};
     reshard_tell(reshard, RESHARD_NOTE, copy->target_name, NULL,
-                 "indexes, foreign keys and triggers are made", NULL);
-    return dump(copy) && restore(copy, options);
+                 "indexes, triggers and foreign keys are made", NULL);
+    bool good = dump(copy) && foreign_keys_read(reshard, copy->source, &keys) &&
+                list_section(copy, "--section=post-data", all) &&
+                divide_list(copy, all, late, &keys) && restore(copy, early_options) &&
+                foreign_keys_make(reshard, copy->target, &keys, jobs) &&
+                restore(copy, late_options);
+    unlink(all);
+    unlink(late);
+    return good;
 }
 
 /* Whether a link before this one has the same target. */
@@ -414,7 +466,7 @@ static bool finish_target(struct reshard *reshard, const struct job *job, const 
     struct schema_copy copy;
     bool good = open_copy(&copy, reshard, link);
     copy.only = json_is_true(json_object_get(job->options, "only_tables"));
-    good = good && make_rest(&copy, jobs);
+    good = good && make_rest(&copy, jobs ? jobs : 2);
     close_copy(&copy);
     return good;
 }

@@ -4,7 +4,7 @@
  *   schema_copy_tables (create): types, functions, tables, primary keys and other constraints with indexes, in one
  *                                transaction; then rows of reference tables
  *   ... rows are copied ...
- *   schema_copy_finish (run):    indexes, foreign keys, triggers, several at once
+ *   schema_copy_finish (run):    indexes, triggers, several at once; then foreign keys (foreign_keys.h)
  *
  * Tables that are not sharded stay where they are, and views on them. The programs are those of the newest version
  * installed, or in the folder $PGSHUNT_PG_BINDIR.

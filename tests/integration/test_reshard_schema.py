@@ -6,6 +6,7 @@ import pytest
 
 from harness import Cluster
 from harness.process import wait_until
+from reshard_kills import needs_failpoints
 from reshard_support import config, ctl, forget_everything, in_ranges, start_ctl
 
 SPACE = {"name": "users", "type": "bigint", "tables": [{"name": "users", "key": "id"}, {"name": "app.orders", "key": "user_id"}]}
@@ -112,3 +113,90 @@ def test_indexes_are_told(cluster, tmp_path):
     assert told and {line["target"] for line in told} == {"s1"} and all("users" in line["table"] for line in told), lines
     assert all(line["bytes"] >= 0 and not line["done"] for line in told)
     assert "users_slow" in relations(target)
+
+
+KEYS = """
+CREATE SCHEMA "my app";
+CREATE TABLE continents (code text PRIMARY KEY);
+CREATE TABLE countries (code text PRIMARY KEY, continent text CONSTRAINT "in a continent" REFERENCES continents);
+CREATE TABLE users (id bigint PRIMARY KEY, mail text, country text REFERENCES countries DEFERRABLE INITIALLY DEFERRED);
+CREATE UNIQUE INDEX users_mail ON users (id, mail);
+CREATE TABLE "my app"."the orders" (id bigint, user_id bigint, mail text, PRIMARY KEY (user_id, id),
+  CONSTRAINT "of a mail" FOREIGN KEY (user_id, mail) REFERENCES users (id, mail) MATCH FULL ON DELETE CASCADE,
+  CONSTRAINT "of a user" FOREIGN KEY (user_id) REFERENCES users);
+CREATE TABLE parts (user_id bigint REFERENCES users, at int, PRIMARY KEY (user_id, at)) PARTITION BY RANGE (at);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (50);
+ALTER TABLE parts_1 ADD CONSTRAINT own FOREIGN KEY (user_id) REFERENCES users ON DELETE CASCADE;
+CREATE TABLE logins (user_id bigint, at int, PRIMARY KEY (user_id, at));
+ALTER TABLE logins ADD CONSTRAINT later FOREIGN KEY (user_id) REFERENCES users NOT VALID;
+CREATE TABLE of_parts (user_id bigint, at int, PRIMARY KEY (user_id, at), CONSTRAINT whole FOREIGN KEY (user_id, at) REFERENCES parts);
+COMMENT ON CONSTRAINT "of a user" ON "my app"."the orders" IS 'whose';
+COMMENT ON INDEX users_mail IS 'mails';
+INSERT INTO continents VALUES ('eu');
+INSERT INTO countries VALUES ('at', 'eu');
+INSERT INTO users SELECT g, 'mail ' || g, 'at' FROM generate_series(1, 300) g;
+INSERT INTO "my app"."the orders" SELECT g, g, 'mail ' || g FROM generate_series(1, 300) g;
+INSERT INTO parts SELECT g, g % 50 FROM generate_series(1, 300) g;
+INSERT INTO of_parts SELECT g, g % 50 FROM generate_series(1, 300) g;
+"""
+KEY_SPACE = {"name": "users", "type": "bigint", "tables": [{"name": "users", "key": "id"}, *({"name": name, "key": "user_id"} for name in ("my app.the orders", "parts", "logins", "of_parts"))]}
+# What was said to a server, beginning with ALTER TABLE. It has a schema of its own, so nobody minds it.
+RECORD = """
+CREATE SCHEMA record;
+CREATE TABLE record.said (n serial, text text);
+CREATE FUNCTION record.it() RETURNS event_trigger SECURITY DEFINER LANGUAGE plpgsql AS $$ BEGIN
+  INSERT INTO record.said (text) VALUES (current_query()); END $$;
+CREATE EVENT TRIGGER record ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION record.it();
+"""
+
+
+def foreign_keys(node):
+    """With their definitions, names and comments."""
+    return {name: rest for name, *rest in node.sql(
+        "SELECT conname, conrelid::regclass::text, convalidated, pg_get_constraintdef(oid), obj_description(oid) FROM pg_constraint WHERE contype = 'f' AND conparentid = 0 AND connamespace <> coalesce(to_regnamespace('pgshunt'), 0)")}
+
+
+def test_foreign_keys_are_validated_behind(cluster, tmp_path):
+    """They are made NOT VALID, where that can be, then validated; what could not be is gone on with by the next run."""
+    source, target = cluster.primaries
+    source.sql(KEYS)
+    path = config(tmp_path, cluster, [KEY_SPACE], (1, 0), reference=["continents", "countries"])
+    ctl(path, "create", "grow", "--move", "0-8191:s1", "--prepare-schema")
+    target.sql(RECORD)
+    target.sql("""INSERT INTO "my app"."the orders" VALUES (7, -7, 'nobody')""")
+    ran = ctl(path, "run", "grow", "--until-caught-up", check=False)
+    assert ran.returncode != 0 and 'violates foreign key constraint "of a' in ran.stdout + ran.stderr
+    halted = foreign_keys(target)
+    assert set(halted) == set(foreign_keys(source)), "all are there"
+    assert not (halted["of a mail"][1] and halted["of a user"][1])
+    target.sql("""DELETE FROM "my app"."the orders" WHERE id = 7 AND user_id = -7""")
+    lines = [json.loads(line) for line in ctl(path, "run", "grow", "--until-caught-up", "--json").stdout.splitlines()]
+    told = [line for line in lines if line.get("kind") == "note" and "is validated" in line["text"]]
+    assert told and all(line["shard"] == "s1" and line["object"] for line in told)
+    assert told[-1]["text"].endswith(f"{len(told)} of {len(told)}"), told
+    assert foreign_keys(target) == foreign_keys(source), "also what is not valid on the source"
+    assert target.value("SELECT obj_description('users_mail'::regclass)") == "mails"
+    said = [text for (text,) in target.sql("SELECT text FROM record.said WHERE text ~ 'FOREIGN KEY|VALIDATE' ORDER BY n")]
+    for name in ("of a mail", "of a user", "in a continent", "users_country_fkey", "own"):
+        of_it = [text for text in said if name in text]
+        assert of_it[0].endswith("NOT VALID") and "VALIDATE CONSTRAINT" in of_it[-1] and len(of_it) == 2, of_it
+    for name in ("parts_user_id_fkey", "whole", "later"):
+        assert not [text for text in said if name in text and "VALIDATE" in text], "left to pg_restore"
+    assert source.sql("SELECT count(*) FROM users") == [(300,)] and ctl(path, "verify", "grow").returncode == 0
+
+
+@needs_failpoints
+@pytest.mark.parametrize("step", ["run_not_valid", "run_validated"])
+def test_killed_while_foreign_keys_are_made(cluster, tmp_path, monkeypatch, step):
+    source, target = cluster.primaries
+    source.sql(KEYS)
+    path = config(tmp_path, cluster, [KEY_SPACE], (1, 0), reference=["continents", "countries"])
+    ctl(path, "create", "grow", "--move", "0-8191:s1", "--prepare-schema")
+    with monkeypatch.context() as patched:
+        patched.setenv("PGSHUNT_CRASH_AT", step)
+        ran = ctl(path, "run", "grow", "--until-caught-up", "--jobs", "1", check=False)
+    assert ran.returncode == -signal.SIGKILL
+    halted = foreign_keys(target)
+    assert set(halted) == set(foreign_keys(source)) and not halted["users_country_fkey"][1]
+    ctl(path, "run", "grow", "--until-caught-up")
+    assert foreign_keys(target) == foreign_keys(source)
