@@ -4,6 +4,7 @@
 
 #include "pgshunt/catalog.h"
 #include "resharder/check.h"
+#include "resharder/disk.h"
 #include "resharder/job.h"
 #include "resharder/plan.h"
 #include "resharder/schema_copy.h"
@@ -167,22 +168,44 @@ static bool tell_link(struct check *check, const struct link *link, struct amoun
     return true;
 }
 
+static int64_t database_size(struct reshard *reshard, unsigned shard)
+{
+    struct db *db = reshard_primary(reshard, shard);
+    PGresult *rows = db ? db_query(db, RESHARD_QUERY_MS, &reshard->error,
+                                   "SELECT pg_database_size(current_database())", 0)
+                        : NULL;
+    int64_t size = rows ? strtoll(PQgetvalue(rows, 0, 0), NULL, 10) : -1;
+    PQclear(rows);
+    return size;
+}
+
+/* What is not even enough for the rows, without indexes and WAL, is too little. */
 static bool tell_room(struct check *check, unsigned shard, int64_t bytes)
 {
     struct reshard *reshard = check->reshard;
-    PGresult *rows = db_query(reshard_primary(reshard, shard), RESHARD_QUERY_MS, &reshard->error,
-                              "SELECT pg_database_size(current_database())", 0);
-    if (!rows)
+    const char *name = shardmap_shard_name(reshard->map, shard), *why = NULL;
+    int64_t size = database_size(reshard, shard);
+    int64_t room = size < 0 ? -2 : disk_free(reshard, shard, &why);
+    if (room == -2)
         return check_fails(check, shard, "cannot read the database's size");
-    int64_t size = strtoll(PQgetvalue(rows, 0, 0), NULL, 10);
-    PQclear(rows);
-    check_note(
-        check, shardmap_shard_name(reshard->map, shard), "disk",
-        RESHARD_TEXT(reshard,
-                     "%s will come to a database of %s, and its indexes. A server does not tell "
-                     "how much of its disk is free",
-                     size_text(reshard, bytes), size_text(reshard, size)),
-        NULL);
+    const char *comes = RESHARD_TEXT(reshard, "%s will come to a database of %s, and its indexes",
+                                     size_text(reshard, bytes), size_text(reshard, size));
+    if (room < 0)
+        check_note(
+            check, name, "disk",
+            RESHARD_TEXT(reshard, "%s; how much of the disk is free is unknown: %s", comes, why),
+            NULL);
+    else if (room < bytes)
+        check_problem(check, name, "disk",
+                      RESHARD_TEXT(reshard, "%s; only %s of the disk is free", comes,
+                                   size_text(reshard, room)),
+                      "Give the server a larger disk, remove what it need not keep, or move fewer "
+                      "buckets at once");
+    else
+        check_note(
+            check, name, "disk",
+            RESHARD_TEXT(reshard, "%s; %s of the disk is free", comes, size_text(reshard, room)),
+            NULL);
     return true;
 }
 

@@ -1,7 +1,10 @@
 """Planning and creating a reshard job: what moves, and that everything in the way is found at once, and mended as told."""
 import json
 import os
+import re
+import shutil
 import subprocess
+import tempfile
 from contextlib import closing
 
 import psycopg2
@@ -204,6 +207,43 @@ def test_rights(cluster, tmp_path):
         for node in cluster.primaries:
             node.sql("DROP OWNED BY mover")
             node.sql("DROP ROLE mover")
+
+
+def disk(events):
+    (event,) = [event for event in events if event.get("object") == "disk"]
+    assert event["shard"] == "s1"
+    return event
+
+
+def test_free_disk(conf, cluster, tmp_path, monkeypatch):
+    """It is asked for where the role may have the server run df, too little is in the way, and what is not known is said to be so."""
+    source, target = cluster.primaries[:2]
+    source.sql("INSERT INTO users SELECT g, repeat('n', 100) FROM generate_series(1, 3000) g")
+    told = disk(plan(conf))
+    assert told["kind"] == "note" and re.search(r"; \d+ [kMGT]?B of the disk is free$|; \d+ bytes of the disk is free$", told["text"])
+    for node in cluster.primaries:
+        several(node, "CREATE ROLE modest LOGIN REPLICATION NOINHERIT")
+    folder = tempfile.mkdtemp(dir="/tmp")
+    try:
+        told = disk(plan(make_config(tmp_path, cluster, "modest"), expect=5))
+        assert told["kind"] == "note" and "is unknown: this role is neither a superuser" in told["text"]
+        df = os.path.join(folder, "df")
+        with monkeypatch.context() as patched:
+            patched.setenv("PATH", folder + ":" + os.environ["PATH"])
+            target.restart()
+        for printed, kind, words in (("/dev/a b 9999 9999 7 100% /a b", "problem", "only 7168 bytes"), ("nonsense", "note", "is unknown: df")):
+            with open(df, "w", encoding="utf-8") as script:
+                script.write(f"#!/bin/sh\necho 'Filesystem 1024-blocks Used Available Capacity Mounted on'\necho '{printed}'\n")
+            os.chmod(df, 0o755)
+            os.chmod(folder, 0o755)
+            told = disk(ctl(conf, "create", "grow", "--move", "0-5461:s1", "--dry-run", expect=5 if kind == "problem" else 0))
+            assert told["kind"] == kind and words in told["text"] and ("larger disk" in told.get("mend", "")) == (kind == "problem")
+    finally:
+        shutil.rmtree(folder)
+        target.restart()
+        for node in cluster.primaries:
+            node.sql("DROP ROLE modest")
+    assert not target.value("SELECT count(*) FROM pg_class WHERE relname = 'pgshunt_df'")
 
 
 def test_rows_where_there_can_be_none(cluster, tmp_path):
