@@ -473,23 +473,33 @@ def test_verify_while_a_runner_starts(cluster, proxies):
         node = cluster.primaries[2]
         return node.value("SELECT count(*) FROM orders") + node.value("SELECT coalesce(sum(balance), 0) FROM users")
 
-    with Load(one, other) as load:
-        load.progress(100)
-        ctl(one, "create", "grow", "--move", "0-8191:s2")
-        ctl(one, "run", "grow", "--until-caught-up")
-        runner = stopping("run_streams", "run", "grow")
-        wait_stopped(runner)
-        verify = stopping("verify_snapshots", "verify", "grow")
-        wait_stopped(verify)
-        load.progress(100)
-        before = moved()
-        runner.send_signal(signal.SIGCONT)
-        wait_until(lambda: moved() != before, 60, "the runner's streams")
-        verify.send_signal(signal.SIGCONT)
-        said = verify.communicate(timeout=60)[0]
-        runner.send_signal(signal.SIGINT)
-        runner.communicate(timeout=60)
-        assert verify.returncode == 0, said
-        ctl(one, "cancel", "grow")
+    begun = []
+    try:
+        with Load(one, other) as load:
+            load.progress(100)
+            ctl(one, "create", "grow", "--move", "0-8191:s2")
+            ctl(one, "run", "grow", "--until-caught-up")
+            runner = stopping("run_streams", "run", "grow")
+            begun.append(runner)
+            wait_stopped(runner)
+            verify = stopping("verify_snapshots", "verify", "grow")
+            begun.append(verify)
+            wait_stopped(verify)
+            load.progress(100)
+            before, deadline = moved(), time.monotonic() + 10
+            runner.send_signal(signal.SIGCONT)
+            # Half a second later it sees that they have to rest: on a slow machine before they have brought anything.
+            while moved() == before and time.monotonic() < deadline:
+                time.sleep(0.02)
+            verify.send_signal(signal.SIGCONT)
+            said = verify.communicate(timeout=100)[0]
+            runner.send_signal(signal.SIGINT)
+            runner.communicate(timeout=100)
+            assert verify.returncode == 0, said
+            ctl(one, "cancel", "grow")
+    finally:
+        for process in begun:
+            process.kill()
+            process.wait()
     assert load.errors() == []
     assert left_over(cluster) == []
