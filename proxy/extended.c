@@ -8,6 +8,7 @@
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
 #include "proxy/cursor.h"
+#include "proxy/epoch.h"
 #include "proxy/pool.h"
 
 #define OUT_MAX EXTENDED_KEPT_MAX /* a batch longer than this leaves in parts */
@@ -40,6 +41,25 @@ bool extended_may_repeat(const struct client *client, const struct prepared *pre
     const struct extended *ext = client->extended;
     return (ext->state == BATCH_OPEN || ext->state == BATCH_SYNCING) && !ext->ahead &&
            (!prepared || ext->described || defines_in_batch(ext, prepared));
+}
+
+/* Portals of the block's, that repeating would close, and answers of our own that are due before anything of the server's are
+ * not counted on to come again. */
+bool extended_may_begin_again(const struct client *client)
+{
+    const struct extended *ext = client->extended;
+    const struct request *request = &client->request;
+    return ext->state == BATCH_OPEN && ext->server == client->participants[0] && !ext->ahead &&
+           !buffer_length(&ext->early) && !request->forwarded && !request->incomplete &&
+           names_all_done(&ext->names);
+}
+
+void extended_leave_server(struct client *client)
+{
+    struct extended *ext = client->extended;
+    ext->server = NULL;
+    buffer_release(&ext->out);
+    ext->state = BATCH_SETTLING;
 }
 
 bool extended_takes_input(const struct client *client)
@@ -264,11 +284,19 @@ static void open_batch(struct client *client)
     worker_buffer_take(client->worker, &client->request.again);
 }
 
+/* In a block only those of the batch that it begins with on a server, where a guard may refuse that. */
+static bool may_be_repeated(const struct client *client)
+{
+    const struct transaction *tx = client->tx;
+    return !tx || client->request.begins ||
+           (tx->state == TX_DEFERRED && !tx->implicit && epoch_of_map(client->database->map) > 0);
+}
+
 /* The bytes of a batch that may have to be repeated elsewhere are kept. */
 static void keep_for_retry(struct client *client, const char *data, size_t len)
 {
     struct request *request = &client->request;
-    if (!client->tx && request->arena && !request->incomplete &&
+    if (may_be_repeated(client) && request->arena && !request->incomplete &&
         buffer_length(&request->again) + len < OUT_MAX) {
         buffer_append(&request->again, data, len);
     } else {

@@ -348,6 +348,8 @@ bool extended_bind(struct client *client, const struct incoming *message)
     if (client->extended->ahead && !pipeline_takes_statement(client, bind.statement))
         return pipeline_stall(client->extended);
     client->stats->binds++;
+    if (client->extended->unsafe) /* it is not the first one that is bound */
+        client->request.begins = false;
     struct prepared *prepared = batch_find_statement(client, bind.statement);
     if (!prepared || (in_failed_transaction(client) && own_refuses_bind(client, prepared, &bind)) ||
         batch_refuse_failed(client, prepared) || batch_too_many(client, NULL))

@@ -76,6 +76,11 @@ static inline int names_count(const struct names *names)
 {
     return (int)HASH_COUNT(names->statements) + (names->unnamed != NULL);
 }
+/* No portal is there that may still be executed. */
+static inline bool names_all_done(const struct names *names)
+{
+    return !names->portals && (!names->unnamed_portal || names->unnamed_portal->done);
+}
 void names_close(struct names *names, const char *name);
 void names_close_all(struct names *names);
 void names_forget_statements(struct names *names);

@@ -243,17 +243,19 @@ bool session_may_begin_again(const struct client *client)
     const struct transaction *tx = client->tx;
     return tx->state == TX_DEFERRED && !tx->implicit && !tx->in_query && !tx->nsavepoints &&
            !client->scatter && client->nparticipants == 1 && !client->participants[0]->pinned &&
-           !client_keeps_servers(client) && !extended_in_batch(client) && !request->series &&
-           !request->names && request->statements.count == 1;
+           !client_keeps_servers(client) &&
+           (extended_in_batch(client)
+                ? extended_may_begin_again(client)
+                : !request->series && !request->names && request->statements.count == 1);
 }
 
 bool session_may_repeat_block(const struct client *client)
 {
     const struct request *request = &client->request;
     return request->begins && client->nparticipants == 1 && !client->scatter &&
-           client->state == CLIENT_BUSY && !extended_in_batch(client) && !request->forwarded &&
-           !request->incomplete && request->attempts < 3 &&
-           (request->shape || buffer_length(&request->again));
+           client->state == CLIENT_BUSY && !request->forwarded && !request->incomplete &&
+           request->attempts < 3 && (request->shape || buffer_length(&request->again)) &&
+           (!extended_in_batch(client) || extended_may_repeat(client, NULL));
 }
 
 /* A connection less is a small price: the server rolls back, whatever there was. Settings from before the statement are the
@@ -261,6 +263,8 @@ bool session_may_repeat_block(const struct client *client)
 void session_begin_again(struct client *client)
 {
     struct transaction *tx = client->tx;
+    if (extended_in_batch(client))
+        extended_leave_server(client);
     server_drop(client->participants[0], "its transaction begins again under a newer map");
     guc_pending_free(&client->request.settings);
     tx->state = TX_DEFERRED;

@@ -189,6 +189,11 @@ bool extended_in_batch(const struct client *client);
 bool extended_has_written(const struct client *client);
 /* It prepares or describes what it runs (NULL: no matter), and is on its server as a whole. */
 bool extended_may_repeat(const struct client *client, const struct prepared *prepared);
+/* The batch is the first that its transaction block brings to a server: whether it can be asked again as a whole, as far as is
+ * known. A second Bind takes it back. */
+bool extended_may_begin_again(const struct client *client);
+/* Its server is about to be given up, the batch to be asked again: it takes nothing more till then. */
+COLD void extended_leave_server(struct client *client);
 /* A Query in a batch that waits for its next message: ends the batch. False: try again later. */
 bool extended_end_for_query(struct client *client);
 bool extended_skips(const struct client *client); /* everything up to Sync */

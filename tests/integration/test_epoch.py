@@ -12,7 +12,7 @@ import pytest
 from catalog_support import catalog, epoch
 from harness import Proxy, wait_until
 from harness.proxy import REPO
-from support import SYNC, Raw, bind, error_of, execute, one, parse, query, refused, rows
+from support import FLUSH, SYNC, Raw, bind, close, describe, error_of, execute, kinds, one, parse, query, refused, rows
 
 pytestmark = pytest.mark.core
 
@@ -150,7 +150,7 @@ class Later(threading.Thread):
         self.start()
 
     def run(self):
-        time.sleep(0.5)
+        time.sleep(0.2)
         raise_epoch(self.cluster)
 
 
@@ -267,6 +267,165 @@ def test_block_refused_for_good(proxy, cluster, source):
     assert source.value("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'") == 0
     raise_epoch(cluster)
     wait_carried(proxy, epoch(cluster.primaries[0]))
+
+
+BATCHES = {
+    "described": [parse("", WRITTEN), bind("", ""), describe("P", ""), execute()],
+    "named portal": [parse("", WRITTEN), bind("p", ""), execute("p"), close("P", "p")],
+    "pushed": [parse("", WRITTEN), bind("", ""), execute(), FLUSH],
+    "in parts": [parse("", WRITTEN), bind("", ""), describe("P", ""), execute("", 1), execute("", 1)],
+    "statement described": [parse("", WRITTEN), describe("S", ""), bind("", ""), execute()],
+}
+
+
+def begin_in_messages(raw):
+    assert "Z" in kinds(raw.ask(parse("", "BEGIN"), bind("", ""), execute(), SYNC))
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_block_begins_again_in_messages(proxy, cluster, source, name):
+    """The first batch of a block, where it is one statement, is asked again as a whole, and answered once."""
+    batch = BATCHES[name]
+    with Raw(proxy) as raw:
+        begin_in_messages(raw)
+        expected = kinds(raw.ask(*batch, SYNC))
+        raw.ask(query("ROLLBACK"))
+        n = source.value("SELECT n FROM users WHERE id = 3")
+        after = epoch(cluster.primaries[0]) + 1
+        guard(source, after)
+        raw.ask(query("BEGIN"))
+        later = Later(cluster)
+        found = raw.ask(*batch, SYNC)
+        later.join()
+        assert kinds(found) == expected and rows(found) == [[str(after).encode()]], found
+        assert found[-1][1] == b"T"
+        assert source.value("SELECT n FROM users WHERE id = 3") == n, "it is not committed"
+        assert rows(raw.ask(query(WRITTEN))) == [[str(after).encode()]]
+        raw.ask(query("COMMIT"))
+        assert source.value("SELECT n FROM users WHERE id = 3") == n + 2
+        assert rows(raw.ask(parse("", WRITTEN), bind("", ""), execute(), SYNC)) == [[str(after).encode()]]
+
+
+def test_block_begins_again_prepared_before(proxy, cluster, source):
+    n = source.value("SELECT n FROM users WHERE id = 3")
+    after = epoch(cluster.primaries[0]) + 1
+    with Raw(proxy) as raw:
+        raw.ask(parse("s", WRITTEN), SYNC)
+        guard(source, after)
+        begin_in_messages(raw)
+        later = Later(cluster)
+        found = raw.ask(bind("", "s"), execute(), SYNC)
+        later.join()
+        assert kinds(found) == "2DCZ" and rows(found) == [[str(after).encode()]], found
+        assert rows(raw.ask(bind("", "s"), execute(), SYNC)) == [[str(after).encode()]]
+        raw.ask(query("COMMIT"))
+    assert source.value("SELECT n FROM users WHERE id = 3") == n + 2
+
+
+@pytest.mark.parametrize("prepare", [False, True])
+def test_block_begins_again_of_a_driver(proxy, cluster, source, prepare):
+    """Prepared before: what is parsed in the block, in a batch of its own, may have begun it on a server."""
+    with proxy.connect3(autocommit=False) as connection:
+        connection.execute(WRITTEN.replace("3", "%s"), (3,), prepare=prepare)
+        connection.commit()
+        n = source.value("SELECT n FROM users WHERE id = 3")
+        after = epoch(cluster.primaries[0]) + 1
+        guard(source, after)
+        later = Later(cluster)
+        assert connection.execute(WRITTEN.replace("3", "%s"), (3,), prepare=prepare).fetchone()[0] == str(after)
+        later.join()
+        connection.execute("UPDATE users SET n = n + 10 WHERE id = %s", (3,), prepare=prepare)
+        connection.commit()
+    assert source.value("SELECT n FROM users WHERE id = 3") == n + 11
+
+
+CANNOT = {
+    "begin with it": [[parse("", "BEGIN"), bind("", ""), execute(), parse("", WRITTEN), bind("", ""), execute()]],
+    "second of its batch": [[parse("", "BEGIN"), bind("", ""), execute()],
+                            [parse("", CARRIED), bind("", ""), execute(), parse("", WRITTEN), bind("", ""), execute()]],
+    "first of two": [[parse("", "BEGIN"), bind("", ""), execute()],
+                     [parse("", WRITTEN), bind("", ""), execute(), parse("", CARRIED), bind("", ""), execute()]],
+    "second batch": [[parse("", "BEGIN"), bind("", ""), execute()], [parse("", CARRIED), bind("", ""), execute()],
+                     [parse("", WRITTEN), bind("", ""), execute()]],
+    "setting": [[parse("", "BEGIN"), bind("", ""), execute()], [parse("", "SET LOCAL work_mem = '3MB'"), bind("", ""), execute()],
+                [parse("", WRITTEN), bind("", ""), execute()]],
+    "setting in its batch": [[parse("", "BEGIN"), bind("", ""), execute()],
+                             [parse("", "SET LOCAL work_mem = '3MB'"), bind("", ""), execute(),
+                              parse("", WRITTEN), bind("", ""), execute()]],
+    "savepoint": [[parse("", "BEGIN"), bind("", ""), execute()], [parse("", "SAVEPOINT s"), bind("", ""), execute()],
+                  [parse("", WRITTEN), bind("", ""), execute()]],
+    "open portal": [[parse("", "BEGIN"), bind("", ""), execute()], [parse("", "SET LOCAL work_mem = '3MB'"), bind("p", "")],
+                    [parse("", WRITTEN), bind("", ""), execute()]],
+    "long": [[parse("", "BEGIN"), bind("", ""), execute()], [parse("", f"/* {'x' * 20000} */ {WRITTEN}"), bind("", ""), execute()]],
+}
+
+
+@pytest.mark.parametrize("name", CANNOT)
+def test_batch_that_cannot_begin_again(proxy, cluster, source, name):
+    """What else is asked with it, or before it, is not asked twice."""
+    n = source.value("SELECT n FROM users WHERE id = 3")
+    after = epoch(cluster.primaries[0]) + 1
+    guard(source, after)
+    with Raw(proxy) as raw:
+        *before, last = CANNOT[name]
+        for batch in before:
+            assert not error_of(raw.ask(*batch, SYNC))
+        found = raw.ask(*last, SYNC)
+        assert error_of(found)["C"] == "40001" and kinds(found).count("E") == 1 and found[-1] == ("Z", b"E"), found
+        raw.ask(query("ROLLBACK"))
+        raise_epoch(cluster)
+        wait_carried(proxy, after)
+        assert rows(raw.ask(parse("", WRITTEN), bind("", ""), execute(), SYNC)) == [[str(after).encode()]]
+    assert source.value("SELECT n FROM users WHERE id = 3") == n + 1
+
+
+def test_answered_in_part(proxy, cluster, source):
+    """Some of the answer is out: none of it is given twice."""
+    guard(source, epoch(cluster.primaries[0]) + 1)
+    with Raw(proxy) as raw:
+        begin_in_messages(raw)
+        raw.send(parse("", WRITTEN), bind("", ""), FLUSH)
+        assert [raw.read()[0] for _ in range(2)] == ["1", "2"]
+        found = raw.ask(execute(), SYNC)
+        assert kinds(found) == "EZ" and error_of(found)["C"] == "40001", found
+    raise_epoch(cluster)
+
+
+def test_batches_behind_the_first(proxy, cluster, source):
+    n = source.value("SELECT n FROM users WHERE id = 3")
+    after = epoch(cluster.primaries[0]) + 1
+    guard(source, after)
+    with Raw(proxy) as raw:
+        begin_in_messages(raw)
+        batch = parse("", WRITTEN) + bind("", "") + execute() + SYNC
+        later = Later(cluster)
+        raw.send(batch, batch)
+        first, second = raw.until_ready(), raw.until_ready()
+        later.join()
+        told = [(error_of(found) or {}).get("C") for found in (first, second)]
+        assert told in ([None, None], ["40001", "25P02"]), (first, second)
+        raw.ask(query("COMMIT"))
+    assert source.value("SELECT n FROM users WHERE id = 3") == n + (0 if told[0] else 2)
+
+
+@pytest.mark.parametrize("leave", ["cancel", "close"])
+def test_left_while_it_begins_again(proxy, cluster, source, leave):
+    guard(source, epoch(cluster.primaries[0]) + 1)
+    with Raw(proxy) as raw:
+        begin_in_messages(raw)
+        raw.send(parse("", WRITTEN), bind("", ""), execute(), SYNC, query("SELECT 1"))
+        wait_until(lambda: any(row["state"] == "waiting" for row in proxy.show("CLIENTS")), 10.0, "it waiting")
+        if leave == "cancel":
+            with closing(proxy.socket()) as canceling:
+                canceling.sendall(struct.pack("!IIII", 16, 80877102, *raw.key))
+            found = raw.until_ready()
+            assert kinds(found) == "12EZ" and error_of(found)["C"] == "40001", found
+            assert error_of(raw.until_ready())["C"] == "25P02"
+            raw.ask(query("ROLLBACK"))
+            assert rows(raw.ask(query("SELECT 5"))) == [[b"5"]]
+    raise_epoch(cluster)
+    wait_carried(proxy, epoch(cluster.primaries[0]))
+    assert source.value("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'") == 0
 
 
 def test_refused_on_several_shards(proxy, cluster, source):
