@@ -117,6 +117,7 @@ static int add_derived(struct planner *p, const struct from_item *item, int leve
         .level = level,
         .blank_padded = found->blank_padded,
         .derived = true,
+        .behind = found->rule,
     };
     return p->ninstances++;
 }

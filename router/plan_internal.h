@@ -77,14 +77,16 @@ struct instance {
     const struct from_item *item;
     const struct table_rule *rule;
     struct shard_set set;
-    const struct expr *pin;  /* value that pinned it, for the explanation; NULL if an edge did */
-    int level;               /* index of the query level */
-    bool nullable;           /* an outer join may put NULLs in place of its rows */
-    bool renamed;            /* its columns have other names here: nothing can be resolved to it */
-    bool blank_padded;       /* the key column is char(n) */
-    bool target;             /* rows of it are written */
-    bool keyed;              /* a condition is about its key, though that may leave all shards */
-    bool derived;            /* no table: a subquery or CTE with a key, see plan_derived.c */
+    const struct expr *pin; /* value that pinned it, for the explanation; NULL if an edge did */
+    int level;              /* index of the query level */
+    bool nullable;          /* an outer join may put NULLs in place of its rows */
+    bool renamed;           /* its columns have other names here: nothing can be resolved to it */
+    bool blank_padded;      /* the key column is char(n) */
+    bool target;            /* rows of it are written */
+    bool keyed;             /* a condition is about its key, though that may leave all shards */
+    bool derived;           /* no table: a subquery or CTE with a key, see plan_derived.c */
+    const struct table_rule
+        *behind;             /* derived: of the table whose key it is, which outlives the plan */
     const struct view *view; /* a view that is like a table, see plan_view.c; NULL: none */
     const char *looked_up;   /* what a lookup has said of it, for the explanation; NULL: nothing */
     unsigned first, end; /* keys by range: entries that its conditions leave; end 0: not narrowed */

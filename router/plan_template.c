@@ -10,7 +10,8 @@ void template_note(struct planner *p, const struct instance *instance, const str
 {
     struct key_values *noted = &p->values;
     const struct template_value one = {.expr = value,
-                                       .rule = instance->rule,
+                                       .rule =
+                                           instance->derived ? instance->behind : instance->rule,
                                        .assigned = use == VALUE_ASSIGNED,
                                        .blank_padded = instance->blank_padded};
     noted->several |= noted->noted > 0 && shard != noted->shard;

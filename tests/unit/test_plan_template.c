@@ -567,6 +567,29 @@ static void test_other_ways(void **state)
     shardmap_free(map);
 }
 
+/* What is given on by a subquery has a rule that ends with the plan: the template must not keep that. */
+static void test_subqueries(void **state)
+{
+    static const char *const texts[] = {
+        "SELECT * FROM (SELECT * FROM orders) x WHERE x.user_id = 1",
+        "SELECT * FROM (SELECT user_id AS u FROM orders) x WHERE x.u = 1",
+        "SELECT * FROM (SELECT * FROM (SELECT * FROM orders) x) y WHERE y.user_id = 1",
+        "WITH o AS (SELECT * FROM orders) SELECT * FROM o WHERE user_id = 1",
+    };
+    const struct table_rule *orders = shardmap_table(fix.map, NULL, "orders");
+    (void)state;
+    for (size_t i = 0; i < COUNT(texts); i++) {
+        struct plan_template made = {.nvalues = 0};
+        struct route_input input = {
+            .statement = parse_one(texts[i]), .map = fix.map, .schema = fix.schema};
+        struct plan plan;
+        plan_anew(&input, &made, &plan);
+        assert_int_equal(made.nvalues, 1);
+        assert_ptr_equal(made.values[0].rule, orders);
+        assert_true(again_is_right(texts[i], &made, &input));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -577,6 +600,7 @@ int main(void)
         cmocka_unit_test(test_foreign_encoding),
         cmocka_unit_test(test_maps),
         cmocka_unit_test(test_held),
+        cmocka_unit_test(test_subqueries),
         cmocka_unit_test(test_other_ways),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
