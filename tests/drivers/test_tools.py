@@ -324,30 +324,35 @@ def test_promtool(bench):
 RULES = os.path.join(REPO, "etc", "prometheus-alerts.yml")
 NODE = 'database="app",shard="s0",node="10.0.0.1:5432",region=""'
 # alert -> samples under which it is raised; with those of HEALTHY it is not
-HEALTHY = {f"pgshunt_shard_has_primary{{database='app',shard='s0'}}": "1x40", f"pgshunt_node_up{{{NODE}}}": "1x40",
-           f"pgshunt_node_breaker{{{NODE}}}": "0x40", f"pgshunt_node_fenced{{{NODE}}}": "0x40",
-           f"pgshunt_node_lag_seconds{{{NODE}}}": "0.2x40", f"pgshunt_node_role{{role='replica',{NODE}}}": "1x40",
-           "pgshunt_reads_total{database='app',role='primary'}": "0+10x40",
-           "pgshunt_reads_total{database='app',role='replica'}": "0+990x40",
-           "pgshunt_misrouted_total{database='app'}": "3x40",
-           f"pgshunt_pool_longest_wait_seconds{{user='u',{NODE}}}": "0x40",
-           "pgshunt_config_last_reload_successful": "1x40",
-           "pgshunt_tls_certificate_expiry_seconds{side='client',file='a.crt'}": "9000000x40"}
-ILL = {"PgshuntNoPrimary": {0: "0x40"}, "PgshuntNodeDown": {1: "0x40"}, "PgshuntBreakerOpen": {2: "0.5x40"},
-       "PgshuntSecondWritableNode": {3: "1x40"}, "PgshuntReplicaLags": {4: "11x40"},
-       "PgshuntReplicaLagUnknown": {4: "_x40"}, "PgshuntReadsOnPrimary": {6: "0+1000x40"},
-       "PgshuntMisroutedStatements": {8: "3+1x40"}, "PgshuntClientsWait": {9: "2x40"},
-       "PgshuntReloadFailed": {10: "0x40"}, "PgshuntCertificateExpires": {11: "100000x40"}}
+HEALTHY = {f"pgshunt_shard_has_primary{{database='app',shard='s0'}}": "1x80", f"pgshunt_node_up{{{NODE}}}": "1x80",
+           f"pgshunt_node_breaker{{{NODE}}}": "0x80", f"pgshunt_node_fenced{{{NODE}}}": "0x80",
+           f"pgshunt_node_lag_seconds{{{NODE}}}": "0.2x80", f"pgshunt_node_role{{role='replica',{NODE}}}": "1x80",
+           "pgshunt_reads_total{database='app',role='primary'}": "0+10x80",
+           "pgshunt_reads_total{database='app',role='replica'}": "0+990x80",
+           "pgshunt_misrouted_total{database='app'}": "3x80",
+           f"pgshunt_pool_longest_wait_seconds{{user='u',{NODE}}}": "0x80",
+           "pgshunt_config_last_reload_successful": "1x80",
+           "pgshunt_tls_certificate_expiry_seconds{side='client',file='a.crt'}": "9000000x80",
+           "pgshunt_partition_covered_seconds{database='app',table='t'}": "90000x80",
+           "pgshunt_partition_last_success_seconds{database='app'}": "0x80",
+           "pgshunt_partition_default_rows{database='app',table='t'}": "0x80"}
+ILL = {"PgshuntNoPrimary": {0: "0x80"}, "PgshuntNodeDown": {1: "0x80"}, "PgshuntBreakerOpen": {2: "0.5x80"},
+       "PgshuntSecondWritableNode": {3: "1x80"}, "PgshuntReplicaLags": {4: "11x80"},
+       "PgshuntReplicaLagUnknown": {4: "_x80"}, "PgshuntReadsOnPrimary": {6: "0+1000x80"},
+       "PgshuntMisroutedStatements": {8: "3+1x80"}, "PgshuntClientsWait": {9: "2x80"},
+       "PgshuntReloadFailed": {10: "0x80"}, "PgshuntCertificateExpires": {11: "100000x80"},
+       "PgshuntNoPartitionForTomorrow": {12: "80000x80"}, "PgshuntPartitionsNotMaintained": {13: "-30000x80"},
+       "PgshuntRowsInDefaultPartition": {14: "1x80"}}
 
 
 def alert_case(name, changes):
-    """That of all alerts this one alone is raised, half an hour after the samples have changed."""
+    """That of all alerts this one alone is raised, an hour and a quarter after the samples have changed."""
     series = [{"series": series, "values": changes.get(number, values)}
               for number, (series, values) in enumerate(HEALTHY.items())]
     raised = [f"ALERTS{{alertname='{name}',alertstate='firing'}}"] if name else []
     expr = "count by (alertname, alertstate) (ALERTS{alertstate='firing'})"
     return {"interval": "1m", "input_series": series,
-            "promql_expr_test": [{"expr": expr, "eval_time": "35m", "exp_samples": [
+            "promql_expr_test": [{"expr": expr, "eval_time": "75m", "exp_samples": [
                 {"labels": one.removeprefix("ALERTS"), "value": 1} for one in raised]}]}
 
 
