@@ -164,14 +164,6 @@ enum listen_answer listen_to(struct client *client, const char *channel)
     return LISTEN_DONE;
 }
 
-void listen_stop(struct client *client, const char *channel)
-{
-    if (client->tx)
-        add_change(&client->tx->listens, false, channel);
-    else
-        unsubscribe(client, channel, false);
-}
-
 void listen_moved(struct client *client, const char *channel)
 {
     unsubscribe(client, channel, false);
@@ -183,19 +175,42 @@ void listen_changes_truncate(struct listen_changes *changes, int count)
         free(changes->items[--changes->count].channel);
 }
 
-/* What came before its transaction's end was known to us. */
-static void take_early(struct client *client, bool committed)
+/* Moves what the client listens to into its queue, and what is no notification; the rest is for nobody. */
+static void queue_listened(struct client *client, struct buffer *messages)
+{
+    const char *at = buffer_head(messages);
+    for (size_t left = buffer_length(messages), size; left; at += size, left -= size) {
+        size = 1 + (size_t)wire_get32(at + 1);
+        const struct subscription *subscription =
+            at[0] == 'A' ? find_subscription(client, at + WIRE_HEADER + 4) : NULL;
+        if (at[0] != 'A' || (subscription && subscription->active))
+            buffer_append(&client->listener->queue, at, size);
+    }
+    buffer_release(messages);
+}
+
+/* What came while the transaction went on, or before its end was known to us: Postgres tells it at the end, by what
+ * is listened to then. */
+static void settle_queue(struct client *client, bool committed)
 {
     struct listener *listener = client->listener;
-    const char *at = buffer_head(&listener->early);
-    for (size_t left = buffer_length(&listener->early), size; committed && left;
-         at += size, left -= size) {
-        size = 1 + (size_t)wire_get32(at + 1);
-        const struct subscription *subscription = find_subscription(client, at + WIRE_HEADER + 4);
-        if (subscription && subscription->active)
-            buffer_append(&listener->queue, at, size);
-    }
+    struct buffer queue = listener->queue;
+    listener->queue = (struct buffer){0};
+    queue_listened(client, &queue);
+    if (committed)
+        queue_listened(client, &listener->early);
     buffer_release(&listener->early);
+}
+
+void listen_stop(struct client *client, const char *channel)
+{
+    if (client->tx) {
+        add_change(&client->tx->listens, false, channel);
+        return;
+    }
+    unsubscribe(client, channel, false);
+    if (client->listener)
+        settle_queue(client, true);
 }
 
 void listen_transaction_end(struct client *client, struct listen_changes *changes, bool committed)
@@ -215,7 +230,7 @@ void listen_transaction_end(struct client *client, struct listen_changes *change
             subscription->active = false;
     }
     if (client->listener) {
-        take_early(client, committed);
+        settle_queue(client, committed);
         unsubscribe(client, NULL, true);
     }
     listen_changes_truncate(changes, 0);

@@ -175,6 +175,20 @@ def test_in_a_transaction_nothing_is_delivered(narrow):
         assert heard(listener) == [("busy", "while in a transaction")]
 
 
+def test_what_a_transaction_stops_listening_to_is_not_told_at_its_end(cluster):
+    with Proxy(cluster, options={"workers": 1}) as proxy, closing(proxy.connect()) as listener, \
+            closing(proxy.connect()) as witness, closing(proxy.connect()) as other:
+        run(witness, "LISTEN gone", "LISTEN kept", "LISTEN again")
+        run(listener, "LISTEN gone", "LISTEN kept", "LISTEN again")
+        for end, told in (("ROLLBACK", ["gone", "kept", "again"]), ("COMMIT", ["kept", "again"])):
+            run(listener, "BEGIN", "UNLISTEN gone", "UNLISTEN again", "LISTEN again")
+            run(other, "NOTIFY gone, 'x'", "NOTIFY kept, 'x'", "NOTIFY again, 'x'")
+            assert len(heard(witness, 3)) == 3  # so they have reached the worker, and wait for the listener
+            run(listener, end)
+            assert one(listener, "SELECT 1") == 1
+            assert [channel for channel, _ in heard(listener, len(told))] == told
+
+
 def test_names_and_payloads_of_any_kind(narrow):
     with closing(narrow.connect()) as listener, closing(narrow.connect()) as other:
         run(listener, 'LISTEN "Odd ""Name"""', "LISTEN Folded", 'LISTEN "ünïcode"')
