@@ -5,6 +5,7 @@
 
 #include "partition/attempt.h"
 #include "partition/create.h"
+#include "partition/make.h"
 #include "partition/shape.h"
 #include "pgshunt/failpoint.h"
 
@@ -76,15 +77,6 @@ bool creating_look(struct creating *creating)
 
 /* ---- what is wrong ---- */
 
-/* Whether some shard has a plain table still: what an interrupted call has left to be done. */
-static bool some_are_plain(const struct creating *creating)
-{
-    for (int i = 0; i < creating->work.database->nshards; i++)
-        if (creating->parents[i].kind == PARENT_PLAIN && must_be_on(creating, i))
-            return true;
-    return false;
-}
-
 /* Its kind is the same on all shards, and the column fit. */
 void creating_check(struct creating *creating, bool adopting)
 {
@@ -103,10 +95,6 @@ void creating_check(struct creating *creating, bool adopting)
                 creating, i,
                 WORK_TEXT(&work->arena, "it has no column %s", creating->policy.column),
                 "--by takes the name of a column as it is in the catalogs");
-        else if (parent->kind == PARENT_GOOD && !adopting && parent->nhave &&
-                 !some_are_plain(creating))
-            creating_problem(creating, i, "it has partitions already",
-                             "pgshuntctl partition adopt takes over what is there");
     }
 }
 
@@ -170,25 +158,126 @@ static void check_task(struct shard_work *shard)
         creating->clear = false;
 }
 
+/* ---- what an interrupted call has left ---- */
+
+/* One of those that the policy wants, and called as they are. */
+static bool is_ours(const struct creating *creating, const struct have *have)
+{
+    char name[NAME_SIZE];
+    const struct policy *policy = &creating->policy;
+    const struct aim *aim = &creating->aim;
+    if (have->is_default) {
+        make_default_name(policy, name);
+        return policy->has_default && strcmp(have->name, name) == 0;
+    }
+    for (int i = 0; i < aim->ncells; i++)
+        if (aim->cells[i].range.from == have->range.from &&
+            aim->cells[i].range.to == have->range.to) {
+            name_of(policy->table, policy->format, &policy->every, aim->cells[i].begin, name);
+            return strcmp(have->name, name) == 0;
+        }
+    return false;
+}
+
+static void ours_task(struct shard_work *shard)
+{
+    struct creating *creating = shard->task;
+    struct parent parent;
+    bool ours = true;
+    if (creating->parents[shard->shard].kind != PARENT_GOOD)
+        return;
+    if (!look_parents(shard, &creating->policy, 1, &parent)) {
+        work_fails(shard->work, (int)shard->shard, creating->policy.shown, "cannot look at it",
+                   &shard->error);
+        return;
+    }
+    for (int i = 0; i < parent.nhave; i++)
+        ours &= is_ours(creating, &parent.have[i]);
+    if (!ours || parent.unreadable)
+        creating_problem(creating, (int)shard->shard, "it has partitions already",
+                         "pgshuntctl partition adopt takes over what is there");
+}
+
+static bool is_kind(const struct creating *creating, enum parent_kind kind)
+{
+    for (int i = 0; i < creating->work.database->nshards; i++) {
+        const struct parent *parent = &creating->parents[i];
+        if (parent->kind == kind && must_be_on(creating, i) &&
+            (kind == PARENT_PLAIN || parent->nhave))
+            return true;
+    }
+    return false;
+}
+
+/* Partitions that are there already are to be those that an interrupted call has made; where some shard is not that far, they are. */
+static void check_ours(struct creating *creating)
+{
+    struct maintain maintain = {.work = &creating->work,
+                                .policies = &creating->policy,
+                                .npolicies = 1,
+                                .looking = true,
+                                .whole = true};
+    if (is_kind(creating, PARENT_PLAIN) || !is_kind(creating, PARENT_GOOD))
+        return;
+    maintain_look(&maintain);
+    creating->aim = maintain.aims[0];
+    work_on_shards(&creating->work, ours_task, creating);
+}
+
 /* ---- doing ---- */
+
+/* So many partitions are made with the table: nobody can use it meanwhile, and waits for each. */
+#define FIRST_MOST 8
+
+/* The present one and those ahead, which rows may come for at once. */
+static int first_wanted(const struct aim *aim, struct wanted wanted[FIRST_MOST])
+{
+    int count = 0;
+    for (int i = 0; i < aim->ncells && count < FIRST_MOST; i++)
+        if (aim->cells[i].range.to > aim->point)
+            wanted[count++] = (struct wanted){aim->cells[i].range, aim->cells[i].begin, true};
+    return count;
+}
+
+static void reshape_told(struct shard_work *shard, struct parent *parent,
+                         const struct wanted *wanted, int count)
+{
+    struct creating *creating = shard->task;
+    struct work *work = shard->work;
+    work_tell(work, FLEET_DONE, (int)shard->shard, creating->policy.shown,
+              "made it a partitioned table", NULL);
+    int made = make_first_told(shard, &creating->policy, parent, wanted, count);
+    pthread_mutex_lock(&work->telling);
+    work->made += made;
+    pthread_mutex_unlock(&work->telling);
+}
 
 static void reshape_task(struct shard_work *shard)
 {
     struct creating *creating = shard->task;
-    const struct parent *parent = &creating->parents[shard->shard];
+    struct parent *parent = &creating->parents[shard->shard];
     const struct policy *policy = &creating->policy;
+    struct wanted wanted[FIRST_MOST];
+    const char *oids;
     if (parent->kind != PARENT_PLAIN ||
         work_place(shard->work, policy->schema, policy->table, shard->shard) == PLACE_NONE)
         return;
-    const char *sql = shape_statements(shard, policy, parent);
-    if (!sql || !attempt(shard, sql, arena_printf(&shard->arena, "{%s}", parent->oid)))
+    int count = first_wanted(&creating->aim, wanted);
+    const char *first = make_first_text(shard, policy, parent, wanted, count, &oids);
+    const char *shape = first ? shape_statements(shard, policy, parent) : NULL;
+    failpoint("partition_reshaping");
+    if (!shape || !attempt(shard, arena_printf(&shard->arena, "%s%s", shape, first), oids)) {
+        if (!first)
+            return; /* told */
+        if (strcmp(shard->error.sqlstate, "42P07") == 0)
+            snprintf(shard->error.hint, sizeof shard->error.hint,
+                     "a partition is to be called that: rename or drop what has its name");
         work_fails(shard->work, (int)shard->shard, policy->shown,
                    "cannot make it a partitioned table", &shard->error);
-    else {
-        failpoint("partition_reshaped");
-        work_tell(shard->work, FLEET_DONE, (int)shard->shard, policy->shown,
-                  "made it a partitioned table", NULL);
+        return;
     }
+    failpoint("partition_reshaped");
+    reshape_told(shard, parent, wanted, count);
 }
 
 static void plan_reshape(struct creating *creating)
@@ -203,12 +292,12 @@ static void plan_reshape(struct creating *creating)
 static bool plan_cells(struct creating *creating)
 {
     struct work *work = &creating->work;
-    struct aim aim;
+    struct aim *aim = &creating->aim;
     int64_t start;
     if (!aim_start(work, &creating->policy, &start) ||
-        !aim_take(work, &creating->policy, start == BOUND_MOST ? 0 : start, start, &aim))
+        !aim_take(work, &creating->policy, start == BOUND_MOST ? 0 : start, start, aim))
         return false;
-    int64_t ends[2] = {aim.cells[0].range.from, aim.cells[aim.ncells - 1].range.to};
+    int64_t ends[2] = {aim->cells[0].range.from, aim->cells[aim->ncells - 1].range.to};
     const char *texts[2];
     if (!work->call->fleet.dry_run)
         return true;
@@ -216,15 +305,17 @@ static bool plan_cells(struct creating *creating)
         work_tell(work, FLEET_PLANNED, -1, creating->policy.shown,
                   WORK_TEXT(&work->arena,
                             "make %d partitions from %s to %s on every shard that has it",
-                            aim.ncells, texts[0], texts[1]),
+                            aim->ncells, texts[0], texts[1]),
                   NULL);
     return true;
 }
 
 void creating_maintain(struct creating *creating)
 {
-    struct maintain maintain = {
-        .work = &creating->work, .policies = &creating->policy, .npolicies = 1};
+    struct maintain maintain = {.work = &creating->work,
+                                .policies = &creating->policy,
+                                .npolicies = 1,
+                                .whole = creating->whole};
     maintain_look(&maintain);
     maintain_do(&maintain);
 }
@@ -304,7 +395,9 @@ enum fleet_outcome partition_create(const struct partition_call *call,
     creating_check(&creating, false);
     if (creating.work.problems == 0 && creating_control(&creating) &&
         policy_apply(&creating.work, wish, &creating.policy)) {
+        creating.whole = true;
         work_on_shards(&creating.work, check_task, &creating);
+        check_ours(&creating);
         if (creating.clear && !creating.work.problems && !creating.work.failed)
             carry_out(&creating);
     }

@@ -9,7 +9,9 @@ struct creating {
     const struct partition_wish *wish;
     struct policy policy;
     struct parent *parents; /* per shard; texts in work's arena */
+    struct aim aim;         /* of partition_create() */
     bool clear;             /* nothing is in the way of making it a partitioned one */
+    bool whole; /* it is to have all partitions from the first on, not only those to come */
 };
 
 /*

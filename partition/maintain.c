@@ -192,7 +192,9 @@ static int64_t begin_of(const struct maintain *maintain, int policy, int64_t sta
         first = state->first_from < first ? state->first_from : first;
         last = state->last_to < last ? state->last_to : last;
     }
-    int64_t begin = first == BOUND_MOST ? start : empty ? first : last;
+    int64_t begin = first == BOUND_MOST ? start : empty || maintain->whole ? first : last;
+    if (maintain->whole && start < begin)
+        begin = start;
     return begin == BOUND_LEAST ? BOUND_MOST : begin;
 }
 
@@ -223,13 +225,14 @@ void maintain_look(struct maintain *maintain)
 
 /* ---- doing ---- */
 
-/* Cells behind the shard's last partition that have not expired. */
-static int cells_for(const struct aim *aim, const struct state *state, struct cell *cells)
+/* Cells that have not expired; behind the shard's last partition, unless all are to be there. */
+static int cells_for(const struct maintain *maintain, const struct aim *aim,
+                     const struct state *state, struct cell *cells)
 {
     int count = 0;
+    bool all = maintain->whole || !state->nhave;
     for (int i = 0; i < aim->ncells; i++)
-        if (aim->cells[i].range.to > aim->line &&
-            (!state->nhave || aim->cells[i].range.to > state->last_to))
+        if (aim->cells[i].range.to > aim->line && (all || aim->cells[i].range.to > state->last_to))
             cells[count++] = aim->cells[i];
     return count;
 }
@@ -238,7 +241,8 @@ static bool has_missing(const struct maintain *maintain, const struct aim *aim,
                         const struct state *state)
 {
     return !maintain->has_line && aim->ncells &&
-           (!state->nhave || state->last_to < aim->cells[aim->ncells - 1].range.to);
+           (maintain->whole || !state->nhave ||
+            state->last_to < aim->cells[aim->ncells - 1].range.to);
 }
 
 static void count_up(struct work *work, int *counter, int more)
@@ -263,9 +267,9 @@ static void make_missing(struct shard_work *shard, const struct policy *policy,
     struct arena *arena = &shard->arena;
     if (!look_one(shard, policy, &parent))
         return;
-    int count, ncells = 0;
-    struct cell *cells = arena_array(arena, struct cell, aim->ncells);
-    ncells = cells_for(aim, state, cells);
+    int count;
+    struct cell *cells = arena_array(arena, struct cell, aim->ncells + 1);
+    int ncells = cells_for(shard->task, aim, state, cells);
     const struct wanted *wanted =
         plan_missing(cells, ncells, parent.have, parent.nhave, arena, &count);
     count_up(shard->work, &shard->work->made,

@@ -22,6 +22,7 @@ struct maintain {
     struct state *states; /* [policy * shards + shard] */
     struct aim *aims;     /* by policy; cells NULL: could not be told */
     bool looking;         /* creates and expires nothing: what is wrong with a table is not told */
+    bool whole;           /* from the first there is to be, whatever is there behind it */
     bool has_line;        /* expire what is below this point, and make nothing */
     int64_t line;
 };

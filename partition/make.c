@@ -82,6 +82,8 @@ static bool find_dress(struct shard_work *shard, const struct policy *policy,
         shard->error = (struct db_error){.text = "the template table is not there"};
     PQclear(rows);
     bool old = PQserverVersion(db_connection(shard->db)) < 140000;
+    if (parent->kind == PARENT_PLAIN && !policy->template)
+        dress->kind = dress->with = ""; /* all partitions alike: those to come find nothing of it */
     dress->like =
         policy->template
             ? arena_printf(arena, "%s INCLUDING ALL EXCLUDING IDENTITY", policy->template)
@@ -186,7 +188,10 @@ static const char *literal(const struct making *making, const char *text)
     return kept;
 }
 
-/* An index as replica identity is not inherited; which index of the partition that is, is known once it is attached. */
+/*
+ * An index as replica identity is not inherited; which index of the partition that is, is known once it is attached. The parent
+ * goes by its name: it may be one that is made by statements before.
+ */
 static const char *identity_text(const struct making *making, const char *name)
 {
     struct arena *arena = &making->shard->arena;
@@ -196,10 +201,11 @@ static const char *identity_text(const struct making *making, const char *name)
         arena,
         "DECLARE found name; BEGIN SELECT x.relname INTO found FROM pg_index AS p JOIN pg_inherits "
         "AS h ON h.inhparent = p.indexrelid JOIN pg_index AS c ON c.indexrelid = h.inhrelid JOIN "
-        "pg_class AS x ON x.oid = c.indexrelid WHERE p.indrelid = %s AND p.indisreplident AND "
-        "c.indrelid = %s::regclass; IF found IS NOT NULL THEN EXECUTE format('ALTER TABLE %%s "
+        "pg_class AS x ON x.oid = c.indexrelid WHERE p.indrelid = %s::regclass AND "
+        "p.indisreplident AND c.indrelid = %s::regclass; IF found IS NOT NULL THEN EXECUTE "
+        "format('ALTER TABLE %%s "
         "REPLICA IDENTITY USING INDEX %%I', %s::regclass, found); END IF; END",
-        making->parent->oid, literal(making, name), literal(making, name));
+        literal(making, making->policy->quoted), literal(making, name), literal(making, name));
     return arena_printf(arena, "; DO %s", literal(making, body));
 }
 
@@ -262,6 +268,15 @@ static void tell_failure(const struct making *making, const char *name)
                arena_printf(arena, "cannot make partition %s", name), &shard->error);
 }
 
+static void tell_made(const struct making *making, const struct wanted *wanted, const char *name,
+                      const char *from, const char *to)
+{
+    struct shard_work *shard = making->shard;
+    work_tell(shard->work, FLEET_DONE, (int)shard->shard, making->policy->shown,
+              arena_printf(&shard->arena, "made %s %s", name, range_text(making, wanted, from, to)),
+              NULL);
+}
+
 static bool make_one(const struct making *making, const struct wanted *wanted)
 {
     struct shard_work *shard = making->shard;
@@ -289,8 +304,7 @@ static bool make_one(const struct making *making, const struct wanted *wanted)
         return false;
     }
     failpoint("partition_made");
-    work_tell(shard->work, FLEET_DONE, (int)shard->shard, making->policy->shown,
-              arena_printf(arena, "made %s %s", name, range_text(making, wanted, from, to)), NULL);
+    tell_made(making, wanted, name, from, to);
     return true;
 }
 
@@ -322,27 +336,93 @@ int make_partitions(struct shard_work *shard, const struct policy *policy, struc
     return made;
 }
 
+/* ---- the default partition ---- */
+
+void make_default_name(const struct policy *policy, char name[NAME_SIZE])
+{
+    name_of(policy->table, "_default", &policy->every, 0, name);
+}
+
+static const char *default_text(const struct making *making)
+{
+    char name[NAME_SIZE];
+    struct arena *arena = &making->shard->arena;
+    const struct policy *policy = making->policy;
+    const struct dress *dress = &making->dress;
+    make_default_name(policy, name);
+    const char *quoted =
+        arena_printf(arena, "%s.%s", work_quote(arena, policy->schema), work_quote(arena, name));
+    return arena_printf(arena,
+                        "CREATE %sTABLE %s (LIKE %s)%s; %sALTER TABLE %s ATTACH PARTITION %s "
+                        "DEFAULT%s",
+                        dress->kind, quoted, dress->like, dress->with,
+                        put_name(arena, dress->behind, quoted), policy->quoted, quoted,
+                        identity_text(making, quoted));
+}
+
+static void tell_default(const struct making *making)
+{
+    char name[NAME_SIZE];
+    struct shard_work *shard = making->shard;
+    make_default_name(making->policy, name);
+    work_tell(shard->work, FLEET_DONE, (int)shard->shard, making->policy->shown,
+              arena_printf(&shard->arena, "made the default partition %s", name), NULL);
+}
+
 bool make_default(struct shard_work *shard, const struct policy *policy, struct parent *parent)
 {
     struct making making = {.shard = shard, .policy = policy, .parent = parent};
-    struct arena *arena = &shard->arena;
     char name[NAME_SIZE];
     if (!find_dress(shard, policy, parent, &making.dress))
         return false;
-    name_of(policy->table, "_default", &policy->every, 0, name);
-    const char *quoted =
-        arena_printf(arena, "%s.%s", work_quote(arena, policy->schema), work_quote(arena, name));
-    const char *sql = arena_printf(
-        arena, "CREATE %sTABLE %s (LIKE %s)%s; %sALTER TABLE %s ATTACH PARTITION %s DEFAULT%s",
-        making.dress.kind, quoted, making.dress.like, making.dress.with,
-        put_name(arena, making.dress.behind, quoted), policy->quoted, quoted,
-        identity_text(&making, quoted));
-    if (!attempt(shard, sql, making.dress.oids)) {
+    if (!attempt(shard, default_text(&making), making.dress.oids)) {
+        make_default_name(policy, name);
         tell_failure(&making, name);
         return false;
     }
     failpoint("partition_default_made");
-    work_tell(shard->work, FLEET_DONE, (int)shard->shard, policy->shown,
-              arena_printf(arena, "made the default partition %s", name), NULL);
+    tell_default(&making);
     return true;
+}
+
+/* ---- the first ones ---- */
+
+/* False: the column cannot hold its bounds. */
+static bool bounds_of(const struct making *making, const struct wanted *wanted, const char **from,
+                      const char **to)
+{
+    *from = bound_text(&making->shard->arena, making, wanted->range.from);
+    *to = bound_text(&making->shard->arena, making, wanted->range.to);
+    return *from && *to;
+}
+
+const char *make_first_text(struct shard_work *shard, const struct policy *policy,
+                            struct parent *plain, const struct wanted *wanted, int count,
+                            const char **oids)
+{
+    struct making making = {.shard = shard, .policy = policy, .parent = plain};
+    struct arena *arena = &shard->arena;
+    const char *sql = "", *from, *to;
+    if (!find_dress(shard, policy, plain, &making.dress))
+        return NULL;
+    *oids = making.dress.oids;
+    for (int i = 0; i < count && bounds_of(&making, &wanted[i], &from, &to); i++)
+        sql = arena_printf(
+            arena, "%s; %s", sql,
+            create_text(arena, &making, name_for(arena, &making, &wanted[i], 0), from, to));
+    return policy->has_default ? arena_printf(arena, "%s; %s", sql, default_text(&making)) : sql;
+}
+
+int make_first_told(struct shard_work *shard, const struct policy *policy, struct parent *plain,
+                    const struct wanted *wanted, int count)
+{
+    struct making making = {.shard = shard, .policy = policy, .parent = plain};
+    const char *from, *to;
+    int made;
+    for (made = 0; made < count && bounds_of(&making, &wanted[made], &from, &to); made++)
+        tell_made(&making, &wanted[made], name_for(&shard->arena, &making, &wanted[made], 0), from,
+                  to);
+    if (policy->has_default)
+        tell_default(&making);
+    return made;
 }

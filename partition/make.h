@@ -15,5 +15,17 @@ int make_partitions(struct shard_work *shard, const struct policy *policy, struc
 /* Makes the default partition. False: told why. */
 MUST_CHECK bool make_default(struct shard_work *shard, const struct policy *policy,
                              struct parent *parent);
+void make_default_name(const struct policy *policy, char name[NAME_SIZE]);
+/*
+ * Statements that make the first partitions of a plain table, and its default one where the policy wants it, behind those that make
+ * a partitioned table of it, in the same transaction: each begins with a semicolon. What cannot be made is left out, for
+ * make_partitions() to tell. `*oids`: of the tables whose locks are wanted. NULL: told why.
+ */
+const char *make_first_text(struct shard_work *shard, const struct policy *policy,
+                            struct parent *plain, const struct wanted *wanted, int count,
+                            const char **oids);
+/* Tells that they were made. Returns how many. */
+int make_first_told(struct shard_work *shard, const struct policy *policy, struct parent *plain,
+                    const struct wanted *wanted, int count);
 
 #endif
