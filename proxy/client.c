@@ -375,11 +375,11 @@ static void on_drained(struct client *client)
         client_close(client, "closed after an error");
         return;
     }
+    /* Whatever was asked behind the answer that was too much: a fan-out stops those that are ahead of it. */
+    for (int i = 0; i < client->nparticipants; i++)
+        conn_set_reading(&client->participants[i]->conn, true);
     if (client->scatter)
         scatter_drained(client);
-    for (int i = 0; i < client->nparticipants; i++)
-        if (!client->scatter)
-            conn_set_reading(&client->participants[i]->conn, true);
     if (client->input_held)
         client_continue(client);
 }
