@@ -110,6 +110,8 @@ static bool open_sink_sessions(struct copier *copier, int target)
     sink->name = copier->error_name = shardmap_shard_name(run->reshard->map, shard);
     sink->db = open_session(run, shard, write_settings, &copier->error);
     sink->io = (struct copyio){sink->db, &run->halt};
+    if (sink->db)
+        copy_load_bound(run, sink->db);
     return sink->db && open_keys(copier, &sink->ghosts, shard, write_settings);
 }
 

@@ -54,6 +54,7 @@ struct copy_run {
     atomic_bool alone;          /* threads rest: the sources are measured without them */
     atomic_int brake;           /* thousandths of the time worked that threads rest */
     int64_t probe_at, alone_at; /* microseconds */
+    int64_t laid_at;            /* since when `alone` */
     atomic_int running;
     pthread_mutex_t lock;   /* of what follows */
     int64_t allowed_at;     /* microseconds: when the rate lets the next bytes be read */
@@ -107,6 +108,8 @@ int64_t copy_clock_us(void);
 void copy_load_begin(struct copy_run *run);
 void copy_load_tend(struct copy_run *run); /* often */
 void copy_load_end(struct copy_run *run);
+/* Lets no more of the system's memory fill with what the target is to do than it does in a moment: it could not be given rest. */
+void copy_load_bound(const struct copy_run *run, struct db *target);
 /* How long a thread rests that has worked since then (0: it has not). */
 int64_t copy_load_rest_us(struct copy_run *run, int64_t worked_since);
 /* Rests as the rate, the load and `wait` want it, `bytes` having been read. False: halted. */
