@@ -129,6 +129,17 @@ static void abandon_servers(struct client *client)
     }
 }
 
+void client_stop_waiting(struct client *client)
+{
+    pool_cancel_wait(client);
+    schema_wait_cancel(client);
+    lookup_cancel(client);
+    listen_cancel(client);
+    control_release(client);
+    node_wait_cancel(client);
+    bucket_hold_cancel(client);
+}
+
 void client_close(struct client *client, const char *reason)
 {
     if (client->state == CLIENT_CLOSED)
@@ -138,13 +149,7 @@ void client_close(struct client *client, const char *reason)
                   LOG_S("user", client->user ? client->user : ""), LOG_S("reason", reason));
     client->state = CLIENT_CLOSED;
     client_auth_free(client);
-    pool_cancel_wait(client);
-    schema_wait_cancel(client);
-    lookup_cancel(client);
-    listen_cancel(client);
-    control_release(client);
-    node_wait_cancel(client);
-    bucket_hold_cancel(client);
+    client_stop_waiting(client);
     scatter_free(client);
     abandon_servers(client);
     replication_free(client);
@@ -570,13 +575,7 @@ static void cancel(struct client *client, const struct pg_error *why)
     if (client->state == CLIENT_WAITING && (bucket_hold_asks_now(client) || listen_let_go(client)))
         return;
     if (client->state == CLIENT_WAITING) {
-        pool_cancel_wait(client);
-        schema_wait_cancel(client);
-        lookup_cancel(client);
-        listen_cancel(client);
-        control_release(client);
-        node_wait_cancel(client);
-        bucket_hold_cancel(client);
+        client_stop_waiting(client);
         client->request.attempts = CLIENT_ATTEMPTS_OVER;
         client_no_server(client, why->sqlstate, why->message, why->hint);
         return;

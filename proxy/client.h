@@ -239,6 +239,8 @@ struct client {
 
 /* Takes over an accepted socket. */
 void client_accept(struct worker *worker, int fd, struct peer peer);
+/* Whatever it waits for in WAITING, it is on no list for that any more. The state is the caller's to change. */
+COLD void client_stop_waiting(struct client *client);
 COLD void client_close(struct client *client, const char *reason);
 /* Writes the error and closes when it is out. */
 COLD void client_fatal(struct client *client, const char *sqlstate, const char *message,

@@ -28,6 +28,11 @@ bool extended_in_batch(const struct client *client)
     return client->extended && client->extended->state != BATCH_CLOSED;
 }
 
+bool extended_is_on(const struct client *client, const struct server *server)
+{
+    return extended_in_batch(client) && client->extended->server == server;
+}
+
 static bool defines_in_batch(const struct extended *ext, const struct prepared *prepared)
 {
     for (int i = 0; i < ext->ndefined; i++)

@@ -333,7 +333,9 @@ void session_lost_server(struct client *client, struct server *server, const cha
 {
     bool midway = server->skip && server->skip_forward;
     bool own = server->pinned || client_keeps_servers(client); /* session state lived there */
-    bool mattered = server->begun || own || client->state == CLIENT_BUSY;
+    /* Its batch may wait for what its next message is about; who waits to ask once more does not mind. */
+    bool in_batch = extended_is_on(client, server) && !client->request.repeat;
+    bool mattered = server->begun || own || in_batch || client->state == CLIENT_BUSY;
     if (midway) {
         /* Half a message has gone out: the stream cannot be mended. */
         client_close(client, "its server was lost in the middle of a message");
@@ -345,7 +347,7 @@ void session_lost_server(struct client *client, struct server *server, const cha
     }
     if (!mattered)
         return;
-    pool_cancel_wait(client); /* for another server of the same transaction */
+    client_stop_waiting(client); /* for another server of the same transaction, or news */
     struct arena *arena = worker_arena_take(client->worker);
     struct pg_error error;
     describe_loss(server, reason, arena, &error);

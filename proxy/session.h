@@ -185,6 +185,8 @@ COLD bool extended_answer_all(struct client *client);
 void extended_restore(struct client *client, const char *name, struct prepared *prepared);
 void extended_close_portals(struct client *client); /* their transaction is over */
 bool extended_in_batch(const struct client *client);
+/* ... that has messages on this server. */
+bool extended_is_on(const struct client *client, const struct server *server);
 /* ... in which something that may write was executed. */
 bool extended_has_written(const struct client *client);
 /* It prepares or describes what it runs (NULL: no matter), and is on its server as a whole. */
