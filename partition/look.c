@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "partition/guard.h"
+
 /* $1: [{"s": schema, "t": table, "c": column}, ...]. The width is that of an integer. */
 static const char parents_sql[] =
     "SELECT c.oid, c.relkind, p.partstrat, p.partnatts, coalesce(a.attname, b.attname),"
@@ -34,12 +36,13 @@ enum { OID, KIND, STRATEGY, COLUMNS, COLUMN, TYPE, WIDTH, COLLATED };
 
 /* $1: oids of parents. %s: whether one's detaching is pending, where the server knows of it. */
 static const char partitions_sql[] =
-    "SELECT i.inhparent, n.nspname, c.relname, c.oid, pg_get_expr(c.relpartbound, c.oid), %s"
+    "SELECT i.inhparent, n.nspname, c.relname, c.oid, pg_get_expr(c.relpartbound, c.oid), %s,"
+    " c.oid IN (SELECT conrelid FROM pg_constraint WHERE conname = '" GUARD_NAME "')"
     " FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid"
     " JOIN pg_namespace AS n ON n.oid = c.relnamespace"
     " WHERE i.inhparent = ANY ($1::oid[]) ORDER BY i.inhparent";
 
-enum { PARENT, SCHEMA, NAME, PARTITION, BOUND, PENDING };
+enum { PARENT, SCHEMA, NAME, PARTITION, BOUND, PENDING, MARKED };
 
 static char *names_json(const struct policy *policies, int count)
 {
@@ -112,7 +115,8 @@ static void add_partition(struct arena *arena, const PGresult *rows, int row, en
     struct have *have = &parent->have[parent->nhave];
     const char *bound = PQgetvalue(rows, row, BOUND);
     *have = (struct have){.is_default = strcmp(bound, "DEFAULT") == 0,
-                          .pending = PQgetvalue(rows, row, PENDING)[0] == 't'};
+                          .pending = PQgetvalue(rows, row, PENDING)[0] == 't',
+                          .marked = PQgetvalue(rows, row, MARKED)[0] == 't'};
     if (!have->is_default && !bound_read_range(control, bound, &have->range)) {
         parent->unreadable++;
         return;

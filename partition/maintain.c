@@ -103,6 +103,7 @@ static struct state summary(const struct parent *parent)
         state.pending |= parent->have[i].pending;
     if (parent->nhave && parent->have[parent->nhave - 1].is_default) {
         state.has_default = true;
+        state.marked = parent->have[parent->nhave - 1].marked;
         state.nhave--;
     }
     if (state.nhave) {
@@ -307,7 +308,8 @@ static bool has_to(const struct shard_work *shard, enum step step, int policy)
     if (step == STEP_PENDING)
         return state->pending;
     if (step == STEP_MAKE)
-        return has_missing(maintain, aim, state) || (wants_default && !maintain->has_line);
+        return has_missing(maintain, aim, state) ||
+               ((wants_default || state->marked) && !maintain->has_line);
     return (!shard->work->clocks_differ || maintain->has_line) && state->nhave && aim->cells &&
            state->first_to <= aim->line;
 }

@@ -11,6 +11,7 @@ struct state {
     int nhave; /* without the default partition */
     int64_t first_from, first_to, last_to;
     bool pending, has_default;
+    bool marked; /* a killed run has left its guard on the default partition */
     bool has_point;
     int64_t point; /* of ids: the greatest there is */
 };

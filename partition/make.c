@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "partition/attempt.h"
+#include "partition/guard.h"
 #include "pgshunt/failpoint.h"
 
 #define LIKE_PARENT                                                                                \
@@ -117,6 +118,8 @@ struct making {
     struct parent *parent;
     struct dress dress;
     const struct have *rest; /* the default partition; NULL: none */
+    struct guard guard;      /* ... of it */
+    bool last;               /* the guard goes with this one */
 };
 
 static const char *bound_text(struct arena *arena, const struct making *making, int64_t point)
@@ -125,6 +128,15 @@ static const char *bound_text(struct arena *arena, const struct making *making, 
     if (!bound_print(making->policy->control, making->parent->width, point, text))
         return NULL;
     return arena_printf(arena, "'%s'", text);
+}
+
+/* False: the column cannot hold its bounds. */
+static bool bounds_of(const struct making *making, const struct wanted *wanted, const char **from,
+                      const char **to)
+{
+    *from = bound_text(&making->shard->arena, making, wanted->range.from);
+    *to = bound_text(&making->shard->arena, making, wanted->range.to);
+    return *from && *to;
 }
 
 static const char *name_for(struct arena *arena, const struct making *making,
@@ -209,19 +221,30 @@ static const char *identity_text(const struct making *making, const char *name)
     return arena_printf(arena, "; DO %s", literal(making, body));
 }
 
+/* Moves what is to be moved, and attaches. */
+static const char *attach_text(struct arena *arena, const struct making *making, const char *quoted,
+                               const char *from, const char *to)
+{
+    const struct guard *guard = &making->guard;
+    const char *move = move_text(arena, making, quoted, from, to);
+    const char *clear = guard->on ? guard_clear_text(guard, from, to, move) : move;
+    const char *drop =
+        guard->on && making->last ? arena_printf(arena, "; %s", guard_drop_text(guard)) : "";
+    return arena_printf(arena,
+                        "%sALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%s) TO (%s)%s",
+                        clear, making->policy->quoted, quoted, from, to, drop);
+}
+
 static const char *create_text(struct arena *arena, const struct making *making, const char *name,
                                const char *from, const char *to)
 {
     const struct dress *dress = &making->dress;
     const char *quoted = arena_printf(arena, "%s.%s", work_quote(arena, making->policy->schema),
                                       work_quote(arena, name));
-    return arena_printf(arena,
-                        "%sCREATE %sTABLE %s (LIKE %s)%s; %s%s"
-                        "ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%s) TO (%s)%s",
-                        hold_text(arena, making), dress->kind, quoted, dress->like, dress->with,
-                        put_name(arena, dress->behind, quoted),
-                        move_text(arena, making, quoted, from, to), making->policy->quoted, quoted,
-                        from, to, identity_text(making, quoted));
+    return arena_printf(
+        arena, "%sCREATE %sTABLE %s (LIKE %s)%s; %s%s%s", hold_text(arena, making), dress->kind,
+        quoted, dress->like, dress->with, put_name(arena, dress->behind, quoted),
+        attach_text(arena, making, quoted, from, to), identity_text(making, quoted));
 }
 
 /* As the policy's calendar has it; what is no whole step of it as the server has it. */
@@ -315,24 +338,60 @@ static const struct have *default_of(const struct parent *parent)
                : NULL;
 }
 
-int make_partitions(struct shard_work *shard, const struct policy *policy, struct parent *parent,
-                    const struct wanted *wanted, int count)
+/* From the first to the last that can be made. */
+static void begin_guard(struct making *making, const struct wanted *wanted, int count)
 {
-    int made = 0;
-    struct making making = {
-        .shard = shard, .policy = policy, .parent = parent, .rest = default_of(parent)};
-    if (count && !find_dress(shard, policy, parent, &making.dress))
-        return 0;
-    int i;
-    for (i = 0; i < count && work_goes_on(shard->work); i++)
-        made += make_one(&making, &wanted[i]);
+    struct guard *guard = &making->guard;
+    struct arena *arena = &making->shard->arena;
+    const char *from, *to, *ignored;
+    *guard = (struct guard){.shard = making->shard,
+                            .rest = default_name(arena, making),
+                            .column = work_quote(arena, making->parent->column),
+                            .oids = making->dress.oids,
+                            .marked = making->rest->marked};
+    while (count && !bounds_of(making, &wanted[count - 1], &ignored, &to))
+        count--;
+    if (count && bounds_of(making, &wanted[0], &from, &ignored))
+        guard_begin(guard, from, to);
+}
+
+static int make_all(struct making *making, const struct wanted *wanted, int count)
+{
+    int made = 0, i;
+    struct shard_work *shard = making->shard;
+    for (i = 0; i < count && work_goes_on(shard->work); i++) {
+        making->last = i == count - 1;
+        if (!make_one(making, &wanted[i]))
+            continue;
+        made++;
+        if (making->last && making->guard.on)
+            making->guard.marked = false;
+    }
     if (i < count && work_late(shard->work))
-        work_tell(shard->work, FLEET_FAILED, (int)shard->shard, policy->shown,
+        work_tell(shard->work, FLEET_FAILED, (int)shard->shard, making->policy->shown,
                   arena_printf(&shard->arena,
                                "the time of the run is up: %d partitions are still to be made, %s "
                                "first",
-                               count - i, name_for(&shard->arena, &making, &wanted[i], 0)),
+                               count - i, name_for(&shard->arena, making, &wanted[i], 0)),
                   "the next run goes on with them");
+    return made;
+}
+
+int make_partitions(struct shard_work *shard, const struct policy *policy, struct parent *parent,
+                    const struct wanted *wanted, int count)
+{
+    struct making making = {
+        .shard = shard, .policy = policy, .parent = parent, .rest = default_of(parent)};
+    bool guards = making.rest && !shard->work->call->fleet.dry_run;
+    if (!count && !(guards && making.rest->marked))
+        return 0;
+    if (!find_dress(shard, policy, parent, &making.dress))
+        return 0;
+    if (guards)
+        begin_guard(&making, wanted, count);
+    int made = make_all(&making, wanted, count);
+    if (guards)
+        guard_end(&making.guard);
     return made;
 }
 
@@ -386,15 +445,6 @@ bool make_default(struct shard_work *shard, const struct policy *policy, struct 
 }
 
 /* ---- the first ones ---- */
-
-/* False: the column cannot hold its bounds. */
-static bool bounds_of(const struct making *making, const struct wanted *wanted, const char **from,
-                      const char **to)
-{
-    *from = bound_text(&making->shard->arena, making, wanted->range.from);
-    *to = bound_text(&making->shard->arena, making, wanted->range.to);
-    return *from && *to;
-}
 
 const char *make_first_text(struct shard_work *shard, const struct policy *policy,
                             struct parent *plain, const struct wanted *wanted, int count,

@@ -14,6 +14,7 @@ struct have {
     struct bound_range range; /* of the default partition: nothing */
     bool is_default;
     bool pending; /* its DETACH CONCURRENTLY was interrupted */
+    bool marked;  /* the default partition: a guard (guard.h) is on it */
 };
 
 /* A step of the grid, and what its partition's name is made from. */
