@@ -494,9 +494,11 @@ def test_drain_with_clients_in_each_state(cluster):
         assert raws["copy"].read()[0] == "G"
         raws["batch"].send(parse("", "SELECT 4"), bind("", ""), execute(), b"H\0\0\0\4")
         assert [raws["batch"].read()[0] for _ in range(4)] == ["1", "2", "D", "C"]
-        raws["fan"].send(query("SELECT count(*) FROM pool_f, pg_sleep(1)"))
+        raws["fan"].send(query("SELECT count(*) FROM pool_f, pg_sleep(3)"))
         raws["waiting"].send(query("SELECT 5"))
         wait_until(lambda: pool(proxy, "app")["cl_waiting"] == 1, 10, "one waiting")
+        sleepers = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE '%pg_sleep(3)%'"
+        wait_until(lambda: all(node.value(sleepers) for node in cluster.primaries), 10, "the fan-out and the query under way")
         process = proxy.process
         process.send_signal(signal.SIGTERM)
         assert raws["idle"].at_end()
