@@ -6,6 +6,7 @@ import threading
 from harness import wait_until
 
 MARK = b"/* gated */"
+ASKS_FOR_ENCRYPTION = (struct.pack("!I", 80877103), struct.pack("!I", 80877104))
 
 
 class Link:
@@ -13,7 +14,9 @@ class Link:
 
     def __init__(self, gate, near, far):
         self.gate, self.near, self.far = gate, near, far
-        self.seen = b""  # what came for the server since its text had the mark first
+        self.seen = b""  # the messages that came for the server since one had the mark first
+        self.part = b""  # one that has not come as a whole
+        self.named = False  # past its startup packet, messages have a type
         for source, target, answers in ((near, far, False), (far, near, True)):
             threading.Thread(target=self.pump, args=(source, target, answers), daemon=True).start()
 
@@ -25,12 +28,23 @@ class Link:
                         self.gate.moved.wait_for(lambda: self.gate.open or not self.seen)
                 else:
                     with self.gate.moved:
-                        if self.seen or MARK in data:
-                            self.seen += data
+                        self.look(data)
                 target.sendall(data)
         except OSError:
             pass
         self.end()
+
+    def look(self, data):
+        """What comes need not end where a message does."""
+        self.part += data
+        while len(self.part) >= 5:
+            size = struct.unpack("!I", self.part[1:5] if self.named else self.part[:4])[0] + self.named
+            if len(self.part) < size:
+                break
+            whole, self.part = self.part[:size], self.part[size:]
+            if self.seen or MARK in whole:
+                self.seen += whole
+            self.named = self.named or whole[4:] not in ASKS_FOR_ENCRYPTION
 
     def end(self):
         for side in (self.near, self.far):
