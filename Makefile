@@ -83,7 +83,7 @@ Q := $(if $(filter 0,$(V)),@,)
 say = $(if $(filter 0,$(V)),@printf '  %-6s %s\n' $(1) $(2),@:)
 
 .PHONY: all
-all: $(OUT)/pgshunt $(OUT)/pgshuntctl $(OUT)/relay $(OUT)/hop $(TEST_TOOLS) ## build the daemon (build/pgshunt), build/pgshuntctl, what the benches put between, and the tests' tools; what plain `make` does
+all: $(OUT)/pgshunt $(OUT)/pgshuntctl $(OUT)/relay $(OUT)/hop $(OUT)/jitter.so $(TEST_TOOLS) ## build the daemon (build/pgshunt), build/pgshuntctl, what the benches put between, and the tests' tools; what plain `make` does
 
 .PHONY: unit-tests fuzzers
 unit-tests: $(UNIT_TESTS)
@@ -105,7 +105,7 @@ TIDY_CHECKS  := -*,clang-analyzer-core.*,clang-analyzer-unix.*,clang-analyzer-de
 bugprone-suspicious-memset-usage,bugprone-suspicious-string-compare,$\
 bugprone-posix-return,bugprone-signed-char-misuse,bugprone-terminating-continue,misc-redundant-expression
 
-.PHONY: demo check sql-support check-drivers check-patroni check-versions check-reshard bench bench-quick bench-sharding bench-partitions bench-reshard asan tsan fuzz format format-check lint install clean deps help
+.PHONY: demo check sql-support check-drivers check-patroni check-versions check-reshard check-jitter bench bench-quick bench-sharding bench-partitions bench-reshard asan tsan fuzz format format-check lint install clean deps help
 
 demo: deps ## show everything at once: 2 shards with replicas, data through the proxy, queries (Ctrl-C ends it)
 	$(Q)$(MAKE) --no-print-directory all
@@ -128,6 +128,9 @@ check-versions: deps all ## run the core against Postgres 13 to 18 (installs the
 
 check-reshard: deps ## kill everything that takes part in a resharding, at every step of it (an hour, more on a busy machine)
 	$(Q)$(PYTHON) tests/run reshard
+
+check-jitter: deps ## run the core with delays and cuts in everything the daemon sends, receives and waits for (SEED=N)
+	$(Q)$(PYTHON) tests/run $(if $(SEED),--seed $(SEED)) jitter
 
 bench: deps-bench all ## measure pgshunt against direct, a bare relay and PgBouncer: a table and a JSON file
 	$(Q)$(PYTHON) tests/bench/bench.py $(BENCH_FLAGS)
@@ -226,6 +229,12 @@ $(OUT)/tests/tools/%: $(OUT)/obj/tests/tools/%.o $(OUT)/libpgshunt.a
 $(OUT)/relay: $(OUT)/obj/tests/bench/relay.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -luv
+
+# Preloaded into the daemon by tests; nothing of the sanitizers' may be in it.
+$(OUT)/jitter.so: tests/jitter/jitter.c Makefile
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) -std=gnu11 -O2 -g $(WARNINGS) -fPIC -shared -pthread $(LDFLAGS) -o $@ $< -ldl
 
 $(OUT)/hop: $(OUT)/obj/tests/bench/hop.o
 	$(call say,LINK,$@)

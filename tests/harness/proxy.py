@@ -28,6 +28,10 @@ SANITIZER_ENVIRONMENT = {
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:exitcode=66",
     "TSAN_OPTIONS": "halt_on_error=0:exitcode=66:second_deadlock_stack=1",
 }
+# A library for pgshunt and pgshuntctl alone (tests/jitter); PGSHUNT_JITTER, its seed, is theirs, too.
+if os.environ.get("PGSHUNT_PRELOAD"):
+    SANITIZER_ENVIRONMENT.update(LD_PRELOAD=os.environ["PGSHUNT_PRELOAD"],
+                                 PGSHUNT_JITTER=os.environ.get("PGSHUNT_JITTER", "1"))
 
 
 def binary():
