@@ -305,13 +305,19 @@ static void undo_prepared(struct scatter *scatter, struct part *part)
     send_part(scatter, part, about_gid(scatter, part, "ROLLBACK PREPARED"));
 }
 
+/* Where the answer to BEGIN is still to come, as another shard was quicker to fail, it is in one, too. */
+static bool is_in_transaction(const struct server *server)
+{
+    return server->tx_status != 'I' || server->expect_count;
+}
+
 static void roll_back(struct scatter *scatter)
 {
     for (int i = 0; i < scatter->nparts; i++) {
         struct part *part = &scatter->parts[i];
         if (part->server && part->prepared)
             undo_prepared(scatter, part);
-        else if (part->server && part->server->tx_status != 'I')
+        else if (part->server && is_in_transaction(part->server))
             send_part(scatter, part, "ROLLBACK");
     }
 }
