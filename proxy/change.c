@@ -1,7 +1,7 @@
 /*
  * change.c: a change whose rows go from shard to shard, all of it in one transaction on all of them.
  *
- *   CHECKING --> [ MAKING --> COLLECTING <--> FEEDING ]...  tables are gathered, as gather.c does
+ *   CHECKING --> [ CREATING ] --> [ MAKING --> COLLECTING <--> FEEDING ]...  tables are gathered, as gather.c does
  *      |                         |
  *      |--> LOOKING: which rows get keys of other shards; they are locked
  *      v       |
@@ -16,7 +16,8 @@
  * CHECKING lets a server judge the statement as it is, without running it: its errors and its result's
  * columns are Postgres' own. Rows that move are deleted with the first part of the READING, everywhere, before
  * anything is inserted, so that keys can be exchanged. A portal sees what was there when it was opened,
- * none of the rows inserted meanwhile.
+ * none of the rows inserted meanwhile. CREATING makes a table of rows that were gathered, after that; or one that is
+ * to have rows everywhere, ahead of them.
  */
 #include "proxy/change_internal.h"
 
@@ -540,8 +541,8 @@ static void tell(struct change *change)
     int64_t count = moved(change);
     struct pg_error notice = {.severity = "NOTICE", .sqlstate = "00000"};
     char tag[48];
-    if (change->plan->create) /* a server has said it */
-        return;
+    if (change->plan->create && (!change->plan->create->everywhere || change->exists))
+        return; /* a server has said it */
     snprintf(tag, sizeof tag, "%s %lld", change->plan->verb, (long long)change->counted);
     free(scatter->parts[0].tag);
     scatter->parts[0].tag = mem_strdup(tag);
@@ -575,7 +576,7 @@ static void after_tables(struct change *change)
         look(change);
         return;
     }
-    if (change->plan->create) {
+    if (change->plan->create && !change->plan->create->everywhere) {
         change_create(change);
         return;
     }
@@ -586,7 +587,7 @@ static void next_table(struct change *change)
 {
     if (change->table_rows > change->most_rows)
         change->most_rows = change->table_rows;
-    if (change->phase != CHANGE_CHECKING)
+    if (change->phase != CHANGE_CHECKING && change->phase != CHANGE_CREATING)
         change->table++;
     if (gathered(change) && change->table < gathered(change)->ntables)
         make_table(change);
@@ -627,6 +628,18 @@ static void fed(struct change *change)
         fetch_more(change);
 }
 
+static void after_creating(struct change *change)
+{
+    if (change->plan->create->exists && !change->looked) {
+        change->looked = true;
+        change_create(change);
+    } else if (change_create_goes_on(change)) {
+        next_table(change);
+    } else {
+        clear(change);
+    }
+}
+
 /* After all answers of the phase. */
 static void step(struct change *change)
 {
@@ -635,7 +648,10 @@ static void step(struct change *change)
         check(change);
         break;
     case CHANGE_CHECKING:
-        next_table(change);
+        if (change->plan->create && change->plan->create->everywhere)
+            change_create(change);
+        else
+            next_table(change);
         break;
     case CHANGE_MAKING:
         collect(change);
@@ -671,7 +687,7 @@ static void step(struct change *change)
         break;
     case CHANGE_CREATING:
         failpoint("change_created");
-        clear(change);
+        after_creating(change);
         break;
     case CHANGE_CLEARING:
         settle(change);
@@ -736,6 +752,9 @@ static void row(struct change *change, int index, const char *body, size_t len)
         break;
     case CHANGE_LOOKING:
         looked_row(change, index, body, len);
+        break;
+    case CHANGE_CREATING:
+        change_create_row(change, body, len);
         break;
     case CHANGE_STAYING:
     case CHANGE_INSERTING:
@@ -811,6 +830,8 @@ struct change *change_start(struct scatter *scatter)
     change->plan = plan->change;
     change->nparts = nparts;
     change->skip = plan->change->rows.skip;
+    for (unsigned k = 0; k < plan->change->rows.nkeys; k++)
+        change->key_at[k] = plan->change->rows.keys[k].position;
     change->ask = scatter->ask;
     if (scatter->ask.params)
         change->params = *scatter->ask.params;

@@ -55,14 +55,17 @@ struct change {
     uint32_t *column_types; /* of the rows' values; 0: the column's own */
     struct buffer names;    /* of the columns, as a list; with rows.alias */
     int ncolumns;
-    int table;                     /* gathering: the one at hand */
-    int64_t table_rows, most_rows; /* ... and brought from elsewhere */
-    int64_t bytes;                 /* kept here or on the gathering server, so far */
-    struct buffer feed;            /* gathering: rows on their way */
-    int64_t counted;               /* rows, for the tag */
-    int64_t given;                 /* rows that were sent to where they belong */
-    int skip;                      /* of a row's columns, those that only tell its shard */
-    bool stayed;                   /* what keeps its shard is updated */
+    int table;                      /* gathering: the one at hand */
+    int64_t table_rows, most_rows;  /* ... and brought from elsewhere */
+    int64_t bytes;                  /* kept here or on the gathering server, so far */
+    struct buffer feed;             /* gathering: rows on their way */
+    int64_t counted;                /* rows, for the tag */
+    int64_t given;                  /* rows that were sent to where they belong */
+    int skip;                       /* of a row's columns, those that only tell its shard */
+    int key_at[SHARDMAP_MAX_PARTS]; /* ... where those of the key are */
+    bool looked;                    /* creating: whether there is such a relation is known, */
+    bool exists;                    /* ... and there is: nothing more is to be done */
+    bool stayed;                    /* what keeps its shard is updated */
     int nparts;
     struct change_part parts[];
 };
@@ -77,10 +80,15 @@ int change_put_finishing(struct change *change, struct buffer *out);
 
 /* ---- change_create.c ---- */
 
-/* All rows are there: the table is made of them. */
+/* All rows are there: the table is made of them. Or it is made everywhere. */
 void change_create(struct change *change);
-/* CommandComplete of part `index`, while it is. */
+/* A row that part `index` has answered, and its CommandComplete, while it is. */
+void change_create_row(struct change *change, const char *body, size_t len);
 void change_created(struct change *change, int index, const char *tag);
+/* All of it was answered. True: goes on with the rows that fill the table. */
+bool change_create_goes_on(struct change *change);
+/* The columns of the rows that fill it. */
+void change_create_columns(struct change *change, const struct wire_field *fields, int count);
 
 /* ---- change_rows.c ---- */
 

@@ -99,6 +99,8 @@ void change_take_columns(struct change *change, const char *body, size_t len)
     }
     if (rows->alias)
         name_columns(change, fields);
+    if (change->plan->create && count <= MAX_COLUMNS)
+        change_create_columns(change, fields, change->ncolumns);
     free(fields);
     if ((rows->by_shard || rows->alias) && made_by_users)
         fail_made_by_users(change);
@@ -306,7 +308,7 @@ static bool read_row(const struct change *change, const char *body, size_t len,
         int32_t length = wire_read32(&reader);
         const char *value = length >= 0 ? wire_read_bytes(&reader, (size_t)length) : NULL;
         for (unsigned k = 0; k < rows->nkeys && i < change->ncolumns; k++)
-            if (i == rows->keys[k].position)
+            if (i == change->key_at[k])
                 values[k] = (struct change_value){change->column_types[i], value, length};
     }
     return !reader.bad && count == change->ncolumns;

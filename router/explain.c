@@ -187,6 +187,13 @@ static void explain_create(const struct plan *plan, const struct shardmap *map, 
 {
     const struct change_create *create = plan->change->create;
     struct arena *arena = lines->arena;
+    for (unsigned s = 0; create->each && s < shardmap_shards(map); s++)
+        add_line(lines, arena_printf(arena, "  on %s: %s", shardmap_shard_name(map, s),
+                                     create->each[s].sql));
+    if (create->everywhere && !create->each)
+        add_line(lines, arena_printf(arena, "  on all: %s", create->without.sql));
+    if (create->everywhere)
+        return;
     add_line(lines, arena_printf(arena, "  on %s: %s", shardmap_shard_name(map, plan->shard),
                                  create->filled.sql));
     if (create->without.sql)
@@ -202,10 +209,10 @@ static void explain_change(const struct plan *plan, const struct shardmap *map, 
              arena_printf(arena, "pgshunt: rows from shard to shard %s", details(plan, arena)));
     if (change->gather)
         explain_tables(change->gather, map, lines);
-    if (change->create) {
+    if (change->create)
         explain_create(plan, map, lines);
+    if (change->create && (!change->create->everywhere || change->create->each))
         return;
-    }
     for (int i = 0; i < change->nsources; i++)
         add_line(lines, arena_printf(arena, "  from %s: %s",
                                      shardmap_shard_name(map, change->sources[i].shard),

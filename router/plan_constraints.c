@@ -233,9 +233,24 @@ static const struct keyspace *meant_keyspace(const struct planner *p, const char
     return shardmap_keyspaces(p->map) == 1 ? shardmap_keyspace(p->map, 0) : NULL;
 }
 
-static bool take_shard_by(struct planner *p, const struct table_rule *own)
+void plan_refuse_undeclared(struct planner *p, const char *table)
 {
-    const char *column = p->hints->shard_by, *table = p->statement->relations[0].name;
+    const char *column = p->hints->shard_by;
+    const struct keyspace *keyspace = meant_keyspace(p, column);
+    plan_refuse(p,
+                arena_printf(p->arena,
+                             "Put %s into the tables of %s%s%s and reload, then say it again: the "
+                             "table need not be there yet. Or make it WITH NO DATA.",
+                             config_line(p, table, column), keyspace ? "keyspace \"" : "a keyspace",
+                             keyspace ? keyspace->name : "", keyspace ? "\"" : ""),
+                "%s of rows by \"%s\" into table \"%s\", which is not sharded in the "
+                "configuration, is not supported",
+                p->statement->tag, column, table);
+}
+
+bool plan_take_shard_by(struct planner *p, const char *table, const struct table_rule *own)
+{
+    const char *column = p->hints->shard_by;
     if (!column || (own->class == TABLE_SHARDED && !own->parts && same_name(own->key, column)))
         return true;
     if (own->class != TABLE_UNSHARDED) {
@@ -272,7 +287,7 @@ bool plan_constraints(struct planner *p)
         if (statement->constraints[i].kind == CONSTRAINT_FOREIGN_KEY &&
             !check_foreign_key(p, &statement->constraints[i], own))
             return false;
-    if (!take_shard_by(p, own))
+    if (!plan_take_shard_by(p, statement->relations[0].name, own))
         return false;
     struct key_columns key = key_columns(p, own, p->hints->shard_by);
     for (int i = 0; key.count && i < statement->nconstraints; i++)

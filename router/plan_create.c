@@ -15,8 +15,7 @@ static bool may_create(const struct planner *p, const struct statement *outer)
            same_name(p->plan->error.sqlstate, "0A000") && !(session && session->temp_tables);
 }
 
-/* The statement as one that has its query as a piece of its text; NULL: it cannot be written so. */
-static const struct statement *as_create(struct planner *p, const struct statement *outer)
+const struct statement *plan_as_create(struct planner *p, const struct statement *outer)
 {
     struct shard_query text = {0};
     if (outer->inner->location > outer->location)
@@ -31,9 +30,8 @@ static const struct statement *as_create(struct planner *p, const struct stateme
                : NULL;
 }
 
-/* The gathering query in place of the statement's own. */
-static void fill(struct planner *p, const struct statement *create, const struct shard_query *query,
-                 struct shard_query *filled)
+void plan_fill_create(struct planner *p, const struct statement *create,
+                      const struct shard_query *query, struct shard_query *filled)
 {
     const struct statement *inner = create->inner;
     int before = inner->location - create->location;
@@ -78,14 +76,14 @@ void plan_create_gathered(struct planner *p)
     const char *why = p->plan->error.message;
     if (!may_create(p, outer))
         return;
-    const struct statement *create = as_create(p, outer);
+    const struct statement *create = plan_as_create(p, outer);
     const struct gather_plan *rows = create ? gather(p, create->inner) : NULL;
     if (!rows)
         return;
     struct plan *plan = p->plan;
     struct change_plan *change = arena_new(p->arena, struct change_plan);
     struct change_create *creating = arena_new(p->arena, struct change_create);
-    fill(p, create, &rows->query, &creating->filled);
+    plan_fill_create(p, create, &rows->query, &creating->filled);
     if (!outer->create_temp && !rewrite_no_data(outer->text, p->arena, &creating->without))
         return;
     change->create = creating;

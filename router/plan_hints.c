@@ -82,9 +82,9 @@ static bool is_end(const struct statement *statement)
 static bool take_shard_by(const struct statement *statement, int at, struct hints *hints)
 {
     const struct hint *words = &statement->hints[at];
-    if (statement->kind != STMT_CREATE_TABLE || at + 2 >= statement->nhints || words[0].value ||
-        words[1].value || words[2].value || !same_name(words[0].name, "shard") ||
-        !same_name(words[1].name, "by"))
+    bool creates = statement->kind == STMT_CREATE_TABLE || statement->kind == STMT_CREATE_TABLE_AS;
+    if (!creates || at + 2 >= statement->nhints || words[0].value || words[1].value ||
+        words[2].value || !same_name(words[0].name, "shard") || !same_name(words[1].name, "by"))
         return false;
     hints->shard_by = words[2].name;
     return true;

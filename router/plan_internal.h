@@ -586,6 +586,17 @@ void plan_refuse_default(struct planner *p, const char *column, const char *tabl
 void plan_utility(struct planner *p);
 /* A CREATE TABLE AS that was refused, as its rows are not on the first shard: gathers them there. */
 void plan_create_gathered(struct planner *p);
+/* CREATE TABLE AS as a statement that has its query as a piece of its text; NULL: it cannot be written so. */
+const struct statement *plan_as_create(struct planner *p, const struct statement *outer);
+/* The query in place of the statement's own. */
+void plan_fill_create(struct planner *p, const struct statement *create,
+                      const struct shard_query *query, struct shard_query *filled);
+/* CREATE TABLE AS of a table that has rows on all shards, by the configuration. */
+void plan_create_everywhere(struct planner *p, const struct table_rule *rule);
+/* What CREATE TABLE ... shard by COLUMN says of a table; false: refused. Leaves a notice. */
+bool plan_take_shard_by(struct planner *p, const char *table, const struct table_rule *own);
+/* ... of one that is to have rows at once, and is not sharded yet. */
+void plan_refuse_undeclared(struct planner *p, const char *table);
 /* Plans the statement inside; what follows in the message is about it. */
 void plan_inner(struct planner *p);
 /* COPY of a table that is sharded, or FROM into one of reference, and of a query. */

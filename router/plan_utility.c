@@ -281,14 +281,52 @@ static bool reads_pinned(const struct planner *p)
     return false;
 }
 
+/* What is made by it: the only relation that is written. */
+static const struct relation_ref *made_by(const struct statement *statement)
+{
+    for (int i = 0; i < statement->nrelations; i++)
+        if (statement->relations[i].written)
+            return &statement->relations[i];
+    return &statement->relations[0];
+}
+
+/* The table is on every shard by the configuration, or is said to be meant so. False: it is neither. */
+static bool plan_create_shared(struct planner *p)
+{
+    const struct statement *outer = p->statement;
+    const struct relation_ref *made = made_by(outer);
+    const struct table_rule *rule = plan_rule(p, made->schema, made->name);
+    bool shared = rule->class == TABLE_SHARDED || rule->class == TABLE_REFERENCE;
+    if (outer->create_temp || (!shared && !p->hints->shard_by))
+        return false;
+    if (creates_view(outer)) {
+        plan_refuse(p, "Give the view a name that the configuration does not have.",
+                    "%s with the name of a table that is on every shard is not supported yet",
+                    outer->tag);
+        return true;
+    }
+    bool empty = outer->create_no_data && !reads_pinned(p);
+    if (!shared && !empty)
+        plan_refuse_undeclared(p, made->name);
+    else if (!plan_take_shard_by(p, made->name, rule))
+        return true;
+    else if (empty)
+        everywhere(p, "schema change");
+    else
+        plan_create_everywhere(p, rule);
+    return true;
+}
+
 static void plan_create_as(struct planner *p)
 {
     const struct statement *outer = p->statement;
     struct plan *plan = p->plan;
     struct named named = count_names(p);
+    if (plan_create_shared(p))
+        return;
     if (named.sharded + named.reference) {
         plan_refuse(p, "Create the table first, then fill it with INSERT.",
-                    "%s for a table that is on every shard is not supported yet", outer->tag);
+                    "%s of this form in a sharded database is not supported yet", outer->tag);
         return;
     }
     if (outer->inner && outer->inner->kind == STMT_EXECUTE && !outer->create_temp) {

@@ -228,6 +228,19 @@ bool rewrite_merge(const char *text, struct rewrite_merge *merge, struct arena *
 
 /* CREATE TABLE AS, or SELECT INTO, that only makes the table. */
 bool rewrite_no_data(const char *text, struct arena *arena, struct shard_query *out);
+
+/* A CREATE TABLE AS whose rows come otherwise. */
+struct rewrite_create {
+    struct shard_query without; /* it only makes the table */
+    bool lenient;               /* IF NOT EXISTS */
+    struct shard_query made;    /* ... the same without that */
+    const char *exists;         /* ... tells in a row whether there is such a relation: t or f */
+    const char **names;         /* of its columns, as far as it says them */
+    int nnames;
+    const char *head; /* INSERT INTO the table */
+};
+
+bool rewrite_create_parts(const char *text, struct arena *arena, struct rewrite_create *create);
 /* WITH name AS (change), ... SELECT ..., where tables stand in for what the changes return. */
 struct rewrite_cte {
     const char *name;

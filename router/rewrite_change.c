@@ -466,7 +466,7 @@ static List *told_rows(const struct apart *a)
     return list_make1(rows);
 }
 
-static void put_name(struct buffer *out, const char *name)
+void rewrite_put_name(struct buffer *out, const char *name)
 {
     buffer_append(out, "\"", 1);
     for (; *name; name++)
@@ -479,9 +479,9 @@ static Node *is_own_row(const struct rewrite_apart *apart, const struct apart *a
 {
     struct buffer name = {0};
     A_Const *own = new_node(sizeof *own, T_A_Const);
-    put_name(&name, apart->relation->schema);
+    rewrite_put_name(&name, apart->relation->schema);
     buffer_append(&name, ".", 1);
-    put_name(&name, apart->relation->name);
+    rewrite_put_name(&name, apart->relation->name);
     buffer_append(&name, "", 1);
     own->val.sval = *makeString(pstrdup(buffer_head(&name)));
     own->location = -1;

@@ -39,6 +39,9 @@ bool rewrite_finds_sublink(Node *node, void *context);
 /* Closes without a result; returns false. */
 bool rewrite_abandon(struct rewriting *r);
 
+/* The name in quotes. */
+void rewrite_put_name(struct buffer *out, const char *name);
+
 /* tableoid::text || ctid::text, of `alias` (NULL: without): what tells rows of a partitioned table apart. */
 Node *rewrite_partition_row(const char *alias);
 

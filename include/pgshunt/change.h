@@ -7,7 +7,8 @@
  *   rows to which an UPDATE gives keys of other shards are deleted here and inserted there;
  *   rows of an UPDATE or DELETE that reads other shards' rows, too, are found where all of these have been
  *   gathered, and changed where they are;
- *   a table is made of rows that have been gathered (CREATE TABLE AS), and without rows on the other shards.
+ *   a table is made of rows that have been gathered (CREATE TABLE AS), and without rows on the other shards; one
+ *   with rows on all shards is made on each with its own, or made and then filled as by INSERT ... SELECT.
  *
  * All of it is one transaction on all shards that take part. Made by router/plan_change.c, carried out by
  * proxy/change.c.
@@ -69,15 +70,27 @@ struct change_move {
     uint32_t list_type;
 };
 
-/* CREATE TABLE AS, of an unsharded or temporary table. */
+/*
+ * CREATE TABLE AS. Of an unsharded or temporary table: it is made with its rows where these are. Of one that has rows
+ * on all shards: made on each with the rows that belong there; or without any, and then `sources` and `rows` fill it.
+ */
 struct change_create {
     struct shard_query filled;  /* runs on plan.shard, which has the rows */
     struct shard_query without; /* on the others; sql NULL: nothing does */
+    bool everywhere;            /* it has rows on all shards: */
+    const char
+        *exists; /* ... IF NOT EXISTS: this tells whether it does, then `without` is all; or NULL */
+    struct shard_query made; /* ... it is made by this, which fails if it does exist, */
+    const struct shard_query
+        *each; /* ... or with rows by this, by shard; NULL: it is filled afterwards */
+    const char *const *names; /* of the table's first columns; the others' are the rows' own */
+    int nnames;
+    const char *const *keys; /* the columns of its key, as many as rows.nkeys */
 };
 
 struct change_plan {
-    const struct change_create
-        *create;      /* NULL: it is no such thing; with `gather` and nothing else */
+    const struct change_create *
+        create; /* NULL: it is no such thing; with `gather` and nothing else, unless `everywhere` */
     const char *verb; /* of the tag: "INSERT 0", ... */
     const char *text; /* the statement itself, judged first by a server, */
     unsigned judge;   /* this shard's */

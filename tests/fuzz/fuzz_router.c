@@ -286,7 +286,9 @@ static void check_change(const struct plan *plan)
     const struct change_plan *change = plan->change;
     const struct change_rows *rows = &change->rows;
     if (change->create) {
-        expect(change->gather && change->gather->ntables > 0 && change->create->filled.sql);
+        expect(change->create->everywhere
+                   ? change->create->made.sql && (change->create->each || change->nsources > 0)
+                   : change->gather && change->gather->ntables > 0 && change->create->filled.sql);
         return;
     }
     expect(change->text && rows->table && rows->head && rows->tail.sql);

@@ -57,6 +57,8 @@ REFUSALS = {
     71: ["UPDATE users SET mood = (SELECT max(mood) FROM users u2)"],
     73: ["MERGE INTO users u USING (SELECT id + 1 AS id, mood FROM users) x ON u.id = x.id WHEN MATCHED THEN UPDATE SET mood = x.mood"],
     51: ["CREATE TEMP VIEW mine AS SELECT * FROM users"],
+    74: ["EXPLAIN CREATE TABLE empties AS SELECT * FROM users"],
+    75: ["CREATE TABLE made /* pgshunt: shard by id */ AS SELECT id FROM users"],
 }
 
 # What takes more than a statement: the tests that meet it, which have its words.

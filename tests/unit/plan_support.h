@@ -263,9 +263,12 @@ static inline void render(const struct plan *plan, struct text *out)
         return;
     }
     if (plan->kind == PLAN_SCATTER && plan->mode == SCATTER_CHANGE) {
-        put(out, plan->change->create   ? "create gather"
-                 : plan->change->gather ? "change gather"
-                                        : "change");
+        const struct change_create *create = plan->change->create;
+        put(out, create && create->each         ? "create each"
+                 : create && create->everywhere ? "create fill"
+                 : create                       ? "create gather"
+                 : plan->change->gather         ? "change gather"
+                                                : "change");
         if (plan->change->create && !plan->change->create->without.sql)
             put(out, " temp");
         for (int i = 0; i < plan->change->nsources; i++)
@@ -306,9 +309,14 @@ static void check_sql(const char *sql, const char *sent)
 
 static void check_create(const char *sql, const struct change_create *create)
 {
-    check_sql(sql, create->filled.sql);
-    if (create->without.sql)
+    if (!create->everywhere)
+        check_sql(sql, create->filled.sql);
+    if (create->everywhere || create->without.sql)
         check_sql(sql, create->without.sql);
+    if (create->everywhere)
+        check_sql(sql, create->made.sql);
+    for (unsigned s = 0; create->each && s < shardmap_shards(fix.map); s++)
+        check_sql(sql, create->each[s].sql);
 }
 
 static void check_gather(const char *sql, const struct plan *plan)
@@ -328,7 +336,8 @@ static void check_change(const char *sql, const struct plan *plan)
     const struct change_rows *rows = &change->rows;
     if (change->create) {
         check_create(sql, change->create);
-        return;
+        if (!change->create->everywhere || change->create->each)
+            return;
     }
     for (int i = 0; i < change->nsources; i++)
         check_sql(sql, change->sources[i].sql);

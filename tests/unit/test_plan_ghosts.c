@@ -240,6 +240,9 @@ static void test_changes(void **state)
     assert_int_equal(plan->change->nsources, 3);
     assert_null(strstr(plan->change->sources[0].sql, "ghost"));
     assert_non_null(strstr(plan->change->sources[1].sql, NO_GHOST("users.id")));
+    plan = plan_of("CREATE TABLE fresh AS SELECT * FROM users", NULL);
+    assert_null(strstr(plan->change->create->each[0].sql, "ghost"));
+    assert_non_null(strstr(plan->change->create->each[1].sql, NO_GHOST("users.id")));
 }
 
 /* A shard that is named, by a hint or for a key: it shows what it owns. */
