@@ -79,7 +79,8 @@ struct apply_relation {
     int key[SHARDMAP_MAX_PARTS]; /* the sharding key */
     uint32_t key_types[SHARDMAP_MAX_PARTS];
     unsigned nkey;
-    bool full;     /* old rows come whole */
+    bool source_keys, target_keys; /* who has to have the keys of its new rows: moves_need_keys() */
+    bool full;                     /* old rows come whole */
     int nprimary;  /* columns that are `primary`: those of the index that INSERT meets; 0: none */
     int nlocators; /* 0: found by all columns */
     int nalways;   /* columns that are `always` and no locator */

@@ -104,6 +104,12 @@ static struct apply_relation *new_relation(struct apply *apply,
         arena_strdup(&relation->arena, *message->schema ? message->schema : "pg_catalog");
     relation->name = arena_strdup(&relation->arena, message->name);
     relation->table = tables_find(apply->options.tables, relation->schema, relation->name);
+    if (relation->table) {
+        const struct apply_options *options = &apply->options;
+        const struct keyspace *keyspace = relation->table->rule->keyspace;
+        relation->source_keys = moves_need_keys(options->moves, keyspace, options->link.source);
+        relation->target_keys = moves_need_keys(options->moves, keyspace, options->link.target);
+    }
     relation->full = message->identity == 'f';
     relation->marker = -1;
     relation->ncolumns = message->ncolumns;

@@ -47,9 +47,9 @@ static bool collect_key(struct apply *apply, const struct apply_relation *relati
                         const struct shardkey *keys)
 {
     const struct keyspace *keyspace = relation->table->rule->keyspace;
-    if (moves_hide(apply->options.moves, apply->options.link.source))
+    if (relation->source_keys)
         ghostkeys_add(apply->source_keys, keyspace, keys);
-    if (!apply->known && moves_hide(apply->options.moves, apply->options.link.target))
+    if (!apply->known && relation->target_keys)
         ghostkeys_add(apply->target_keys, keyspace, keys);
     if (ghostkeys_full(apply->target_keys) && !ghostkeys_send(apply->target_keys, &apply->target))
         return apply_pipe_failed(apply, &apply->target, "target");

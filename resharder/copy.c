@@ -247,13 +247,10 @@ static void plan_keys(const struct copy_run *run, struct copy_queue *queue, int 
     const struct copy_source *source = queue->source;
     const struct keyspace *keyspace = source->tables->items[table].rule->keyspace;
     const struct moves *moves = &run->reshard->moves;
-    unsigned leaving = moves->tables ? 0 : moving_buckets(run, queue, keyspace);
-    queue->source_keys[table] =
-        moves_hide(moves, source->shard) && shardmap_buckets_of(keyspace, source->shard) > leaving;
+    queue->source_keys[table] = moves_need_keys(moves, keyspace, source->shard);
     for (int t = 0; t < source->ntargets; t++)
         queue->target_keys[table * source->ntargets + t] =
-            moves_hide(moves, source->targets[t]) &&
-            shardmap_buckets_of(keyspace, source->targets[t]) > 0;
+            moves_need_keys(moves, keyspace, source->targets[t]);
 }
 
 /* Where rows cannot be told apart, those that are there cannot be told from those that are missing. */

@@ -33,8 +33,7 @@ struct copy_queue {
     struct copy_columns *columns; /* by table */
     const char **ghosts;          /* by table: the keyspace's table of ghost keys */
     /*
-     * By table (and target): whether the shard needs the keys. Not a target that has no bucket of the keyspace, nor a source
-     * that will have none: nobody asks it without a key, before the switch or after it.
+     * By table (and target): whether the shard needs the keys (moves_need_keys()).
      */
     bool *source_keys, *target_keys;
     const char **files;             /* by chunk: relfilenode of its leaf, as the snapshot has it */

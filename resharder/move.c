@@ -1,6 +1,8 @@
 /* move.c: which buckets move between which shards, and which bucket a row is in. */
 #include "resharder/move.h"
 
+#include <stdlib.h>
+
 const struct move *moves_find(const struct moves *moves, const struct keyspace *keyspace,
                               unsigned bucket)
 {
@@ -63,6 +65,32 @@ bool moves_table(const struct moves *moves, const struct table_rule *rule)
 bool moves_hide(const struct moves *moves, unsigned shard)
 {
     return !moves->tables || shard == moves->home;
+}
+
+/* Whether the shard owns a bucket that does not move. */
+static bool keeps_some(const struct moves *moves, const struct keyspace *keyspace, unsigned shard)
+{
+    bool keeps = false, *moving = mem_alloc((size_t)keyspace->nbuckets + 1);
+    for (int i = 0; i < moves->count; i++)
+        for (unsigned b = moves->items[i].first;
+             moves->items[i].keyspace == keyspace && b <= moves->items[i].last; b++)
+            moving[b] = true;
+    for (unsigned b = 0; b < keyspace->nbuckets && !keeps; b++)
+        keeps = keyspace->bucket_shard[b] == shard && !moving[b];
+    free(moving);
+    return keeps;
+}
+
+bool moves_need_keys(const struct moves *moves, const struct keyspace *keyspace, unsigned shard)
+{
+    bool enter = false, leave = false;
+    for (int i = 0; i < moves->count; i++) {
+        const struct move *move = &moves->items[i];
+        enter = enter || (move->keyspace == keyspace && move->target == shard);
+        leave = leave || (move->keyspace == keyspace && move->source == shard);
+    }
+    return moves_hide(moves, shard) &&
+           ((enter && leave) || ((enter || leave) && keeps_some(moves, keyspace, shard)));
 }
 
 static bool read_part(enum key_type type, const struct move_value *value, uint32_t oid,

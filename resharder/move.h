@@ -61,6 +61,11 @@ bool moves_table(const struct moves *moves, const struct table_rule *rule);
  */
 bool moves_hide(const struct moves *moves, unsigned shard);
 /*
+ * Whether it needs the keys of such rows of a keyspace. Ghosts are there before the switch where buckets enter, and behind it
+ * where they leave; who owns no bucket meanwhile is not asked without a key. The same before the switch and behind it.
+ */
+bool moves_need_keys(const struct moves *moves, const struct keyspace *keyspace, unsigned shard);
+/*
  * The bucket of a row whose key's columns have these values, one for each part of the key, of the types
  * `oids` (of the columns: they decide how binary values are read). False: a part is NULL, no value of its type, or in no
  * list.

@@ -39,7 +39,7 @@ def nodes(cluster):
 
 @pytest.fixture
 def path(nodes, cluster, tmp_path):
-    path = config(tmp_path, cluster, [USERS], (1, 0))
+    path = config(tmp_path, cluster, [USERS], (3, 1))  # both have other buckets, so that both need keys
     record_job(path, nodes[0], "grow", MOVES, "streaming")
     return path
 
@@ -67,6 +67,18 @@ def same(nodes, query, key=0, ranges=(TO_S1,)):
 
 def ghosts(node):
     return {row[0] for row in node.sql("SELECT key FROM pgshunt.ghost_users")}
+
+
+def test_who_needs_no_keys(nodes, cluster, tmp_path):
+    """A source that will have no bucket, and a target that had none, are not asked without a key while rows on them are not theirs."""
+    path = config(tmp_path, cluster, [USERS], (1, 0))
+    record_job(path, nodes[0], "grow", [("users", 0, 16383, "s0", "s1")], "streaming")
+    everywhere(nodes, "CREATE TABLE users (id bigint PRIMARY KEY, name text)")
+    with forward(path) as stream:
+        nodes[0].sql("INSERT INTO users SELECT g, 'user ' || g FROM generate_series(1, 1000) g")
+        stream.follow(nodes[0])
+        assert nodes[0].sql("SELECT * FROM users ORDER BY id") == nodes[1].sql("SELECT * FROM users ORDER BY id")
+        assert ghosts(nodes[0]) == ghosts(nodes[1]) == set()
 
 
 def test_rows(nodes, path):
@@ -407,6 +419,7 @@ def test_changed_tables(nodes, path):
     everywhere(nodes, "CREATE TABLE users (id bigint PRIMARY KEY, n int)")
     with forward(path) as stream:
         source.sql("INSERT INTO users VALUES (1, 1), (2, 2), (3, 3), (4, 4)")
+        stream.follow(source)  # else the rows may meet a target that has the column already
         everywhere((target, source), "ALTER TABLE users ADD added text DEFAULT 'd'")
         source.sql("INSERT INTO users VALUES (5, 5, 'e'), (6, 6, 'f'), (7, 7, 'g')")
         source.sql("UPDATE users SET added = 'h' WHERE id < 3")

@@ -155,13 +155,48 @@ static void test_tables(void **state)
     shardmap_free(map);
 }
 
+/* Who has no other bucket than those that move is not asked without a key while it has ghosts. */
+static void test_keys(void **state)
+{
+    (void)state;
+    struct shardmap *map = make_map();
+    const struct keyspace *users = shardmap_keyspace(map, 0);
+    struct arena arena;
+    arena_init(&arena);
+    struct move items[3] = {0};
+    int count = 0;
+    for (unsigned b = 0; b < users->nbuckets && count < 2; b++)
+        if (users->bucket_shard[b] == 0)
+            items[count++] = (struct move){users, b, b, 0, 1};
+    struct moves some = {.map = map, .items = items, .count = count};
+    assert_true(moves_need_keys(&some, users, 0));
+    assert_true(moves_need_keys(&some, users, 1));
+    assert_false(moves_need_keys(&some, users, 2)); /* it has nothing to do with it */
+    struct move *whole = arena_array(&arena, struct move, (int)users->nbuckets + 1);
+    int n = 0;
+    for (unsigned b = 0; b < users->nbuckets; b++)
+        if (users->bucket_shard[b] == 0)
+            whole[n++] = (struct move){users, b, b, 0, 1};
+    struct moves all = {.map = map, .items = whole, .count = n};
+    assert_false(moves_need_keys(&all, users, 0));
+    assert_true(moves_need_keys(&all, users, 1));
+    struct moves back = moves_reversed(&all, map, &arena);
+    assert_false(moves_need_keys(&back, users, 0));
+    /* All leave, and others come: it is asked before and behind the switch. */
+    for (unsigned b = 0; b < users->nbuckets && n == all.count; b++)
+        if (users->bucket_shard[b] == 1)
+            whole[n++] = (struct move){users, b, b, 1, 0};
+    all.count = n;
+    assert_true(moves_need_keys(&all, users, 0));
+    arena_free(&arena);
+    shardmap_free(map);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tables),
-        cmocka_unit_test(test_find),
-        cmocka_unit_test(test_buckets),
-        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_keys),    cmocka_unit_test(test_tables), cmocka_unit_test(test_find),
+        cmocka_unit_test(test_buckets), cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
