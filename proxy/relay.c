@@ -686,8 +686,56 @@ static void lost(struct walk *walk)
         server_broke(server, server->fatal);
 }
 
+static bool is_preliminary_type(char type)
+{
+    return memchr("12tTn", type, 5) != NULL;
+}
+
+/* What a statement is answered with before it is carried out, and nothing else. */
+static bool is_preliminary(const char *data, size_t len)
+{
+    while (len >= WIRE_HEADER && is_preliminary_type(*data)) {
+        uint32_t length = wire_get32(data + 1);
+        if (length < 4 || length > CONTROL_MESSAGE_MAX)
+            return false;
+        if (length >= len) /* its rest is to come */
+            return true;
+        data += 1 + (size_t)length;
+        len -= 1 + (size_t)length;
+    }
+    return !len || (len < WIRE_HEADER && is_preliminary_type(*data));
+}
+
+/*
+ * It was asked for up to its end and may have to be asked again, which it cannot any more when some of its answer is
+ * out. An error may follow at once: servers send both together, but they need not arrive so.
+ */
+static bool waits_for_more(const struct server *server, const char *data, size_t len)
+{
+    const struct client *client = server->client;
+    if (!client || !is_preliminary_type(*data) || server->skip || client->state != CLIENT_BUSY ||
+        client->scatter)
+        return false;
+    const struct request *request = &client->request;
+    const struct extended *ext = client->extended;
+    bool synced = !extended_in_batch(client) || (ext->state == BATCH_SYNCING && !ext->ahead);
+    return synced && !request->forwarded && !request->incomplete && !request->series &&
+           (request->shape || buffer_length(&request->again)) && is_preliminary(data, len);
+}
+
+static void keep_unread(struct server *server, const struct buffer *kept, const char *data,
+                        size_t len)
+{
+    if (kept != &server->in)
+        buffer_append(&server->in, data, len);
+}
+
 static void walk_and_act(struct server *server, struct buffer *kept, const char *data, size_t len)
 {
+    if (waits_for_more(server, data, len)) {
+        keep_unread(server, kept, data, len);
+        return;
+    }
     struct walk walk = {.server = server, .client = server->client, .run = data};
     if (walk.client && !walk.client->request.forwarded) {
         walk.fresh = true;

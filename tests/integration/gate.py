@@ -2,6 +2,7 @@
 import socket
 import struct
 import threading
+import time
 
 from harness import wait_until
 
@@ -26,6 +27,10 @@ class Link:
                 if answers:
                     with self.gate.moved:
                         self.gate.moved.wait_for(lambda: self.gate.open or not self.seen)
+                    if self.gate.first:
+                        target.sendall(data[:self.gate.first])
+                        time.sleep(0.05)
+                        data = data[self.gate.first:]
                 else:
                     with self.gate.moved:
                         self.look(data)
@@ -63,10 +68,11 @@ class Link:
 
 
 class Gate:
-    """While closed, the answers to connections that have sent a marked text wait here."""
+    """While closed, the answers to connections that have sent a marked text wait here. `first`: so many bytes of what the
+    server sends at once arrive before the rest."""
 
-    def __init__(self, node):
-        self.node, self.open, self.links = node, True, []
+    def __init__(self, node, first=0):
+        self.node, self.open, self.links, self.first = node, True, [], first
         self.moved = threading.Condition()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]

@@ -6,6 +6,7 @@ import psycopg2
 import psycopg2.errors
 import pytest
 
+from gate import Gate
 from harness import Proxy, wait_until
 from support import SYNC, Raw, bind, describe, error_of, execute, fetch, kinds, one, parse, query, rows
 
@@ -95,6 +96,35 @@ def test_extended_prepared_before(cluster, lies):
             assert kinds(answer) == "2DCZ"
             assert written(cluster, f"before {who}") == 1
         assert rows(raw.ask(query("SELECT 'usable'"))) == [[b"usable"]]
+
+
+@pytest.fixture
+def piecemeal(cluster, lies):
+    """The replica is far away: the answer's first message arrives before the others."""
+    gate = Gate(cluster.shards[0].nodes[1], first=5)
+    primary = cluster.shard_config()[0]["nodes"][0]
+    shard = {"name": "s0", "dbname": "plain", "nodes": [primary, gate.config()]}
+    try:
+        with Proxy(databases=[{"name": "plain", "shards": [shard]}], options={"workers": 1}) as proxy:
+            proxy.wait_nodes()
+            yield proxy
+    finally:
+        gate.close()
+
+
+def test_an_answer_that_comes_in_pieces(cluster, piecemeal):
+    """What is sent ahead of the error is not the client's yet when the error comes."""
+    with closing(Raw(piecemeal, database="plain")) as raw:
+        assert kinds(raw.ask(parse("pieces", "SELECT says_stable($1)"), describe("S", "pieces"), SYNC)) == "1tTZ"
+    before, asked = misrouted(piecemeal), 0
+    while misrouted(piecemeal) < before + 2:
+        asked += 1
+        with closing(Raw(piecemeal, database="plain")) as raw:
+            raw.ask(parse("pieces", "SELECT says_stable($1)"), describe("S", "pieces"), SYNC)
+            answer = raw.ask(bind("", "pieces", [f"pieces {asked}".encode()]), execute(), SYNC)
+            assert kinds(answer) == "2DCZ"
+            assert written(cluster, f"pieces {asked}") == 1
+        assert asked < 100
 
 
 def on_replica(raw):
