@@ -97,10 +97,17 @@ static void perhaps_sleep(unsigned n)
         sleep_us(delay());
 }
 
-/* A shorter length than `len`, if it is to be cut. */
-static size_t cut(size_t len, unsigned n)
+static bool is_stream(int fd)
 {
-    if (!active || !(kinds & CUTS) || len < 2 || !once_in(n))
+    int type = 0;
+    socklen_t size = sizeof type;
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM;
+}
+
+/* A shorter length than `len`, if it is to be cut. */
+static size_t cut(int fd, size_t len, unsigned n)
+{
+    if (!active || !(kinds & CUTS) || len < 2 || !once_in(n) || !is_stream(fd))
         return len;
     size_t some = once_in(2) ? between(1, 7) : between(1, 400);
     return some < len ? some : len;
@@ -420,7 +427,7 @@ ssize_t recv(int fd, void *bytes, size_t len, int flags)
 {
     READY();
     perhaps_sleep(100);
-    size_t asked = flags & (MSG_PEEK | MSG_WAITALL) ? len : cut(len, 20);
+    size_t asked = flags & (MSG_PEEK | MSG_WAITALL) ? len : cut(fd, len, 20);
     return received(fd, real_recv(fd, bytes, asked, flags), asked, len);
 }
 
@@ -435,7 +442,7 @@ ssize_t send(int fd, const void *bytes, size_t len, int flags)
 {
     READY();
     perhaps_sleep(100);
-    size_t asked = cut(len, 30);
+    size_t asked = cut(fd, len, 30);
     ssize_t given = sent(fd, real_send(fd, bytes, asked, flags), asked, len);
     perhaps_sleep(100);
     return given;
@@ -447,7 +454,7 @@ ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
     READY();
     perhaps_sleep(100);
     size_t len = message->msg_iovlen && !message->msg_control ? message->msg_iov[0].iov_len : 0;
-    size_t asked = cut(len, 30);
+    size_t asked = cut(fd, len, 30);
     ssize_t given =
         asked < len
             ? sent(fd, real_send(fd, message->msg_iov[0].iov_base, asked, flags), asked, len)
@@ -495,13 +502,13 @@ long syscall(long number, ...)
     size_t len = (size_t)args[2];
     if (number == SYS_recvfrom) {
         perhaps_sleep(300);
-        size_t asked = cut(len, 20);
+        size_t asked = cut(fd, len, 20);
         return received(fd, real_syscall(number, fd, args[1], asked, args[3], args[4], args[5]),
                         asked, len);
     }
     if (number == SYS_sendto) {
         perhaps_sleep(300);
-        size_t asked = cut(len, 30);
+        size_t asked = cut(fd, len, 30);
         long given = sent(fd, real_syscall(number, fd, args[1], asked, args[3], args[4], args[5]),
                           asked, len);
         perhaps_sleep(300);
