@@ -44,6 +44,8 @@ const char cmd_partition_help[] =
     "      --template TABLE       partitions are made like this table: unlogged, indexes of their\n"
     "                             own, storage parameters\n"
     "      --name-format _p%Y%m%d behind the table's name; %Y %m %d %H %M %G %V %q %i\n"
+    "      --sub WHAT             each partition is divided again: hash:user_id:8,\n"
+    "                             list:country:de,fr,us+ca:default, range:1day, none\n"
     "Converting:\n"
     "      --extend-key           the primary key gets the column\n"
     "      --rate 50MB/s          no more is copied on each shard\n"
@@ -101,6 +103,7 @@ enum {
     MAX_PAUSE,
     CANCEL,
     FINISH,
+    SUB,
 };
 
 static const struct option options[] = {
@@ -132,6 +135,7 @@ static const struct option options[] = {
     {"max-pause", required_argument, NULL, MAX_PAUSE},
     {"cancel", no_argument, NULL, CANCEL},
     {"finish", no_argument, NULL, FINISH},
+    {"sub", required_argument, NULL, SUB},
     {NULL, 0, NULL, 0},
 };
 
@@ -216,14 +220,15 @@ static const struct verb {
     bool changes;
     const char *done, *different;
 } verbs[] = {
-    {"create", do_create, TABLE, POLICY | HOW | BIT(BY) | BIT(KEY) | BIT(START), true, "Done.",
-     "Nothing was changed: see above."},
-    {"adopt", do_adopt, TABLE, POLICY | HOW | BIT(KEY), true, "Done.",
+    {"create", do_create, TABLE, POLICY | HOW | BIT(BY) | BIT(KEY) | BIT(START) | BIT(SUB), true,
+     "Done.", "Nothing was changed: see above."},
+    {"adopt", do_adopt, TABLE, POLICY | HOW | BIT(KEY) | BIT(SUB), true, "Done.",
      "Nothing was changed: see above."},
     {"convert", do_convert, TABLE,
      POLICY | BIT(LOCK_TIMEOUT) | BIT(TRIES) | CONVERT | BIT(BY) | BIT(KEY) | BIT(START), true,
      "Done.", "Nothing was changed: see above."},
-    {"alter", do_alter, TABLE, POLICY | HOW, true, "Done.", "Nothing was changed: see above."},
+    {"alter", do_alter, TABLE, POLICY | HOW | BIT(SUB), true, "Done.",
+     "Nothing was changed: see above."},
     {"maintain", do_maintain, MAY_TABLE, HOW, true, "Everything is as it should be.",
      "Done, but for what is told above."},
     {"list", NULL, NO_TABLE, BIT(TIMELINE), false, "", ""},
@@ -298,6 +303,7 @@ static int take(struct ctl *ctl, int option, struct call *call)
         [DEFAULT] = &wish->has_default,
         [TEMPLATE] = &wish->template,
         [NAME_FORMAT] = &wish->name_format,
+        [SUB] = &wish->sub,
         [BEFORE] = &call->before,
         [NOW] = &call->partition.now,
         [DATABASE] = &call->database,
@@ -322,6 +328,9 @@ static int take(struct ctl *ctl, int option, struct call *call)
 static int check_call(struct ctl *ctl, const struct verb *verb, struct call *call)
 {
     unsigned foreign = call->given & ~(verb->options | ALWAYS);
+    if (verb->run == do_convert && foreign & BIT(SUB))
+        return ctl_usage(ctl, "what is converted is not divided again: partition alter --sub, when "
+                              "it is done, divides partitions to come");
     for (int i = 0; options[i].name; i++)
         if (foreign & BIT(options[i].val))
             return ctl_usage(ctl, "partition %s has no option --%s", verb->name, options[i].name);

@@ -40,6 +40,7 @@ static json_t *partition_json(const struct partition_shown *partition)
     json_object_set_new(object, "bytes", json_integer(partition->bytes));
     json_object_set_new(object, "rows",
                         partition->rows < 0 ? json_null() : json_integer(partition->rows));
+    json_object_set_new(object, "parts", json_integer(partition->parts));
     json_object_set_new(object, "shards", text_json(partition->shards));
     return object;
 }
@@ -53,6 +54,7 @@ static json_t *table_json(const struct partition_table *table, bool details)
     json_object_set_new(object, "keep", text_json(table->keep));
     json_object_set_new(object, "on_expiry", text_json(table->on_expiry));
     json_object_set_new(object, "timezone", text_json(table->timezone));
+    json_object_set_new(object, "sub", text_json(table->sub));
     json_object_set_new(object, "ahead", json_integer(table->ahead));
     json_object_set_new(object, "have_ahead", json_integer(table->have_ahead));
     json_object_set_new(object, "until", text_json(table->until));
@@ -138,6 +140,8 @@ static void print_policy(const struct partition_table *table)
 {
     printf("%s by %s every %s, %d of %d ahead, in %s\n", table->table, table->by, table->every,
            table->have_ahead, table->ahead, table->timezone);
+    if (table->sub)
+        printf("each partition is divided by %s\n", table->sub);
     printf("rows have partitions up to %s; the next is made at %s\n",
            table->until ? table->until : "?", table->next_creation ? table->next_creation : "?");
     if (table->next_expiry)

@@ -154,6 +154,87 @@ static const char *told_zone(struct creating *creating, struct db *db, const str
     return fits ? creating->policy.timezone : "UTC";
 }
 
+/* ---- how they are divided again ---- */
+
+/*
+ * $1: the newest partition, $2: the table's column. How it is divided, as --sub takes it: '' where it is not, 'range' where it is by
+ * the table's column; NULL where it is neither that nor by hash into equal parts nor by list.
+ */
+static const char divided_sql[] =
+    "WITH c AS (SELECT h.inhrelid, pg_get_expr(l.relpartbound, l.oid) AS bound FROM pg_inherits AS "
+    "h JOIN pg_class AS l ON l.oid = h.inhrelid WHERE h.inhparent = $1::oid), v AS (SELECT "
+    "c.inhrelid, string_agg(CASE WHEN m[2] = 'NULL' THEN 'null' ELSE '\"' || "
+    "replace(coalesce(replace(m[1], '''''', ''''), m[2]), '\"', '\"\"') || '\"' END, '+' ORDER BY "
+    "o) AS list FROM c, regexp_matches(substr(bound, 16), "
+    "'''((?:[^'']|'''')*)''|([^,() ]+)', 'g') WITH ORDINALITY AS r(m, o) WHERE bound LIKE 'FOR "
+    "VALUES IN (%' GROUP BY 1)"
+    " SELECT CASE WHEN p.partrelid IS NULL THEN '' WHEN p.partnatts <> 1 OR a.attname IS NULL THEN "
+    "NULL WHEN p.partstrat = 'h' THEN (SELECT format('hash:\"%s\":%s', replace(a.attname, '\"', "
+    "'\"\"'), count(*)) FROM c HAVING count(*) > 0 AND count(*) = ALL (SELECT "
+    "(regexp_match(bound, 'modulus (\\d+)'))[1]::int FROM c)) WHEN p.partstrat = 'l' THEN (SELECT "
+    "format('list:\"%s\":%s%s', replace(a.attname, '\"', '\"\"'), string_agg(list, ',' ORDER BY "
+    "list), CASE WHEN p.partdefid <> 0 THEN ':default' ELSE '' END) FROM v HAVING count(*) > 0) "
+    "WHEN a.attname = $2 THEN 'range' END FROM pg_class AS n LEFT JOIN pg_partitioned_table AS p "
+    "ON "
+    "p.partrelid = n.oid LEFT JOIN pg_attribute AS a ON a.attrelid = n.oid AND a.attnum = "
+    "p.partattrs[0] AND a.attnum > 0 WHERE n.oid = $1::oid";
+
+/* The widest of its parts tells how wide they are: the first and the last may be cut. NULL: none is like ours. */
+static const char *told_range(struct creating *creating, struct db *db, const char *partition)
+{
+    struct work *work = &creating->work;
+    struct interval width, widest = {UNIT_NUMBER, 0};
+    char text[INTERVAL_TEXT];
+    PGresult *rows =
+        db_query(db, WORK_QUERY_MS, &work->error,
+                 "SELECT pg_get_expr(relpartbound, oid) FROM pg_class JOIN pg_inherits "
+                 "ON inhrelid = oid WHERE inhparent = $1::oid",
+                 1, partition);
+    for (int i = 0; rows && i < PQntuples(rows); i++) {
+        struct bound_range range;
+        if (!bound_read_range(creating->policy.control, PQgetvalue(rows, i, 0), &range) ||
+            range.from == BOUND_LEAST || range.to == BOUND_MOST)
+            continue;
+        int64_t ends[2] = {range.from, range.to};
+        if (!aim_locals(work, &creating->policy, ends, 2))
+            break;
+        width = width_of(creating->policy.control, ends[0], ends[1]);
+        if (width.count > 0 && (!widest.count || interval_shorter(&widest, &width)))
+            widest = width;
+    }
+    PQclear(rows);
+    return widest.count ? WORK_TEXT(&work->arena, "range:%s", interval_print(&widest, text)) : NULL;
+}
+
+/* False: told that it is divided in a way that is not ours. */
+static bool tell_sub(struct creating *creating, struct db *db, const struct have *have,
+                     struct partition_wish *wish)
+{
+    struct work *work = &creating->work;
+    PGresult *rows = db_query(db, WORK_QUERY_MS, &work->error, divided_sql, 2, have->oid,
+                              creating->policy.column);
+    const char *told = rows && PQntuples(rows) ? field(&work->arena, rows, 0) : NULL;
+    if (!rows)
+        return work_fails(work, -1, creating->policy.shown, "cannot look at its partitions",
+                          &work->error);
+    PQclear(rows);
+    if (told && strcmp(told, "range") == 0)
+        told = told_range(creating, db, have->oid);
+    if (told && *told) {
+        wish->sub = told;
+        work_tell(work, FLEET_NOTE, -1, creating->policy.shown,
+                  WORK_TEXT(&work->arena, "each is divided again: --sub '%s'", told), NULL);
+    }
+    if (!told)
+        creating_problem(
+            creating, -1,
+            WORK_TEXT(&work->arena, "%s is divided in a way that is not maintained", have->name),
+            "say how new ones are to be divided: --sub hash:user_id:8, or --sub none");
+    return told != NULL;
+}
+
+/* ---- all of it ---- */
+
 static bool tell_from(struct creating *creating, struct db *db, const struct parent *parent,
                       struct partition_wish *wish)
 {
@@ -174,6 +255,8 @@ static bool tell_from(struct creating *creating, struct db *db, const struct par
     struct interval width = width_of(policy->control, ends[0], ends[1]);
     if (!wish->every && width.count > 0)
         wish->every = arena_strdup(&work->arena, interval_print(&width, text));
+    if (!wish->sub && !tell_sub(creating, db, have, wish))
+        return false;
     if (!wish->every || !interval_parse(wish->every, &policy->every))
         return wish->every != NULL;
     if (!wish->name_format)
@@ -218,7 +301,7 @@ static void adopt(struct creating *creating, const struct partition_wish *said)
     struct work *work = &creating->work;
     creating_check(creating, true);
     if (work->problems || !tell_policy(creating, &wish) ||
-        !policy_apply(work, &wish, &creating->policy))
+        !policy_apply(work, &wish, &creating->policy) || !creating_may_divide(creating))
         return;
     if (work->call->fleet.dry_run) {
         work_tell(work, FLEET_PLANNED, -1, creating->policy.shown, "record its policy", NULL);

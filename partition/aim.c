@@ -118,6 +118,30 @@ static bool make_cells(struct work *work, const struct policy *policy, const str
     return true;
 }
 
+/* Those that cells are divided by, on the grid of their own interval. */
+static bool make_subs(struct work *work, const struct policy *policy, struct aim *aim)
+{
+    struct policy narrow = *policy;
+    struct aim subs = {.point = aim->point};
+    struct grid grid;
+    int64_t from = aim->cells[0].range.from, to = aim->cells[aim->ncells - 1].range.to;
+    if (policy->sub.kind != SUB_RANGE)
+        return true;
+    narrow.every = policy->sub.every;
+    if (!find_grid(work, &narrow, aim->point, &grid) || !as_found(work, &narrow, &grid, &from) ||
+        !as_found(work, &narrow, &grid, &to))
+        return false;
+    int64_t first = interval_floor(&narrow.every, grid.anchor, from);
+    int64_t count = steps_to(&narrow.every, first, to - 1);
+    if (count > AIM_CELLS_MAX)
+        return too_many(work, policy, count);
+    if (!make_cells(work, &narrow, &grid, first, (int)count, &subs))
+        return false;
+    aim->subs = subs.cells;
+    aim->nsubs = subs.ncells;
+    return true;
+}
+
 /* The line of what has expired: as a calendar has it, for all but hours, minutes and numbers. */
 static bool find_line(struct work *work, const struct policy *policy, struct aim *aim)
 {
@@ -168,7 +192,7 @@ bool aim_take(struct work *work, const struct policy *policy, int64_t point, int
     if (count + policy->ahead > AIM_CELLS_MAX)
         return too_many(work, policy, count + policy->ahead);
     return make_cells(work, policy, &grid, first, (int)count + policy->ahead, aim) &&
-           find_line(work, policy, aim);
+           make_subs(work, policy, aim) && find_line(work, policy, aim);
 }
 
 /* ---- what users write and read ---- */

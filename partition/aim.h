@@ -16,6 +16,9 @@
 struct aim {
     const struct cell *cells;
     int ncells;
+    const struct cell *
+        subs; /* of SUB_RANGE: narrower steps, from the first cell's beginning to the last one's end */
+    int nsubs;
     int64_t point; /* the present: the moment, or the greatest id */
     int64_t line;  /* values below have expired; BOUND_LEAST: none have */
 };

@@ -99,6 +99,12 @@ static void check_details(const struct checking *checking, int shard, const stru
             checking, shard,
             arena_printf(arena, "%d of its indexes are not on all partitions", found->bare_indexes),
             "CREATE INDEX on the partitions that lack it, and ALTER INDEX ... ATTACH PARTITION");
+    if (found->bare_parts)
+        problem(checking, shard,
+                arena_printf(arena,
+                             "%d partitions want for some of the parts they are divided into",
+                             found->bare_parts),
+                "rows that belong there are refused: CREATE TABLE ... PARTITION OF the partition");
     if (found->other_privileges)
         problem(checking, shard,
                 arena_printf(arena, "%d partitions grant something else than it does",

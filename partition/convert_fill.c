@@ -278,7 +278,7 @@ static bool make_leaves(struct converting *c)
     const struct wanted *wanted =
         plan_missing(aim->cells, aim->ncells, parent.have, parent.nhave, &shard->arena, &count);
     bool has_default = parent.nhave && parent.have[parent.nhave - 1].is_default;
-    make_partitions(shard, &c->fresh, &parent, wanted, count);
+    make_partitions(shard, &c->fresh, &parent, aim, wanted, count);
     if (c->policy->has_default && !has_default && !make_default(shard, &c->fresh, &parent))
         return false;
     if (!dress_leaves(c))

@@ -158,6 +158,25 @@ static void check_task(struct shard_work *shard)
         creating->clear = false;
 }
 
+static void divide_task(struct shard_work *shard)
+{
+    struct creating *creating = shard->task;
+    const struct policy *policy = &creating->policy;
+    const struct parent *parent = &creating->parents[shard->shard];
+    enum place place = work_place(shard->work, policy->schema, policy->table, shard->shard);
+    if (place == PLACE_NONE || (parent->kind != PARENT_PLAIN && parent->kind != PARENT_GOOD))
+        return;
+    if (!make_may_divide(shard, policy, parent))
+        creating->clear = false;
+}
+
+bool creating_may_divide(struct creating *creating)
+{
+    if (creating->policy.sub.kind != SUB_NONE)
+        work_on_shards(&creating->work, divide_task, creating);
+    return creating->clear && !work_stopped(&creating->work);
+}
+
 /* ---- what an interrupted call has left ---- */
 
 /* One of those that the policy wants, and called as they are. */
@@ -263,7 +282,8 @@ static void reshape_task(struct shard_work *shard)
         work_place(shard->work, policy->schema, policy->table, shard->shard) == PLACE_NONE)
         return;
     int count = first_wanted(&creating->aim, wanted);
-    const char *first = make_first_text(shard, policy, parent, wanted, count, &oids);
+    const char *first =
+        make_first_text(shard, policy, parent, &creating->aim, wanted, count, &oids);
     const char *shape = first ? shape_statements(shard, policy, parent) : NULL;
     failpoint("partition_reshaping");
     if (!shape || !attempt(shard, arena_printf(&shard->arena, "%s%s", shape, first), oids)) {
@@ -398,7 +418,7 @@ enum fleet_outcome partition_create(const struct partition_call *call,
         creating.whole = true;
         work_on_shards(&creating.work, check_task, &creating);
         check_ours(&creating);
-        if (creating.clear && !creating.work.problems && !creating.work.failed)
+        if (creating_may_divide(&creating) && !creating.work.problems && !creating.work.failed)
             carry_out(&creating);
     }
     return creating_end(&creating);
@@ -409,7 +429,8 @@ enum fleet_outcome partition_alter(const struct partition_call *call,
 {
     struct creating creating;
     if (creating_begin(&creating, call, wish, true) &&
-        policy_apply(&creating.work, wish, &creating.policy)) {
+        policy_apply(&creating.work, wish, &creating.policy) &&
+        (!wish->sub || (creating_look(&creating) && creating_may_divide(&creating)))) {
         if (call->fleet.dry_run)
             creating_maintain(&creating);
         else

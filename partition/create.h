@@ -27,6 +27,8 @@ MUST_CHECK bool creating_look(struct creating *creating);
 void creating_check(struct creating *creating, bool adopting);
 /* Finds the policy's column and control. False: told why not. */
 MUST_CHECK bool creating_control(struct creating *creating);
+/* Whether partitions can be divided as the policy says, on every shard. False: told why not. */
+MUST_CHECK bool creating_may_divide(struct creating *creating);
 /* The first shard that has the table, of those that have to have it; -1: none. */
 int creating_first(const struct creating *creating);
 void creating_problem(struct creating *creating, int shard, const char *text, const char *mend);

@@ -20,6 +20,8 @@ struct leaving {
     const char *archive;
     const char *bound;         /* that the server forgets when it is detached */
     const char *export_format; /* EXPIRY_EXPORT, as the next */
+    const char **parts;        /* EXPIRY_ARCHIVE: what it is divided into, at any depth; quoted */
+    int nparts;
     bool keep_table;
 };
 
@@ -92,7 +94,8 @@ static const char *oids_of(const struct leaving *leaving)
     const char *oids = arena_printf(&shard->arena, "{%s}", leaving->oid);
     PGresult *rows = db_query(
         shard->db, WORK_QUERY_MS, &ignored,
-        "SELECT array_agg(oid) FROM (SELECT $1::oid UNION SELECT inhparent FROM pg_inherits WHERE "
+        "SELECT array_agg(oid) FROM (SELECT $1::oid UNION SELECT relid FROM "
+        "pg_partition_tree($1::oid::regclass) UNION SELECT inhparent FROM pg_inherits WHERE "
         "inhrelid = $1 UNION SELECT confrelid FROM pg_constraint WHERE conrelid = $1 AND contype = "
         "'f' UNION SELECT partdefid FROM pg_inherits JOIN pg_partitioned_table ON partrelid = "
         "inhparent WHERE inhrelid = $1 AND partdefid <> 0) AS t(oid)",
@@ -150,8 +153,12 @@ static const char *action_text(const struct leaving *leaving)
     if (leaving->expiry == EXPIRY_DROP)
         return arena_printf(arena, "DROP TABLE %s", leaving->quoted);
     const char *schema = work_quote(arena, leaving->archive ? leaving->archive : "");
-    return arena_printf(arena, "CREATE SCHEMA IF NOT EXISTS %s; ALTER TABLE %s SET SCHEMA %s",
-                        schema, leaving->quoted, schema);
+    const char *parts = ""; /* they do not go with it by themselves */
+    for (int i = 0; i < leaving->nparts; i++)
+        parts = arena_printf(arena, "%s; ALTER TABLE %s SET SCHEMA %s", parts, leaving->parts[i],
+                             schema);
+    return arena_printf(arena, "CREATE SCHEMA IF NOT EXISTS %s%s; ALTER TABLE %s SET SCHEMA %s",
+                        schema, parts, leaving->quoted, schema);
 }
 
 static const char *became(const struct leaving *leaving)
@@ -192,11 +199,39 @@ static bool finish_export(const struct leaving *leaving)
     return true;
 }
 
-static bool finish(const struct leaving *leaving)
+static const char *copy(struct shard_work *shard, const PGresult *rows, int row, int column)
+{
+    return PQgetisnull(rows, row, column)
+               ? NULL
+               : arena_strdup(&shard->arena, PQgetvalue(rows, row, column));
+}
+
+static bool find_parts(struct leaving *leaving)
+{
+    struct shard_work *shard = leaving->shard;
+    if (leaving->expiry != EXPIRY_ARCHIVE)
+        return true;
+    PGresult *rows = db_query(
+        shard->db, WORK_QUERY_MS, &shard->error,
+        "SELECT format('%I.%I', nspname, relname) FROM pg_partition_tree($1::oid::regclass) JOIN "
+        "pg_class AS c ON c.oid = relid JOIN pg_namespace AS n ON n.oid = relnamespace WHERE c.oid "
+        "<> $1::oid",
+        1, leaving->oid);
+    leaving->nparts = rows ? PQntuples(rows) : 0;
+    leaving->parts = arena_array(&shard->arena, const char *, leaving->nparts + 1);
+    for (int i = 0; i < leaving->nparts; i++)
+        leaving->parts[i] = copy(shard, rows, i, 0);
+    PQclear(rows);
+    return rows != NULL;
+}
+
+static bool finish(struct leaving *leaving)
 {
     struct shard_work *shard = leaving->shard;
     if (leaving->expiry == EXPIRY_EXPORT)
         return finish_export(leaving);
+    if (!find_parts(leaving))
+        return fails(leaving, "detached, but cannot move");
     if (leaving->expiry != EXPIRY_DETACH && !attempt(shard, action_text(leaving), oids_of(leaving)))
         return fails(leaving, leaving->expiry == EXPIRY_DROP ? "detached, but cannot drop"
                                                              : "detached, but cannot move");
@@ -240,13 +275,6 @@ enum {
     EXPORT_FORMAT,
     KEEP_TABLE,
 };
-
-static const char *copy(struct shard_work *shard, const PGresult *rows, int row, int column)
-{
-    return PQgetisnull(rows, row, column)
-               ? NULL
-               : arena_strdup(&shard->arena, PQgetvalue(rows, row, column));
-}
 
 static struct leaving leftover(struct shard_work *shard, const PGresult *rows, int row)
 {

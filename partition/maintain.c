@@ -274,7 +274,7 @@ static void make_missing(struct shard_work *shard, const struct policy *policy,
     const struct wanted *wanted =
         plan_missing(cells, ncells, parent.have, parent.nhave, arena, &count);
     count_up(shard->work, &shard->work->made,
-             make_partitions(shard, policy, &parent, wanted, count));
+             make_partitions(shard, policy, &parent, aim, wanted, count));
     if (policy->has_default && !state->has_default && !shard->work->call->fleet.dry_run &&
         !make_default(shard, policy, &parent))
         return; /* told */

@@ -116,6 +116,7 @@ struct making {
     struct shard_work *shard;
     const struct policy *policy;
     struct parent *parent;
+    const struct aim *aim;
     struct dress dress;
     const struct have *rest; /* the default partition; NULL: none */
     struct guard guard;      /* ... of it */
@@ -211,14 +212,93 @@ static const char *identity_text(const struct making *making, const char *name)
         return "";
     const char *body = arena_printf(
         arena,
-        "DECLARE found name; BEGIN SELECT x.relname INTO found FROM pg_index AS p JOIN pg_inherits "
-        "AS h ON h.inhparent = p.indexrelid JOIN pg_index AS c ON c.indexrelid = h.inhrelid JOIN "
-        "pg_class AS x ON x.oid = c.indexrelid WHERE p.indrelid = %s::regclass AND "
-        "p.indisreplident AND c.indrelid = %s::regclass; IF found IS NOT NULL THEN EXECUTE "
-        "format('ALTER TABLE %%s "
-        "REPLICA IDENTITY USING INDEX %%I', %s::regclass, found); END IF; END",
-        literal(making, making->policy->quoted), literal(making, name), literal(making, name));
+        "DECLARE part regclass; x_name name; BEGIN FOR part, x_name IN SELECT t.relid, x.relname "
+        "FROM "
+        "pg_partition_tree(%s) AS t JOIN pg_index AS c ON c.indrelid = t.relid JOIN pg_class AS x "
+        "ON x.oid = c.indexrelid JOIN pg_index AS p ON p.indrelid = %s::regclass AND "
+        "p.indisreplident WHERE p.indexrelid IN (SELECT relid FROM "
+        "pg_partition_ancestors(c.indexrelid)) LOOP EXECUTE format('ALTER TABLE %%s REPLICA "
+        "IDENTITY USING INDEX %%I', part, x_name); END LOOP; END",
+        literal(making, name), literal(making, making->policy->quoted));
     return arena_printf(arena, "; DO %s", literal(making, body));
+}
+
+/* ---- divided again ---- */
+
+static const char *full_name(struct arena *arena, const struct making *making, const char *name)
+{
+    return arena_printf(arena, "%s.%s", work_quote(arena, making->policy->schema),
+                        work_quote(arena, name));
+}
+
+static const char *part_text(struct arena *arena, const struct making *making, const char *of,
+                             const char *name, const char *bound)
+{
+    const struct dress *dress = &making->dress;
+    const char *quoted = full_name(arena, making, name);
+    return arena_printf(arena, "CREATE %sTABLE %s PARTITION OF %s %s%s; %s", dress->kind, quoted,
+                        full_name(arena, making, of), bound, dress->with,
+                        put_name(arena, dress->behind, quoted));
+}
+
+static int64_t later(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Narrower steps, cut where the partition begins and ends. */
+static const char *range_parts_text(struct arena *arena, const struct making *making,
+                                    const char *of, const struct wanted *wanted)
+{
+    const char *text = "";
+    const struct interval *every = &making->policy->sub.every;
+    for (int i = 0; making->aim && i < making->aim->nsubs; i++) {
+        const struct cell *cell = &making->aim->subs[i];
+        struct bound_range range = {later(cell->range.from, wanted->range.from),
+                                    -later(-cell->range.to, -wanted->range.to)};
+        char name[NAME_SIZE];
+        if (range.from >= range.to)
+            continue;
+        name_of(of, name_usual_format(every), every, cell->begin, name);
+        const char *from = bound_text(arena, making, range.from);
+        const char *to = bound_text(arena, making, range.to);
+        const char *bound = arena_printf(arena, "FOR VALUES FROM (%s) TO (%s)", from, to);
+        text = arena_printf(arena, "%s%s", text, part_text(arena, making, of, name, bound));
+    }
+    return text;
+}
+
+/* The parts of a partition, each with its semicolon. */
+static const char *parts_text(struct arena *arena, const struct making *making, const char *of,
+                              const struct wanted *wanted)
+{
+    const struct sub *sub = &making->policy->sub;
+    const char *text = "";
+    if (sub->kind == SUB_RANGE)
+        return range_parts_text(arena, making, of, wanted);
+    for (int i = 0; i < sub->count; i++) {
+        char name[NAME_SIZE];
+        sub_name(arena, sub, of, i, name);
+        text = arena_printf(arena, "%s%s", text,
+                            part_text(arena, making, of, name, sub_bound_text(arena, sub, i)));
+    }
+    return text;
+}
+
+/* A table like the parent, with its parts if it has some. */
+static const char *table_text(struct arena *arena, const struct making *making, const char *name,
+                              const struct wanted *wanted)
+{
+    const struct dress *dress = &making->dress;
+    const struct policy *policy = making->policy;
+    const char *quoted = full_name(arena, making, name);
+    const char *behind = put_name(arena, dress->behind, quoted);
+    if (policy->sub.kind == SUB_NONE)
+        return arena_printf(arena, "CREATE %sTABLE %s (LIKE %s)%s; %s", dress->kind, quoted,
+                            dress->like, dress->with, behind);
+    return arena_printf(arena, "CREATE TABLE %s (LIKE %s)%s; %s%s", quoted, dress->like,
+                        sub_by_text(arena, &policy->sub, work_quote(arena, policy->column)),
+                        parts_text(arena, making, name, wanted), behind);
 }
 
 /* Moves what is to be moved, and attaches. */
@@ -235,15 +315,13 @@ static const char *attach_text(struct arena *arena, const struct making *making,
                         clear, making->policy->quoted, quoted, from, to, drop);
 }
 
-static const char *create_text(struct arena *arena, const struct making *making, const char *name,
-                               const char *from, const char *to)
+static const char *create_text(struct arena *arena, const struct making *making,
+                               const struct wanted *wanted, const char *name, const char *from,
+                               const char *to)
 {
-    const struct dress *dress = &making->dress;
-    const char *quoted = arena_printf(arena, "%s.%s", work_quote(arena, making->policy->schema),
-                                      work_quote(arena, name));
+    const char *quoted = full_name(arena, making, name);
     return arena_printf(
-        arena, "%sCREATE %sTABLE %s (LIKE %s)%s; %s%s%s", hold_text(arena, making), dress->kind,
-        quoted, dress->like, dress->with, put_name(arena, dress->behind, quoted),
+        arena, "%s%s%s%s", hold_text(arena, making), table_text(arena, making, name, wanted),
         attach_text(arena, making, quoted, from, to), identity_text(making, quoted));
 }
 
@@ -272,7 +350,8 @@ static bool create_one(const struct making *making, const struct wanted *wanted,
     struct arena *arena = &making->shard->arena;
     for (int again = 0; again < (wanted->whole ? 1 : 9); again++) {
         *name = name_for(arena, making, wanted, again);
-        if (attempt(making->shard, create_text(arena, making, *name, from, to), making->dress.oids))
+        if (attempt(making->shard, create_text(arena, making, wanted, *name, from, to),
+                    making->dress.oids))
             return true;
         if (!is_taken(&making->shard->error))
             return false;
@@ -378,10 +457,10 @@ static int make_all(struct making *making, const struct wanted *wanted, int coun
 }
 
 int make_partitions(struct shard_work *shard, const struct policy *policy, struct parent *parent,
-                    const struct wanted *wanted, int count)
+                    const struct aim *aim, const struct wanted *wanted, int count)
 {
     struct making making = {
-        .shard = shard, .policy = policy, .parent = parent, .rest = default_of(parent)};
+        .shard = shard, .policy = policy, .parent = parent, .aim = aim, .rest = default_of(parent)};
     bool guards = making.rest && !shard->work->call->fleet.dry_run;
     if (!count && !(guards && making.rest->marked))
         return 0;
@@ -447,19 +526,19 @@ bool make_default(struct shard_work *shard, const struct policy *policy, struct 
 /* ---- the first ones ---- */
 
 const char *make_first_text(struct shard_work *shard, const struct policy *policy,
-                            struct parent *plain, const struct wanted *wanted, int count,
-                            const char **oids)
+                            struct parent *plain, const struct aim *aim,
+                            const struct wanted *wanted, int count, const char **oids)
 {
-    struct making making = {.shard = shard, .policy = policy, .parent = plain};
+    struct making making = {.shard = shard, .policy = policy, .parent = plain, .aim = aim};
     struct arena *arena = &shard->arena;
     const char *sql = "", *from, *to;
     if (!find_dress(shard, policy, plain, &making.dress))
         return NULL;
     *oids = making.dress.oids;
     for (int i = 0; i < count && bounds_of(&making, &wanted[i], &from, &to); i++)
-        sql = arena_printf(
-            arena, "%s; %s", sql,
-            create_text(arena, &making, name_for(arena, &making, &wanted[i], 0), from, to));
+        sql = arena_printf(arena, "%s; %s", sql,
+                           create_text(arena, &making, &wanted[i],
+                                       name_for(arena, &making, &wanted[i], 0), from, to));
     return policy->has_default ? arena_printf(arena, "%s; %s", sql, default_text(&making)) : sql;
 }
 
@@ -475,4 +554,66 @@ int make_first_told(struct shard_work *shard, const struct policy *policy, struc
     if (policy->has_default)
         tell_default(&making);
     return made;
+}
+
+/* ---- whether they can be divided ---- */
+
+/* $1: the table, $2: the column. */
+static const char divide_sql[] =
+    "SELECT format('it has no column %I', $2::text), '--sub takes the name of a column as it is in "
+    "the catalogs' WHERE NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = $1::oid AND attname "
+    "= $2 AND attnum > 0 AND NOT attisdropped)"
+    " UNION ALL SELECT format('its unique index %I (%s) does not contain %I', x.relname, (SELECT "
+    "string_agg(attname, ', ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = $1::oid AND "
+    "attnum = ANY (i.indkey)), $2::text), format('where partitions are divided by %I, values can "
+    "only be kept unique together with it: make it part of the key', $2::text)"
+    " FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid JOIN pg_attribute AS a ON "
+    "a.attrelid = i.indrelid AND a.attname = $2 AND NOT a.attisdropped WHERE i.indrelid = $1::oid "
+    "AND i.indisunique AND NOT EXISTS (SELECT FROM generate_series(0, i.indnkeyatts - 1) AS g "
+    "WHERE "
+    "i.indkey[g] = a.attnum)";
+
+static bool is_divisible(struct shard_work *shard, const struct policy *policy,
+                         const struct parent *parent)
+{
+    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error, divide_sql, 2, parent->oid,
+                              policy->sub.column);
+    if (!rows)
+        return work_fails(shard->work, (int)shard->shard, policy->shown, "cannot look at the table",
+                          &shard->error);
+    int found = PQntuples(rows);
+    for (int i = 0; i < found; i++)
+        work_tell(shard->work, FLEET_PROBLEM, (int)shard->shard, policy->shown,
+                  PQgetvalue(rows, i, 0), PQgetvalue(rows, i, 1));
+    PQclear(rows);
+    return found == 0;
+}
+
+bool make_may_divide(struct shard_work *shard, const struct policy *policy,
+                     const struct parent *parent)
+{
+    struct making making = {
+        .shard = shard,
+        .policy = policy,
+        .dress = {.kind = "", .with = "", .behind = "", .like = policy->quoted}};
+    struct arena *arena = &shard->arena;
+    char name[NAME_SIZE];
+    if (policy->sub.kind == SUB_NONE || policy->sub.kind == SUB_RANGE)
+        return true;
+    if (!is_divisible(shard, policy, parent))
+        return false;
+    name_of(policy->table, "_pgshunt_try", &policy->every, 0, name);
+    const char *sql =
+        arena_printf(arena,
+                     "%sDO $pgshunt$ BEGIN RAISE EXCEPTION 'it can be done' USING ERRCODE = "
+                     "'PSH00'; END $pgshunt$",
+                     table_text(arena, &making, name, NULL));
+    if (attempt(shard, sql, arena_printf(arena, "{%s}", parent->oid)) ||
+        strcmp(shard->error.sqlstate, "PSH00") == 0)
+        return true;
+    work_tell(shard->work, FLEET_PROBLEM, (int)shard->shard, policy->shown,
+              arena_printf(arena, "its partitions cannot be divided by --sub %s: %s",
+                           policy->sub_text, shard->error.text),
+              shard->error.hint[0] ? shard->error.hint : NULL);
+    return false;
 }

@@ -20,7 +20,7 @@
     "timezone text NOT NULL, has_default boolean NOT NULL, template text, "                        \
     "name_format text NOT NULL, created_at timestamptz NOT NULL DEFAULT now(), "                   \
     "changed_at timestamptz NOT NULL DEFAULT now(), "                                              \
-    "export_format text, keep_table boolean, "                                                     \
+    "export_format text, keep_table boolean, sub text, "                                           \
     "PRIMARY KEY (database, schema_name, table_name)); "                                           \
     "CREATE TABLE IF NOT EXISTS pgshunt.partition_run (id bigint GENERATED ALWAYS AS IDENTITY "    \
     "PRIMARY KEY, database text NOT NULL, started_at timestamptz NOT NULL DEFAULT now(), "         \
@@ -32,7 +32,8 @@ static const char make_sql[] =
     "DO $pgshunt$ BEGIN PERFORM pg_advisory_xact_lock(" LOCK "); "
     "IF to_regclass('pgshunt.partition_run') IS NULL THEN " TABLES
     " END IF; ALTER TABLE pgshunt.partition_policy ADD COLUMN IF NOT EXISTS export_format text, "
-    "ADD COLUMN IF NOT EXISTS keep_table boolean; END $pgshunt$";
+    "ADD COLUMN IF NOT EXISTS keep_table boolean, ADD COLUMN IF NOT EXISTS sub text; END "
+    "$pgshunt$";
 
 static bool has_tables(struct work *work, bool *has)
 {
@@ -48,7 +49,7 @@ static bool has_columns(struct work *work, bool *has)
 {
     PGresult *rows = db_query(work->catalog, WORK_QUERY_MS, &work->error,
                               "SELECT count(*) FROM pg_attribute WHERE attrelid = "
-                              "to_regclass('pgshunt.partition_policy') AND attname = 'keep_table'",
+                              "to_regclass('pgshunt.partition_policy') AND attname = 'sub'",
                               0);
     *has = rows && PQgetvalue(rows, 0, 0)[0] == '1';
     PQclear(rows);
@@ -120,7 +121,7 @@ void policy_name(struct work *work, const char *table, struct policy *policy)
 static const char read_sql[] =
     "SELECT schema_name, table_name, column_name, control, every, ahead, keep, on_expiry, archive,"
     " start, timezone, has_default, template, name_format, to_jsonb(p) ->> 'export_format',"
-    " to_jsonb(p) ->> 'keep_table' FROM pgshunt.partition_policy AS p"
+    " to_jsonb(p) ->> 'keep_table', to_jsonb(p) ->> 'sub' FROM pgshunt.partition_policy AS p"
     " WHERE database = $1 AND ($2::text IS NULL OR (schema_name = $2 AND table_name = $3))"
     " ORDER BY 1, 2";
 
@@ -141,6 +142,7 @@ enum {
     FORMAT,
     EXPORT_FORMAT,
     KEEP_TABLE,
+    SUB,
 };
 
 static const char *const expiries[] = {
@@ -197,6 +199,7 @@ static bool fill(struct work *work, const PGresult *rows, int row, struct policy
         .format = copy(work, rows, row, FORMAT),
         .export_format = copy(work, rows, row, EXPORT_FORMAT),
         .keep_table = PQgetvalue(rows, row, KEEP_TABLE)[0] == 't',
+        .sub_text = copy(work, rows, row, SUB),
     };
     policy->shown = arena_printf(arena, "%s.%s", policy->schema, policy->table);
     policy->quoted = arena_printf(arena, "%s.%s", work_quote(arena, policy->schema),
@@ -204,7 +207,8 @@ static bool fill(struct work *work, const PGresult *rows, int row, struct policy
     return expiry_by_name(PQgetvalue(rows, row, ON_EXPIRY), &policy->expiry) &&
            control_by_name(PQgetvalue(rows, row, CONTROL), &policy->control) &&
            interval_parse(PQgetvalue(rows, row, EVERY), &policy->every) &&
-           (!policy->keeps || interval_parse(PQgetvalue(rows, row, KEEP), &policy->keep));
+           (!policy->keeps || interval_parse(PQgetvalue(rows, row, KEEP), &policy->keep)) &&
+           (!policy->sub_text || !sub_parse(arena, policy->sub_text, &policy->sub));
 }
 
 /* A policy that a later version has written is left alone. */
@@ -414,6 +418,36 @@ static void apply_default(struct applying *applying, const char *has_default)
         wrong(applying, "--default takes on or off", NULL);
 }
 
+/* Narrower than the partitions are, in steps that the column can tell apart. */
+static void check_range(struct applying *applying)
+{
+    struct policy *policy = applying->policy;
+    char every[INTERVAL_TEXT];
+    const char *why = control_refuses(policy->control, &policy->sub.every);
+    if (why)
+        wrong(applying, why, "--sub range:1day");
+    else if (!interval_shorter(&policy->sub.every, &policy->every))
+        wrong(applying,
+              arena_printf(&applying->work->arena,
+                           "--sub range: is not narrower than a partition, which is %s wide",
+                           interval_print(&policy->every, every)),
+              "--every 1month --sub range:1day");
+}
+
+static void apply_sub(struct applying *applying, const char *sub)
+{
+    struct policy *policy = applying->policy;
+    struct arena *arena = &applying->work->arena;
+    const char *why = sub ? sub_parse(arena, sub, &policy->sub) : NULL;
+    if (why)
+        wrong(applying, arena_printf(arena, "--sub \"%s\": %s", sub, why),
+              "--sub hash:user_id:8, --sub 'list:country:de,fr,us:default'");
+    if (sub)
+        policy->sub_text = policy->sub.kind == SUB_NONE ? NULL : arena_strdup(arena, sub);
+    if (applying->good && policy->sub.kind == SUB_RANGE)
+        check_range(applying);
+}
+
 bool policy_apply(struct work *work, const struct partition_wish *wish, struct policy *policy)
 {
     struct applying applying = {.work = work, .policy = policy, .good = true};
@@ -430,6 +464,7 @@ bool policy_apply(struct work *work, const struct partition_wish *wish, struct p
     apply_start(&applying, wish->start);
     apply_default(&applying, wish->has_default);
     apply_format(&applying, wish->name_format);
+    apply_sub(&applying, wish->sub);
     if (wish->template) {
         struct policy named = {.schema = NULL};
         policy_name(work, wish->template, &named);
@@ -443,24 +478,24 @@ bool policy_apply(struct work *work, const struct partition_wish *wish, struct p
 static const char write_sql[] =
     "INSERT INTO pgshunt.partition_policy (database, schema_name, table_name, column_name, control,"
     " every, ahead, keep, on_expiry, archive, start, timezone, has_default, template, name_format,"
-    " export_format, keep_table)"
-    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
+    " export_format, keep_table, sub)"
+    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"
     " ON CONFLICT (database, schema_name, table_name) DO UPDATE SET column_name = $4, control = $5,"
     " every = $6, ahead = $7, keep = $8, on_expiry = $9, archive = $10, start = $11,"
     " timezone = $12, has_default = $13, template = $14, name_format = $15, export_format = $16,"
-    " keep_table = $17, changed_at = now()";
+    " keep_table = $17, sub = $18, changed_at = now()";
 
 bool policy_write(struct work *work, const struct policy *policy)
 {
     char every[INTERVAL_TEXT], keep[INTERVAL_TEXT], ahead[16];
     snprintf(ahead, sizeof ahead, "%d", policy->ahead);
-    return db_run(work->catalog, WORK_QUERY_MS, &work->error, write_sql, 17, work->database->name,
+    return db_run(work->catalog, WORK_QUERY_MS, &work->error, write_sql, 18, work->database->name,
                   policy->schema, policy->table, policy->column, control_name(policy->control),
                   interval_print(&policy->every, every), ahead,
                   policy->keeps ? interval_print(&policy->keep, keep) : NULL,
                   expiries[policy->expiry], policy->archive, policy->start, policy->timezone,
                   policy->has_default ? "t" : "f", policy->template, policy->format,
-                  policy->export_format, policy->keep_table ? "t" : "f");
+                  policy->export_format, policy->keep_table ? "t" : "f", policy->sub_text);
 }
 
 bool policy_remove(struct work *work, const struct policy *policy)

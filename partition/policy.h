@@ -4,6 +4,7 @@
 
 #include "partition/bound.h"
 #include "partition/name.h"
+#include "partition/sub.h"
 #include "partition/work.h"
 
 enum expiry { EXPIRY_DETACH, EXPIRY_DROP, EXPIRY_ARCHIVE, EXPIRY_EXPORT };
@@ -26,6 +27,9 @@ struct policy {
     bool has_default;
     const char *template; /* quoted; NULL: none */
     const char *format;   /* of names */
+    const char *
+        sub_text; /* how partitions are divided again, as sub_parse() takes it; NULL: they are not */
+    struct sub sub; /* ... and as it has read it */
 };
 
 #define POLICY_AHEAD_MAX 1000

@@ -23,15 +23,16 @@ struct gathering {
  * parts; foreign ones take no room here.
  */
 static const char sizes_sql[] =
-    "SELECT i.inhparent, i.inhrelid, CASE c.relkind WHEN 'p' THEN (SELECT "
-    "sum(pg_total_relation_size(relid)) FROM pg_partition_tree(c.oid)) WHEN 'r' THEN %s ELSE 0 "
-    "END, CASE c.relkind WHEN 'p' THEN (SELECT "
+    "SELECT i.inhparent, i.inhrelid, CASE c.relkind WHEN 'p' THEN (SELECT sum(%s) FROM "
+    "pg_partition_tree(i.inhrelid) AS l JOIN pg_class AS c ON c.oid = l.relid WHERE l.isleaf) WHEN "
+    "'r' THEN %s ELSE 0 END, CASE c.relkind WHEN 'p' THEN (SELECT "
     "sum(greatest(l.reltuples, 0)) FROM pg_partition_tree(c.oid) JOIN pg_class AS l ON l.oid = "
-    "relid WHERE isleaf) ELSE greatest(c.reltuples, 0) END"
+    "relid WHERE isleaf) ELSE greatest(c.reltuples, 0) END, CASE c.relkind WHEN 'p' THEN (SELECT "
+    "count(*) FROM pg_inherits AS h WHERE h.inhparent = c.oid) ELSE 0 END"
     " FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid"
     " WHERE i.inhparent = ANY ($1::oid[])";
 
-enum { PARENT, PARTITION, BYTES, ROWS };
+enum { PARENT, PARTITION, BYTES, ROWS, PARTS };
 
 static const char exact_size[] = "pg_total_relation_size(c.oid)";
 
@@ -61,7 +62,13 @@ static const char care_sql[] =
     "   FROM aclexplode(p.relacl) WHERE grantee <> p.relowner) <> ("
     "   SELECT coalesce(string_agg(format('%s %s', grantee, privilege_type), ',' ORDER BY grantee, "
     "privilege_type), '')"
-    "   FROM aclexplode(c.relacl) WHERE grantee <> c.relowner))"
+    "   FROM aclexplode(c.relacl) WHERE grantee <> c.relowner)),"
+    " (SELECT count(*) FROM pg_inherits AS i JOIN pg_partitioned_table AS d ON d.partrelid ="
+    "  i.inhrelid WHERE i.inhparent = p.oid AND CASE d.partstrat WHEN 'h' THEN (SELECT"
+    "  coalesce(sum(1.0 / (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'modulus "
+    "(\\d+)'))[1]::int), 0) FROM pg_inherits AS h JOIN pg_class AS c ON c.oid = h.inhrelid WHERE "
+    "h.inhparent = d.partrelid) < 0.9999 ELSE NOT EXISTS (SELECT FROM pg_inherits AS h WHERE "
+    "h.inhparent = d.partrelid) END)"
     " FROM pg_class AS p WHERE p.oid = ANY ($1::oid[])";
 
 static int find_have(const struct parent *parent, const char *oid)
@@ -87,6 +94,7 @@ static void note_size(const PGresult *rows, int row, const struct parent *parent
     if (which == parent->nhave)
         return;
     found->bytes[which] = strtoll(PQgetvalue(rows, row, BYTES), NULL, 10);
+    found->parts[which] = atoi(PQgetvalue(rows, row, PARTS));
     found->rows[which] = PQgetisnull(rows, row, ROWS) ? -1 : atof(PQgetvalue(rows, row, ROWS));
 }
 
@@ -96,10 +104,10 @@ static bool read_sizes(struct shard_work *shard, enum survey_kind kind,
 {
     int shards = shard->work->database->nshards;
     struct arena *arena = &shard->arena;
+    const char *size = kind == SURVEY_EXACT ? exact_size : about_size;
     PGresult *rows =
         db_query(shard->db, WORK_QUERY_MS, &shard->error,
-                 arena_printf(arena, sizes_sql, kind == SURVEY_EXACT ? exact_size : about_size), 1,
-                 look_oids(arena, parents, count));
+                 arena_printf(arena, sizes_sql, size, size), 1, look_oids(arena, parents, count));
     for (int i = 0; rows && i < PQntuples(rows); i++) {
         int which = find_parent(parents, count, PQgetvalue(rows, i, PARENT));
         if (which < count)
@@ -121,6 +129,7 @@ static bool read_care(struct shard_work *shard, const struct parent *parents, in
             continue;
         found[which * shards].bare_indexes = atoi(PQgetvalue(rows, i, 1));
         found[which * shards].other_privileges = atoi(PQgetvalue(rows, i, 2));
+        found[which * shards].bare_parts = atoi(PQgetvalue(rows, i, 3));
     }
     PQclear(rows);
     return rows != NULL;
@@ -167,12 +176,14 @@ static void keep(struct work *work, const struct parent *parent, struct found *f
     found->have = arena_array(arena, struct have, parent->nhave + 1);
     found->bytes = arena_array(arena, int64_t, parent->nhave + 1);
     found->rows = arena_array(arena, double, parent->nhave + 1);
+    found->parts = arena_array(arena, int, parent->nhave + 1);
     for (int i = 0; i < parent->nhave; i++) {
         found->have[i] = parent->have[i];
         found->have[i].schema = arena_strdup(arena, parent->have[i].schema);
         found->have[i].name = arena_strdup(arena, parent->have[i].name);
         found->have[i].oid = arena_strdup(arena, parent->have[i].oid);
         found->rows[i] = -1;
+        found->parts[i] = 0;
     }
     pthread_mutex_unlock(&work->telling);
 }
@@ -255,7 +266,7 @@ void survey_each(struct work *work, const struct policy *policies, int count, en
 struct merged {
     struct have have;
     int64_t bytes, rows;
-    int shards;
+    int shards, parts;
     uint64_t on; /* bits of shards; beyond 64 they are only counted */
 };
 
@@ -292,6 +303,8 @@ static void merge_one(struct merged *all, int *count, const struct found *found,
         all[(*count)++] = (struct merged){.have = found->have[which], .rows = -1};
     all[i].bytes += found->bytes[which];
     all[i].shards++;
+    if (all[i].parts < found->parts[which])
+        all[i].parts = found->parts[which];
     all[i].on |= shard < 64 ? UINT64_C(1) << shard : 0;
     all[i].have.pending |= found->have[which].pending;
     add_rows(&all[i], found->rows[which]);
@@ -377,6 +390,7 @@ static void show_partitions(struct showing *showing, const struct merged *merged
             .state = state_of(showing, &merged[i].have),
             .bytes = merged[i].bytes,
             .rows = merged[i].rows,
+            .parts = merged[i].parts,
             .shards = on_shards(showing, &merged[i], having),
         };
 }
@@ -443,6 +457,7 @@ static void show_policy(struct showing *showing)
         .on_expiry = policy_expiry_text(arena, policy),
         .timezone = keep_text(arena, policy->timezone),
         .ahead = policy->ahead,
+        .sub = keep_text(arena, policy->sub_text),
     };
 }
 

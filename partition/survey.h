@@ -15,6 +15,8 @@ struct found {
     double *rows;   /* as the statistics have them; -1: not known */
     int64_t default_rows;
     int bare_indexes;     /* of the parent, that a partition has no part of */
+    int *parts;           /* of each: that it is divided into */
+    int bare_parts;       /* partitions that are divided, and want for some of their parts */
     int other_privileges; /* partitions that grant something else than the parent */
 };
 

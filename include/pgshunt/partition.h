@@ -27,6 +27,7 @@ struct partition_wish {
     const char *has_default; /* "on", "off" */
     const char *template;    /* a table that partitions are made like */
     const char *name_format; /* "_p%Y%m%d" */
+    const char *sub;         /* how each partition is divided again: "hash:user_id:8"; "none" */
 };
 
 /* Where and when. */
@@ -99,13 +100,15 @@ struct partition_shown {
         *to;             /* in the policy's zone; of the default partition from and to are NULL */
     const char *state;   /* "past", "now", "ahead", "expired", "default", "pending" */
     int64_t bytes, rows; /* of all shards; rows as the statistics have them, -1: not known */
+    int parts;           /* that it is divided into, where it has most; 0: it is not */
     const char *shards;  /* that have it: "all", or their names */
 };
 
 struct partition_table {
     const char *table, *by, *every, *keep, *on_expiry, *timezone;
-    int ahead;      /* as the policy wants it */
-    int have_ahead; /* as it is, on the shard that has the fewest */
+    const char *sub; /* how partitions are divided again; NULL: they are not */
+    int ahead;       /* as the policy wants it */
+    int have_ahead;  /* as it is, on the shard that has the fewest */
     const char *
         until; /* where values have partitions up to, on the shard that ends first; in the policy's zone */
     double covered_seconds;                  /* from now to `until`; NAN: ids have no time */

@@ -12,6 +12,7 @@
 #include "partition/name.h"
 #include "partition/plan.h"
 #include "partition/schedule.h"
+#include "partition/sub.h"
 
 static int64_t at(const char *text)
 {
@@ -293,6 +294,79 @@ static void test_formats_that_do_not_tell_apart(void **state)
     assert_null(name_refuses("_%i", &number));
 }
 
+/* ---- partitions that are divided ---- */
+
+/* Its SQL, part by part: "BY; NAME BOUND; ...". NULL: it has to be refused. */
+static void assert_sub(const char *text, const char *expected)
+{
+    struct sub sub;
+    struct arena arena;
+    arena_init(&arena);
+    const char *why = sub_parse(&arena, text, &sub);
+    if (!expected)
+        assert_non_null(why);
+    else {
+        assert_null(why);
+        const char *sql = sub_by_text(&arena, &sub, "\"at\"");
+        for (int i = 0; i < sub.count; i++) {
+            char name[NAME_SIZE];
+            sub_name(&arena, &sub, "p", i, name);
+            sql = arena_printf(&arena, "%s; %s %s", sql, name, sub_bound_text(&arena, &sub, i));
+        }
+        assert_string_equal(sql, expected);
+    }
+    arena_free(&arena);
+}
+
+static void test_how_partitions_are_divided(void **state)
+{
+    (void)state;
+    assert_sub("none", "");
+    assert_sub("hash:user_id:2",
+               " PARTITION BY HASH (\"user_id\"); p_h0 FOR VALUES WITH (MODULUS 2, REMAINDER 0); "
+               "p_h1 FOR VALUES WITH (MODULUS 2, REMAINDER 1)");
+    assert_sub("range:1day", " PARTITION BY RANGE (\"at\")");
+    assert_sub("list:c:de,us+ca,null:default",
+               " PARTITION BY LIST (\"c\"); p_de FOR VALUES IN ('de'); p_us FOR VALUES IN ('us', "
+               "'ca'); p_null FOR VALUES IN (NULL); p_default DEFAULT");
+    /* Whatever is quoted is itself; names that would be the same, or none, have numbers. */
+    assert_sub(
+        "list:\"A\"\"b:c\":\"x,y\",\"null\",DE,de,\"+\",\"it's\\\",\"\",default",
+        " PARTITION BY LIST (\"A\"\"b:c\"); p_xy FOR VALUES IN ('x,y'); p_null FOR VALUES IN "
+        "('null'); p_de FOR VALUES IN ('DE'); p_v4_ FOR VALUES IN ('de'); p_v5_ FOR VALUES "
+        "IN ('+'); p_its FOR VALUES IN (E'it''s\\\\'); p_v7_ FOR VALUES IN (''); p_v8_ FOR "
+        "VALUES IN ('default')");
+    static const char *const wrong[] = {
+        "",
+        "hash",
+        "hash:",
+        "hash:a",
+        "hash:a:",
+        "hash:a:0",
+        "hash:a:-1",
+        "hash:a:1001",
+        "hash:a:8x",
+        "hash::8",
+        "list:a",
+        "list:a:",
+        "list:a:x,",
+        "list:a:,x",
+        "list:a:x+",
+        "list:a:\"x",
+        "list:a:x:y",
+        "list:a:x:default:",
+        "list::x",
+        "range:",
+        "range:soon",
+        "None",
+        "hash:\"a:8",
+        "HASH:a:8",
+        "list:a:x::default",
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        assert_sub(wrong[i], NULL);
+}
+
 /* ---- plans ---- */
 
 static struct have have(int64_t from, int64_t to)
@@ -451,6 +525,7 @@ int main(void)
         cmocka_unit_test(test_ranges_as_the_server_prints_them),
         cmocka_unit_test(test_controls_by_type),
         cmocka_unit_test(test_names),
+        cmocka_unit_test(test_how_partitions_are_divided),
         cmocka_unit_test(test_long_names_stay_apart),
         cmocka_unit_test(test_formats_that_do_not_tell_apart),
         cmocka_unit_test(test_missing_cells_and_pieces_of_them),
