@@ -250,7 +250,8 @@ void convert_swap_task(struct shard_work *shard)
 /* By what is recorded: the table may have been altered, or be gone. $1, $2: its name; $3: the new one's. */
 static const char cancel_sql[] =
     "SELECT coalesce((SELECT format('DROP TRIGGER IF EXISTS pgshunt_convert ON %s; DROP TRIGGER IF "
-    "EXISTS pgshunt_convert_truncate ON %s; ', c.oid::regclass, c.oid::regclass) FROM pg_class AS "
+    "EXISTS pgshunt_convert_truncate ON %s; DROP TRIGGER IF EXISTS pgshunt_convert_columns ON %s; "
+    "', c.oid::regclass, c.oid::regclass, c.oid::regclass) FROM pg_class AS "
     "c "
     "WHERE c.oid = p.old_oid), '') || format('DROP TABLE IF EXISTS %I.%I; DROP FUNCTION IF EXISTS "
     "pgshunt.convert_%s(); DROP TABLE IF EXISTS pgshunt.convert_%s; DELETE FROM "

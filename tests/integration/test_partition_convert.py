@@ -289,6 +289,51 @@ def test_it_is_put_back(cluster, proxy, run):
     ctl(proxy, "partition", "drop-policy", "back")
 
 
+@needs_failpoints
+def test_altering_its_columns_meanwhile_is_refused_and_writes_go_on(cluster, proxy):
+    """What would make the log useless is not let through; a key that gets another name hurts nobody."""
+    node = cluster.primaries[0]
+    node.sql("CREATE TABLE shaped (gone int, id bigint NOT NULL, kind text NOT NULL, at date NOT NULL, size int, double int GENERATED ALWAYS AS (size * 2)"
+             " STORED, PRIMARY KEY (kind, id, at)); ALTER TABLE shaped DROP gone;"
+             "INSERT INTO shaped SELECT g, 'a', date '2026-01-01' + g % 90, g FROM generate_series(1, 300) g", dbname="app")
+    begin(proxy, "shaped", "--now", "2026-05-01", code=-9, environment={"PGSHUNT_CRASH_AT": "convert_copied"})
+    writer = node.connect(dbname="app").cursor()
+
+    def write(cursor, number, id="id", size="size"):
+        cursor.execute(f"INSERT INTO shaped ({id}, kind, at, {size}) VALUES ({number}, 'c', '2026-02-02', 1)")
+        cursor.execute(f"UPDATE shaped SET {id} = {id} + 1, {size} = 2 WHERE kind = 'c' AND {id} = {number}")
+        cursor.execute(f"UPDATE shaped SET {size} = 3 WHERE kind = 'c' AND {id} = {number + 1}")
+        cursor.execute(f"DELETE FROM shaped WHERE kind = 'c' AND {id} = {number + 1}")
+
+    def logged():
+        table = node.value("SELECT 'pgshunt.convert_' || 'shaped'::regclass::oid", dbname="app")
+        return [number for number, in node.sql(f"SELECT id FROM {table} WHERE kind = 'c' ORDER BY pgshunt_id", dbname="app")]
+
+    def each(number):  # inserted; from, to; as it is; deleted
+        return [number, number, number + 1, number + 1, number + 1]
+    write(writer, 401)
+    before = logged()
+    assert before == each(401)
+    for alter, why in (("ALTER id TYPE int", "cannot alter type of a column used in a trigger definition"),
+                       ("ALTER size TYPE bigint", "cannot alter type of a column used"),
+                       ("DROP kind", "other objects depend on it"), ("DROP size", "other objects depend on it")):
+        with pytest.raises(psycopg2.Error, match=why):
+            node.sql(f"ALTER TABLE shaped {alter}", dbname="app")
+    for alter in ("ADD late text", "RENAME id TO number", "RENAME size TO height"):
+        node.sql(f"ALTER TABLE shaped {alter}", dbname="app")
+    write(writer, 501, "number", "height")
+    write(node.connect(dbname="app").cursor(), 601, "number", "height")  # one that has not seen it before
+    assert logged() == before + each(501) + each(601)
+    assert begin(proxy, "shaped", "--now", "2026-05-01", code=None).code in (1, 4) and kind(node, "shaped") == "r"
+    convert(proxy, "shaped", "--cancel")
+    assert left_over(node) == []
+    node.sql("ALTER TABLE shaped DROP height CASCADE, DROP late, ALTER number TYPE numeric", dbname="app")
+    begin(proxy, "shaped", "--now", "2026-05-01")
+    assert kind(node, "shaped") == "p" and node.value("SELECT count(*) FROM shaped", dbname="app") == 300
+    convert(proxy, "shaped", "--finish")
+    ctl(proxy, "partition", "drop-policy", "shaped")
+
+
 IN_THE_WAY = [
     ("CREATE TABLE odd (id bigint, at date NOT NULL)", "it has no key that tells its rows apart"),
     ("CREATE UNLOGGED TABLE odd (id bigint, at date, PRIMARY KEY (id, at))", "it is unlogged"),
