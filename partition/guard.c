@@ -52,6 +52,21 @@ static const char *outside_text(const struct guard *guard, const char *from, con
                         from, column, to);
 }
 
+/*
+ * Before the CHECK is there: whoever writes a row of the range when it is counts up, and whoever has written one before has committed, for
+ * adding it waits for them, and is seen when it is validated. A row that is neither would be lost from sight.
+ */
+static bool begin_count(struct guard *guard)
+{
+    struct shard_work *shard = guard->shard;
+    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error,
+                              "SELECT nextval('pgshunt.partition_strays')", 0);
+    if (rows)
+        snprintf(guard->count, sizeof guard->count, "%s", PQgetvalue(rows, 0, 0));
+    PQclear(rows);
+    return rows != NULL;
+}
+
 static bool add(struct guard *guard, const char *from, const char *to)
 {
     struct shard_work *shard = guard->shard;
@@ -64,18 +79,6 @@ static bool add(struct guard *guard, const char *from, const char *to)
                                 "pgshunt.partition_stray())) NOT VALID",
                                 guard->rest, outside_text(guard, from, to)),
                    guard->oids);
-}
-
-/* Whoever writes a row of the range from here on counts up. */
-static bool begin_count(struct guard *guard)
-{
-    struct shard_work *shard = guard->shard;
-    PGresult *rows = db_query(shard->db, WORK_QUERY_MS, &shard->error,
-                              "SELECT nextval('pgshunt.partition_strays')", 0);
-    if (rows)
-        snprintf(guard->count, sizeof guard->count, "%s", PQgetvalue(rows, 0, 0));
-    PQclear(rows);
-    return rows != NULL;
 }
 
 /* `strictly`: a row of the range is an error. */
@@ -93,11 +96,9 @@ static bool validate(struct guard *guard, bool strictly)
 void guard_begin(struct guard *guard, const char *from, const char *to)
 {
     struct shard_work *shard = guard->shard;
-    if (!is_worth_it(guard) || !add(guard, from, to))
+    if (!is_worth_it(guard) || !begin_count(guard) || !add(guard, from, to))
         return;
     failpoint("partition_guarded");
-    if (!begin_count(guard))
-        return;
     guard->clean = validate(guard, true);
     guard->on =
         guard->clean || (strcmp(shard->error.sqlstate, "23514") == 0 && validate(guard, false));

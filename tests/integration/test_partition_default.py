@@ -160,3 +160,26 @@ def test_rows_that_come_in_between_are_let_in_and_moved(cluster, proxy, run, ste
     partition(proxy, "maintain", "killed", "--now", "2026-01-13")
     assert in_default(cluster, "killed") == [FAR, FAR] and run("SELECT count(*) FROM killed WHERE user_id > 0") == [(200,)]
     end(cluster, proxy, run, "killed")
+
+
+@needs_failpoints
+def test_a_row_that_is_not_committed_while_it_is_validated_is_found(cluster, proxy, run):
+    """VALIDATE cannot see it, so it has to be counted: it came when the CHECK was there, and before anything else."""
+    begin(cluster, proxy, run, "killed")
+    process = stopped(cluster, proxy, "partition_guarded", "maintain", "killed", "--now", "2026-01-11", "--tries", "1000")
+    try:
+        which = guards(cluster).index(1)
+        node = cluster.primaries[which]
+        writer = node.connect(dbname="app")
+        writer.cursor().execute("BEGIN; INSERT INTO killed VALUES (1, '2026-01-13')")
+        process.send_signal(signal.SIGCONT)
+        wait_until(lambda: node.value("SELECT count(*) FROM pg_constraint WHERE conname = 'pgshunt_attach' AND convalidated", dbname="app") == 1, 60)
+        writer.cursor().execute("COMMIT")
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, out
+    finally:
+        process.kill()
+        process.wait()
+    assert in_default(cluster, "killed") == [FAR, FAR]
+    assert node.sql("SELECT tableoid::regclass::text FROM killed WHERE user_id = 1", dbname="app") == [("killed_p20260113",)]
+    end(cluster, proxy, run, "killed")
