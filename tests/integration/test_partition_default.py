@@ -183,3 +183,24 @@ def test_a_row_that_is_not_committed_while_it_is_validated_is_found(cluster, pro
     assert in_default(cluster, "killed") == [FAR, FAR]
     assert node.sql("SELECT tableoid::regclass::text FROM killed WHERE user_id = 1", dbname="app") == [("killed_p20260113",)]
     end(cluster, proxy, run, "killed")
+
+
+@needs_failpoints
+@pytest.mark.parametrize("step", ["partition_guarded", "partition_validated"])
+def test_a_server_that_dies_there_comes_back_as_it_was(cluster, proxy, run, step):
+    begin(cluster, proxy, run, "killed")
+    process = stopped(cluster, proxy, step, "maintain", "killed", "--now", "2026-01-12")
+    try:
+        which = guards(cluster).index(1)
+        cluster.primaries[which].kill9()
+        cluster.primaries[which].start()
+        process.send_signal(signal.SIGCONT)
+        process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    proxy.wait_nodes()
+    run("INSERT INTO killed SELECT g, date '2026-01-13' + (g / 51)::int FROM generate_series(1, 100) g")
+    wait_until(lambda: partition(proxy, "maintain", "killed", "--now", "2026-01-12", code=None).code == 0, 60)
+    assert in_default(cluster, "killed") == [FAR, FAR] and run("SELECT count(*) FROM killed WHERE user_id > 0") == [(100,)]
+    end(cluster, proxy, run, "killed")
