@@ -89,16 +89,13 @@ void sequences_used(struct client *client, struct server *server)
 }
 
 /*
- * It stands in front of the settings, so that the client hears of no parameters in between; or in the text
- * of the BEGIN, unless that would be behind a snapshot then: what sets the isolation level has to come
- * before any.
+ * It stands in front of the settings, so that the client hears of no parameters in between, and whose own transaction
+ * ends before the client's begins. In the text of a BEGIN it would leave a snapshot in that transaction, and what sets
+ * the isolation level has to come before any.
  */
 static bool joins_text(const struct client *client, const struct server *server)
 {
-    const struct transaction *tx = client->tx;
-    if (server->guc != client->guc)
-        return true;
-    return tx && strcmp(tx->begin_sql, "BEGIN") == 0 && !tx->settings.count;
+    return server->guc != client->guc;
 }
 
 static void put_discard(struct client *client, struct server *server, struct buffer *out,

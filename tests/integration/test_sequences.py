@@ -222,3 +222,16 @@ def test_session_mode_is_as_always(cluster, single):
             assert one(mine, "SELECT currval('seq_a')") == value
         with closing(proxy.connect()) as mine, refused(NOT_YET, hint=False):
             one(mine, "SELECT lastval()")
+
+
+@pytest.mark.parametrize("begin", ["BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ"])
+def test_isolation_level_behind_values_of_another(single, two, begin):
+    """What takes them away takes a snapshot, which is not the transaction's."""
+    _, other = two
+    with Raw(single) as raw:
+        one(other, "SELECT nextval('seq_a')")
+        for sql in (begin, "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"):
+            found = raw.ask(parse("", sql), bind("", ""), execute(), SYNC)
+            assert not error_of(found), found
+        assert rows(raw.ask(query("SHOW transaction_isolation"))) == [[b"serializable"]]
+        raw.ask(query("COMMIT"))
