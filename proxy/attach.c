@@ -622,7 +622,6 @@ static void put_history(const struct transaction *tx, struct buffer *sql)
 static void put_begin(struct client *client, struct server *server, struct buffer *sql)
 {
     struct transaction *tx = client->tx;
-    client->request.begins = session_may_begin_again(client);
     append_text(sql, tx->begin_sql);
     append_text(sql, ";");
     put_history(tx, sql);
@@ -670,6 +669,14 @@ static void tell_parameters(struct client *client, struct server *server)
         client_send_buffer(client, &out);
 }
 
+/* A guard may refuse what comes next (epoch.h). */
+static void note_begin(struct client *client)
+{
+    client->request.begins = session_may_begin_again(client);
+    if (client->request.begins)
+        transaction_note_place(client->tx);
+}
+
 void attach_prefix(struct client *client, struct server *server, struct buffer *out)
 {
     struct buffer sql = {0};
@@ -680,6 +687,8 @@ void attach_prefix(struct client *client, struct server *server, struct buffer *
     /* Another client's settings are undone ahead of a DISCARD ALL too: this one would hear of them. */
     if (!server->begun && server->guc != client->guc)
         put_settings(client, discards_all(client) ? NULL : client->guc, server, out, &sql);
+    if (client->tx && !client->tx->ran)
+        note_begin(client);
     if (client->tx && !server->begun)
         put_begin(client, server, &sql);
     if (buffer_length(&sql)) {

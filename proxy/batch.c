@@ -36,6 +36,20 @@ void *batch_shrink(void *array, int *cap)
     return NULL;
 }
 
+static void remember_forgotten(struct extended *ext, bool undo)
+{
+    for (int i = 0; i < ext->nforgotten; i++) {
+        struct held_parse *was = &ext->forgotten[i];
+        if (undo)
+            names_define(&ext->names, was->name, was->prepared);
+        else
+            prepared_unref(ext->names.table, was->prepared);
+        name_free(was->name);
+    }
+    ext->forgotten = batch_shrink(ext->forgotten, &ext->forgotten_cap);
+    ext->nforgotten = 0;
+}
+
 static void forget_defined(struct extended *ext, bool undo)
 {
     for (int i = 0; i < ext->ndefined; i++) {
@@ -45,6 +59,27 @@ static void forget_defined(struct extended *ext, bool undo)
     }
     ext->defined = batch_shrink(ext->defined, &ext->defined_cap);
     ext->ndefined = 0;
+    if (ext->nforgotten)
+        remember_forgotten(ext, undo);
+}
+
+static bool is_defined_in_batch(const struct extended *ext, const char *name)
+{
+    for (int i = 0; i < ext->ndefined; i++)
+        if (strcmp(ext->defined[i], name) == 0)
+            return true;
+    return false;
+}
+
+void batch_note_forgotten(struct client *client, const char *name, struct prepared *prepared)
+{
+    struct extended *ext = client->extended;
+    if (!ext->unsafe || client->request.incomplete || ext->ahead || is_defined_in_batch(ext, name))
+        return;
+    ext->forgotten =
+        batch_grow(ext->forgotten, sizeof *ext->forgotten, ext->nforgotten, &ext->forgotten_cap);
+    ext->forgotten[ext->nforgotten++] =
+        (struct held_parse){name_keep(name), prepared_ref(prepared), NULL};
 }
 
 void extended_undefine(struct client *client, const char *name)
@@ -104,7 +139,7 @@ void batch_free(struct extended *ext, bool undo)
     buffer_release(&ext->early);
     ext->server = NULL;
     ext->executed_write = ext->failed = ext->judging = ext->described = ext->unsafe = false;
-    ext->alone = ext->stalled = ext->parsed = false;
+    ext->alone = ext->stalled = ext->parsed = ext->pushed = false;
     ext->ahead = ext->run = 0;
     ext->kept = 0;
     ext->state = BATCH_CLOSED;
@@ -114,7 +149,8 @@ void batch_free(struct extended *ext, bool undo)
 void batch_begin_behind(struct extended *ext)
 {
     forget_defined(ext, false);
-    ext->executed_write = ext->failed = ext->described = ext->pressed = ext->parsed = false;
+    ext->executed_write = ext->failed = ext->described = ext->parsed = false;
+    ext->pressed = ext->pushed = false;
     ext->state = BATCH_OPEN;
 }
 
@@ -135,6 +171,7 @@ void extended_free(struct client *client)
     names_forget_statements(&client->extended->names);
     free(client->extended->held);
     free(client->extended->defined);
+    free(client->extended->forgotten);
     free(client->extended);
     client->extended = NULL;
 }

@@ -17,8 +17,10 @@
 #define OLD_MS 200  /* between looks at what is at work under an older map */
 #define AWAY_MS 200 /* ... while the catalog is not reached */
 #define NO_RIGHTS_MS 60000
-#define PATIENCE_MS 5000  /* and three intervals: a proxy not seen for so long is gone */
-#define LOAD_MS 5000      /* between counts of statements by bucket */
+#define PATIENCE_MS 5000 /* and three intervals: a proxy not seen for so long is gone */
+#define LOAD_MS 5000     /* between counts of statements by bucket */
+#define COUNTED_MARGIN_MS                                                                          \
+    1000                  /* before who has not said anything for its patience counts as gone */
 #define HOLD_TOUCH_MS 500 /* the row is touched so often while a hold stands */
 
 /* ---- the session ---- */
@@ -383,6 +385,15 @@ static bool write_row(struct map_watch *watch, struct catalog_proxy *self, struc
     return catalog_proxy_seen(watch->db, watch->database, self, error);
 }
 
+/* As long as its row is young enough no map is changed without this proxy's having heard of it. */
+static void note_counted(struct map_watch *watch, int64_t until)
+{
+    pthread_mutex_lock(&watch->watches->lock);
+    if (watch->recorded)
+        atomic_store(&watch->recorded->counted_until, until);
+    pthread_mutex_unlock(&watch->watches->lock);
+}
+
 static void say(struct map_watch *watch, const struct config *config)
 {
     struct db_error error;
@@ -405,9 +416,11 @@ static void say(struct map_watch *watch, const struct config *config)
         .oldest_who = use.oldest.who,
         .patience_ms = 3 * config->catalog_interval + PATIENCE_MS,
     };
+    int64_t now = clock_us();
     if (write_row(watch, &self, &error)) {
         watch->written = use;
         watch->written_at = db_clock_ms();
+        note_counted(watch, now + 1000 * (int64_t)(self.patience_ms - COUNTED_MARGIN_MS));
     } else if (error.sqlstate[0]) {
         no_rights(watch, config,
                   "this proxy cannot say in pgshunt.proxy that it is there: nothing can be "

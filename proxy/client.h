@@ -89,6 +89,8 @@ struct transaction {
         in_query; /* begun in the Query under way, among other statements: also one may end it there */
     bool read_only;
     bool moved; /* it was rolled back because its rows move (bucket_hold.h) */
+    bool
+        ran; /* the client has heard of more than its settings and savepoints: begun again it would be another */
     bool wrote;
     bool changed_schema;    /* to be announced when it commits */
     char **changed_views;   /* names of views made or changed; NULL ends them; NULL: none */
@@ -99,6 +101,8 @@ struct transaction {
     bool went_back; /* a RESET left servers without what the startup packet says: to be set again */
     struct savepoint *savepoints;
     int nsavepoints;
+    struct savepoint before; /* of a request that may begin it again: what it was ahead of that */
+    int before_savepoints;
     struct cursors *cursors; /* results of several shards taken in parts; NULL: none */
 };
 
@@ -138,12 +142,13 @@ struct request {
     bool moved;             /* ... because its rows move, at waiting_since (bucket_hold.h) */
     bool stale;             /* a guard refused it: it was planned by an old map (epoch.h) */
     bool
-        begins; /* it is a single statement, with which its transaction block has begun on a server */
+        begins; /* its transaction has nothing on its servers that could not be had again by asking it once more */
     bool forwarded;  /* some of the answer has reached the client */
     bool retriable;  /* an autocommit read on a replica: may be repeated elsewhere */
     bool on_primary; /* a replica has refused it: no replica is asked again */
     bool incomplete; /* `again` has not all that was asked: nothing of it may be repeated */
     bool repeat;     /* at ReadyForQuery it is: a statement it uses has to be prepared anew */
+    bool in_block;   /* its transaction is from before it */
     const char *sql; /* of a Query message: borrowed from the input, copied when it has to wait */
     bool sql_kept;   /* sql is in the arena */
     bool function_call;          /* sql is no text but a FunctionCall message */

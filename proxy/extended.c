@@ -41,22 +41,23 @@ static bool defines_in_batch(const struct extended *ext, const struct prepared *
     return false;
 }
 
+/* SETTLING: the transaction of a pipeline is about to be ended, of which the Sync has come and not been used. */
 bool extended_may_repeat(const struct client *client, const struct prepared *prepared)
 {
     const struct extended *ext = client->extended;
-    return (ext->state == BATCH_OPEN || ext->state == BATCH_SYNCING) && !ext->ahead &&
-           (!prepared || ext->described || defines_in_batch(ext, prepared));
+    return (ext->state == BATCH_OPEN || ext->state == BATCH_SYNCING ||
+            (ext->state == BATCH_SETTLING && client->tx && client->tx->implicit)) &&
+           !ext->ahead && (!prepared || ext->described || defines_in_batch(ext, prepared));
 }
 
-/* Portals of the block's, that repeating would close, and answers of our own that are due before anything of the server's are
- * not counted on to come again. */
+/* Portals that the block had before would be closed. */
 bool extended_may_begin_again(const struct client *client)
 {
     const struct extended *ext = client->extended;
     const struct request *request = &client->request;
-    return ext->state == BATCH_OPEN && ext->server == client->participants[0] && !ext->ahead &&
-           !buffer_length(&ext->early) && !request->forwarded && !request->incomplete &&
-           names_all_done(&ext->names);
+    return (ext->state == BATCH_OPEN || ext->state == BATCH_SCATTER) && !ext->ahead &&
+           !request->forwarded && !request->incomplete &&
+           (!request->in_block || names_all_done(&ext->names));
 }
 
 void extended_leave_server(struct client *client)
@@ -101,6 +102,8 @@ static void close_statement(struct client *client, const char *name)
     if (prepared)
         prepared_ref(prepared);
     ext->alone = true;
+    if (prepared)
+        batch_note_forgotten(client, name, prepared);
     names_undefine(&ext->names, name);
     batch_answer_simple(client, '3');
     if (!prepared)
@@ -174,6 +177,13 @@ static bool close_message(struct client *client, const struct incoming *message)
     return true;
 }
 
+static void push(struct extended *ext)
+{
+    wire_put_simple(&ext->out, 'H');
+    batch_flush(ext);
+    ext->pushed = true;
+}
+
 static bool flush_message(struct client *client)
 {
     struct extended *ext = client->extended;
@@ -181,8 +191,7 @@ static bool flush_message(struct client *client)
         return false;
     if (ext->server && ext->state == BATCH_OPEN) {
         batch_emit_heads(client);
-        wire_put_simple(&ext->out, 'H');
-        batch_flush(ext);
+        push(ext);
     }
     batch_send_early(client);
     return true;
@@ -289,12 +298,11 @@ static void open_batch(struct client *client)
     worker_buffer_take(client->worker, &client->request.again);
 }
 
-/* In a block only those of the batch that it begins with on a server, where a guard may refuse that. */
+/* In a block those of a batch that it may begin again with, where a guard may refuse that. */
 static bool may_be_repeated(const struct client *client)
 {
     const struct transaction *tx = client->tx;
-    return !tx || client->request.begins ||
-           (tx->state == TX_DEFERRED && !tx->implicit && epoch_of_map(client->database->map) > 0);
+    return !tx || client->request.begins || (!tx->ran && epoch_of_map(client->database->map) > 0);
 }
 
 /* The bytes of a batch that may have to be repeated elsewhere are kept. */
@@ -322,8 +330,7 @@ static bool owes_much(struct client *client)
         return false;
     }
     if (!ext->pressed) { /* a server keeps answers until it is asked for them */
-        wire_put_simple(&ext->out, 'H');
-        batch_flush(ext);
+        push(ext);
         ext->pressed = true;
     }
     return true;
@@ -433,10 +440,9 @@ bool extended_push(struct client *client)
     if (!ext || !ext->server || ext->state != BATCH_OPEN)
         return false;
     batch_emit_heads(client);
-    if (buffer_length(&ext->out)) {
-        wire_put_simple(&ext->out, 'H');
-        batch_flush(ext);
-    }
+    ext->pushed = true;
+    if (buffer_length(&ext->out))
+        push(ext);
     return ext->server->expect_count > 0;
 }
 

@@ -51,11 +51,16 @@ struct extended {
     int nheld, held_cap;
     char **defined; /* names defined in this batch, to be undone if it is repeated */
     int ndefined, defined_cap;
+    struct held_parse *
+        forgotten; /* ... and those it has taken away, having bound something before (`older`: NULL) */
+    int nforgotten, forgotten_cap;
     bool executed_write; /* an Execute that may write was sent to a server in this batch */
     bool pressed;        /* a Flush was sent because too many answers are awaited */
-    bool failed;         /* a server reported an error in this batch */
-    bool described;      /* the batch asks for a description */
-    bool unsafe;  /* it has bound more than reads on a replica: not to be repeated elsewhere */
+    bool
+        pushed; /* ... or for whatever reason: answers of our own wait for nothing but their turn */
+    bool failed;    /* a server reported an error in this batch */
+    bool described; /* the batch asks for a description */
+    bool unsafe;    /* it has bound more than reads on a replica: not to be repeated elsewhere */
     bool judging; /* a server is wanted for the held Parses' sake alone: no server, no answer '1' */
     /* of batches behind each other (pipeline.c) */
     int ahead;    /* sent before this one and not answered to their end */
@@ -116,6 +121,8 @@ static inline const char *batch_server_name(const struct prepared *prepared, con
 /* Refuses what would go beyond what one client may hold: one more statement, or (NULL) a portal. */
 bool batch_too_many(struct client *client, const struct prepared *more);
 void batch_define(struct client *client, const char *name, struct prepared *prepared);
+/* The name is about to lose this meaning: it is given back if the batch is repeated. */
+void batch_note_forgotten(struct client *client, const char *name, struct prepared *prepared);
 /* NULL: there is none, the client was told. */
 struct prepared *batch_find_statement(struct client *client, const char *name);
 struct portal *batch_portal(struct client *client, const char *name); /* or NULL */

@@ -101,6 +101,8 @@ static void define(struct client *client, const char *name, struct prepared *pre
     struct prepared *older = names_statement(&ext->names, name);
     if (older)
         prepared_ref(older);
+    if (older && ext->unsafe)
+        batch_note_forgotten(client, name, older);
     batch_define(client, name, prepared);
     bool empty = !prepared->statements.count;
     if (prepared->own || (empty && batch_fails_alone(client)))
@@ -348,8 +350,6 @@ bool extended_bind(struct client *client, const struct incoming *message)
     if (client->extended->ahead && !pipeline_takes_statement(client, bind.statement))
         return pipeline_stall(client->extended);
     client->stats->binds++;
-    if (client->extended->unsafe) /* it is not the first one that is bound */
-        client->request.begins = false;
     struct prepared *prepared = batch_find_statement(client, bind.statement);
     if (!prepared || (in_failed_transaction(client) && own_refuses_bind(client, prepared, &bind)) ||
         batch_refuse_failed(client, prepared) || batch_too_many(client, NULL))

@@ -363,12 +363,14 @@ static bool execute_scatter(struct client *client, struct portal *portal, int32_
         return batch_scatter(client, &ask) && is_refused(client);
     }
     bool rows = answers_rows(plan, ask.statement), in_parts = max_rows > 0 && rows;
+    portal->done = !in_parts;
     bool used =
         in_parts ? start_portal(client, portal, &ask, max_rows) : batch_scatter(client, &ask);
     if (used && client->scatter) {
         portal->describe = false; /* once */
-        portal->done = !in_parts;
         portal->rows = rows;
+    } else {
+        portal->done = false;
     }
     return used;
 }
@@ -423,6 +425,7 @@ bool extended_execute(struct client *client, const struct incoming *message)
     struct expect *expect = batch_expect_executed(client, portal->prepared, portal->write);
     if (portal->settings)
         expect_more(expect)->settings = portal->settings;
+    portal->done |= max_rows <= 0;
     portal->settings = NULL; /* a portal is executed whole, or again where it was suspended */
     return true;
 }

@@ -33,7 +33,7 @@ struct portal {
     unsigned shard;
     bool write;
     uint32_t cursor;              /* SCATTER: the cursor that has given a part of it; 0: none */
-    bool done;                    /* LOCAL, SCATTER: it has run to its end */
+    bool done;                    /* it has run to its end; SERVER: or will, if nothing fails */
     bool rows;                    /* ... and gives rows */
     bool failed;                  /* LOCAL: and that has failed its transaction */
     bool describe;                /* SCATTER: the client asked for the description */
@@ -79,7 +79,10 @@ static inline int names_count(const struct names *names)
 /* No portal is there that may still be executed. */
 static inline bool names_all_done(const struct names *names)
 {
-    return !names->portals && (!names->unnamed_portal || names->unnamed_portal->done);
+    bool done = !names->unnamed_portal || names->unnamed_portal->done;
+    for (const struct portal *portal = names->portals; done && portal; portal = portal->hh.next)
+        done = portal->done;
+    return done;
 }
 void names_close(struct names *names, const char *name);
 void names_close_all(struct names *names);

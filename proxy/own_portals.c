@@ -250,6 +250,7 @@ static bool run_on_server(struct client *client, struct portal *portal)
     server_expect(ext->server, EXPECT_BIND)->swallow = true;
     batch_execute(client, portal->name, 0, prepared, false);
     portal->kind = PORTAL_SERVER;
+    portal->done = true;
     portal->shard = shard;
     if (in_failed_transaction(client))
         batch_settle(client); /* what follows depends on whether it has ended the failure */
@@ -300,6 +301,9 @@ static bool run_here(struct client *client, struct portal *portal)
     case LOCAL_DONE:
         if (!closes) /* else it went with its transaction */
             portal->done = true;
+        if (client->request.in_block || statement->kind == STMT_DEALLOCATE ||
+            statement->kind == STMT_DISCARD) /* it would be done twice */
+            client->request.incomplete = true;
         drop_description(&bytes);
         batch_answer(client, &bytes);
         return true;

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "pgshunt/wire.h"
+#include "proxy/epoch.h"
 #include "proxy/pool.h"
 #include "proxy/sequences.h"
 
@@ -76,10 +77,23 @@ static bool may_stay(const struct client *client, const struct server *server)
            !client->listener && !client->pins_told;
 }
 
+/*
+ * This proxy may have been left behind by a switch, and a guard may refuse what the batch in front writes, or begins its transaction with
+ * (epoch.h): it is asked again then, and what stands behind it must not have run before.
+ */
+static bool may_be_refused(const struct client *client)
+{
+    const struct database *database = client->database;
+    bool refusable =
+        client->tx ? client->request.begins && !client->tx->ran : client->extended->executed_write;
+    return refusable && database->recorded && epoch_of_map(database->map) > 0 &&
+           worker_now(client->worker) >= atomic_load(&database->recorded->counted_until);
+}
+
 static bool server_allows(const struct client *client)
 {
     const struct server *server = client->extended->server;
-    if (!has_room(server))
+    if (!has_room(server) || may_be_refused(client))
         return false;
     return client->tx ? in_open_transaction(client->tx, server) : may_stay(client, server);
 }

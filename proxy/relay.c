@@ -240,6 +240,8 @@ static enum verdict no_command(struct walk *walk, char type)
     if (!head || (head->kind != EXPECT_QUERY && head->kind != EXPECT_EXECUTE))
         return out_of_step(walk->server, type);
     bool swallow = head->swallow;
+    if (type == 's' && walk->client && walk->client->tx)
+        walk->client->tx->ran = true;
     next_statement(head);
     if (head->kind == EXPECT_EXECUTE)
         server_expect_pop(walk->server);
@@ -561,6 +563,17 @@ static bool follow_scatter(struct walk *walk)
     return true;
 }
 
+/* What goes ahead of a batch is answered: answers of our own wait for the server's first one to the batch itself, which may be
+ * what has all of it asked again. Not where the client has asked for them by a Flush. */
+static bool may_be_refused_next(const struct walk *walk, char type, enum verdict verdict)
+{
+    return type == 'Z' && verdict == DROP && walk->client && extended_in_batch(walk->client) &&
+           walk->server->expect_count && !walk->client->extended->pushed &&
+           (walk->client->extended->state == BATCH_OPEN ||
+            walk->client->extended->state == BATCH_SYNCING ||
+            walk->client->extended->state == BATCH_SETTLING);
+}
+
 /* One whole message. False: the server is lost. */
 static bool take_message(struct walk *walk, const char *at, uint32_t length)
 {
@@ -575,7 +588,7 @@ static bool take_message(struct walk *walk, const char *at, uint32_t length)
     enum verdict verdict = look_at(walk, at, at + WIRE_HEADER, length - 4);
     if (verdict == DROP)
         relay_cut_out(walk, at, end);
-    if (verdict != LOST && !walk->undecided)
+    if (verdict != LOST && !walk->undecided && !may_be_refused_next(walk, at[0], verdict))
         relay_local_answers(walk, end);
     return verdict != LOST;
 }

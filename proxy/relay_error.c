@@ -74,20 +74,40 @@ bool relay_finds_outdated(struct server *server, struct prepared *prepared,
     return true;
 }
 
+/* Nothing of the answer is out: what this walk has collected for the client can be taken back. */
+static bool is_whole(const struct walk *walk)
+{
+    const struct client *client = walk->client;
+    return walk->fresh && (!client->conn.corked || conn_holds(&client->conn, &walk->mark));
+}
+
+static void take_back(struct walk *walk)
+{
+    if (walk->client->conn.corked)
+        conn_take_back(&walk->client->conn, &walk->mark);
+}
+
 /* Under the newest map it goes to where its rows are. */
 static bool asks_newer(struct walk *walk, const struct expect *head, const struct pg_error *error)
 {
+    struct client *client = walk->client;
     if (!epoch_is_refusal(error))
         return false;
     epoch_forget(walk->server);
-    if (walk->client)
-        walk->client->stats->stale++;
-    if (!walk->client || head->swallow ||
-        (walk->client->tx ? !session_may_repeat_block(walk->client)
-                          : !session_may_repeat(walk->client, NULL)))
+    if (client)
+        client->stats->stale++;
+    if (!client || head->swallow)
         return false;
-    walk->client->request.stale = true;
-    statement_settle(walk->client, walk->server, false);
+    bool whole = is_whole(walk), forwarded = client->request.forwarded;
+    client->request.forwarded &= !whole;
+    if (client->tx ? !session_may_repeat_block(client) : !session_may_repeat(client, NULL)) {
+        client->request.forwarded = forwarded;
+        return false;
+    }
+    if (whole)
+        take_back(walk);
+    client->request.stale = true;
+    statement_settle(client, walk->server, false);
     return true;
 }
 
@@ -124,13 +144,6 @@ static const char *text_of(const struct client *client, const struct expect *hea
     return head->done < list->count ? list->items[head->done]->text : "";
 }
 
-/* Nothing of the answer is out: what this walk has collected for the client can be taken back. */
-static bool is_whole(const struct walk *walk)
-{
-    const struct client *client = walk->client;
-    return walk->fresh && (!client->conn.corked || conn_holds(&client->conn, &walk->mark));
-}
-
 /* A replica refuses what another node will not. What this walk has collected for the client is taken back. */
 static bool asks_elsewhere(struct walk *walk, const struct expect *head,
                            const struct pg_error *error)
@@ -141,8 +154,7 @@ static bool asks_elsewhere(struct walk *walk, const struct expect *head,
         return false;
     if (!misroute_happened(client, walk->server, error, text_of(client, head), is_whole(walk)))
         return false;
-    if (client->conn.corked)
-        conn_take_back(&client->conn, &walk->mark);
+    take_back(walk);
     return true;
 }
 
@@ -246,8 +258,7 @@ enum verdict relay_guess_failed(struct walk *walk, const char *message)
             server_expect_pop(server);
         return DROP;
     }
-    if (client->conn.corked)
-        conn_take_back(&client->conn, &walk->mark);
+    take_back(walk);
     walk->run = message;
     walk->undecided = NULL;
     statement_settle(client, server, false);

@@ -453,6 +453,8 @@ static void follow_transaction(struct scatter *scatter)
     }
     if (client->tx)
         note_writes_of_block(scatter);
+    if (client->tx && (failed || !scatter->statement))
+        client->tx->ran = true;
     if (!client->tx) {
         for (int i = 0; scatter->plan->write && i < scatter->nparts; i++)
             note_write(client, scatter->parts[i].server);
@@ -481,14 +483,20 @@ static void note_completion(struct scatter *scatter)
     server->wrote = false; /* counted in follow_transaction */
 }
 
-/* The statement itself comes next: what was to be told ahead of its answer is. */
+/* The statement itself comes next, and what was to be told ahead of its answer. */
 static void finish_drawing(struct scatter *scatter)
 {
     struct client *client = scatter->client;
-    bool silent = scatter->ask.silent;
+    bool silent = scatter->ask.silent, ran = client->tx && client->tx->ran;
     note_completion(scatter);
     follow_transaction(scatter);
-    flush(scatter);
+    if (client->tx) /* nobody has seen the values */
+        client->tx->ran = ran;
+    if (silent) /* all of it may still have to be asked again */
+        buffer_append(&client->extended->early, buffer_head(&scatter->out),
+                      buffer_length(&scatter->out));
+    else
+        flush(scatter);
     scatter_free(client);
     draw_done(client, silent);
 }
@@ -611,7 +619,7 @@ static void error_message(struct scatter *scatter, struct part *part, const char
 {
     struct pg_error error;
     wire_read_error(body, len, &error);
-    if (asks_again(scatter, part, &error))
+    if (scatter_asks_newer(scatter, &error) || asks_again(scatter, part, &error))
         return;
     bool ours = part->cancelled && strcmp(error.sqlstate, "57014") == 0;
     bool echo = strcmp(error.sqlstate, "25P02") == 0; /* of the statement behind the failed one */

@@ -120,6 +120,11 @@ void scatter_part_parsed(struct scatter *scatter, struct part *part);
 bool scatter_is_outdated(struct scatter *scatter, struct part *part, const struct pg_error *error);
 void scatter_forget_names(struct scatter *scatter);
 
+/* ---- scatter_newer.c ---- */
+
+/* The error is a guard's, and the request is asked again (now, or when a newer map is there): the fan-out is gone. */
+COLD bool scatter_asks_newer(struct scatter *scatter, const struct pg_error *error);
+
 /* ---- scatter_steps.c ---- */
 
 /* It runs outside a transaction, each shard by itself: one that fails does not stop the others. */

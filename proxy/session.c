@@ -98,6 +98,7 @@ void session_begin_request(struct client *client)
         return;
     session_follow_schema(client);
     client->state = CLIENT_BUSY;
+    request->in_block = client->tx != NULL;
     request->arena = worker_arena_take(client->worker);
     request->started_at = worker_now(client->worker);
 }
@@ -236,39 +237,58 @@ bool session_may_repeat(const struct client *client, const struct prepared *prep
            (!extended_in_batch(client) || extended_may_repeat(client, prepared));
 }
 
-/* Savepoints are the servers' business, and a fan-out begins on several. */
-bool session_may_begin_again(const struct client *client)
+bool session_may_leave_servers(const struct client *client)
 {
-    const struct request *request = &client->request;
-    const struct transaction *tx = client->tx;
-    return tx->state == TX_DEFERRED && !tx->implicit && !tx->in_query && !tx->nsavepoints &&
-           !client->scatter && client->nparticipants == 1 && !client->participants[0]->pinned &&
-           !client_keeps_servers(client) &&
-           (extended_in_batch(client)
-                ? extended_may_begin_again(client)
-                : !request->series && !request->names && request->statements.count == 1);
+    for (int i = 0; i < client->nparticipants; i++)
+        if (client->participants[i]->pinned)
+            return false;
+    return !client_keeps_servers(client);
 }
 
+bool session_may_begin_again(const struct client *client)
+{
+    const struct transaction *tx = client->tx;
+    return !tx->ran && !tx->cursors && !tx->went_back && tx->state != TX_FAILED &&
+           !client->request.series && session_may_leave_servers(client) &&
+           (!extended_in_batch(client) || extended_may_begin_again(client));
+}
+
+/* The second: begun among the statements of the Query itself. */
 bool session_may_repeat_block(const struct client *client)
 {
     const struct request *request = &client->request;
-    return request->begins && client->nparticipants == 1 && !client->scatter &&
-           client->state == CLIENT_BUSY && !request->forwarded && !request->incomplete &&
-           request->attempts < 3 && (request->shape || buffer_length(&request->again)) &&
+    bool own = !request->in_block && client->tx->in_query && session_may_leave_servers(client);
+    return (request->begins || own) && client->state == CLIENT_BUSY && !request->forwarded &&
+           !request->incomplete && request->attempts < 3 &&
+           (request->shape || buffer_length(&request->again)) &&
            (!extended_in_batch(client) || extended_may_repeat(client, NULL));
 }
 
-/* A connection less is a small price: the server rolls back, whatever there was. Settings from before the statement are the
- * transaction's, and go to the server that joins it next. */
+static void leave_servers(struct client *client, const char *reason)
+{
+    while (client->nparticipants) {
+        struct server *server = client->participants[client->nparticipants - 1];
+        if (server->begun || server->expect_count || server->pinned || server->skip ||
+            server->copy_rest) {
+            server_drop(server, reason);
+        } else {
+            client_detach(client, server);
+            pool_checkin(server);
+        }
+    }
+}
+
+/* Connections less are a small price: the servers roll back, whatever there was. */
 void session_begin_again(struct client *client)
 {
-    struct transaction *tx = client->tx;
     if (extended_in_batch(client))
         extended_leave_server(client);
-    server_drop(client->participants[0], "its transaction begins again under a newer map");
+    leave_servers(client, "its transaction begins again under a newer map");
     guc_pending_free(&client->request.settings);
-    tx->state = TX_DEFERRED;
-    tx->wrote = false;
+    if (client->request.in_block)
+        transaction_go_back(client);
+    else
+        transaction_end(client, false);
 }
 
 void session_ask_again(struct client *client)
@@ -308,16 +328,7 @@ static void give_up_transaction(struct client *client, bool over)
 {
     session_saw_anything(
         client); /* what was written, if it was, must be seen; and what was shown */
-    while (client->nparticipants) {
-        struct server *server = client->participants[client->nparticipants - 1];
-        if (server->begun || server->expect_count || server->pinned || server->skip ||
-            server->copy_rest) {
-            server_drop(server, "its transaction lost another server");
-        } else {
-            client_detach(client, server);
-            pool_checkin(server);
-        }
-    }
+    leave_servers(client, "its transaction lost another server");
     if (client->tx && over)
         transaction_end(client, false);
     else if (client->tx)

@@ -55,13 +55,17 @@ COLD void session_repeat(struct client *client, const struct buffer *again, int 
                          struct node *avoid);
 /* Whether it can be asked again from the start without the client's noticing. */
 bool session_may_repeat(const struct client *client, const struct prepared *prepared);
+/* What it has on its servers beyond a transaction is lost with none of them. */
+bool session_may_leave_servers(const struct client *client);
 /*
- * The first statement of a transaction block was refused under an old map. Where it was all that was asked since the BEGIN, which is
- * answered, and nothing of its answer is out, the block can begin again elsewhere, and nobody sees the difference.
+ * What a request in a transaction asks was refused under an old map. Where the client has heard of nothing in it but its BEGIN, settings,
+ * savepoints, and what its statements look like, and nothing of this request's answer is out, the transaction can begin again
+ * elsewhere, with all of the request, and nobody sees the difference.
  */
-bool session_may_begin_again(const struct client *client); /* its first server is about to join */
+bool session_may_begin_again(
+    const struct client *client); /* as far as is known when a server joins */
 COLD bool session_may_repeat_block(const struct client *client);
-/* Its server is given up, with all that was begun there; the statement is asked again (session_ask_again()) by the caller. */
+/* Its servers are given up, with all that was begun there; the request is asked again (session_ask_again()) by the caller. */
 COLD void session_begin_again(struct client *client);
 /* Asks again what was found to need it (request.repeat). */
 COLD void session_ask_again(struct client *client);
@@ -191,8 +195,8 @@ bool extended_is_on(const struct client *client, const struct server *server);
 bool extended_has_written(const struct client *client);
 /* It prepares or describes what it runs (NULL: no matter), and is on its server as a whole. */
 bool extended_may_repeat(const struct client *client, const struct prepared *prepared);
-/* The batch is the first that its transaction block brings to a server: whether it can be asked again as a whole, as far as is
- * known. A second Bind takes it back. */
+/* The batch is the first of which its transaction has anything to lose: whether it can be asked again as a whole, as far as is
+ * known. */
 bool extended_may_begin_again(const struct client *client);
 /* Its server is about to be given up, the batch to be asked again: it takes nothing more till then. */
 COLD void extended_leave_server(struct client *client);
@@ -218,6 +222,9 @@ void transaction_add_savepoint(struct transaction *tx, const char *name);
 void transaction_release_savepoint(struct transaction *tx, const char *name);
 void transaction_rollback_to(struct client *client, const char *name);
 void transaction_drop_savepoints(struct transaction *tx, int keep);
+/* What a request does in it begins: transaction_go_back() brings it back here, where none of its servers is left. */
+void transaction_note_place(struct transaction *tx);
+COLD void transaction_go_back(struct client *client);
 /* Everybody is to hear that the schema is another. */
 void transaction_schema_changed(struct client *client);
 /* A statement that changed the schema has succeeded. */

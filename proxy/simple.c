@@ -8,6 +8,7 @@
 #include "pgshunt/wire.h"
 #include "proxy/bucket_hold.h"
 #include "proxy/cursor.h"
+#include "proxy/epoch.h"
 #include "proxy/keyless.h"
 #include "proxy/lookup.h"
 #include "proxy/pool.h"
@@ -155,11 +156,11 @@ static void send_message(struct client *client, struct server *server, struct bu
 }
 
 /* A guard may refuse it (epoch.h); what is long is not kept for that. */
-static bool may_be_stale(const struct client *client, const struct server *server)
+static bool may_be_stale(const struct client *client, int64_t epoch)
 {
     const struct request *request = &client->request;
-    return server->epoch > 0 && request->plan.write && (!client->tx || request->begins) &&
-           !request->function_call && !server->pinned && strnlen(request->sql, KEPT_MAX) < KEPT_MAX;
+    return epoch > 0 && request->plan.write && (!client->tx || request->begins) &&
+           !request->function_call && strnlen(request->sql, KEPT_MAX) < KEPT_MAX;
 }
 
 static void send_direct(struct client *client, struct server *server)
@@ -176,7 +177,7 @@ static void send_direct(struct client *client, struct server *server)
         sql_prepare_sent(client, server, expect);
     if (request->plan.node == NODE_CLASS_REPLICA && !client->tx && !server->pinned)
         keep_for_retry(client);
-    else if (request->guess || may_be_stale(client, server))
+    else if (request->guess || (!server->pinned && may_be_stale(client, server->epoch)))
         keep_message(client);
     server->request_at = request->started_at;
     server->unnamed = (struct prepared_key){0}; /* a Query forgets the unnamed statement */
@@ -190,8 +191,11 @@ static void start_scatter(struct client *client)
     struct scatter_ask ask = {.describe = true};
     if (request->statements.count == 1)
         ask.statement = request->statements.items[0];
+    request->begins = client->tx && session_may_begin_again(client);
     if (request->plan.node == NODE_CLASS_REPLICA && !client->tx)
         keep_for_retry(client);
+    else if (!request->series && may_be_stale(client, epoch_of_map(client->database->map)))
+        keep_message(client);
     if (request->plan.mode == SCATTER_DRAW)
         keep_sql(client);
     if (request->plan.mode == SCATTER_CURSOR ||

@@ -457,9 +457,41 @@ static void wrote(struct client *client, struct server *server)
     sequences_follow(client, server);
 }
 
+/* Whether its transaction, and the request at hand, can still be asked again from their beginning: attach_prefix() brings
+ * settings and savepoints along. */
+static void note_run(struct client *client, const struct statement *statement)
+{
+    struct request *request = &client->request;
+    switch ((int)statement->kind) {
+    case STMT_BEGIN:
+    case STMT_SET:
+    case STMT_SAVEPOINT:
+        return;
+    case STMT_RELEASE:
+        request->begins = false; /* what it has let go of is not there any more */
+        return;
+    case STMT_ROLLBACK_TO:
+        request->begins = false;
+        break;
+    case STMT_COMMIT:
+    case STMT_ROLLBACK:
+    case STMT_PREPARE_TRANSACTION:
+    case STMT_PREPARE:
+    case STMT_DEALLOCATE:
+    case STMT_DISCARD:
+        request->incomplete = true;
+        break;
+    default:
+        break;
+    }
+    if (client->tx)
+        client->tx->ran = true;
+}
+
 void statement_completed(struct client *client, struct server *server,
                          const struct statement *statement, const char *tag, bool write)
 {
+    note_run(client, statement);
     pins_follow(client, server, statement);
     if (statement->facts & FACT_SESSION)
         set_config_called(client, server, statement, server_expected(server), tag);

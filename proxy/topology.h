@@ -101,9 +101,11 @@ struct schema_ref {
     uint64_t version;
 };
 
-/* What is recorded of a database's map; immutable, shared by reference count. */
+/* What is recorded of a database's map; immutable but for what is atomic, shared by reference count. */
 struct recorded_map {
     atomic_int references;
+    _Atomic int64_t
+        counted_until; /* clock_us(): till then whoever changes the map waits for this proxy */
     struct recorded_map *base; /* reference: what `map` shares with it; NULL: nothing */
     struct arena arena;        /* has the rest of `map` */
     struct catalog_map map;

@@ -184,6 +184,27 @@ void transaction_end(struct client *client, bool committed)
     client->tx = NULL;
 }
 
+void transaction_note_place(struct transaction *tx)
+{
+    tx->before = (struct savepoint){NULL, tx->settings.count, tx->listens.count, tx->own.count};
+    tx->before_savepoints = tx->nsavepoints;
+}
+
+void transaction_go_back(struct client *client)
+{
+    struct transaction *tx = client->tx;
+    guc_pending_truncate(&tx->settings, tx->before.pending);
+    listen_changes_truncate(&tx->listens, tx->before.listens);
+    own_settings_undo(client, tx->before.own);
+    transaction_drop_savepoints(tx, tx->before_savepoints);
+    cursors_free(tx->cursors);
+    tx->cursors = NULL;
+    free_names(tx->changed_views);
+    tx->changed_views = NULL;
+    tx->ran = tx->wrote = tx->changed_schema = tx->went_back = false;
+    tx->state = TX_DEFERRED;
+}
+
 void transaction_chain(struct client *client, bool committed)
 {
     char *begin_sql = mem_strdup(client->tx->begin_sql);

@@ -1,6 +1,4 @@
 """Server connections carry the number of the map (pgshunt.epoch); what a guard refuses is asked again under a newer one."""
-import os
-import re
 import struct
 import threading
 import time
@@ -10,27 +8,11 @@ import psycopg2
 import pytest
 
 from catalog_support import catalog, epoch
+from epoch_support import CARRIED, KEYSPACES, WRITTEN, guard, guard_function, raise_epoch, wait_carried
 from harness import Proxy, wait_until
-from harness.proxy import REPO
 from support import FLUSH, SYNC, Raw, bind, close, describe, error_of, execute, kinds, one, parse, query, refused, rows
 
 pytestmark = pytest.mark.core
-
-KEYSPACES = [{"name": "users", "type": "bigint", "tables": [{"name": "users", "key": "id"}]}]
-CARRIED = "SELECT coalesce(current_setting('pgshunt.epoch', true), '') FROM users WHERE id = 3"
-WRITTEN = "UPDATE users SET n = n + 1 WHERE id = 3 RETURNING current_setting('pgshunt.epoch', true)"
-
-
-def guard_function():
-    """As the resharding engine makes it."""
-    with open(os.path.join(REPO, "include/pgshunt/guard.h")) as header:
-        text = header.read().replace("\\\n", "")
-    words = dict(re.findall(r'#define (GUARD_SQLSTATE|GUARD_MESSAGE) "(.*)"', text))
-    function = re.search(r"#define GUARD_FUNCTION(.*)", text).group(1)
-    for name, value in words.items():
-        function = function.replace(name, f'"{value}"')
-    return "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', function)).replace("\\n", "\n")
-
 
 @pytest.fixture(scope="module")
 def proxy(cluster):
@@ -53,24 +35,6 @@ def source(proxy, cluster):
     yield next(one for one in cluster.primaries if one.value("SELECT count(*) FROM users WHERE id = 3"))
     for one_node in cluster.primaries:
         one_node.sql("DROP TRIGGER IF EXISTS pgshunt_guard_1 ON users")
-
-
-def guard(node, number):
-    node.sql("DROP TRIGGER IF EXISTS pgshunt_guard_1 ON users")
-    node.sql("CREATE TRIGGER pgshunt_guard_1 BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON users "
-             f"FOR EACH STATEMENT EXECUTE FUNCTION pgshunt.guard('{number}')")
-
-
-def raise_epoch(cluster):
-    """A new map, with all buckets where they were."""
-    node = cluster.primaries[0]
-    node.sql("UPDATE pgshunt.epoch SET epoch = epoch + 1")
-    node.sql("NOTIFY pgshunt_map, 'app'")
-    return epoch(node)
-
-
-def wait_carried(proxy, number, sql=CARRIED):
-    wait_until(lambda: proxy.value(sql) == str(number), 10.0, f"epoch {number}")
 
 
 def test_carried(proxy, cluster, source):
