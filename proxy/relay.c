@@ -15,12 +15,14 @@
 #include "pgshunt/wire.h"
 #include "proxy/bucket_hold.h"
 #include "proxy/client_login.h"
+#include "proxy/epoch.h"
 #include "proxy/extended.h"
 #include "proxy/pins.h"
 #include "proxy/pool.h"
 #include "proxy/reported.h"
 #include "proxy/series.h"
 
+#define SENT_AT_ONCE 8192 /* by a server, unless it has come to an end or an error */
 /* Nothing but rows and COPY data may be longer. */
 #define CONTROL_MESSAGE_MAX (64 * 1024 * 1024)
 #define PARAMETER_MAX 65536 /* of a ParameterStatus */
@@ -699,15 +701,17 @@ static void lost(struct walk *walk)
         server_broke(server, server->fatal);
 }
 
-static bool is_preliminary_type(char type)
+/* `refusable`: what stands before the end of a request that a guard may still refuse as a whole (epoch.h), too: as much as a server
+ * sends at once. */
+static bool is_preliminary_type(char type, bool refusable)
 {
-    return memchr("12tTn", type, 5) != NULL;
+    return type && strchr(refusable ? "12tTnDCI" : "12tTn", type) != NULL;
 }
 
 /* What a statement is answered with before it is carried out, and nothing else. */
-static bool is_preliminary(const char *data, size_t len)
+static bool is_preliminary(const char *data, size_t len, bool refusable)
 {
-    while (len >= WIRE_HEADER && is_preliminary_type(*data)) {
+    while (len >= WIRE_HEADER && is_preliminary_type(*data, refusable)) {
         uint32_t length = wire_get32(data + 1);
         if (length < 4 || length > CONTROL_MESSAGE_MAX)
             return false;
@@ -716,7 +720,15 @@ static bool is_preliminary(const char *data, size_t len)
         data += 1 + (size_t)length;
         len -= 1 + (size_t)length;
     }
-    return !len || (len < WIRE_HEADER && is_preliminary_type(*data));
+    return !len || (len < WIRE_HEADER && is_preliminary_type(*data, refusable));
+}
+
+static bool is_refusable(const struct client *client, size_t len)
+{
+    const struct request *request = &client->request;
+    bool writes = request->plan.write || (client->extended && client->extended->executed_write);
+    return len < SENT_AT_ONCE && (client->tx ? request->begins : writes) &&
+           epoch_of_map(client->database->map) > 0;
 }
 
 /*
@@ -726,14 +738,19 @@ static bool is_preliminary(const char *data, size_t len)
 static bool waits_for_more(const struct server *server, const char *data, size_t len)
 {
     const struct client *client = server->client;
-    if (!client || !is_preliminary_type(*data) || server->skip || client->state != CLIENT_BUSY ||
+    if (!client || !client->database || server->skip || client->state != CLIENT_BUSY ||
         client->scatter)
+        return false;
+    bool refusable = is_refusable(client, len);
+    if (!is_preliminary_type(*data, refusable))
         return false;
     const struct request *request = &client->request;
     const struct extended *ext = client->extended;
-    bool synced = !extended_in_batch(client) || (ext->state == BATCH_SYNCING && !ext->ahead);
+    bool synced = !extended_in_batch(client) ||
+                  ((ext->state == BATCH_SYNCING || ext->state == BATCH_SETTLING) && !ext->ahead);
     return synced && !request->forwarded && !request->incomplete && !request->series &&
-           (request->shape || buffer_length(&request->again)) && is_preliminary(data, len);
+           (request->shape || buffer_length(&request->again)) &&
+           is_preliminary(data, len, refusable);
 }
 
 static void keep_unread(struct server *server, const struct buffer *kept, const char *data,
