@@ -5,10 +5,10 @@
 #include <fcntl.h>
 #include <glob.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -130,6 +130,78 @@ static int wait_for(struct reshard *reshard, pid_t pid, const char *name, void (
     return WIFEXITED(status) ? WEXITSTATUS(status) : fails(reshard, name, "it was killed");
 }
 
+struct start {
+    const char *const *argv;
+    char **environment;
+    int files[3]; /* its standard ones */
+    pid_t parent;
+    int told; /* errno of an exec that has failed goes here */
+};
+
+/* In the child of a process that has threads: nothing but system calls. It ends with its parent, however that ends; pg_dump and pg_restore
+ * end their own workers. */
+static _Noreturn void become(const struct start *start)
+{
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getppid() != start->parent) /* it was gone before */
+        _exit(127);
+    for (int fd = 0; fd < 3; fd++)
+        if (start->files[fd] == fd)
+            fcntl(fd, F_SETFD, 0);
+        else
+            dup2(start->files[fd], fd);
+    execvpe(start->argv[0], (char *const *)start->argv, start->environment);
+    int error = errno;
+    ssize_t ignored = write(start->told, &error, sizeof error);
+    (void)ignored;
+    _exit(127);
+}
+
+/* errno; 0: it runs. */
+static int fork_and_exec(struct start *start, pid_t *pid)
+{
+    int ends[2], error = 0;
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return errno;
+    start->parent = getpid();
+    start->told = ends[1];
+    *pid = fork();
+    if (*pid == 0)
+        become(start);
+    if (*pid < 0)
+        error = errno;
+    close(ends[1]);
+    while (*pid > 0 && read(ends[0], &error, sizeof error) < 0 && errno == EINTR)
+        ;
+    close(ends[0]);
+    if (*pid > 0 && error)
+        waitpid(*pid, NULL, 0);
+    return error;
+}
+
+static int open_for_writing(const char *path)
+{
+    return open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+}
+
+/* errno; 0: it runs. */
+static int start_program(struct start *start, const char *out, const char *complaints, pid_t *pid)
+{
+    int error = 0;
+    start->files[0] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    start->files[1] = open_for_writing(out ? out : "/dev/null");
+    start->files[2] = open_for_writing(complaints);
+    for (int i = 0; i < 3; i++)
+        if (start->files[i] < 0)
+            error = EIO;
+    if (!error)
+        error = fork_and_exec(start, pid);
+    for (int i = 0; i < 3; i++)
+        if (start->files[i] >= 0)
+            close(start->files[i]);
+    return error;
+}
+
 int program_run(struct reshard *reshard, unsigned shard, const char *const *argv, const char *out,
                 const char *complaints)
 {
@@ -140,18 +212,11 @@ int program_run_watched(struct reshard *reshard, unsigned shard, const char *con
                         const char *out, const char *complaints, void (*watch)(void *arg),
                         void *arg)
 {
-    char **environment_of = environment(reshard, shard);
-    posix_spawn_file_actions_t files;
+    struct start start = {.argv = argv, .environment = environment(reshard, shard)};
     pid_t pid;
-    if (!environment_of)
+    if (!start.environment)
         return -1;
-    posix_spawn_file_actions_init(&files);
-    posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_addopen(&files, 1, out ? out : "/dev/null",
-                                     O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    posix_spawn_file_actions_addopen(&files, 2, complaints, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    int error = posix_spawnp(&pid, argv[0], &files, NULL, (char *const *)argv, environment_of);
-    posix_spawn_file_actions_destroy(&files);
+    int error = start_program(&start, out, complaints, &pid);
     if (error)
         return fails(reshard, argv[0],
                      error == ENOENT ? "not found: install the client programs of Postgres, or set"

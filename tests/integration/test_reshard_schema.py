@@ -83,6 +83,33 @@ def test_empty_target(cluster, tmp_path, killed):
     assert "Both sides are the same" in said
 
 
+def test_programs_end_with_it(cluster, tmp_path, monkeypatch):
+    """A pg_dump does not outlive the killed command that has started it, nor what that has started itself."""
+    source, _ = cluster.primaries
+    source.sql(SCHEMA)
+    path = config(tmp_path, cluster, [SPACE], (1, 0), reference=["countries"])
+    told = tmp_path / "pid"
+    dump = tmp_path / "pg_dump"
+    dump.write_text(f"#!/bin/sh\necho $$ > {told}.new\nmv {told}.new {told}\nexec sleep 600\n")
+    dump.chmod(0o755)
+    monkeypatch.setenv("PGSHUNT_PG_BINDIR", str(tmp_path))
+    process = start_ctl(path, "create", "grow", "--move", "0-4999:s1", "--prepare-schema")
+    try:
+        wait_until(told.exists, 60, "pg_dump")
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=30)
+    wait_until(lambda: ended(int(told.read_text())), 30, "its end")
+
+
+def ended(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
 def test_what_cannot_be_made_is_told(cluster, tmp_path):
     source, target = cluster.primaries
     source.sql("CREATE ROLE shop; GRANT CREATE ON SCHEMA public TO shop")
