@@ -35,6 +35,7 @@ const char cmd_reshard_help[] =
     "                             (by pg_dump and pg_restore, the newest installed, or those in "
     "the\n"
     "                             folder $PGSHUNT_PG_BINDIR)\n"
+    "      --skip-check disk      goes on where a target's free disk seems too little\n"
     "How (run, verify, complete):\n"
     "      --jobs N               chunks copied, or tables compared, at once (default 4)\n"
     "      --rate 50MB/s          no more than that\n"
@@ -82,6 +83,7 @@ const char cmd_move_table_help[] =
     "                             items.owner_id; of a key of several columns: tenant,user\n"
     "      --out                  out of their keyspace, home to the first shard\n"
     "      --prepare-schema       the tables are made where they are not there yet\n"
+    "      --skip-check disk      goes on where a target's free disk seems too little\n"
     "Always:\n"
     "      --database NAME        which of the configuration (default: the only one)\n"
     "      --user NAME            log in to servers as (default: $PGUSER, monitor.user)\n\n"
@@ -119,6 +121,7 @@ enum {
     BY,
     OUT,
     SPLIT_HOT,
+    SKIP_CHECK,
 };
 
 static const struct option options[] = {
@@ -133,6 +136,7 @@ static const struct option options[] = {
     {"by", required_argument, NULL, BY},
     {"out", no_argument, NULL, OUT},
     {"prepare-schema", no_argument, NULL, PREPARE_SCHEMA},
+    {"skip-check", required_argument, NULL, SKIP_CHECK},
     {"jobs", required_argument, NULL, JOBS},
     {"rate", required_argument, NULL, RATE},
     {"max-lag", required_argument, NULL, MAX_LAG},
@@ -249,8 +253,8 @@ static const struct verb {
      BIT(JOBS) | BIT(RATE) | BIT(MAX_LAG) | BIT(MAX_LOAD) | BIT(DRAIN) | BIT(UNTIL_CAUGHT_UP) |
          BIT(DETACH) | BIT(SUPERVISOR),
      true, "Done."},
-    {"plan", do_plan, NO_NAME, WISHES, true, "Nothing is in the way."},
-    {"create", do_create, NAME, WISHES | BIT(PREPARE_SCHEMA), true,
+    {"plan", do_plan, NO_NAME, WISHES | BIT(SKIP_CHECK), true, "Nothing is in the way."},
+    {"create", do_create, NAME, WISHES | BIT(PREPARE_SCHEMA) | BIT(SKIP_CHECK), true,
      "Created. reshard run begins to copy."},
     {"status", do_status, MAY_NAME, BIT(WATCH), false, ""},
     {"list", do_status, NO_NAME, 0, false, ""},
@@ -333,6 +337,11 @@ static int take(struct ctl *ctl, int option, struct call *call)
         return -1;
     case MOVE:
         call->wish.move = optarg;
+        return -1;
+    case SKIP_CHECK:
+        if (strcmp(optarg, "disk") != 0)
+            return ctl_usage(ctl, "--skip-check %s: only \"disk\" may be left out", optarg);
+        call->wish.skips_disk = true;
         return -1;
     case SPLIT_HOT:
         call->wish.split_hot = true;

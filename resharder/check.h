@@ -21,6 +21,7 @@ struct check {
     int nlinks;
     bool *makes;                /* by shard: its schema will be made, */
     bool *empty;                /* ... all of it, for there are no tables */
+    bool skips_disk;            /* too little of it is no problem */
     bool makes_all;             /* some shard's whole schema has been made */
     struct check_told *told;    /* what was told: two links may find the same */
     struct move_tables *tables; /* by shard, read where it is a source or a target */

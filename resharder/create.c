@@ -109,28 +109,41 @@ static const char *time_text(struct reshard *reshard, int64_t seconds)
                         (long long)(seconds / 60 % 60));
 }
 
-/* The leaves' statistics, where the root has none. -1: nobody knows. */
-static bool read_rows(struct reshard *reshard, unsigned shard, struct move_table *table)
+/*
+ * The leaves' statistics, where the root has none. Rows -1: nobody knows. What they take is guessed from the columns' average width, for a
+ * bloated table is copied without its bloat; where that is not known, and of what is stored apart, from the share of rows that live.
+ */
+static const char amount_query[] =
+    "SELECT coalesce(sum(c.reltuples) FILTER (WHERE c.reltuples >= 0), -1),"
+    " coalesce(sum(least(f.heap, coalesce(w.width * nullif(greatest(c.reltuples, f.live), 0),"
+    " f.heap * f.share)) + f.apart * f.apart_share), 0)::bigint"
+    " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,"
+    " LATERAL (SELECT pg_relation_size(c.oid)::float8 AS heap,"
+    "  coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0)::float8 AS apart,"
+    "  pg_stat_get_live_tuples(c.oid)::float8 AS live,"
+    "  coalesce(pg_stat_get_live_tuples(c.oid)::float8"
+    "   / nullif(pg_stat_get_live_tuples(c.oid) + pg_stat_get_dead_tuples(c.oid), 0), 1) AS share,"
+    "  coalesce(pg_stat_get_live_tuples(c.reltoastrelid)::float8"
+    "   / nullif(pg_stat_get_live_tuples(c.reltoastrelid)"
+    "   + pg_stat_get_dead_tuples(c.reltoastrelid), 0), 1) AS apart_share) f,"
+    " LATERAL (SELECT CASE WHEN count(*) = count(s.attname)"
+    "  THEN 36 + 1.1 * sum(s.avg_width * (1 - s.null_frac)) END AS width" /* headers, alignment */
+    "  FROM pg_attribute a LEFT JOIN pg_stats s ON s.schemaname = n.nspname"
+    "  AND s.tablename = c.relname AND s.attname = a.attname AND NOT s.inherited"
+    "  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) w"
+    " WHERE c.relkind = 'r' AND (c.oid = $1::oid OR c.oid IN"
+    " (SELECT relid FROM pg_partition_tree($1::oid)))";
+
+static bool read_amount(struct reshard *reshard, unsigned shard, struct move_table *table)
 {
-    PGresult *rows =
-        db_query(reshard_primary(reshard, shard), RESHARD_QUERY_MS, &reshard->error,
-                 "SELECT coalesce(sum(c.reltuples) FILTER (WHERE c.reltuples >= 0), -1)"
-                 " FROM pg_class c WHERE c.relkind = 'r' AND (c.oid = $1::oid OR c.oid IN"
-                 " (SELECT relid FROM pg_partition_tree($1::oid)))",
-                 1, RESHARD_TEXT(reshard, "%u", table->oid));
+    PGresult *rows = db_query(reshard_primary(reshard, shard), RESHARD_QUERY_MS, &reshard->error,
+                              amount_query, 1, RESHARD_TEXT(reshard, "%u", table->oid));
     if (!rows)
         return false;
     table->rows = strtod(PQgetvalue(rows, 0, 0), NULL);
+    table->live_bytes = strtoll(PQgetvalue(rows, 0, 1), NULL, 10);
     PQclear(rows);
     return true;
-}
-
-static int64_t bytes_of(const struct move_table *table)
-{
-    int64_t bytes = 0;
-    for (int i = 0; i < table->nleaves; i++)
-        bytes += table->leaves[i].bytes;
-    return bytes;
 }
 
 /* The part of a shard's rows that goes over a link: as of its buckets. */
@@ -144,7 +157,7 @@ static void tell_table(struct reshard *reshard, const struct link *link,
     if (!moving || !owned)
         return;
     double part = (double)moving / owned;
-    int64_t bytes = (int64_t)((double)bytes_of(table) * part);
+    int64_t bytes = (int64_t)((double)table->live_bytes * part);
     amounts->bytes[link->target] += bytes;
     amounts->all += bytes;
     reshard_tell(
@@ -161,7 +174,7 @@ static bool tell_link(struct check *check, const struct link *link, struct amoun
 {
     struct move_tables *tables = &check->tables[link->source];
     for (int i = 0; i < tables->count; i++) {
-        if (!read_rows(check->reshard, link->source, &tables->items[i]))
+        if (!read_amount(check->reshard, link->source, &tables->items[i]))
             return check_fails(check, link->source, "cannot read the statistics");
         tell_table(check->reshard, link, &tables->items[i], amounts);
     }
@@ -195,12 +208,17 @@ static bool tell_room(struct check *check, unsigned shard, int64_t bytes)
             check, name, "disk",
             RESHARD_TEXT(reshard, "%s; how much of the disk is free is unknown: %s", comes, why),
             NULL);
+    else if (room < bytes && check->skips_disk)
+        check_note(check, name, "disk",
+                   RESHARD_TEXT(reshard, "%s; only %s of the disk is free, which is left to you",
+                                comes, size_text(reshard, room)),
+                   NULL);
     else if (room < bytes)
         check_problem(check, name, "disk",
                       RESHARD_TEXT(reshard, "%s; only %s of the disk is free", comes,
                                    size_text(reshard, room)),
                       "Give the server a larger disk, remove what it need not keep, or move fewer "
-                      "buckets at once");
+                      "buckets at once; --skip-check disk goes on all the same");
     else
         check_note(
             check, name, "disk",
@@ -248,7 +266,7 @@ static enum reshard_outcome plan(struct reshard *reshard, const struct reshard_w
     struct table_job *tables;
     if (!find_moves(reshard, wish, &tables))
         return RESHARD_REFUSED;
-    struct check check = {.reshard = reshard, .moved = tables};
+    struct check check = {.reshard = reshard, .moved = tables, .skips_disk = wish->skips_disk};
     if (reshard->moves.count) {
         enum reshard_outcome outcome = look(&check);
         check_end(&check);
@@ -383,7 +401,8 @@ static enum reshard_outcome record_splits(struct reshard *reshard)
 static enum reshard_outcome create(struct reshard *reshard, const struct reshard_wish *wish,
                                    bool prepare_schema)
 {
-    struct check check = {.reshard = reshard, .prepare_schema = prepare_schema};
+    struct check check = {
+        .reshard = reshard, .prepare_schema = prepare_schema, .skips_disk = wish->skips_disk};
     unsigned buckets = all_buckets(reshard);
     if (!reshard->request->dry_run && !take_turn(reshard))
         return reshard_fails(reshard, NULL, "cannot lock the catalog");

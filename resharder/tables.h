@@ -59,7 +59,8 @@ struct move_table {
     bool partitioned;
     struct move_leaf *leaves;
     int nleaves;
-    double rows; /* the statistics' guess; -1: never analyzed */
+    double rows;        /* the statistics' guess; -1: never analyzed */
+    int64_t live_bytes; /* ... of what they take without what is dead or free in the files */
 };
 
 struct move_tables {

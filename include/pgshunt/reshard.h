@@ -92,6 +92,7 @@ struct reshard_wish {
     const char
         *by; /* "user_id", of several columns "tenant,user"; "items.owner_id": of that table */
     bool out;
+    bool skips_disk; /* go on though a target's disk seems too small */
 };
 
 struct reshard_run_options {

@@ -215,6 +215,26 @@ def disk(events):
     return event
 
 
+def size_told(events):
+    (event,) = [event for event in events if event.get("object") == "in all"]
+    number, unit = event["text"].split(",")[0].split()
+    return float(number) * {"bytes": 1, "kB": 1024, "MB": 1024 ** 2}[unit]
+
+
+def test_bloat_does_not_move(conf, cluster):
+    """What is dead or free in a table's file is not copied, and no disk is needed for it."""
+    source = cluster.primaries[0]
+    source.sql("INSERT INTO users SELECT g, repeat('n', 100) FROM generate_series(10001, 60000) g")
+    several(source, "ANALYZE users")
+    full = size_told(plan(conf))
+    source.sql("DELETE FROM users WHERE id % 50 <> 0")
+    for mending in ("ANALYZE users", "VACUUM users"):
+        several(source, mending)
+        kept = source.value("SELECT pg_relation_size('users')")
+        told = size_told(plan(conf))
+        assert kept > 4 * 1024 * 1024 and 0 < told < full / 10, (mending, kept, told, full)
+
+
 def test_free_disk(conf, cluster, tmp_path, monkeypatch):
     """It is asked for where the role may have the server run df, too little is in the way, and what is not known is said to be so."""
     source, target = cluster.primaries[:2]
@@ -238,6 +258,9 @@ def test_free_disk(conf, cluster, tmp_path, monkeypatch):
             os.chmod(folder, 0o755)
             told = disk(ctl(conf, "create", "grow", "--move", "0-5461:s1", "--dry-run", expect=5 if kind == "problem" else 0))
             assert told["kind"] == kind and words in told["text"] and ("larger disk" in told.get("mend", "")) == (kind == "problem")
+            told = disk(ctl(conf, "create", "grow", "--move", "0-5461:s1", "--dry-run", "--skip-check", "disk", expect=0))
+            assert told["kind"] == "note" and words in told["text"], "it is left to who says so"
+        ctl(conf, "plan", "--move", "0-5461:s1", "--skip-check", "roles", expect=2)
     finally:
         shutil.rmtree(folder)
         target.restart()
