@@ -96,5 +96,5 @@ void function_call_completed(struct client *client, struct server *server)
         pin(client, server, (enum pin_reason)reason);
     server->wrote = true;
     if (client->tx)
-        client->tx->wrote = true;
+        client->tx->wrote = client->tx->ran = true;
 }

@@ -1,4 +1,5 @@
 """What a guard refuses in a transaction is asked again under a newer map, as long as the client has heard of nothing that could differ."""
+import struct
 from contextlib import closing
 
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from catalog_support import epoch
 from epoch_support import CARRIED, KEYSPACES, WRITTEN, guard, guard_function, guarded, raise_epoch, wait_carried
 from harness import Proxy, wait_until
-from support import FLUSH, SYNC, Raw, bind, close, describe, error_of, execute, kinds, one, parse, query, refused, rows
+from support import FLUSH, SYNC, Raw, bind, close, describe, error_of, execute, kinds, message, one, parse, query, refused, rows
 
 pytestmark = pytest.mark.core
 
@@ -232,6 +233,17 @@ def test_cannot_begin_again(proxy, cluster, source, name):
         raw.ask(query("DROP TABLE IF EXISTS mine"))
     assert cluster.primaries[0].value("SELECT n FROM plain") == (1 if name == "committed before" else 0)
     proxy.sql("UPDATE plain SET n = 0")
+
+
+def test_function_call_was_heard_of(proxy, cluster, source):
+    """abs(-4), by its number: only the server can have answered that."""
+    call = message(b"F", struct.pack("!IHHHiiH", 1397, 1, 1, 1, 4, -4, 1))
+    with Raw(proxy) as raw:
+        with guarded(proxy, cluster, source) as (_, waited):
+            raw.ask(query("BEGIN"))
+            assert kinds(raw.ask(call)) == "VZ"
+            assert error_of(raw.ask(query(WRITTEN)))["C"] == "40001" and not waited
+            raw.ask(query("ROLLBACK"))
 
 
 def has_pin(source):
