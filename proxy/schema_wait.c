@@ -5,7 +5,9 @@
 #include "proxy/session.h"
 
 #define LOOK_EVERY_MS 5
-#define WAIT_AT_MOST_US 1500000
+#define WAIT_AT_MOST_US                                                                            \
+    1500000 /* for a reading to begin; one that has failed is repeated later than that */
+#define READING_AT_MOST_US 15000000 /* while one is under way: a large catalog, or a busy server */
 #define FRESH_US 5000000 /* how long a snapshot is believed about relations it does not know */
 
 static bool is_fresh(const struct database *database, enum schema_need need, int64_t now)
@@ -30,8 +32,11 @@ static void resume(struct client *client)
 
 static bool has_come(const struct client *client, int64_t now)
 {
-    int64_t asked_at = client->request.schema_asked_at;
-    return topology_schema_read_at(client->database) > asked_at || now - asked_at > WAIT_AT_MOST_US;
+    int64_t asked_at = client->request.schema_asked_at, waited = now - asked_at;
+    if (topology_schema_read_at(client->database) > asked_at)
+        return true;
+    return waited >
+           (topology_schema_reading(client->database) ? READING_AT_MOST_US : WAIT_AT_MOST_US);
 }
 
 static void look(uv_timer_t *timer)

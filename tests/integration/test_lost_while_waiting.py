@@ -1,15 +1,21 @@
-"""A transaction's server dies while its next statement waits for something else: the statement fails, nothing waits on."""
+"""A transaction's server dies while its next statement waits for something else: the statement fails, nothing waits on.
+What a statement waits for may also take long."""
 import os
 import signal
+import threading
+import time
 from contextlib import closing, contextmanager
 
 import pytest
 
 from harness import Cluster, Proxy, wait_until
 from support import FLUSH, SYNC, Raw, bind, describe, error_of, execute, kinds, parse, query, rows
-from test_bucket_hold import KEYSPACES, MOVING, OTHERS, STAYING, Moving
+from test_bucket_hold import KEYSPACES as OTHER_KEYSPACES
+from test_bucket_hold import MOVING, OTHERS, STAYING, Moving
 
 pytestmark = pytest.mark.core
+
+KEYSPACES = [dict(OTHER_KEYSPACES[0], tables=[*OTHER_KEYSPACES[0]["tables"], {"name": "late", "key": "user_id"}])]
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +122,20 @@ def test_the_server_that_has_described_is_lost_meanwhile(cluster, proxy):
         assert error_of(lost)["C"] == "57P01"
         assert lost[-1][1] == b"I"
         assert rows(raw.ask(query(f"SELECT n FROM users WHERE id = {STAYING[0]}"))) == [[b"0"]]
+
+
+def test_a_schema_that_takes_long_to_read_is_waited_for(cluster, proxy):
+    """The table is there, and the catalog is read, but slowly."""
+    found = []
+
+    def ask():
+        with Raw(proxy, timeout=60.0) as raw:
+            found.append(raw.ask(query("SELECT * FROM late l JOIN late m ON l.note = m.note")))
+
+    asks = threading.Thread(target=ask)
+    with an_unknown_table(cluster, proxy):
+        proxy.sql("CREATE TABLE late (user_id bigint PRIMARY KEY, note text)")
+        asks.start()
+        time.sleep(3)
+    asks.join()
+    assert kinds(found[0]) == "TCZ", error_of(found[0])
