@@ -123,11 +123,12 @@ def test_stalled_primary_is_failed_over(pair):
         assert count(old) == 1 and count(new) == 46
         assert is_true(row_of(proxy, old)["fenced"])
         # The new one is away: the old one is no substitute.
-        new.stop("immediate")
         proxy.change({"routing": {"failover_wait": "300ms"}})
         proxy.reload()
-        with pytest.raises(psycopg2.Error) as caught:
-            proxy.sql(INSERT)
+        with closing(proxy.connect()) as client, client.cursor() as cursor:
+            new.stop("immediate")
+            with pytest.raises(psycopg2.Error) as caught:
+                cursor.execute(INSERT)
         assert caught.value.pgcode == "08006" and count(old) == 1
 
 
