@@ -13,6 +13,7 @@
 #include "resharder/tables.h"
 
 #define LONG_MS 3600000
+#define DEADLOCK_TRIES 20
 #define LOCK_TRIES 200
 
 /* A schema on its way from a source to a target. */
@@ -164,7 +165,10 @@ static bool dump(struct schema_copy *copy)
     return status == 0;
 }
 
-/* `options`: ends with NULL. What is there already is no failure. */
+/*
+ * `options`: ends with NULL. What is there already is no failure. Where pg_restore makes several things at once, it may be in its own
+ * way at indexes of partitions: again, until what is left of them is there.
+ */
 static bool restore(struct schema_copy *copy, const char *const *options)
 {
     struct reshard *reshard = copy->reshard;
@@ -179,10 +183,16 @@ static bool restore(struct schema_copy *copy, const char *const *options)
         argv[count++] = *options;
     argv[count++] = copy->dump;
     argv[count] = NULL;
-    struct index_watch watch = {.reshard = reshard, .shard = copy->target};
-    int status = program_run_watched(reshard, copy->target, argv, NULL, copy->complaints,
+    int status;
+    const char *complaint;
+    int tries = DEADLOCK_TRIES;
+    do {
+        struct index_watch watch = {.reshard = reshard, .shard = copy->target};
+        status = program_run_watched(reshard, copy->target, argv, NULL, copy->complaints,
                                      index_watch, &watch);
-    const char *complaint = status > 0 ? real_complaint(copy) : NULL;
+        complaint = status > 0 ? real_complaint(copy) : NULL;
+    } while (complaint && strstr(complaint, "deadlock detected") && --tries > 0 &&
+             !reshard_stopped(reshard));
     return status == 0 || (status > 0 && !complaint) || (complaint && fails(copy, complaint));
 }
 

@@ -19,8 +19,8 @@ def ranges(node):
                     " WHERE i.inhparent = 'events'::regclass ORDER BY 1", dbname="app")
 
 
-@pytest.mark.parametrize("default", ["off", "on"])
-def test_a_new_shard_gets_the_partitions(default):
+@pytest.mark.parametrize("default, sub", [("off", "none"), ("on", "none"), ("off", "hash:id:2"), ("on", "range:1week")])
+def test_a_new_shard_gets_the_partitions(default, sub):
     """Its shard is in the configuration, but has nothing: resharding makes the tables, and partitions follow the policy from then on."""
     with Cluster(shards=3, replicas=0) as cluster:
         shards = cluster.shard_config()
@@ -31,7 +31,7 @@ def test_a_new_shard_gets_the_partitions(default):
                       " PRIMARY KEY (user_id, id, at))")
             proxy.sql("CREATE INDEX events_at ON events (at)")
             ctl(proxy, "partition", "create", "events", "--by", "at", "--every", "1month", "--ahead", "2", "--keep", "6months", "--on-expiry", "drop",
-                "--default", default, "--start", "2025-10-01", "--now", "2026-01-10", "--timezone", "Europe/Berlin")
+                "--default", default, "--sub", sub, "--start", "2025-10-01", "--now", "2026-01-10", "--timezone", "Europe/Berlin")
             proxy.sql(f"INSERT INTO users SELECT g FROM generate_series(1, {ROWS}) g")
             proxy.sql(f"INSERT INTO events SELECT g, g, '2025-10-05'::timestamptz + g % 150 * interval '1 day', 'x' FROM generate_series(1, {ROWS}) g")
 
@@ -75,5 +75,8 @@ def test_a_new_shard_gets_the_partitions(default):
             ctl(proxy, "partition", "maintain", "--now", "2026-06-10")
             found = [ranges(node) for node in cluster.primaries]
             assert found[0] == found[1] == found[2]
+            trees = [node.sql("SET TimeZone = 'UTC'; SELECT relid::regclass::text, level, pg_get_expr(relpartbound, oid) FROM pg_partition_tree('events')"
+                              " JOIN pg_class ON oid = relid ORDER BY 1", dbname="app") for node in cluster.primaries]
+            assert trees[0] == trees[1] == trees[2] and max(level for _, level, _ in trees[0]) == (1 if sub == "none" else 2)
             assert min(name for name, bound in found[0] if bound != "DEFAULT") == "events_p20251201"
             ctl(proxy, "partition", "check", "--now", "2026-06-10")
