@@ -9,6 +9,7 @@
 #include "resharder/copy.h"
 #include "resharder/detach.h"
 #include "resharder/proxies.h"
+#include "resharder/ready.h"
 #include "resharder/run_copy.h"
 #include "resharder/schema_copy.h"
 #include "resharder/streams.h"
@@ -35,81 +36,6 @@ struct run {
 
 /* ---- before the first row ---- */
 
-/* How it was, for when the job is over. The table's own statement wants a lock that does not wait for readers. */
-static const char identity_query[] =
-    "SELECT CASE c.relreplident WHEN 'd' THEN 'DEFAULT' WHEN 'n' THEN 'NOTHING' WHEN 'f' THEN"
-    " 'FULL' ELSE (SELECT format('USING INDEX %I', i.relname) FROM pg_index x JOIN pg_class i ON"
-    " i.oid = x.indexrelid WHERE x.indrelid = c.oid AND x.indisreplident) END, format('%I.%I',"
-    " n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE"
-    " c.oid IN (SELECT relid FROM pg_partition_tree($1::oid::regclass) UNION SELECT $1::oid)";
-
-static bool make_full(struct run *run, unsigned shard, const char *relation, const char *was)
-{
-    struct reshard *reshard = run->reshard;
-    struct db *db = reshard_primary(reshard, shard);
-    const char *sql = RESHARD_TEXT(
-        reshard, "SET lock_timeout = '200ms'; ALTER TABLE %s REPLICA IDENTITY FULL", relation);
-    if (!job_will_make(reshard, run->job, shard, "identity", relation, was))
-        return false;
-    for (int tries = 0; tries < 100 && !reshard_stopped(reshard); tries++) {
-        if (db_run(db, RESHARD_QUERY_MS, &reshard->error, sql, 0))
-            return db_run(db, RESHARD_QUERY_MS, &reshard->error, "RESET lock_timeout", 0);
-        if (strcmp(reshard->error.sqlstate, "55P03") != 0)
-            return false;
-        reshard_sleep(reshard, 50000);
-    }
-    return false;
-}
-
-static bool widen_identity(struct run *run, unsigned shard, const struct move_table *table)
-{
-    struct reshard *reshard = run->reshard;
-    PGresult *rows = db_query(reshard_primary(reshard, shard), RESHARD_QUERY_MS, &reshard->error,
-                              identity_query, 1, RESHARD_TEXT(reshard, "%u", table->oid));
-    bool good = rows != NULL;
-    for (int i = 0; good && i < PQntuples(rows); i++)
-        good = strcmp(PQgetvalue(rows, i, 0), "FULL") == 0 ||
-               make_full(run, shard, PQgetvalue(rows, i, 1), PQgetvalue(rows, i, 0));
-    PQclear(rows);
-    return good;
-}
-
-/* Old rows in the stream must tell their sharding key, on either side. */
-static bool widen_identities(struct run *run, unsigned shard)
-{
-    struct reshard *reshard = run->reshard;
-    struct move_tables tables;
-    struct db *db = reshard_primary(reshard, shard);
-    if (!db || !tables_read(db, &reshard->moves, &reshard->arena, &tables, &reshard->error))
-        return false;
-    for (int i = 0; i < tables.count; i++)
-        if (!tables.items[i].key_in_identity && !widen_identity(run, shard, &tables.items[i]))
-            return false;
-    return true;
-}
-
-static bool make_ghosts(struct run *run, unsigned shard)
-{
-    struct reshard *reshard = run->reshard;
-    if (!moves_hide(&reshard->moves, shard))
-        return true;
-    struct db *db = reshard_primary(reshard, shard);
-    bool good = db && db_run(db, RESHARD_QUERY_MS, &reshard->error,
-                             "CREATE SCHEMA IF NOT EXISTS pgshunt", 0);
-    for (int i = 0; good && i < reshard->moves.count; i++) {
-        const struct keyspace *keyspace = reshard->moves.items[i].keyspace;
-        good = db_run(db, RESHARD_QUERY_MS, &reshard->error,
-                      tables_ghost_create(keyspace, &reshard->arena), 0) &&
-               db_run(db, RESHARD_QUERY_MS, &reshard->error,
-                      RESHARD_TEXT(reshard, "GRANT SELECT ON %s TO PUBLIC",
-                                   tables_ghost(keyspace, &reshard->arena)),
-                      0) &&
-               db_run(db, RESHARD_QUERY_MS, &reshard->error,
-                      "GRANT USAGE ON SCHEMA pgshunt TO PUBLIC", 0);
-    }
-    return good;
-}
-
 /* Proxies leave rows out on the targets from now on; what they do not know of yet must not be there. */
 static bool ghosts_on(struct run *run)
 {
@@ -134,7 +60,8 @@ static bool prepare(struct run *run)
     for (int i = 0; i < run->nlinks; i++) {
         unsigned both[] = {run->links[i].source, run->links[i].target};
         for (int side = 0; side < 2; side++)
-            if (!make_ghosts(run, both[side]) || !widen_identities(run, both[side]))
+            if (!ready_ghosts(reshard, both[side]) ||
+                !ready_identities(reshard, run->job, both[side]))
                 return false;
         if (!copy_prepare(reshard_primary(reshard, both[1]), &reshard->error))
             return false;
