@@ -156,7 +156,8 @@ static const struct page {
 } pages[] = {
     {"/metrics", "for Prometheus", page_metrics},
     {"/healthz", "200 while the workers answer", page_healthz},
-    {"/readyz", "200 while every shard has a primary and pgshunt takes clients", page_readyz},
+    {"/readyz", "200 while every shard that owns anything has a primary and pgshunt takes clients",
+     page_readyz},
     {"/api/status", "databases, shards, nodes, pools and counters as JSON", page_status},
 };
 

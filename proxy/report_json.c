@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "pgshunt/buffer.h"
 
@@ -227,6 +228,17 @@ char *report_json(const struct report *report)
 
 /* ---- readiness ---- */
 
+/* One that owns nothing yet is not needed: a replica is there that is to become its primary, or nothing at all. */
+static bool is_needed(const struct database *database, int shard)
+{
+    bool sharded = shardmap_keyspaces(database->map) > 0;
+    for (unsigned k = 0; k < shardmap_keyspaces(database->map); k++)
+        if (shardmap_owns(shardmap_keyspace(database->map, k), (unsigned)shard))
+            return true;
+    return shard == 0 || !sharded || database->config->nschemas ||
+           strcmp(database->shards[shard].name, database->config->catalog) == 0;
+}
+
 bool report_ready(const struct report *report, struct buffer *out)
 {
     bool ready = !report->draining && !report->suspended;
@@ -241,7 +253,7 @@ bool report_ready(const struct report *report, struct buffer *out)
             buffer_printf(out, "database %s is %s\n", database->name,
                           report->closed[i] & CLOSED_PAUSED ? "paused" : "disabled");
         for (int j = 0; j < database->nshards; j++) {
-            if (shard_primary(&database->shards[j]))
+            if (shard_primary(&database->shards[j]) || !is_needed(database, j))
                 continue;
             buffer_printf(out, "database %s: shard %s has no primary\n", database->name,
                           database->shards[j].name);

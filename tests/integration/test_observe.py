@@ -88,6 +88,22 @@ def test_ready_and_not_ready():
         assert [shard["primary"] is None for shard in status["databases"][0]["shards"]] == [False, True]
 
 
+def test_ready_without_a_shard_that_owns_nothing():
+    """A new shard may be a replica still, or not be there at all: nobody's statement goes to it."""
+    keyspace = {"name": "users", "type": "bigint", "tables": [{"name": "users", "key": "id"}]}
+    with Cluster(shards=2, replicas=0) as cluster:
+        shards = [{**shard, "weight": weight} for shard, weight in zip(cluster.shard_config(), (1, 0))]
+        with Proxy(cluster, keyspaces=[keyspace], database={"shards": shards}) as proxy:
+            proxy.wait_nodes()
+            cluster.nodes[1].kill9()
+            wait_until(lambda: sample(proxy, "shard_has_primary", shard="s1") == 0, 15, "no primary")
+            assert get(proxy, "/readyz") == (200, "ready\n")
+            cluster.nodes[0].kill9()
+            wait_until(lambda: get(proxy, "/readyz")[0] == 503, 15, "not ready")
+            assert get(proxy, "/readyz")[1] == "database app: shard s0 has no primary\n"
+
+
+
 def test_reload_that_fails(cluster):
     with Proxy(cluster) as proxy, closing(proxy.connect("pgshunt")) as console:
         assert sample(proxy, "config_last_reload_successful") == 1
