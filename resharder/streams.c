@@ -110,21 +110,47 @@ static const char applied_table[] =
     "CREATE SCHEMA IF NOT EXISTS pgshunt; CREATE TABLE IF NOT EXISTS pgshunt.applied (job text,"
     " source text, lsn pg_lsn, marker text, PRIMARY KEY (job, source))";
 
-/* The stream from `source` to `target`. */
-static bool make_stream(struct reshard *reshard, const struct job *job, const struct moves *moves,
-                        struct link link, bool reverse)
+/* What the stream from `source` to `target` is made of there. */
+static bool make_stream_there(struct reshard *reshard, const struct job *job, struct link link,
+                              bool reverse)
+{
+    struct db *target = reshard_primary(reshard, link.target);
+    const char *origin = streams_origin(reshard, job, link.source, reverse);
+    return target && db_run(target, RESHARD_QUERY_MS, &reshard->error, applied_table, 0) &&
+           job_will_make(reshard, job, link.target, "origin", origin, NULL) &&
+           slot_create_origin(reshard, link.target, origin);
+}
+
+/* ... and here, on its source. */
+static bool make_stream_here(struct reshard *reshard, const struct job *job,
+                             const struct moves *moves, struct link link, bool reverse)
 {
     struct move_tables tables;
     struct db *source = reshard_primary(reshard, link.source);
-    struct db *target = source ? reshard_primary(reshard, link.target) : NULL;
-    const char *origin = streams_origin(reshard, job, link.source, reverse);
-    return target && tables_read(source, moves, &reshard->arena, &tables, &reshard->error) &&
-           db_run(target, RESHARD_QUERY_MS, &reshard->error, applied_table, 0) &&
+    return source && tables_read(source, moves, &reshard->arena, &tables, &reshard->error) &&
            make_publication(reshard, job, link.source, streams_publication(reshard, job, reverse),
                             &tables) &&
-           job_will_make(reshard, job, link.target, "origin", origin, NULL) &&
-           slot_create_origin(reshard, link.target, origin) &&
            make_slot(reshard, job, link.source, slot_name(reshard, job, link.target, reverse));
+}
+
+bool streams_make_sources(struct reshard *reshard, const struct job *job)
+{
+    int count;
+    const struct link *links = moves_links(&reshard->moves, &reshard->arena, &count);
+    for (int i = 0; i < count; i++)
+        if (!make_stream_here(reshard, job, &reshard->moves, links[i], false))
+            return false;
+    return true;
+}
+
+bool streams_make_targets(struct reshard *reshard, const struct job *job)
+{
+    int count;
+    const struct link *links = moves_links(&reshard->moves, &reshard->arena, &count);
+    for (int i = 0; i < count; i++)
+        if (!make_stream_there(reshard, job, links[i], false))
+            return false;
+    return true;
 }
 
 bool streams_make(struct reshard *reshard, const struct job *job, bool reverse)
@@ -134,7 +160,8 @@ bool streams_make(struct reshard *reshard, const struct job *job, bool reverse)
     int count;
     const struct link *links = moves_links(moves, &reshard->arena, &count);
     for (int i = 0; i < count; i++)
-        if (!make_stream(reshard, job, moves, links[i], reverse))
+        if (!make_stream_there(reshard, job, links[i], reverse) ||
+            !make_stream_here(reshard, job, moves, links[i], reverse))
             return false;
     return true;
 }

@@ -17,6 +17,9 @@ struct streams;
  * (`reverse`) are made behind the copy, or else what was copied would come back by them.
  */
 MUST_CHECK bool streams_make(struct reshard *reshard, const struct job *job, bool reverse);
+/* The parts of the forward streams on their sources, which keep WAL from then on, and those on their targets. */
+MUST_CHECK bool streams_make_sources(struct reshard *reshard, const struct job *job);
+MUST_CHECK bool streams_make_targets(struct reshard *reshard, const struct job *job);
 /* The name of the origin that changes of shard `source` have on the shards they are applied on. In the arena. */
 const char *streams_origin(struct reshard *reshard, const struct job *job, unsigned source,
                            bool reverse);
