@@ -31,6 +31,9 @@ const char cmd_reshard_help[] =
     "                             value of a list; times/[100,200):s1: a part of ranges\n"
     "      --split-hot            the buckets most asked for leave the busiest shards\n"
     "      --keyspaces users      only of these keyspaces\n"
+    "      --clone                the new shard is a physical replica of the one that gives "
+    "buckets:\n"
+    "                             it is promoted, and what it does not get is deleted from it\n"
     "      --prepare-schema       create: tables, types and functions are made on an empty target\n"
     "                             (by pg_dump and pg_restore, the newest installed, or those in "
     "the\n"
@@ -122,11 +125,13 @@ enum {
     OUT,
     SPLIT_HOT,
     SKIP_CHECK,
+    CLONE,
 };
 
 static const struct option options[] = {
     {"add", required_argument, NULL, ADD},
     {"split-hot", no_argument, NULL, SPLIT_HOT},
+    {"clone", no_argument, NULL, CLONE},
     {"drain", required_argument, NULL, DRAIN},
     {"weights", required_argument, NULL, WEIGHTS},
     {"move", required_argument, NULL, MOVE},
@@ -253,8 +258,9 @@ static const struct verb {
      BIT(JOBS) | BIT(RATE) | BIT(MAX_LAG) | BIT(MAX_LOAD) | BIT(DRAIN) | BIT(UNTIL_CAUGHT_UP) |
          BIT(DETACH) | BIT(SUPERVISOR),
      true, "Done."},
-    {"plan", do_plan, NO_NAME, WISHES | BIT(SKIP_CHECK), true, "Nothing is in the way."},
-    {"create", do_create, NAME, WISHES | BIT(PREPARE_SCHEMA) | BIT(SKIP_CHECK), true,
+    {"plan", do_plan, NO_NAME, WISHES | BIT(SKIP_CHECK) | BIT(CLONE), true,
+     "Nothing is in the way."},
+    {"create", do_create, NAME, WISHES | BIT(PREPARE_SCHEMA) | BIT(SKIP_CHECK) | BIT(CLONE), true,
      "Created. reshard run begins to copy."},
     {"status", do_status, MAY_NAME, BIT(WATCH), false, ""},
     {"list", do_status, NO_NAME, 0, false, ""},
@@ -361,6 +367,9 @@ static int take(struct ctl *ctl, int option, struct call *call)
     case OUT:
         call->wish.out = true;
         return -1;
+    case CLONE:
+        call->wish.clone = true;
+        return -1;
     case PREPARE_SCHEMA:
         call->prepare_schema = true;
         return -1;
@@ -410,7 +419,8 @@ static int check_wish(struct ctl *ctl, const struct call *call)
 static unsigned options_of(const struct verb *verb, const struct call *call)
 {
     bool wishes = (verb->options & WISHES) == WISHES;
-    return wishes && call->tables ? (verb->options & ~WISHES) | MOVED : verb->options;
+    return wishes && call->tables ? (verb->options & ~(WISHES | BIT(CLONE))) | MOVED
+                                  : verb->options;
 }
 
 /* Options that this verb does not have, and what --drain means for it. */
@@ -426,6 +436,8 @@ static int check_options(struct ctl *ctl, const struct verb *verb, struct call *
                          command_of(call), verb->name);
     if (has & BIT(TABLES))
         return check_wish(ctl, call);
+    if (call->wish.clone && call->prepare_schema)
+        return ctl_usage(ctl, "a clone has its schema already: --clone without --prepare-schema");
     if (!call->drain)
         return -1;
     if (verb->options & BIT(ADD)) {

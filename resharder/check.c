@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "resharder/clone.h"
 #include "resharder/schema_copy.h"
 
 #define uthash_malloc(size) mem_alloc(size)
@@ -131,6 +132,8 @@ static void find_missing(struct check *check, unsigned shard)
 
 static bool check_shard(struct check *check, unsigned shard)
 {
+    if (check->clone && check_is_target(check, shard))
+        return clone_check(check, shard);
     return find_empty(check, shard) && check_server(check, shard) && read_tables(check, shard) &&
            check_tables(check, shard);
 }
@@ -161,6 +164,20 @@ static const char jobs_query[] =
     " AND $2::jsonb -> m.keyspace ? s.shard"
     " GROUP BY 1, j.name, m.keyspace, j.state";
 
+/* A clone has everything that its source has: of what keyspace does not matter. */
+static void take_other_keyspaces(const struct reshard *reshard, json_t *all)
+{
+    for (unsigned k = 0; k < shardmap_keyspaces(reshard->map); k++) {
+        const char *name = shardmap_keyspace(reshard->map, k)->name;
+        if (!json_object_get(all, name))
+            json_object_set_new(
+                all, name,
+                json_pack("[s, s]",
+                          shardmap_shard_name(reshard->map, reshard->moves.items[0].source),
+                          shardmap_shard_name(reshard->map, reshard->moves.items[0].target)));
+    }
+}
+
 /* {"users": ["s0", "s2"]}: the shards that give or take buckets, by keyspace. */
 static json_t *shards_of(const struct reshard *reshard)
 {
@@ -188,6 +205,8 @@ static bool check_jobs(struct check *check)
     if (!has_jobs(reshard, &has))
         return check_fails(check, reshard->catalog, "cannot read the jobs");
     json_t *shards = shards_of(reshard);
+    if (check->clone)
+        take_other_keyspaces(reshard, shards);
     char *text = json_dumps(shards, JSON_COMPACT);
     json_decref(shards);
     bool good = !has || check_ask(check, reshard->catalog, "cannot read the jobs", jobs_query,
@@ -247,7 +266,7 @@ bool check_all(struct check *check)
     for (unsigned s = 0; s < nshards; s++)
         find_missing(check, s);
     good = good && (!check->moved || check_moved(check));
-    for (int i = 0; i < check->nlinks && good; i++)
+    for (int i = 0; i < check->nlinks && good && !check->clone; i++)
         good &= check_schema(check, &check->links[i]);
     return check_jobs(check) && good;
 }

@@ -13,18 +13,22 @@
 struct check {
     struct reshard *reshard; /* with its moves */
     struct table_job *moved; /* tables that enter a keyspace or leave it; NULL: buckets move */
+    bool clone;              /* the target is to be a replica of the source */
     bool prepare_schema;     /* what is missing on targets without tables will be made, */
     bool prepared;           /* ... or has been: only problems are told */
     int problems;            /* told so far */
     /* What follows is filled by check_all(). */
     const struct link *links;
     int nlinks;
-    bool *makes;                /* by shard: its schema will be made, */
-    bool *empty;                /* ... all of it, for there are no tables */
-    bool skips_disk;            /* too little of it is no problem */
-    bool makes_all;             /* some shard's whole schema has been made */
-    struct check_told *told;    /* what was told: two links may find the same */
-    struct move_tables *tables; /* by shard, read where it is a source or a target */
+    bool *makes;             /* by shard: its schema will be made, */
+    bool *empty;             /* ... all of it, for there are no tables */
+    bool skips_disk;         /* too little of it is no problem */
+    bool makes_all;          /* some shard's whole schema has been made */
+    struct check_told *told; /* what was told: two links may find the same */
+    struct move_tables
+        *tables;              /* by shard, read where it is a source or a target that is no clone */
+    const char *clone_system; /* of the source of a clone: its cluster, */
+    unsigned clone_timeline;  /* ... and timeline */
 };
 
 /* False: a shard could not be asked; reshard->error has been told as a failure. */

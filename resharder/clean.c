@@ -6,6 +6,7 @@
 
 #include "pgshunt/catalog.h"
 #include "pgshunt/failpoint.h"
+#include "resharder/clone.h"
 
 #define RUNNER_MS 60000 /* a runner that is told to end has that long */
 #define SLOT_MS 10000
@@ -69,6 +70,8 @@ static bool remove_guards(struct reshard *reshard, unsigned shard)
 
 bool clean_object(struct reshard *reshard, const struct job *job, const struct job_object *object)
 {
+    if (strcmp(object->kind, CLONE_OBJECT) == 0)
+        return job_has_removed(reshard, job, object); /* a note only */
     int shard = shardmap_shard_by_name(reshard->map, object->shard);
     struct db *db = shard < 0 ? NULL : reshard_primary(reshard, (unsigned)shard);
     struct db_error *error = &reshard->error;
@@ -110,6 +113,7 @@ bool clean_objects(struct reshard *reshard, const struct job *job, const char *c
 /* What streams are made of: nothing runs any more that needs it. */
 static const char *const stream_kinds[] = {"slot",     "publication",    "origin", "identity",
                                            "snapshot", "first_snapshot", NULL};
+static const char *const clone_kinds[] = {CLONE_OBJECT, NULL};
 static const char *const guard_kinds[] = {"guard", NULL};
 
 static bool remove_streams(struct reshard *reshard, const struct job *job)
@@ -202,6 +206,27 @@ static bool clear_side(struct reshard *reshard, const struct job *job, bool sour
     return true;
 }
 
+/* Of a cancelled clone: its rows stay, for nobody asks it. */
+static bool clear_cloned(struct reshard *reshard, const struct job *job)
+{
+    struct link link = clone_link(reshard);
+    bool promoted = clone_is_promoted(reshard);
+    if (!ghosts_off(reshard, job, link.target) ||
+        !clear_ghost_keys(reshard, &reshard->moves, link.source) ||
+        (promoted && !clear_ghost_keys(reshard, &reshard->moves, link.target)))
+        return false;
+    failpoint("cleared");
+    return forget_progress(reshard, job, link.source) &&
+           (!promoted || forget_progress(reshard, job, link.target)) &&
+           clean_objects(reshard, job, clone_kinds);
+}
+
+/* What a job that is cancelled has brought to the targets. */
+static bool clear_targets(struct reshard *reshard, const struct job *job)
+{
+    return clone_is(job) ? clear_cloned(reshard, job) : clear_side(reshard, job, false, 0);
+}
+
 /* ---- cancel ---- */
 
 #define BEFORE_SWITCH                                                                              \
@@ -229,22 +254,30 @@ static enum reshard_outcome cancel(struct reshard *reshard, struct job *job)
                                                     : NULL);
     if (reshard->request->dry_run) {
         reshard_tell(reshard, RESHARD_PLANNED, NULL, NULL,
-                     "slots, publications and origins are dropped, then what was copied is deleted "
-                     "from the targets",
+                     clone_is(job) ? "slots, publications and origins are dropped; the clone is "
+                                     "to be thrown away, if it was promoted"
+                                   : "slots, publications and origins are dropped, then what was "
+                                     "copied is deleted from the targets",
                      NULL);
         return RESHARD_DONE;
     }
     if (!job_set_state(reshard, job, BEFORE_SWITCH, JOB_CANCELLING))
         return reshard_fails(reshard, NULL, "cannot cancel");
     struct job_lock *lock = wait_for_runner(reshard, job);
-    bool good = lock && remove_streams(reshard, job) && remove_fences(reshard, job) &&
-                clear_side(reshard, job, false, 0) && table_job_settle(reshard, job, true) &&
+    bool good = lock && (!clone_is(job) || clone_leave(reshard, job)) &&
+                remove_streams(reshard, job) && remove_fences(reshard, job) &&
+                clear_targets(reshard, job) && table_job_settle(reshard, job, true) &&
                 job_set_state(reshard, job, JOB_BIT(JOB_CANCELLING), JOB_CANCELLED);
     job_unlock(lock);
     return good ? RESHARD_DONE : reshard_fails(reshard, NULL, "cannot clean up");
 }
 
 /* ---- complete ---- */
+
+static bool settle_clone(struct reshard *reshard, const struct job *job)
+{
+    return clone_settle(reshard) && clean_objects(reshard, job, clone_kinds);
+}
 
 static enum reshard_outcome complete(struct reshard *reshard, struct job *job, int64_t rate)
 {
@@ -266,6 +299,7 @@ static enum reshard_outcome complete(struct reshard *reshard, struct job *job, i
     struct job_lock *lock = wait_for_runner(reshard, job);
     bool good = lock && remove_streams(reshard, job) && clear_side(reshard, job, true, rate) &&
                 remove_fences(reshard, job) && table_job_settle(reshard, job, false) &&
+                (!clone_is(job) || settle_clone(reshard, job)) &&
                 job_set_state(reshard, job, JOB_BIT(JOB_COMPLETING), JOB_COMPLETED);
     job_unlock(lock);
     if (good)

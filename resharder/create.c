@@ -4,6 +4,7 @@
 
 #include "pgshunt/catalog.h"
 #include "resharder/check.h"
+#include "resharder/clone.h"
 #include "resharder/disk.h"
 #include "resharder/job.h"
 #include "resharder/plan.h"
@@ -85,6 +86,7 @@ static void tell_move(struct reshard *reshard, const struct move *move)
 struct amounts {
     int64_t *bytes; /* by target */
     int64_t all;
+    int64_t rest; /* what does not move, of tables that do */
 };
 
 static const char *size_text(struct reshard *reshard, int64_t bytes)
@@ -160,6 +162,7 @@ static void tell_table(struct reshard *reshard, const struct link *link,
     int64_t bytes = (int64_t)((double)table->live_bytes * part);
     amounts->bytes[link->target] += bytes;
     amounts->all += bytes;
+    amounts->rest += table->live_bytes - bytes;
     reshard_tell(
         reshard, RESHARD_FACT, shardmap_shard_name(reshard->map, link->source), table->relation,
         RESHARD_TEXT(reshard, "%s, %s to %s (%.0f %% of its rows)",
@@ -235,13 +238,19 @@ static bool tell_amounts(struct check *check)
     for (int i = 0; i < check->nlinks; i++)
         if (!tell_link(check, &check->links[i], &amounts))
             return false;
-    for (unsigned s = 0; s < nshards; s++)
+    for (unsigned s = 0; s < nshards && !check->clone; s++)
         if (check_is_target(check, s) && !tell_room(check, s, amounts.bytes[s]))
             return false;
+    const char *all = size_text(reshard, amounts.all);
     reshard_tell(reshard, RESHARD_FACT, NULL, "in all",
-                 RESHARD_TEXT(reshard, "%s, copied in %s at 50 MB/s",
-                              size_text(reshard, amounts.all),
-                              time_text(reshard, amounts.all / USUAL_RATE)),
+                 check->clone
+                     ? RESHARD_TEXT(reshard,
+                                    "%s, which the clone has already; %s that it is not to have "
+                                    "are deleted from it in %s at 50 MB/s",
+                                    all, size_text(reshard, amounts.rest),
+                                    time_text(reshard, amounts.rest / USUAL_RATE))
+                     : RESHARD_TEXT(reshard, "%s, copied in %s at 50 MB/s", all,
+                                    time_text(reshard, amounts.all / USUAL_RATE)),
                  NULL);
     return true;
 }
@@ -266,7 +275,8 @@ static enum reshard_outcome plan(struct reshard *reshard, const struct reshard_w
     struct table_job *tables;
     if (!find_moves(reshard, wish, &tables))
         return RESHARD_REFUSED;
-    struct check check = {.reshard = reshard, .moved = tables, .skips_disk = wish->skips_disk};
+    struct check check = {
+        .reshard = reshard, .moved = tables, .clone = wish->clone, .skips_disk = wish->skips_disk};
     if (reshard->moves.count) {
         enum reshard_outcome outcome = look(&check);
         check_end(&check);
@@ -306,6 +316,8 @@ static json_t *options_of(const struct reshard_wish *wish, const struct check *c
     if (wish->split_hot)
         json_object_set_new(options, "split_hot", json_true());
     json_object_set_new(options, "prepare_schema", json_boolean(check->prepare_schema));
+    if (check->clone)
+        json_object_set_new(options, "clone", clone_json(check));
     if (check->moved)
         json_object_set_new(options, "move_table", table_job_json(check->moved));
     if (check->moved && !check->makes_all)
@@ -401,8 +413,10 @@ static enum reshard_outcome record_splits(struct reshard *reshard)
 static enum reshard_outcome create(struct reshard *reshard, const struct reshard_wish *wish,
                                    bool prepare_schema)
 {
-    struct check check = {
-        .reshard = reshard, .prepare_schema = prepare_schema, .skips_disk = wish->skips_disk};
+    struct check check = {.reshard = reshard,
+                          .clone = wish->clone,
+                          .prepare_schema = prepare_schema,
+                          .skips_disk = wish->skips_disk};
     unsigned buckets = all_buckets(reshard);
     if (!reshard->request->dry_run && !take_turn(reshard))
         return reshard_fails(reshard, NULL, "cannot lock the catalog");

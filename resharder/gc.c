@@ -2,10 +2,12 @@
 #include <string.h>
 
 #include "resharder/clean.h"
+#include "resharder/clone.h"
 
 /* Kinds in the order in which they go: slots keep WAL. */
-static const char *const all_kinds[] = {"slot",  "publication", "origin",         "identity",
-                                        "guard", "snapshot",    "first_snapshot", NULL};
+static const char *const all_kinds[] = {"slot",           "publication", "origin",
+                                        "identity",       "guard",       "snapshot",
+                                        "first_snapshot", CLONE_OBJECT,  NULL};
 
 /* ---- of jobs that are over ---- */
 

@@ -78,6 +78,20 @@ struct db *reshard_open(struct reshard *reshard, unsigned shard, struct db_error
     return db;
 }
 
+struct db *reshard_open_node(struct reshard *reshard, unsigned shard,
+                             const struct node_config *node, struct db_error *error)
+{
+    struct primary_login login = login_of(reshard);
+    struct db_target target;
+    primary_target(&login, &reshard->database->shards[shard], node, &target);
+    struct db *db = db_open(&target, PRIMARY_CONNECT_MS, error);
+    if (db && !db_run(db, RESHARD_QUERY_MS, error, session_settings, 0)) {
+        db_close(db);
+        return NULL;
+    }
+    return db;
+}
+
 struct db *reshard_primary(struct reshard *reshard, unsigned shard)
 {
     struct db **kept = &reshard->primaries[shard];
@@ -100,7 +114,9 @@ bool reshard_parameters(struct reshard *reshard, unsigned shard, struct db_param
 {
     struct primary_login login = login_of(reshard);
     const struct shard_config *config = &reshard->database->shards[shard];
-    const struct node_config *node = primary_node(&login, config, error);
+    const struct node_config *node = reshard->replicas && config->nnodes == 1
+                                         ? &config->nodes[0]
+                                         : primary_node(&login, config, error);
     struct db_target target;
     if (!node)
         return false;

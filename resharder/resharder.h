@@ -22,6 +22,7 @@ struct reshard {
     struct moves moves;    /* of the job; empty where there is none */
     struct db **primaries; /* one per shard, opened when first asked for; owned */
     unsigned catalog;      /* the catalog's shard */
+    bool replicas;         /* who replicates takes a shard's only node as it is: a clone's */
     struct db_error error; /* of what failed last */
 };
 
@@ -36,7 +37,10 @@ struct db *reshard_primary(struct reshard *reshard, unsigned shard);
 struct db *reshard_catalog(struct reshard *reshard);
 /* Another one, the caller's to close (for threads, locks, markers). `stop` is the request's flag. */
 struct db *reshard_open(struct reshard *reshard, unsigned shard, struct db_error *error);
-/* conninfo of the shard's primary for a replication connection, in the arena; NULL: error. */
+/* ... with one of its nodes, whatever that is; the caller's to close. */
+struct db *reshard_open_node(struct reshard *reshard, unsigned shard,
+                             const struct node_config *node, struct db_error *error);
+/* conninfo of the shard's primary (or its only node) for a replication connection, in the arena; NULL: error. */
 bool reshard_parameters(struct reshard *reshard, unsigned shard, struct db_parameters *parameters,
                         struct db_error *error);
 void reshard_tell(struct reshard *reshard, enum reshard_event_kind kind, const char *shard,

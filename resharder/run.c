@@ -6,6 +6,7 @@
 #include "pgshunt/catalog.h"
 #include "pgshunt/failpoint.h"
 #include "resharder/clean.h"
+#include "resharder/clone.h"
 #include "resharder/copy.h"
 #include "resharder/detach.h"
 #include "resharder/proxies.h"
@@ -53,9 +54,25 @@ static bool ghosts_on(struct run *run)
     return true;
 }
 
+/* What the source needs, the clone has with it. */
+static bool prepare_clone(struct run *run)
+{
+    struct reshard *reshard = run->reshard;
+    unsigned source = run->links[0].source;
+    failpoint("run_begun");
+    if (!ready_ghosts(reshard, source) || !ready_identities(reshard, run->job, source) ||
+        !ghosts_on(run) || !proxies_wait(reshard, run->job, run->options->drain_ms))
+        return false;
+    failpoint("run_ghosts");
+    return clone_prepare(reshard, run->job) &&
+           job_set_state(reshard, run->job, JOB_BIT(JOB_CREATED), JOB_COPYING);
+}
+
 static bool prepare(struct run *run)
 {
     struct reshard *reshard = run->reshard;
+    if (clone_is(run->job))
+        return prepare_clone(run);
     failpoint("run_begun");
     for (int i = 0; i < run->nlinks; i++) {
         unsigned both[] = {run->links[i].source, run->links[i].target};
@@ -270,8 +287,9 @@ static enum reshard_outcome refuse_state(struct run *run)
 
 static bool copy(struct run *run)
 {
-    return run_copy(run->reshard, run->job, run->options) &&
-           job_set_state(run->reshard, run->job, JOB_BIT(JOB_COPYING), JOB_INDEXING);
+    bool done = clone_is(run->job) ? clone_run(run->reshard, run->job, run->options)
+                                   : run_copy(run->reshard, run->job, run->options);
+    return done && job_set_state(run->reshard, run->job, JOB_BIT(JOB_COPYING), JOB_INDEXING);
 }
 
 /* The streams back begin here: what was copied must not come back by them. */
@@ -323,16 +341,26 @@ static enum reshard_outcome go(struct run *run)
     return STREAMING_STATES & JOB_BIT(run->job->state) ? stream(run) : refuse_state(run);
 }
 
-static enum reshard_outcome say_plan(struct reshard *reshard)
+static enum reshard_outcome say_plan(struct reshard *reshard, const struct job *job)
 {
     static const char *const steps[] = {
         "tables of keys of rows that are on two shards are made, and proxies leave such rows out",
         "publications, slots and origins are made for streams both ways",
         "rows are copied under a snapshot",
         "changes are streamed until it is interrupted",
+        NULL,
     };
-    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
-        reshard_tell(reshard, RESHARD_PLANNED, NULL, NULL, steps[i], NULL);
+    static const char *const clone_steps[] = {
+        "tables of keys of rows that are on two shards are made, and proxies leave such rows out",
+        "a publication and a slot are made on the source",
+        "the replica is promoted when it has replayed that",
+        "the catalog, prepared transactions and unsharded tables' rows are removed from it",
+        "rows that do not move are deleted from it",
+        "changes are streamed both ways until it is interrupted",
+        NULL,
+    };
+    for (const char *const *step = clone_is(job) ? clone_steps : steps; *step; step++)
+        reshard_tell(reshard, RESHARD_PLANNED, NULL, NULL, *step, NULL);
     return RESHARD_DONE;
 }
 
@@ -340,7 +368,7 @@ static enum reshard_outcome lock_and_go(struct run *run)
 {
     struct reshard *reshard = run->reshard;
     if (reshard->request->dry_run)
-        return say_plan(reshard);
+        return say_plan(reshard, run->job);
     run->lock = take_lock(run);
     if (!run->lock && strcmp(reshard->error.sqlstate, "55P03") == 0) {
         reshard_tell(reshard, RESHARD_PROBLEM, NULL, run->job->name, reshard->error.text, NULL);

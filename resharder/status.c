@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "resharder/job.h"
+#include "resharder/clone.h"
 
 /* ---- what moves ---- */
 
@@ -137,6 +137,8 @@ static bool tell_job(struct reshard *reshard, const struct job *job, bool whole)
     tell_state(reshard, job);
     if (job->tables)
         table_job_tell(reshard, job->tables, RESHARD_FACT);
+    if (clone_is(job) && reshard->moves.count)
+        clone_tell(reshard, job);
     tell_all_moves(reshard);
     return !whole || (tell_history(reshard, job) && tell_slots(reshard, job));
 }

@@ -83,7 +83,8 @@ struct reshard_wish {
     const char *weights;   /* "s0=1,s1=2" */
     const char *move;      /* "0-4095:s2,users/7:s1": buckets, of one keyspace or of all */
     const char *keyspaces; /* "users": only these; NULL: all */
-    bool split_hot;        /* the buckets most asked for leave the busiest shards */
+    bool clone;     /* the target is a replica of the source, and is promoted instead of copied */
+    bool split_hot; /* the buckets most asked for leave the busiest shards */
     const struct catalog_load *loads; /* what is known of that; the engine reads it */
     int nloads;
     /* Tables instead of buckets: into a keyspace, or out of theirs. */

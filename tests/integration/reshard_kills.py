@@ -28,7 +28,7 @@ def make_cluster():
 class Scene:
     """Three shards, two proxies, clients that write, and one job: buckets of s0 (the catalog, too) and s1 go to s2."""
 
-    command, keyspace, weights = "reshard", KEYSPACE, (1, 1, 0)
+    command, keyspace, weights, reference = "reshard", KEYSPACE, (1, 1, 0), None
     shard_of = {"catalog": 0, "source": 1, "target": 2}
     givers = {"switch": (0, 1), "rollback": (2,)}  # who owns what moves, until then
 
@@ -44,18 +44,21 @@ class Scene:
     def __enter__(self):
         self.proxies = [self.proxy(), self.proxy()]
         for proxy in self.proxies:
-            proxy.wait_nodes()
+            self.wait_nodes(proxy)
         self.ledger = Ledger(*self.proxies)
         seed(self.ledger, self.proxies[0])
         self.ledger.__enter__()
         self.ledger.progress(40)
         return self
 
+    def wait_nodes(self, proxy):
+        proxy.wait_nodes()
+
     def proxy(self):
         shards = self.cluster.shard_config()
         for shard, weight in zip(shards, self.weights):
             shard["weight"] = weight
-        return Proxy(self.cluster, keyspaces=[self.keyspace], database={"shards": shards})
+        return Proxy(self.cluster, keyspaces=[self.keyspace], reference=self.reference, database={"shards": shards})
 
     def __exit__(self, kind, *_):
         self.ledger.__exit__()
