@@ -169,12 +169,10 @@ static void on_done(void *arg, struct schema *schema, uint64_t fingerprint, cons
     topology_unref(job->held);
     job->held = NULL;
     job->building = NULL;
-    bool again = job->again && schema; /* the next one is as good as begun */
     if (schema)
         publish(job, schema, job->building_print);
     else
         take_failure(job, why, clock_us());
-    topology_schema_set_reading(job->database, again);
 }
 
 static void publish(struct schema_job *job, struct schema *schema, uint64_t fingerprint)
@@ -212,7 +210,6 @@ void schema_job_tick(struct schema_job *job, int64_t now)
     job->incomplete = false;
     job->building_print = 0;
     job->held = topology_ref(job->monitor->topology);
-    topology_schema_set_reading(job->database, true);
     start_load(job, node, 0);
 }
 

@@ -4,7 +4,8 @@
  * A plan may hang on a relation that the schema snapshot does not know: a table made a moment ago, or
  * a view over sharded tables. Such a statement asks the monitor to read the catalog again and is
  * planned anew when that has happened. Where the snapshot is fresh enough nothing waits: the relation
- * is unknown to the server too, or temporary.
+ * is unknown to the server too, or temporary. It waits as long as for a server (query_wait_timeout), and is refused
+ * then: never planned by a schema that may be another now.
  */
 #ifndef PGSHUNT_PROXY_SCHEMA_WAIT_H
 #define PGSHUNT_PROXY_SCHEMA_WAIT_H

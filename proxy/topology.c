@@ -20,7 +20,6 @@ struct schema_slot {
     struct schema_ref *current; /* the slot holds a reference; NULL: none yet */
     _Atomic uint64_t version;   /* of `current`, readable without the lock */
     _Atomic int64_t read_at, changed_at;
-    atomic_bool reading; /* a reading of the catalog is under way */
 };
 
 static atomic_int next_node_id = 1;
@@ -248,16 +247,6 @@ int64_t topology_schema_read_at(const struct database *database)
 void topology_schema_was_read(const struct database *database, int64_t began_at)
 {
     atomic_store(&database->schema->read_at, began_at);
-}
-
-void topology_schema_set_reading(const struct database *database, bool reading)
-{
-    atomic_store(&database->schema->reading, reading);
-}
-
-bool topology_schema_reading(const struct database *database)
-{
-    return atomic_load(&database->schema->reading);
 }
 
 int64_t topology_schema_changed_at(const struct database *database)

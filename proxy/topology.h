@@ -166,9 +166,6 @@ uint64_t topology_schema_version(const struct database *database); /* 0: none ye
  * anything new: it holds what was committed before. 0: none yet. */
 int64_t topology_schema_read_at(const struct database *database);
 void topology_schema_was_read(const struct database *database, int64_t began_at);
-/* By the schema loader: it is at it. Of one that has left the configuration meanwhile this may stay said. */
-void topology_schema_set_reading(const struct database *database, bool reading);
-bool topology_schema_reading(const struct database *database);
 /* When a statement that changes the schema last went through this process; 0: never. */
 int64_t topology_schema_changed_at(const struct database *database);
 void topology_schema_changes(const struct database *database);
