@@ -339,7 +339,7 @@ enum verdict relay_error(struct walk *walk, const char *message, const char *bod
         server_expect_skip(server);
         mute_query_behind(server);
     }
-    if (named && say_renamed(walk, named, called, message, body, len))
+    if (verdict == FORWARD && say_renamed(walk, named, called, message, body, len))
         verdict = DROP;
     prepared_unref(&server->worker->prepared, named);
     return verdict;

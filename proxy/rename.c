@@ -1,6 +1,8 @@
-/* rename.c: puts the client's names of statements into what servers say of theirs. */
+/* rename.c: puts the client's names of statements, and places in its text, into what servers say of theirs. */
 #include "proxy/rename.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "pgshunt/wire.h"
@@ -48,20 +50,50 @@ static int add_renaming(struct renaming *names, int count, const struct client *
     return count + 1;
 }
 
+long rename_position(const struct client *client, long position)
+{
+    const struct sql_names *names = client->request.names;
+    long own = position;
+    if (names && names->in_place)
+        return 0;
+    for (int i = 0; names && i < names->nshifts; i++)
+        if (position > names->shifts[i].behind)
+            own -= names->shifts[i].less;
+    return own > 0 ? own : 1;
+}
+
+static void put_position(struct buffer *out, const struct client *client, const char *text)
+{
+    char position[24];
+    long own = rename_position(client, strtol(text, NULL, 10));
+    if (!own)
+        return;
+    snprintf(position, sizeof position, "%ld", own);
+    wire_put8(out, 'P');
+    wire_put_cstring(out, position);
+}
+
 bool rename_error(const struct client *client, const struct prepared *prepared, uint32_t called,
                   const char *body, size_t len, struct buffer *out)
 {
     struct renaming names[2];
-    int count = add_renaming(names, 0, client, prepared, called, body, len);
-    if (prepared->uses) /* its own text has that name */
+    const struct sql_names *texts = client->request.names;
+    bool shifted = texts && (texts->nshifts || texts->in_place);
+    int count = prepared ? add_renaming(names, 0, client, prepared, called, body, len) : 0;
+    if (prepared && prepared->uses) /* its own text has that name */
         count = add_renaming(names, count, client, prepared->uses, 0, body, len);
-    if (!count)
+    if (!count && !shifted)
         return false;
     struct wire_reader reader = wire_reader(body, len);
     size_t begin = wire_begin(out, 'E');
     for (int field; (field = wire_read8(&reader)) && !reader.bad;) {
+        const char *text = wire_read_cstring(&reader);
+        if (field == 'P' && shifted) {
+            put_position(out, client, text);
+            continue;
+        }
         wire_put8(out, field);
-        put_renamed(out, wire_read_cstring(&reader), names, count);
+        put_renamed(out, text, names, count);
     }
     wire_put8(out, 0);
     wire_end(out, begin);

@@ -621,6 +621,9 @@ static void error_message(struct scatter *scatter, struct part *part, const char
     wire_read_error(body, len, &error);
     if (scatter_asks_newer(scatter, &error) || asks_again(scatter, part, &error))
         return;
+    if (scatter->client->request
+            .names) /* the shards have the query with values in it, or its own text */
+        error.position = 0;
     bool ours = part->cancelled && strcmp(error.sqlstate, "57014") == 0;
     bool echo = strcmp(error.sqlstate, "25P02") == 0; /* of the statement behind the failed one */
     part->complete = true;

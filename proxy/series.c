@@ -7,6 +7,7 @@
 #include "pgshunt/arena.h"
 #include "pgshunt/shape.h"
 #include "pgshunt/wire.h"
+#include "proxy/rename.h"
 #include "proxy/session.h"
 
 /* In the request's arena. */
@@ -295,6 +296,8 @@ void series_put_error(const struct client *client, const char *body, size_t len,
             break;
         char position[24];
         long at = field == 'P' ? strtol(value, NULL, 10) : 0;
+        if (at > 0 && !(at = rename_position(client, at)))
+            continue;
         if (at > 0) {
             snprintf(position, sizeof position, "%ld",
                      at + characters_before(client->request.series));

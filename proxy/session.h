@@ -139,12 +139,20 @@ void statement_explain_rows(struct client *client, const struct statement *state
 /* ---- sql_prepare.c: PREPARE and EXECUTE of SQL ---- */
 
 /* What a Query has to do with names of prepared statements. */
+/* Characters of the text that was sent behind so many are as many less in the client's own. */
+struct text_shift {
+    long behind, less;
+};
+
 struct sql_names {
     const struct statement *making; /* it is this PREPARE */
     struct prepared **uses;         /* it executes these */
     int nuses;
     struct statement *routed; /* it goes where this one goes; NULL: by its own text */
     const char *asked;        /* its text, as the client sent it */
+    struct text_shift *shifts;
+    int nshifts;
+    bool in_place; /* the query is sent with the values in it: places in that are none in `asked` */
 };
 /* Maps the names in client->request. True: the Query is answered. */
 bool sql_prepare_query(struct client *client);

@@ -42,6 +42,7 @@ struct mapping {
     const char
         *in_place;   /* all of `sql` with the query, its values in place; several shards only */
     bool miscounted; /* it gives more or fewer values than the query has parameters */
+    struct text_shift shift; /* of `text`, against `sql` */
 };
 
 static const char *span(struct arena *arena, const char *text, const struct text_span *at)
@@ -101,6 +102,26 @@ static const char *replaced(struct arena *arena, const char *sql, const struct s
     return arena_printf(arena, "%.*s%s%s", at + (int)start, sql, by, sql + at + end);
 }
 
+/* As a server counts them in UTF-8. */
+static long characters(const char *text, size_t length)
+{
+    long count = 0;
+    for (size_t i = 0; i < length; i++)
+        count += ((unsigned char)text[i] & 0xc0) != 0x80;
+    return count;
+}
+
+static struct text_shift shift_of(const char *sql, const struct statement *execute,
+                                  const struct text_span *name, const char *server_name)
+{
+    const char *at = sql + execute->location + name->start;
+    long length = (long)strlen(server_name);
+    return (struct text_shift){
+        .behind = characters(sql, (size_t)(at - sql)) + length,
+        .less = length - characters(at, name->end - name->start),
+    };
+}
+
 /* False: refused, see `error`; mapping->prepared NULL: the name is none of the client's. A miscounted one has a
  * text to be refused by a server, too. */
 static bool map_execute(struct client *client, const char *sql, const struct statement *execute,
@@ -121,6 +142,7 @@ static bool map_execute(struct client *client, const char *sql, const struct sta
     }
     mapping->text = replaced(arena, sql, execute, parts.name.start, parts.name.end,
                              mapping->prepared->server_name);
+    mapping->shift = shift_of(sql, execute, &parts.name, mapping->prepared->server_name);
     int declared = declared_types(arena, mapping->prepared, &types);
     mapping->miscounted = wrong_number(arena, execute->name,
                                        parameters(mapping->prepared, declared), parts.nargs, error);
@@ -176,6 +198,30 @@ static struct sql_names *names_of(struct client *client)
     return request->names;
 }
 
+static void add_shift(struct client *client, const struct text_shift *shift)
+{
+    struct sql_names *names = names_of(client);
+    struct text_shift *shifts =
+        arena_array(client->request.arena, struct text_shift, names->nshifts + 1);
+    if (names->nshifts)
+        memcpy(shifts, names->shifts, sizeof *shifts * (size_t)names->nshifts);
+    shifts[names->nshifts++] = *shift;
+    names->shifts = shifts;
+}
+
+/* What is behind the name and the words in front of it stands as it was. */
+static void note_prepare_shift(struct client *client, const struct statement *prepare,
+                               const char *sent)
+{
+    struct prepare_text parts;
+    if (!prepare_text(prepare, client->request.arena, &parts))
+        return;
+    long behind = characters(sent, strlen(sent) - strlen(parts.tail));
+    size_t before = (size_t)prepare->location + strlen(prepare->text) - strlen(parts.tail);
+    struct text_shift shift = {behind, behind - characters(names_of(client)->asked, before)};
+    add_shift(client, &shift);
+}
+
 static void use_text(struct client *client, const char *text)
 {
     struct request *request = &client->request;
@@ -208,6 +254,7 @@ static bool prepare_query(struct client *client, const struct statement *prepare
         struct sql_names *names = names_of(client);
         names->making = prepare;
         names->routed = prepare->inner;
+        note_prepare_shift(client, prepare, prepared->prepare_sql);
         request->sql = arena_strdup(request->arena, prepared->prepare_sql);
         request->sql_kept = true;
     }
@@ -256,6 +303,7 @@ static bool execute_query(struct client *client, int index)
     bool alone = request->statements.count == 1 && statement->kind != STMT_CREATE_TABLE_AS &&
                  mapping.prepared->statements.count == 1;
     if (mapping.in_place && !alone) {
+        request->names->in_place = true;
         use_text(client, mapping.in_place);
         return true;
     }
@@ -264,6 +312,7 @@ static bool execute_query(struct client *client, int index)
         request->names->routed = mapping.in_place
                                      ? statement_parse(mapping.in_place, request->arena).items[0]
                                      : mapping.prepared->statements.items[0];
+    add_shift(client, &mapping.shift);
     use_text(client, mapping.text);
     return true;
 }
