@@ -135,6 +135,12 @@ bool catalog_announce(struct db *db, const char *database, struct db_error *erro
                   database);
 }
 
+bool catalog_announce_schema(struct db *db, const char *database, struct db_error *error)
+{
+    return db_run(db, CATALOG_MS, error, "SELECT pg_notify('" CATALOG_SCHEMA_CHANNEL "', $1)", 1,
+                  database);
+}
+
 void catalog_refuse(struct db_error *error, const char *sqlstate, const char *text)
 {
     *error = (struct db_error){.hint = ""};

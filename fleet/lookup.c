@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "fleet/lookup_unique.h"
+#include "pgshunt/catalog.h"
 
 struct lookup_work {
     struct fleet *fleet;
@@ -237,12 +238,25 @@ static bool each(struct lookup_work *work,
     return good && any;
 }
 
+/* Proxies would find it out by themselves, after a while. */
+static void announce(struct fleet *fleet)
+{
+    struct db_error ignored;
+    for (int i = 0; fleet->changed && i < fleet->nshards; i++)
+        if (strcmp(fleet->shards[i].name, fleet->database->catalog) == 0 &&
+            db_is_open(fleet->shards[i].db) &&
+            !catalog_announce_schema(fleet->shards[i].db, fleet->database->name, &ignored))
+            fleet_tell(fleet, FLEET_NOTE, i, NULL,
+                       FLEET_TEXT(fleet, "proxies could not be told: %s", ignored.text), NULL);
+}
+
 enum fleet_outcome fleet_lookup_create(const struct fleet_request *request, const char *name)
 {
     struct fleet fleet;
     struct lookup_work work = {.fleet = &fleet, .name = name};
     if (fleet_open(&fleet, request, "pgshuntctl lookup"))
         each(&work, create_one);
+    announce(&fleet);
     enum fleet_outcome outcome = fleet_outcome(&fleet);
     fleet_close(&fleet);
     return outcome;
@@ -255,6 +269,7 @@ enum fleet_outcome fleet_lookup_verify(const struct fleet_request *request, cons
     struct lookup_work work = {.fleet = &fleet, .name = name, .repair = repair};
     if (fleet_open(&fleet, request, "pgshuntctl lookup") && each(&work, verify_one) && !name)
         tell_strays(&fleet);
+    announce(&fleet);
     enum fleet_outcome outcome = fleet_outcome(&fleet);
     fleet_close(&fleet);
     return outcome;
@@ -266,6 +281,7 @@ enum fleet_outcome fleet_lookup_drop(const struct fleet_request *request, const 
     bool good = fleet_open(&fleet, request, "pgshuntctl lookup");
     for (int i = 0; good && i < fleet.nshards; i++)
         good = !fleet_stopped(&fleet) && lookup_shard_drop(&fleet, i, name);
+    announce(&fleet);
     enum fleet_outcome outcome = fleet_outcome(&fleet);
     fleet_close(&fleet);
     return outcome;

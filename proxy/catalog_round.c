@@ -8,6 +8,7 @@
 #include "proxy/bucket_load.h"
 #include "proxy/catalog_state.h"
 #include "proxy/catalog_watch_internal.h"
+#include "proxy/monitor.h"
 #include "proxy/monitor_conn.h"
 #include "proxy/worker.h"
 
@@ -60,7 +61,8 @@ static void reach(struct map_watch *watch, const struct config *config, struct n
         .stop = &watch->stop,
     };
     watch->db = db_open(&target, CONNECT_MS, &error);
-    if (watch->db && db_run(watch->db, CONNECT_MS, &error, "LISTEN pgshunt_map", 0)) {
+    if (watch->db && db_run(watch->db, CONNECT_MS, &error, "LISTEN pgshunt_map", 0) &&
+        db_run(watch->db, CONNECT_MS, &error, "LISTEN " CATALOG_SCHEMA_CHANNEL, 0)) {
         watch->node = node_ref(node);
         watch->no_rights_until = 0;
         watch->lacks_oldest_until = 0;
@@ -88,15 +90,26 @@ static bool connect_catalog(struct map_watch *watch, const struct config *config
     return watch->db != NULL;
 }
 
+/* What pgshuntctl has changed on the servers is known to proxies when they have read it. */
+static void read_schema(struct map_watch *watch, const struct database *database)
+{
+    log_event(LOG_INFO, "the schema is read anew: a change was announced",
+              LOG_S("database", watch->database));
+    monitor_schema_changed(watch->watches->daemon->monitor, database);
+}
+
 /* A change was announced, or the session is lost, or it is time. */
-static bool is_to_look(struct map_watch *watch, bool holds)
+static bool is_to_look(struct map_watch *watch, const struct database *database, bool holds)
 {
     PGnotify *notify;
-    bool announced = PQconsumeInput(db_connection(watch->db)) == 0;
+    bool announced = PQconsumeInput(db_connection(watch->db)) == 0, schema = false;
     while ((notify = PQnotifies(db_connection(watch->db)))) {
+        schema |= strcmp(notify->relname, CATALOG_SCHEMA_CHANNEL) == 0;
         announced = true;
         PQfreemem(notify);
     }
+    if (schema)
+        read_schema(watch, database);
     return announced || !holds || db_clock_ms() - watch->looked_at >= HOLD_MS;
 }
 
@@ -536,7 +549,7 @@ static void go_round(struct map_watch *watch, const struct config *config,
         say(watch, config);
     if (connected && holds)
         end_late_holds(watch, config);
-    if (db_is_open(watch->db) && is_to_look(watch, holds)) {
+    if (db_is_open(watch->db) && is_to_look(watch, database, holds)) {
         watch->looked_at = db_clock_ms();
         look(watch, config, database, reloads);
     }

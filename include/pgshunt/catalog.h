@@ -27,6 +27,11 @@ MUST_CHECK bool catalog_prepare(struct db *db, struct db_error *error);
 /* What the owner of the database has to run where catalog_prepare() may not, with `user` as who may write. */
 const char *catalog_prepare_sql(struct arena *arena, const char *user);
 
+/* Proxies hear on the catalog shard that the schema was changed past them, and read it anew. */
+#define CATALOG_SCHEMA_CHANNEL "pgshunt_schema"
+MUST_CHECK bool catalog_announce_schema(struct db *db, const char *database,
+                                        struct db_error *error);
+
 /* ---- the map ---- */
 
 struct catalog_owner {

@@ -444,6 +444,25 @@ def test_concurrent_changes_through_the_proxy_and_on_shards(proxy, three):
 
 # ---- pgshuntctl lookup ----
 
+def test_proxies_are_told(three, proxy):
+    """What pgshuntctl has made or dropped is read at once by every proxy, not at the next look at the schema."""
+    told = "the schema is read anew: a change was announced"
+    with Proxy(three, keyspaces=[KEYSPACE]) as other:
+        other.wait_nodes()
+        for command in ("drop", "create"):
+            before = [side.log().count(told) for side in (proxy, other)]
+            ctl(proxy, "lookup", command, "app", "users.ref")
+            wait_until(lambda: all(side.log().count(told) > count for side, count in zip((proxy, other), before)), 20.0,
+                       "both proxies told")
+            ready = command == "create"
+            wait_until(lambda: all((states(side)["users.ref"] == "ready") == ready for side in (proxy, other)), 20.0,
+                       "both proxies to know")
+            before = proxy.log().count(told)
+            ctl(proxy, "lookup", "verify", "app", "users.ref", code=None)
+            assert proxy.log().count(told) == before
+
+
+
 @pytest.fixture(scope="module")
 def apart_proxy(three):
     three.create_database("apart")
