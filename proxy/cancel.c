@@ -29,6 +29,7 @@ struct cancel {
     int64_t meant;         /* the request to be cancelled, by its start */
     bool sent;             /* it may take effect at any time from now on */
     bool again;
+    bool waits; /* could be sent, but what goes ahead of the statement is not answered yet */
     struct buffer request;
     char host[256]; /* what its certificate has to say */
     int port;
@@ -72,8 +73,21 @@ static void give_up(struct cancel *cancel)
     finish(cancel);
 }
 
+/*
+ * Settings and BEGIN that go ahead of the statement are answered first: where they were cancelled, what is behind them
+ * would run all the same, and outside of its transaction.
+ */
+static bool is_too_early(struct server *server)
+{
+    const struct expect *head = server ? server_expected(server) : NULL;
+    return head && head->swallow && head->kind == EXPECT_QUERY;
+}
+
 static void send_request(struct cancel *cancel)
 {
+    cancel->waits = is_too_early(cancel->server);
+    if (cancel->waits) /* cancel_prefix_answered() */
+        return;
     cancel->sent = true;
     conn_send(&cancel->conn, buffer_head(&cancel->request), buffer_length(&cancel->request));
 }
@@ -159,6 +173,21 @@ void cancel_server(struct server *server)
     cancel->server = server;
     server->cancels++;
     list_push_back(&worker->cancels, &cancel->all);
+}
+
+void cancel_prefix_answered(struct server *server)
+{
+    list_each(at, following, &server->worker->cancels)
+    {
+        struct cancel *cancel = list_entry(at, struct cancel, all);
+        if (cancel->server != server || !cancel->waits)
+            continue;
+        if (now_doing(server) == cancel->meant)
+            send_request(cancel);
+        else
+            finish(cancel);
+        return;
+    }
 }
 
 void cancel_server_gone(struct server *server)

@@ -24,6 +24,8 @@ void cancel_forwarded(struct daemon *daemon, int32_t pid, const unsigned char *s
                       size_t length);
 /* Sends a cancel request for what the server does now. */
 void cancel_server(struct server *server);
+/* Something has come of the server: a cancel that waits for what goes ahead of the statement may be sent now. */
+void cancel_prefix_answered(struct server *server);
 /* The server is closing: cancels under way for it go on without it. */
 void cancel_server_gone(struct server *server);
 void cancels_tick(struct worker *worker, int64_t now);

@@ -14,6 +14,7 @@
 #include "pgshunt/log.h"
 #include "pgshunt/wire.h"
 #include "proxy/bucket_hold.h"
+#include "proxy/cancel.h"
 #include "proxy/client_login.h"
 #include "proxy/epoch.h"
 #include "proxy/extended.h"
@@ -794,6 +795,8 @@ static void walk_and_act(struct server *server, struct buffer *kept, const char 
     if (!buffer_length(&server->in))
         buffer_release(&server->in);
     struct client *client = walk.client;
+    if (server->cancels && server->state == SERVER_ACTIVE)
+        cancel_prefix_answered(server);
     if (server->resetting && server->state == SERVER_ACTIVE)
         server_reset_step(server);
     else if (server->tended && !server->expect_count)

@@ -56,6 +56,20 @@ static void settings_refused(struct walk *walk, const struct pg_error *error)
     session_fail(client, &copy);
 }
 
+/* The fan-out goes on without that shard, as if its connection had been lost, and fails: nothing of it may run there. */
+static enum verdict settings_refused_in_scatter(struct walk *walk, const struct pg_error *error)
+{
+    struct server *server = walk->server;
+    char reason[sizeof server->fatal];
+    snprintf(reason, sizeof reason, "a session setting or BEGIN could not be carried over: %s",
+             error->message);
+    snprintf(server->fatal_sqlstate, sizeof server->fatal_sqlstate, "%s", error->sqlstate);
+    walk->client->request.retriable = false; /* it would be the same elsewhere */
+    walk->client = NULL;
+    server_close(server, reason);
+    return LOST;
+}
+
 bool relay_finds_outdated(struct server *server, struct prepared *prepared,
                           const struct pg_error *error, bool *shape)
 {
@@ -313,6 +327,8 @@ enum verdict relay_error(struct walk *walk, const char *message, const char *bod
     }
     if (head->swallow && head->kind == EXPECT_QUERY) {
         relay_finish_output(walk, message);
+        if (walk->client->scatter)
+            return settings_refused_in_scatter(walk, &error);
         settings_refused(walk, &error);
         walk->client = NULL; /* the walk goes on: what follows is of the reset */
         return server->state == SERVER_CLOSED ? LOST : DROP;

@@ -8,6 +8,7 @@ from harness import wait_until
 
 MARK = b"/* gated */"
 ASKS_FOR_ENCRYPTION = (struct.pack("!I", 80877103), struct.pack("!I", 80877104))
+CANCEL = struct.pack("!I", 80877102)
 
 
 class Link:
@@ -47,6 +48,7 @@ class Link:
             if len(self.part) < size:
                 break
             whole, self.part = self.part[:size], self.part[size:]
+            self.gate.cancels += not self.named and whole[4:8] == CANCEL
             if self.seen or MARK in whole:
                 self.seen += whole
             self.named = self.named or whole[4:] not in ASKS_FOR_ENCRYPTION
@@ -73,6 +75,7 @@ class Gate:
 
     def __init__(self, node, first=0):
         self.node, self.open, self.links, self.first = node, True, [], first
+        self.cancels = 0  # requests that came
         self.moved = threading.Condition()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
