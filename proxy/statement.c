@@ -329,12 +329,18 @@ static void settings_reset(struct client *client, enum guc_change_kind kind)
         client->tx->went_back |= client->startup != NULL;
 }
 
-/* SET SESSION CHARACTERISTICS AS TRANSACTION is a way to write three settings. */
+/*
+ * SET TRANSACTION, and SET SESSION CHARACTERISTICS AS TRANSACTION, are ways to write three settings: what a block has been
+ * told counts for the servers that join it later, too.
+ */
 static void characteristics_changed(struct client *client, const struct statement *statement)
 {
+    bool lasts = statement->session_characteristics;
     const char *level = strstr(statement->begin_options, "ISOLATION LEVEL ");
     const char *deferrable = strstr(statement->begin_options, "DEFERRABLE");
     char value[40];
+    if (!lasts && !client->tx)
+        return;
     if (level) {
         level += strlen("ISOLATION LEVEL ");
         size_t len = strcspn(level, " ");
@@ -343,16 +349,29 @@ static void characteristics_changed(struct client *client, const struct statemen
         int printed = snprintf(value, sizeof value, "'%.*s'", (int)len, level);
         for (int i = 0; i < printed && i < (int)sizeof value; i++)
             value[i] = (char)tolower((unsigned char)value[i]);
-        setting_changed(client, false, "default_transaction_isolation", value);
+        setting_changed(client, false,
+                        lasts ? "default_transaction_isolation" : "transaction_isolation", value);
     }
     if (statement->tx_read_only || statement->tx_read_write)
-        setting_changed(client, false, "default_transaction_read_only",
+        setting_changed(client, false,
+                        lasts ? "default_transaction_read_only" : "transaction_read_only",
                         statement->tx_read_only ? "'on'" : "'off'");
     if (deferrable) {
         bool not =
             deferrable >= statement->begin_options + 4 && strncmp(deferrable - 4, "NOT ", 4) == 0;
-        setting_changed(client, false, "default_transaction_deferrable", not ? "'off'" : "'on'");
+        setting_changed(client, false,
+                        lasts ? "default_transaction_deferrable" : "transaction_deferrable",
+                        not ? "'off'" : "'on'");
     }
+}
+
+/* For who joins. What a savepoint may undo does not count. */
+static void access_changed(struct transaction *tx, const struct statement *statement)
+{
+    if (statement->tx_read_write)
+        tx->read_only = false;
+    else if (statement->tx_read_only && !tx->wrote && !tx->nsavepoints)
+        tx->read_only = true;
 }
 
 struct guc_pending *statement_set_configs(const struct prepared *prepared,
@@ -502,8 +521,9 @@ void statement_completed(struct client *client, struct server *server,
         setting_changed(client, statement->is_local, statement->name, statement->value);
         return;
     case STMT_SET_TRANSACTION:
-        if (statement->session_characteristics)
-            characteristics_changed(client, statement);
+        characteristics_changed(client, statement);
+        if (client->tx && !statement->session_characteristics)
+            access_changed(client->tx, statement);
         return;
     case STMT_RESET:
         setting_changed(client, false, statement->name, NULL);

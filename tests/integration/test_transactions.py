@@ -224,6 +224,33 @@ def test_set_local_reaches_servers_that_join_later(data, client):
     assert {value for _, value in cursor.fetchall()} == {"4MB"}
 
 
+@pytest.mark.parametrize("said, setting, value", [
+    ("ISOLATION LEVEL REPEATABLE READ", "transaction_isolation", "repeatable read"),
+    ("ISOLATION LEVEL SERIALIZABLE, READ ONLY, DEFERRABLE", "transaction_deferrable", "on"),
+    ("READ ONLY", "transaction_read_only", "on")])
+def test_set_transaction_behind_set_local_counts_everywhere(data, client, said, setting, value):
+    """SET LOCAL is on a server: what SET TRANSACTION says behind it holds for those that join, too."""
+    cursor = client.cursor()
+    for user in (1, 2, 3, 4, 5):
+        for statement in ("BEGIN", "SET LOCAL work_mem = '3MB'", f"SET TRANSACTION {said}"):
+            cursor.execute(statement)
+        cursor.execute(f"SELECT current_setting('{setting}'), current_setting('work_mem') FROM users WHERE id = {user}")
+        assert cursor.fetchone() == (value, "3MB")
+        cursor.execute(f"SELECT DISTINCT current_setting('{setting}') FROM users WHERE id <= 20")
+        assert cursor.fetchall() == [(value,)]
+        cursor.execute("COMMIT")
+    cursor.execute(f"UPDATE users SET name = name WHERE id <= 20 RETURNING current_setting('{setting}')")
+    assert {found for found, in cursor.fetchall()} == {"read committed" if "isolation" in setting else "off"}
+
+
+def test_read_only_of_a_savepoint_is_undone_with_it(client):
+    cursor = client.cursor()
+    for statement in ("BEGIN", "SET LOCAL work_mem = '3MB'", "SAVEPOINT s", "SET TRANSACTION READ ONLY", "ROLLBACK TO s",
+                      "UPDATE users SET name = name"):
+        cursor.execute(statement)
+    cursor.execute("ROLLBACK")
+
+
 def test_rollback_by_messages_of_a_transaction_that_failed_before_any_server(data):
     """Bind only looks at the ROLLBACK; its Execute carries it out, once."""
     with Raw(data, user="app", database="app") as raw:
