@@ -28,7 +28,7 @@ def make_cluster():
 class Scene:
     """Three shards, two proxies, clients that write, and one job: buckets of s0 (the catalog, too) and s1 go to s2."""
 
-    command, keyspace, weights, reference = "reshard", KEYSPACE, (1, 1, 0), None
+    command, keyspace, weights, reference, options = "reshard", KEYSPACE, (1, 1, 0), None, None
     shard_of = {"catalog": 0, "source": 1, "target": 2}
     givers = {"switch": (0, 1), "rollback": (2,)}  # who owns what moves, until then
 
@@ -58,7 +58,7 @@ class Scene:
         shards = self.cluster.shard_config()
         for shard, weight in zip(shards, self.weights):
             shard["weight"] = weight
-        return Proxy(self.cluster, keyspaces=[self.keyspace], reference=self.reference, database={"shards": shards})
+        return Proxy(self.cluster, keyspaces=[self.keyspace], reference=self.reference, database={"shards": shards}, options=self.options)
 
     def __exit__(self, kind, *_):
         self.ledger.__exit__()

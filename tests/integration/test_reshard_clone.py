@@ -101,10 +101,16 @@ def number_ids(cluster, tmp_path):
     subprocess.run([program(), "-c", path, "sequences", "setup", "app"], check=True, capture_output=True, timeout=60)
 
 
+class Impatient(CloneScene):
+    """What needs the new shard's primary does not wait for it for long."""
+
+    options = {"routing": {"failover_wait": "1s"}}
+
+
 def test_whole(cluster, tmp_path):
     """Under load, with tables that every shard has changed as well, and ids that are numbered by shard."""
     number_ids(cluster, tmp_path)
-    with CloneScene(cluster) as scene:
+    with Impatient(cluster) as scene:
         source, _, clone = cluster.primaries
         assert ready(scene.proxies[0]) == 200, "a shard that owns nothing is not waited for"
         countries = Countries(scene.proxies[0])
