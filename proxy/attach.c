@@ -23,11 +23,24 @@
 
 /* ---- routing ---- */
 
+static bool became_serializable(const struct guc_pending *said)
+{
+    for (int i = 0; i < said->count; i++) {
+        const struct guc_change *change = &said->items[i];
+        if (change->kind == GUC_SET && strcmp(change->name, "transaction_isolation") == 0 &&
+            change->value && strcasestr(change->value, "serializable"))
+            return true;
+    }
+    return false;
+}
+
 /* Hot standby knows no SERIALIZABLE. */
 static bool is_serializable(const struct client *client)
 {
+    const struct transaction *tx = client->tx;
     return (guc_set_facts(client->guc) & GUC_SERIALIZABLE) ||
-           (client->tx && strcasestr(client->tx->begin_sql, "serializable"));
+           (tx &&
+            (strcasestr(tx->begin_sql, "serializable") || became_serializable(&tx->settings)));
 }
 
 static bool is_for_replicas(const struct client *client)
