@@ -293,8 +293,9 @@ def test_cancel_goes_over_tls(encrypted):
                 timer.join()
                 assert one(connection, ENCRYPTED) is True
         assert len(tap.begins) >= 3  # monitor, session, cancel
-        for begin in tap.begins:
-            assert bytes(begin[:9]) == SSL_REQUEST + b"\x16", begin
+        for begin in tap.begins:  # one may have been begun right before the end
+            assert begin and (SSL_REQUEST + b"\x16").startswith(bytes(begin[:9])), begin
+        assert sum(len(begin) >= 9 for begin in tap.begins) >= 3
 
 
 def test_sessions_are_resumed(encrypted, authority):
